@@ -1,0 +1,11 @@
+import ArgumentParser
+
+@main
+struct Bench: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "espalier-bench",
+    abstract: "Rates of the hot loops, as ratios to what the machine can do in the same run.",
+    discussion:
+      "Run it from a release build: swift run -c release espalier-bench SUBCOMMAND. Quote ratios, not times.",
+    subcommands: [ForwardBench.self, SwapBench.self])
+}

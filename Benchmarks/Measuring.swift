@@ -1,0 +1,62 @@
+import EspalierCore
+import EspalierIO
+import EspalierKernels
+import Glibc
+
+/// Seconds that a body takes: the least of several turns after a first one that is not counted.
+func seconds(turns: Int = 3, _ body: () throws -> Void) rethrows -> Double {
+  try body()
+  var least = Double.infinity
+  for _ in 0..<turns {
+    let start = now()
+    try body()
+    least = min(least, now() - start)
+  }
+  return least
+}
+
+func now() -> Double {
+  var time = timespec()
+  clock_gettime(CLOCK_MONOTONIC, &time)
+  return Double(time.tv_sec) + Double(time.tv_nsec) * 1e-9
+}
+
+/// Seeded normal values.
+struct Normals {
+  private var state: UInt64
+
+  init(seed: UInt64) { state = seed }
+
+  mutating func next() -> Float {
+    Float((-2 * log(uniform())).squareRoot() * cos(2 * Double.pi * uniform()))
+  }
+
+  mutating func matrix(_ rows: Int, _ columns: Int, scale: Float = 1) -> Matrix {
+    Matrix(rows: rows, columns: columns, (0..<rows * columns).map { _ in next() * scale })
+  }
+
+  private mutating func uniform() -> Double {
+    state &+= 0x9E37_79B9_7F4A_7C15
+    var z = state
+    z = (z ^ z >> 30) &* 0xBF58_476D_1CE4_E5B9
+    z = (z ^ z >> 27) &* 0x94D0_49BB_1331_11EB
+    return (Double((z ^ z >> 31) >> 11) + 0.5) / 9_007_199_254_740_992
+  }
+}
+
+/// A matrix as a weight in a file, as checkpoints hold them.
+func makeWeight(_ matrix: borrowing Matrix, in folder: String, _ name: String) throws -> LinearWeight {
+  let path = "\(folder)/\(name).safetensors"
+  var writer = try SafetensorsWriter(path: path, tensors: [("w", .f32, [matrix.rows, matrix.columns])])
+  try writer.append(matrix.elements)
+  try writer.finish()
+  return try LinearWeight(SafetensorsFile(path: path).tensor("w"))
+}
+
+/// Runs a body with a folder that is removed afterwards.
+func withFolder<Result>(_ body: (String) throws -> Result) throws -> Result {
+  let folder = "/tmp/espalier-bench-\(getpid())"
+  try Folder.create(folder)
+  defer { try? Folder.remove(folder) }
+  return try body(folder)
+}

@@ -1,0 +1,102 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+/// Every target of ours: Swift 6, strict, and a warning is an error.
+let strict: [SwiftSetting] = [
+  .enableUpcomingFeature("ExistentialAny"),
+  .enableUpcomingFeature("MemberImportVisibility"),
+  .enableExperimentalFeature("Lifetimes"),
+  .treatAllWarnings(as: .error),
+]
+
+/// A room of the house: the target carries the prefix so that no type shares its module's name.
+func room(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
+  .target(
+    name: "Espalier\(name)", dependencies: dependencies, path: "Sources/\(name)",
+    swiftSettings: strict)
+}
+
+func tests(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
+  .testTarget(
+    name: "\(name)Tests", dependencies: dependencies + ["EspalierTestSupport"],
+    path: "Tests/\(name)Tests", swiftSettings: strict)
+}
+
+let package = Package(
+  name: "espalier",
+  products: [
+    .executable(name: "espalier", targets: ["espalier"]),
+    .library(
+      name: "Espalier",
+      targets: [
+        "EspalierCore", "EspalierIO", "EspalierKernels", "EspalierTokenizers", "EspalierModels",
+        "EspalierPipeline", "EspalierStages",
+      ]),
+  ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+    .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
+  ],
+  targets: [
+    .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
+    .systemLibrary(name: "CLZ4", pkgConfig: "liblz4", providers: [.apt(["liblz4-dev"])]),
+    .systemLibrary(name: "COpenBLAS", pkgConfig: "openblas", providers: [.apt(["libopenblas-dev"])]),
+    .systemLibrary(name: "CPCRE2", pkgConfig: "libpcre2-8", providers: [.apt(["libpcre2-dev"])]),
+    .systemLibrary(name: "CCrypto", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
+    .target(
+      name: "CKernels",
+      cSettings: [
+        // Debug builds, and so the tests, run the same fast loops as release builds.
+        .unsafeFlags(["-O3", "-fno-math-errno", "-Wall", "-Wextra", "-Werror"])
+      ]),
+
+    .target(name: "CLinux"),
+
+    room("Core"),
+    room("IO", ["EspalierCore", "CCrypto", "CLinux", "CLZ4", "CZstd"]),
+    room("Kernels", ["EspalierCore", "EspalierIO", "CKernels", "CLinux", "COpenBLAS"]),
+    room("Tokenizers", ["EspalierCore", "EspalierIO", "CPCRE2"]),
+    room("Models", ["EspalierCore", "EspalierIO", "EspalierKernels"]),
+    room("Pipeline", ["EspalierCore", "EspalierIO", .product(name: "Yams", package: "Yams")]),
+    room(
+      "Stages",
+      [
+        "EspalierCore", "EspalierIO", "EspalierKernels", "EspalierTokenizers", "EspalierModels",
+        "EspalierPipeline",
+      ]),
+    .executableTarget(
+      name: "espalier",
+      dependencies: [
+        "EspalierCore", "EspalierIO", "EspalierKernels", "EspalierModels", "EspalierPipeline",
+        "EspalierStages",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ],
+      swiftSettings: strict),
+
+    .executableTarget(
+      name: "espalier-bench",
+      dependencies: [
+        "EspalierCore", "EspalierIO", "EspalierKernels",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ],
+      path: "Benchmarks", swiftSettings: strict),
+
+    .target(
+      name: "EspalierTestSupport",
+      dependencies: ["EspalierCore", "EspalierIO"], path: "Tests/Support", swiftSettings: strict),
+    tests("Core", ["EspalierCore"]),
+    tests("IO", ["EspalierCore", "EspalierIO"]),
+    tests("Kernels", ["EspalierCore", "EspalierIO", "EspalierKernels"]),
+    tests("Tokenizers", ["EspalierCore", "EspalierIO", "EspalierTokenizers"]),
+    tests("Models", ["EspalierCore", "EspalierIO", "EspalierKernels", "EspalierModels"]),
+    tests("Pipeline", ["EspalierCore", "EspalierIO", "EspalierPipeline"]),
+    tests(
+      "Stages",
+      [
+        "EspalierCore", "EspalierIO", "EspalierKernels", "EspalierModels", "EspalierPipeline",
+        "EspalierStages",
+      ]),
+    tests("Command", ["EspalierCore", "EspalierIO", "espalier"]),
+  ],
+  swiftLanguageModes: [.v6]
+)

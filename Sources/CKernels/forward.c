@@ -1,0 +1,120 @@
+#include "tiers.h"
+
+#include <math.h>
+#include <string.h>
+
+// e^x within 2 units in the last place: x = k ln 2 + r, a polynomial for e^r (Cephes expf), and 2^k through the exponent bits.
+BODY float exponential(float x) {
+  x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
+  float k = rintf(x * 1.44269504088896341f);
+  float r = x - k * 0.693359375f;
+  r = r + k * 2.12194440e-4f;
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  int32_t bits = ((int32_t)k + 127) << 23;
+  float power;
+  memcpy(&power, &bits, 4);
+  return p * power;
+}
+
+enum { LANES = 16 };
+
+BODY float sum_of_squares(size_t n, const float *x) {
+  float lanes[LANES] = {0};
+  size_t i = 0;
+  for (; i + LANES <= n; i += LANES)
+    for (size_t j = 0; j < LANES; j++) lanes[j] += x[i + j] * x[i + j];
+  double sum = 0;
+  for (size_t j = 0; j < LANES; j++) sum += lanes[j];
+  for (; i < n; i++) sum += x[i] * x[i];
+  return (float)sum;
+}
+
+BODY void rms_norm_body(size_t n, float epsilon, const float *restrict x, const float *restrict weight, float *restrict y) {
+  float scale = 1.0f / sqrtf(sum_of_squares(n, x) / (float)n + epsilon);
+  for (size_t i = 0; i < n; i++) y[i] = x[i] * scale * weight[i];
+}
+TIERS(void, rms_norm, (size_t n, float epsilon, const float *x, const float *weight, float *y), (n, epsilon, x, weight, y))
+
+BODY void silu_multiply_body(size_t n, const float *restrict up, float *restrict gate) {
+  for (size_t i = 0; i < n; i++) gate[i] = gate[i] / (1.0f + exponential(-gate[i])) * up[i];
+}
+TIERS(void, silu_multiply, (size_t n, const float *up, float *gate), (n, up, gate))
+
+BODY void add_body(size_t n, const float *restrict x, float *restrict y) {
+  for (size_t i = 0; i < n; i++) y[i] += x[i];
+}
+TIERS(void, add, (size_t n, const float *x, float *y), (n, x, y))
+
+BODY void rope_body(size_t half, const float *restrict cosine, const float *restrict sine, float *restrict x) {
+  for (size_t i = 0; i < half; i++) {
+    float a = x[i], b = x[i + half];
+    x[i] = a * cosine[i] - b * sine[i];
+    x[i + half] = b * cosine[i] + a * sine[i];
+  }
+}
+TIERS(void, rope, (size_t half, const float *cosine, const float *sine, float *x), (half, cosine, sine, x))
+
+BODY float largest_of(size_t n, const float *x) {
+  float lanes[LANES];
+  for (size_t j = 0; j < LANES; j++) lanes[j] = -INFINITY;
+  size_t i = 0;
+  for (; i + LANES <= n; i += LANES)
+    for (size_t j = 0; j < LANES; j++) lanes[j] = x[i + j] > lanes[j] ? x[i + j] : lanes[j];
+  float largest = -INFINITY;
+  for (size_t j = 0; j < LANES; j++) largest = lanes[j] > largest ? lanes[j] : largest;
+  for (; i < n; i++) largest = x[i] > largest ? x[i] : largest;
+  return largest;
+}
+
+BODY void softmax_body(size_t n, size_t live, float *x) {
+  float largest = largest_of(live, x);
+  float lanes[LANES] = {0};
+  size_t i = 0;
+  for (; i + LANES <= live; i += LANES)
+    for (size_t j = 0; j < LANES; j++) {
+      float e = exponential(x[i + j] - largest);
+      x[i + j] = e;
+      lanes[j] += e;
+    }
+  double sum = 0;
+  for (size_t j = 0; j < LANES; j++) sum += lanes[j];
+  for (; i < live; i++) {
+    x[i] = exponential(x[i] - largest);
+    sum += x[i];
+  }
+  float scale = (float)(1.0 / sum);
+  for (i = 0; i < live; i++) x[i] *= scale;
+  for (i = live; i < n; i++) x[i] = 0;
+}
+TIERS(void, softmax, (size_t n, size_t live, float *x), (n, live, x))
+
+BODY void log_sum_exp_body(size_t n, const float *restrict x, float *restrict largest, double *restrict sum) {
+  float top = largest_of(n, x);
+  double total = 0;
+  // Runs of 64 are summed in f32 lanes and the runs in f64, so that a vocabulary of 2^18 loses no digits.
+  for (size_t start = 0; start < n; start += 64) {
+    size_t end = start + 64 < n ? start + 64 : n;
+    float lanes[LANES] = {0};
+    size_t i = start;
+    for (; i + LANES <= end; i += LANES)
+      for (size_t j = 0; j < LANES; j++) lanes[j] += exponential(x[i + j] - top);
+    for (; i < end; i++) lanes[0] += exponential(x[i] - top);
+    float run = 0;
+    for (size_t j = 0; j < LANES; j++) run += lanes[j];
+    total += run;
+  }
+  *largest = top;
+  *sum = total;
+}
+TIERS(void, log_sum_exp, (size_t n, const float *x, float *largest, double *sum), (n, x, largest, sum))
+
+BODY void add_squares_body(size_t n, const float *restrict x, double *restrict sums) {
+  for (size_t i = 0; i < n; i++) sums[i] += (double)x[i] * (double)x[i];
+}
+TIERS(void, add_squares, (size_t n, const float *x, double *sums), (n, x, sums))

@@ -1,0 +1,99 @@
+// The hot loops. Sizes come first, inputs are const, outputs come last, nothing overlaps unless said; no function
+// allocates or fails. Matrices are row-major; `ld` is the distance between rows in elements.
+#ifndef ESPALIER_CKERNELS_H
+#define ESPALIER_CKERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+// ---- isa.c
+
+/// The instruction sets that a kernel is compiled for: 0 plain C, 1 AVX2 with FMA, 2 AVX-512.
+int espalier_isa(void);
+/// Uses at most this tier from now on, for comparing tiers in tests; returns the tier now in use.
+int espalier_isa_limit(int tier);
+
+// ---- convert.c: x[n] -> y[n]
+
+void espalier_bf16_to_f32(size_t n, const uint16_t *x, float *y);
+void espalier_f16_to_f32(size_t n, const uint16_t *x, float *y);
+/// Rounds to nearest even; a NaN stays a NaN.
+void espalier_f32_to_bf16(size_t n, const float *x, uint16_t *y);
+void espalier_f32_to_f16(size_t n, const float *x, uint16_t *y);
+/// Index of the first element that is infinite or not a number; n where all are finite.
+size_t espalier_first_not_finite_f32(size_t n, const float *x);
+/// Sets x[i] to +0 where bit i of `kept` (least significant bit first) is 0.
+void espalier_mask_f32(size_t n, const uint8_t *kept, float *x);
+/// The same for elements of 16 bits.
+void espalier_mask_16(size_t n, const uint8_t *kept, uint16_t *x);
+
+// ---- forward.c
+
+/// y[i] = x[i] * weight[i] / sqrt(mean(x^2) + epsilon), one row of n.
+void espalier_rms_norm(size_t n, float epsilon, const float *x, const float *weight, float *y);
+/// gate[i] = silu(gate[i]) * up[i].
+void espalier_silu_multiply(size_t n, const float *up, float *gate);
+/// y[i] += x[i].
+void espalier_add(size_t n, const float *x, float *y);
+/// Rotates pairs (x[i], x[i + half]) of one head by the angles whose cosines and sines are given, each of `half`.
+void espalier_rope(size_t half, const float *cosine, const float *sine, float *x);
+/// Row softmax in place: x[0..<live] becomes a distribution, x[live..<n] becomes 0.
+void espalier_softmax(size_t n, size_t live, float *x);
+/// Largest of x and the sum of exp(x - largest), in f64.
+void espalier_log_sum_exp(size_t n, const float *x, float *largest, double *sum);
+/// sums[j] += x[j]^2, in f64.
+void espalier_add_squares(size_t n, const float *x, double *sums);
+
+// ---- select.c
+
+/// scores[i] = |w[i]| * scale[i].
+void espalier_scores(size_t n, const float *w, const float *scale, float *scores);
+/// scores[i] = (|w[i]| / column_sums[i] + |w[i]| / row_sum) * scale[i]; a quotient by 0 is 0.
+void espalier_relative_scores(size_t n, float row_sum, const float *w, const float *column_sums, const float *scale, float *scores);
+/// sums[i] += |w[i]|, and the sum of the whole row.
+double espalier_add_magnitudes(size_t n, const float *w, double *sums);
+/// Bytes of 0 and 1 to bits, the least significant first; n bits.
+void espalier_pack_bits(size_t n, const uint8_t *bytes, uint8_t *bits);
+/// Bit i is 1 where x[i] is not zero of either sign.
+void espalier_nonzero_bits(size_t n, const float *x, uint8_t *bits);
+/// Bits to bytes of 0 and 1.
+void espalier_unpack_bits(size_t n, const uint8_t *bits, uint8_t *bytes);
+
+/// Keeps exactly `keep` of n scores (all >= 0, finite): bit-free mask of 0 and 1. Of equal scores the lower index goes first.
+/// `scratch` holds n.
+void espalier_select_kept(size_t n, size_t keep, const float *scores, uint32_t *scratch, uint8_t *kept);
+
+// ---- swap.c
+
+/// d[i] = w[i] where kept[i] is 0, else 0.
+void espalier_pruned_part(size_t n, const float *w, const uint8_t *kept, float *d);
+/// Sum of w[i] c[i] over the pruned i: the loss of the row.
+double espalier_row_loss(size_t n, const float *w, const uint8_t *kept, const double *c);
+
+/// What a search for swaps did.
+typedef struct {
+  uint64_t swaps;
+  /// Pairs (kept, pruned) whose change in loss was computed.
+  uint64_t evaluated;
+  /// All pairs that the searches had to choose from.
+  uint64_t pairs;
+} espalier_swap_counts;
+
+/// Best-improvement 1-swaps of one row, until no swap lowers the loss or `limit` swaps were made (SparseSwaps,
+/// arXiv 2512.10922). A swap prunes a kept u and restores a pruned p of the same run of `span` weights (span = n: the row). How the
+/// best pair is found without looking at all of them stands in swap.c.
+///
+///   n         weights of the row
+///   gram      n x n, distance of rows `ld`
+///   norms[n]  square roots of the diagonal, none below a tiny positive number
+///   reach[n]  espalier_reach_of of every channel
+///   w[n]      weights
+///   kept[n]   mask of 0 and 1, in and out; with groups the same count in each
+///   c[n]      gram * ((1 - kept) . w), in and out
+///   scratch   10 n floats
+espalier_swap_counts espalier_swap_row(size_t n, size_t span, uint64_t limit, size_t ld, const float *gram, const float *norms,
+                                       const float *reach, const float *w, uint8_t *kept, double *c, float *scratch);
+/// An upper bound of |G_ij| / (norms[i] norms[j]) over all j != i; g[n] is row i of G.
+float espalier_reach_of(size_t n, size_t i, const float *g, const float *norms);
+
+#endif

@@ -1,0 +1,13 @@
+#define _GNU_SOURCE
+#include "CLinux.h"
+#include <sched.h>
+#include <unistd.h>
+
+ssize_t espalier_copy_file_range(int in, off_t *in_offset, int out, off_t *out_offset, size_t count) {
+  return copy_file_range(in, in_offset, out, out_offset, count, 0);
+}
+
+int espalier_available_processors(void) {
+  cpu_set_t set;
+  return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 0;
+}

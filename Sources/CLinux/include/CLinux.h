@@ -1,0 +1,21 @@
+// What Glibc's module map leaves out without _GNU_SOURCE.
+#ifndef ESPALIER_CLINUX_H
+#define ESPALIER_CLINUX_H
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/// copy_file_range(2): bytes from one file to another inside the kernel; -1 and errno on failure.
+ssize_t espalier_copy_file_range(int in, off_t *in_offset, int out, off_t *out_offset, size_t count);
+
+/// CRC-32C of bytes that follow those with `checksum` (0 where there are none), by the processor's
+/// instruction where it has one.
+uint32_t espalier_crc32c(uint32_t checksum, const void *bytes, size_t count);
+
+/// The same by a table, on any processor.
+uint32_t espalier_crc32c_plain(uint32_t checksum, const void *bytes, size_t count);
+
+/// Processors that this process may run on; 0 where the system does not say.
+int espalier_available_processors(void);
+
+#endif

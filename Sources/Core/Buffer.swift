@@ -1,0 +1,64 @@
+/// Owned memory for `count` elements, aligned to a cache line and zeroed.
+///
+/// - Complexity: O(count) to create. Freed with its owner; it cannot be copied by accident.
+public struct Buffer<Element: BitwiseCopyable>: ~Copyable {
+  public let count: Int
+  @usableFromInline let base: UnsafeMutablePointer<Element>
+
+  public init(count: Int) {
+    precondition(count >= 0, "a buffer cannot have a negative count")
+    self.count = count
+    let bytes = max(count, 1) * MemoryLayout<Element>.stride
+    let raw = UnsafeMutableRawPointer.allocate(byteCount: bytes, alignment: 64)
+    raw.initializeMemory(as: UInt8.self, repeating: 0, count: bytes)
+    base = raw.bindMemory(to: Element.self, capacity: max(count, 1))
+  }
+
+  deinit { UnsafeMutableRawPointer(base).deallocate() }
+
+  /// Reads or writes one element; the index is checked.
+  @inlinable
+  public subscript(index: Int) -> Element {
+    get {
+      precondition(index >= 0 && index < count, "index out of range")
+      return base[index]
+    }
+    set {
+      precondition(index >= 0 && index < count, "index out of range")
+      base[index] = newValue
+    }
+  }
+
+  public var span: Span<Element> {
+    @_lifetime(borrow self)
+    borrowing get {
+      _overrideLifetime(Span(_unsafeStart: UnsafePointer(base), count: count), borrowing: self)
+    }
+  }
+
+  public var mutableSpan: MutableSpan<Element> {
+    @_lifetime(&self)
+    mutating get {
+      _overrideLifetime(MutableSpan(_unsafeStart: base, count: count), mutating: &self)
+    }
+  }
+
+  /// For IO and Kernels only: the elements as an unsafe buffer, valid within `body`.
+  @inlinable
+  public borrowing func withUnsafe<Result: ~Copyable, Failure: Error>(
+    _ body: (UnsafeBufferPointer<Element>) throws(Failure) -> Result
+  ) throws(Failure) -> Result {
+    try body(UnsafeBufferPointer(start: base, count: count))
+  }
+
+  /// For IO and Kernels only: the elements as an unsafe mutable buffer, valid within `body`.
+  @inlinable
+  public mutating func withUnsafeMutable<Result: ~Copyable, Failure: Error>(
+    _ body: (UnsafeMutableBufferPointer<Element>) throws(Failure) -> Result
+  ) throws(Failure) -> Result {
+    try body(UnsafeMutableBufferPointer(start: base, count: count))
+  }
+}
+
+// The memory has one owner, and mutation needs exclusive access to it.
+extension Buffer: @unchecked Sendable where Element: Sendable {}

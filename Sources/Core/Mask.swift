@@ -1,0 +1,69 @@
+/// Which weights of a matrix are kept: `rows x columns` bits, 1 = kept.
+///
+/// A row starts at a byte; inside a byte the least significant bit comes first (`numpy.unpackbits(..., bitorder="little")`).
+public struct Mask: Sendable, Equatable {
+  public let rows: Int
+  public let columns: Int
+  public let pattern: SparsityPattern
+  /// `rows x rowBytes` bytes; bits past the last column are 0.
+  public private(set) var bits: [UInt8]
+
+  /// Bytes of one row.
+  public var rowBytes: Int { Self.rowBytes(columns) }
+
+  public static func rowBytes(_ columns: Int) -> Int { (columns + 7) / 8 }
+
+  /// A mask that keeps nothing.
+  public init(rows: Int, columns: Int, pattern: SparsityPattern) {
+    self.rows = rows
+    self.columns = columns
+    self.pattern = pattern
+    bits = [UInt8](repeating: 0, count: rows * Self.rowBytes(columns))
+  }
+
+  /// A mask from its bits; nil where there is not one bit for each weight.
+  public init?(rows: Int, columns: Int, pattern: SparsityPattern, bits: [UInt8]) {
+    guard bits.count == rows * Self.rowBytes(columns) else { return nil }
+    self.rows = rows
+    self.columns = columns
+    self.pattern = pattern
+    self.bits = bits
+  }
+
+  public subscript(row: Int, column: Int) -> Bool {
+    get { bits[row * rowBytes + column / 8] >> (column % 8) & 1 == 1 }
+    set {
+      let bit = UInt8(1) << (column % 8)
+      if newValue {
+        bits[row * rowBytes + column / 8] |= bit
+      } else {
+        bits[row * rowBytes + column / 8] &= ~bit
+      }
+    }
+  }
+
+  /// For IO and Kernels only: the bits, to be written, within `body`.
+  public mutating func withUnsafeMutableBits<Result>(
+    _ body: (UnsafeMutableBufferPointer<UInt8>) throws -> Result
+  ) rethrows -> Result {
+    try bits.withUnsafeMutableBufferPointer { try body($0) }
+  }
+
+  /// Kept weights of one row.
+  public func keptCount(row: Int) -> Int {
+    bits[row * rowBytes..<(row + 1) * rowBytes].reduce(0) { $0 + $1.nonzeroBitCount }
+  }
+
+  /// The first row whose kept count, or one of whose groups, is not what the pattern says; nil where all are exact.
+  public func firstRowOffPattern() -> Int? {
+    (0..<rows).first { row in
+      switch pattern {
+      case .rows: return keptCount(row: row) != pattern.kept(ofColumns: columns)
+      case .groups(let keep, let of):
+        return stride(from: 0, to: columns, by: of).contains { start in
+          (start..<start + of).count { self[row, $0] } != keep
+        }
+      }
+    }
+  }
+}

@@ -1,0 +1,18 @@
+/// Number of elements of a tensor of this shape, or nil where a dimension is negative or the product overflows.
+///
+/// A shape that comes from a file is multiplied only here.
+public func elementCount(of shape: [Int]) -> Int? {
+  var count = 1
+  for dimension in shape {
+    guard dimension >= 0 else { return nil }
+    let (product, overflow) = count.multipliedReportingOverflow(by: dimension)
+    if overflow { return nil }
+    count = product
+  }
+  return count
+}
+
+/// `count` items in parts of at most `size`: the ranges of the parts, in order.
+public func parts(of count: Int, size: Int) -> [Range<Int>] {
+  stride(from: 0, to: count, by: max(1, size)).map { $0..<min(count, $0 + max(1, size)) }
+}

@@ -1,0 +1,123 @@
+import EspalierCore
+
+/// A checkpoint folder in the Hugging Face layout: `config.json` and one or more safetensors shards.
+///
+/// Opening it reads headers only; ``tensor(_:shape:)`` maps a tensor's shard when it is asked for.
+public struct Checkpoint: Sendable {
+  public let folder: String
+  /// The parsed `config.json`.
+  public let configuration: JSON
+  /// Names of the shards, sorted.
+  public let shards: [String]
+  /// Tensors by name, each with its shard.
+  public let tensors: [String: (shard: String, entry: TensorEntry)]
+  /// Tensors of each shard in the order of their bytes, those that the index does not list included.
+  public let entries: [String: [TensorEntry]]
+  private let files: [String: MappedFile]
+
+  /// Opens the folder and checks every shard's header.
+  ///
+  /// - Throws: ``EspalierError`` naming the file and the tensor.
+  public init(folder: String) throws {
+    self.folder = folder
+    guard try Folder.entry(folder)?.isFolder == true else {
+      throw EspalierError(
+        .io,
+        "there is no such folder; give the folder of a checkpoint (config.json, *.safetensors, tokenizer.json).",
+        subject: folder)
+    }
+    guard try Folder.entry(folder + "/config.json") != nil else {
+      throw EspalierError.badInput(
+        "config.json is missing; this is not a checkpoint folder in the Hugging Face layout.", subject: folder
+      )
+    }
+    configuration = try Folder.readJSON(folder + "/config.json", limit: 16 << 20)
+    let index = try Self.weightMap(of: folder)
+    var tensors: [String: (shard: String, entry: TensorEntry)] = [:]
+    var entries: [String: [TensorEntry]] = [:]
+    var files: [String: MappedFile] = [:]
+    for shard in index.shards {
+      let path = folder + "/" + shard
+      guard try Folder.entry(path)?.isFile == true else {
+        throw EspalierError.badInput(
+          "the shard \(shard) is missing, but model.safetensors.index.json names it. Fetch it again.",
+          subject: folder)
+      }
+      entries[shard] = try SafetensorsHeader(path: path).tensors
+      files[shard] = try MappedFile.open(path)
+      for entry in entries[shard] ?? [] where index.map == nil || index.map?[entry.name] == shard {
+        tensors[entry.name] = (shard, entry)
+      }
+    }
+    for (name, shard) in index.map ?? [:] where tensors[name] == nil {
+      throw EspalierError.badInput(
+        "the tensor \(name) is not in \(shard), where model.safetensors.index.json says it is.",
+        subject: folder)
+    }
+    shards = index.shards
+    self.tensors = tensors
+    self.entries = entries
+    self.files = files
+  }
+
+  private static func weightMap(of folder: String) throws -> (map: [String: String]?, shards: [String]) {
+    if try Folder.entry(folder + "/model.safetensors") != nil { return (nil, ["model.safetensors"]) }
+    let path = folder + "/model.safetensors.index.json"
+    guard try Folder.entry(path) != nil else {
+      throw EspalierError.badInput(
+        "neither model.safetensors nor model.safetensors.index.json is there. Convert the weights to safetensors first.",
+        subject: folder)
+    }
+    guard let members = try Folder.readJSON(path, limit: 256 << 20)["weight_map"]?.object?.members,
+      !members.isEmpty
+    else {
+      throw EspalierError.badInput("weight_map is missing or empty.", subject: path)
+    }
+    var map: [String: String] = [:]
+    for (name, value) in members {
+      guard let shard = value.string, !shard.isEmpty, !shard.hasPrefix("."), !shard.contains("/"),
+        !shard.utf8.contains(0)
+      else {
+        throw EspalierError.badInput(
+          "weight_map names a shard for \(name) that is not a plain file name.", subject: path)
+      }
+      map[name] = shard
+    }
+    return (map, Set(map.values).sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) })
+  }
+
+  /// The tensor of this name.
+  ///
+  /// - Parameter shape: the shape that it must have, as `config.json` implies it.
+  /// - Throws: bad input where it is missing or has another shape or a type that cannot be a weight.
+  public func tensor(_ name: String, shape: [Int]) throws -> MappedTensor {
+    guard let (shard, entry) = tensors[name] else {
+      throw EspalierError.badInput(
+        "the tensor \(name) is missing, but config.json implies it with shape \(shape).", subject: folder)
+    }
+    guard entry.shape == shape else {
+      throw EspalierError.badInput(
+        "the tensor \(name) has shape \(entry.shape), but config.json implies \(shape).",
+        subject: "\(folder)/\(shard)")
+    }
+    guard entry.dtype?.isWeight == true else {
+      throw EspalierError.badInput(
+        "the tensor \(name) is not F32, BF16 or F16; quantized checkpoints cannot be pruned.",
+        subject: "\(folder)/\(shard)")
+    }
+    return try mapped(entry, shard: shard)
+  }
+
+  /// Any tensor of a shard.
+  public func mapped(_ entry: TensorEntry, shard: String) throws -> MappedTensor {
+    guard let file = files[shard] else {
+      throw EspalierError.internalFault("\(shard) is no shard of \(folder).")
+    }
+    return try MappedTensor(entry: entry, file: file)
+  }
+
+  /// Names of all entries of the folder that are plain files, sorted.
+  public func fileNames() throws -> [String] {
+    try Folder.names(in: folder).filter { try Folder.entry(folder + "/" + $0)?.isFile == true }
+  }
+}

@@ -1,0 +1,157 @@
+import EspalierCore
+import Glibc
+
+/// Paths, folders and whole small files.
+public enum Folder {
+  /// What a path leads to, links followed.
+  public struct Entry: Sendable, Hashable {
+    public let isFolder: Bool
+    public let isFile: Bool
+    public let size: Int
+    /// Changes whenever the content may have changed: size, time of change in nanoseconds, file number.
+    public let identity: String
+  }
+
+  /// The entry at `path`; nil where nothing is there.
+  public static func entry(_ path: String) throws -> Entry? {
+    var status = stat()
+    guard stat(path, &status) == 0 else {
+      if errno == ENOENT || errno == ENOTDIR { return nil }
+      throw EspalierError.system("look at", path)
+    }
+    let kind = status.st_mode & S_IFMT
+    let modified = status.st_mtim
+    return Entry(
+      isFolder: kind == S_IFDIR, isFile: kind == S_IFREG, size: Int(status.st_size),
+      identity: "\(status.st_size)-\(modified.tv_sec).\(modified.tv_nsec)-\(status.st_ino)")
+  }
+
+  /// Names of the entries of a folder, sorted by their bytes.
+  public static func names(in path: String) throws -> [String] {
+    guard let stream = opendir(path) else { throw EspalierError.system("list", path) }
+    defer { closedir(stream) }
+    var names: [String] = []
+    while true {
+      // Only errno tells the end of the folder from a failure.
+      errno = 0
+      guard let entry = readdir(stream) else { break }
+      let name = withUnsafePointer(to: &entry.pointee.d_name) {
+        $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(validatingCString: $0) }
+      }
+      guard let name else {
+        throw EspalierError.badInput(
+          "the folder holds a name that is not valid UTF-8; rename it.", subject: path)
+      }
+      if name != "." && name != ".." { names.append(name) }
+    }
+    guard errno == 0 else { throw EspalierError.system("list", path) }
+    return names.sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) }
+  }
+
+  /// Makes a folder and those above it.
+  public static func create(_ path: String) throws {
+    if mkdir(path, 0o755) == 0 { return }
+    if errno == EEXIST {
+      guard try entry(path)?.isFolder == true else {
+        throw EspalierError.system("create the folder", path, EEXIST)
+      }
+      return
+    }
+    let parent = self.parent(of: path)
+    guard errno == ENOENT, parent != path else { throw EspalierError.system("create the folder", path) }
+    try create(parent)
+    guard mkdir(path, 0o755) == 0 || errno == EEXIST else {
+      throw EspalierError.system("create the folder", path)
+    }
+  }
+
+  /// Removes a file, or a folder with all that it holds; links are removed, not followed. Nothing there is fine.
+  public static func remove(_ path: String) throws {
+    if unlink(path) == 0 || errno == ENOENT { return }
+    guard errno == EISDIR || errno == EPERM else { throw EspalierError.system("remove", path) }
+    for name in try names(in: path) { try remove(path + "/" + name) }
+    guard rmdir(path) == 0 else { throw EspalierError.system("remove", path) }
+  }
+
+  /// Moves `source` to `target` in one step, and returns when the move is on the disk.
+  public static func move(_ source: String, to target: String) throws {
+    guard rename(source, target) == 0 else { throw EspalierError.system("move \(source) to", target) }
+    try sync(parent(of: target))
+  }
+
+  /// Returns when the names in a folder are on the disk.
+  public static func sync(_ path: String) throws {
+    let descriptor = retrying { open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) }
+    guard descriptor >= 0 else { throw EspalierError.system("open the folder", path) }
+    defer { close(descriptor) }
+    // Some network file systems cannot sync a folder and say EINVAL; the rename itself is then the commit.
+    guard fsync(descriptor) == 0 || errno == EINVAL else {
+      throw EspalierError.system("sync the folder", path)
+    }
+  }
+
+  /// Free bytes for this user on the disk that holds `path`, or the nearest folder above it that exists.
+  public static func freeBytes(at path: String) throws -> Int {
+    var status = statvfs()
+    var place = path
+    while statvfs(place, &status) != 0 {
+      guard errno == ENOENT, parent(of: place) != place else {
+        throw EspalierError.system("measure the disk of", path)
+      }
+      place = parent(of: place)
+    }
+    return Int(status.f_bavail) * Int(status.f_frsize)
+  }
+
+  /// The folder that holds `path`.
+  public static func parent(of path: String) -> String {
+    let trimmed = path.count > 1 && path.hasSuffix("/") ? String(path.dropLast()) : path
+    guard let slash = trimmed.lastIndex(of: "/") else { return "." }
+    return slash == trimmed.startIndex ? "/" : String(trimmed[..<slash])
+  }
+
+  /// The last component of `path`.
+  public static func name(of path: String) -> String {
+    let trimmed = path.count > 1 && path.hasSuffix("/") ? String(path.dropLast()) : path
+    return trimmed.lastIndex(of: "/").map { String(trimmed[trimmed.index(after: $0)...]) } ?? trimmed
+  }
+
+  /// The whole content of a file of at most `limit` bytes.
+  ///
+  /// - Throws: an I/O error, or bad input where the file is larger.
+  public static func read(_ path: String, limit: Int = 1 << 30) throws -> [UInt8] {
+    guard let entry = try entry(path) else { throw EspalierError.system("open", path, ENOENT) }
+    guard !entry.isFolder else {
+      throw EspalierError.badInput("this is a folder, not a file.", subject: path)
+    }
+    let file = try File(reading: path)
+    let size = try file.size()
+    guard size <= limit else {
+      throw EspalierError.badInput(
+        "the file has \(size) bytes; at most \(limit) are read here.", subject: path)
+    }
+    var bytes = [UInt8](repeating: 0, count: size)
+    try bytes.withUnsafeMutableBytes { try file.read(into: $0, at: 0) }
+    return bytes
+  }
+
+  /// Writes a whole file so that after a crash either the old or the new content is there: temporary name, sync, rename.
+  public static func writeAtomically(_ bytes: [UInt8], to path: String) throws {
+    let temporary = "\(path).partial-\(getpid())"
+    do {
+      let file = try File(writing: temporary, truncate: true)
+      try file.write(bytes, at: 0)
+      try file.sync()
+      try move(temporary, to: path)
+    } catch {
+      unlink(temporary)
+      throw error
+    }
+  }
+
+  /// Reads and parses a JSON file; errors name the file.
+  public static func readJSON(_ path: String, limit: Int = 1 << 30) throws -> JSON {
+    let bytes = try read(path, limit: limit)
+    return try about(path) { try JSON(parsing: bytes.span.bytes) }
+  }
+}

@@ -1,0 +1,233 @@
+import EspalierCore
+
+/// One tensor of a safetensors file: what it is and where its bytes are.
+public struct TensorEntry: Sendable, Hashable {
+  public let name: String
+  /// The element type; nil for one that this version does not know, whose bytes can still be copied.
+  public let dtype: DType?
+  public let shape: [Int]
+  /// Position of the bytes in the file.
+  public let range: Range<Int>
+}
+
+/// The header of a safetensors file, checked against the size of the file.
+///
+/// Everything in it is untrusted: the header's length, the JSON, every type, shape and offset are checked before use;
+/// tensors follow each other without holes or overlaps up to the end of the file.
+public struct SafetensorsHeader: Sendable {
+  /// Tensors in the order of their bytes.
+  public let tensors: [TensorEntry]
+  /// The `__metadata__` member, in its order.
+  public let metadata: [(key: String, value: String)]
+
+  static let longest = 100_000_000
+
+  /// Reads the header of the file at `path`.
+  ///
+  /// - Throws: ``EspalierError`` that names the file and the tensor.
+  public init(path: String) throws {
+    let file = try File(reading: path)
+    let size = try file.size()
+    self = try about(path) {
+      guard size >= 8 else {
+        throw EspalierError.badInput(
+          "the file has \(size) bytes; it is no safetensors file, or was cut off. Fetch it again.")
+      }
+      var length = UInt64(0)
+      try withUnsafeMutableBytes(of: &length) { try file.read(into: $0, at: 0) }
+      length = UInt64(littleEndian: length)
+      guard length <= UInt64(Self.longest) else {
+        throw EspalierError.badInput(
+          "the header claims \(length) bytes; at most \(Self.longest) are allowed. This is no safetensors file."
+        )
+      }
+      guard 8 + Int(length) <= size else {
+        throw EspalierError.badInput(
+          "the header claims \(length) bytes, but the file has only \(size). It was cut off; fetch it again.")
+      }
+      var bytes = Buffer<UInt8>(count: Int(length))
+      try bytes.withUnsafeMutable { try file.read(into: UnsafeMutableRawBufferPointer($0), at: 8) }
+      var limits = JSON.Limits()
+      limits.depth = 8
+      limits.values = 4_000_000
+      return try Self(
+        json: JSON(parsing: bytes.span.bytes, limits: limits), dataStart: 8 + Int(length), fileSize: size)
+    }
+  }
+
+  init(json: JSON, dataStart: Int, fileSize: Int) throws {
+    guard let members = json.object?.members else {
+      throw EspalierError.badInput("the header is not a JSON object.")
+    }
+    var tensors: [TensorEntry] = []
+    var metadata: [(key: String, value: String)] = []
+    for (name, value) in members {
+      if name == "__metadata__" {
+        for (key, value) in value.object?.members ?? [] {
+          guard let text = value.string else {
+            throw EspalierError.badInput("__metadata__.\(key) is not a string.")
+          }
+          metadata.append((key, text))
+        }
+      } else {
+        tensors.append(
+          try about("tensor \(name.prefix(200))") {
+            try Self.entry(name, value, dataStart: dataStart, fileSize: fileSize)
+          })
+      }
+    }
+    tensors.sort { ($0.range.lowerBound, $0.range.upperBound) < ($1.range.lowerBound, $1.range.upperBound) }
+    var end = dataStart
+    for tensor in tensors {
+      guard tensor.range.lowerBound == end else {
+        throw EspalierError.badInput(
+          "its bytes start at \(tensor.range.lowerBound), but the tensors before end at \(end); the header is damaged.",
+          subject: "tensor \(tensor.name.prefix(200))")
+      }
+      end = tensor.range.upperBound
+    }
+    guard end == fileSize else {
+      throw EspalierError.badInput(
+        "the tensors end at byte \(end), but the file has \(fileSize); it is damaged or cut off. Fetch it again."
+      )
+    }
+    self.tensors = tensors
+    self.metadata = metadata
+  }
+
+  private static func entry(_ name: String, _ value: JSON, dataStart: Int, fileSize: Int) throws
+    -> TensorEntry
+  {
+    guard let dtypeName = value["dtype"]?.string else {
+      throw EspalierError.badInput("its dtype is missing.")
+    }
+    guard let shape = value["shape"]?.array?.map(\.integer), !shape.contains(nil),
+      let count = elementCount(of: shape.compactMap(\.self))
+    else {
+      throw EspalierError.badInput("its shape is not a list of sizes.")
+    }
+    guard let offsets = value["data_offsets"]?.array, offsets.count == 2, let start = offsets[0].integer,
+      let end = offsets[1].integer,
+      start >= 0, start <= end, end <= fileSize - dataStart
+    else {
+      throw EspalierError.badInput(
+        "its data_offsets do not lie within the file of \(fileSize) bytes; the file is damaged or was cut off. Fetch it again."
+      )
+    }
+    let dtype = DType(rawValue: dtypeName)
+    if let dtype {
+      let (bytes, overflow) = count.multipliedReportingOverflow(by: dtype.byteCount)
+      guard !overflow, bytes == end - start else {
+        throw EspalierError.badInput(
+          "\(dtypeName) \(shape.compactMap(\.self)) does not fill its \(end - start) bytes.")
+      }
+    }
+    return TensorEntry(
+      name: name, dtype: dtype, shape: shape.compactMap(\.self), range: dataStart + start..<dataStart + end)
+  }
+}
+
+/// A tensor in a mapped safetensors file: its bytes are read from the disk when they are touched.
+public struct MappedTensor: Sendable {
+  public let entry: TensorEntry
+  public let file: MappedFile
+  public var name: String { entry.name }
+  public var shape: [Int] { entry.shape }
+  public var dtype: DType? { entry.dtype }
+
+  public init(entry: TensorEntry, file: MappedFile) throws {
+    guard entry.range.upperBound <= file.count else {
+      throw EspalierError.badInput(
+        "the file became shorter while it was read; fetch it again.", subject: file.path)
+    }
+    self.entry = entry
+    self.file = file
+  }
+
+  /// For IO and Kernels only: the bytes, little-endian and row-major, valid within `body`.
+  public func withBytes<Result: ~Copyable, Failure: Error>(
+    _ body: (UnsafeRawBufferPointer) throws(Failure) -> Result
+  ) throws(Failure) -> Result {
+    try file.withBytes(entry.range, body)
+  }
+
+  /// Gives the tensor's pages back to the system.
+  public func release() { file.release(entry.range) }
+
+  /// SHA-256 over the bytes.
+  public func digest() -> Digest {
+    var hash = SHA256()
+    for part in parts(of: entry.range.count, size: 16 << 20) {
+      let range = entry.range.lowerBound + part.lowerBound..<entry.range.lowerBound + part.upperBound
+      file.withBytes(range) { hash.update($0) }
+      file.release(range)
+    }
+    return hash.finalize()
+  }
+}
+
+/// A safetensors file of ours: header and map, tensors by name.
+public struct SafetensorsFile: Sendable {
+  public let header: SafetensorsHeader
+  private let file: MappedFile
+
+  public init(path: String) throws {
+    header = try SafetensorsHeader(path: path)
+    file = try MappedFile.open(path)
+  }
+
+  /// The tensor of this name.
+  ///
+  /// - Throws: bad input where it is missing, or where type or shape are not the given ones.
+  public func tensor(_ name: String, dtype: DType? = nil, shape: [Int]? = nil) throws -> MappedTensor {
+    guard let entry = header.tensors.first(where: { $0.name == name }) else {
+      throw EspalierError.badInput("the tensor \(name) is missing.", subject: file.path)
+    }
+    guard dtype == nil || entry.dtype == dtype, shape == nil || entry.shape == shape else {
+      throw EspalierError.badInput(
+        "the tensor \(name) is \(entry.dtype?.rawValue ?? "?") \(entry.shape), not \(dtype?.rawValue ?? "?") \(shape ?? []).",
+        subject: file.path)
+    }
+    return try MappedTensor(entry: entry, file: file)
+  }
+}
+
+extension MappedTensor {
+  /// All elements of an I32 or I64 tensor.
+  ///
+  /// - Throws: bad input for another type or an element beyond 32 bits.
+  public func integers() throws -> [Int32] {
+    let values: [Int32?] = withBytes { bytes in
+      switch dtype {
+      case .i32:
+        (0..<bytes.count / 4).map {
+          Int32(littleEndian: bytes.loadUnaligned(fromByteOffset: $0 * 4, as: Int32.self))
+        }
+      case .i64:
+        (0..<bytes.count / 8).map {
+          Int32(exactly: Int64(littleEndian: bytes.loadUnaligned(fromByteOffset: $0 * 8, as: Int64.self)))
+        }
+      default: [nil]
+      }
+    }
+    return try values.map { value in
+      guard let value else {
+        throw EspalierError.badInput(
+          "the tensor \(name) does not hold integers of 32 bits.", subject: file.path)
+      }
+      return value
+    }
+  }
+
+  /// All elements of an F64 tensor.
+  public func doubles() throws -> [Double] {
+    guard dtype == .f64 else {
+      throw EspalierError.badInput("the tensor \(name) is not F64.", subject: file.path)
+    }
+    return withBytes { bytes in
+      (0..<bytes.count / 8).map {
+        Double(bitPattern: UInt64(littleEndian: bytes.loadUnaligned(fromByteOffset: $0 * 8, as: UInt64.self)))
+      }
+    }
+  }
+}

@@ -1,0 +1,74 @@
+import EspalierCore
+
+/// Writes a safetensors file from front to back: first the header, then each tensor's bytes in the order declared.
+public struct SafetensorsWriter: ~Copyable {
+  private let file: File
+  private var position: Int
+  private let end: Int
+
+  /// Creates the file and writes its header.
+  public init(
+    path: String, tensors: [(name: String, dtype: DType, shape: [Int])], metadata: [(String, String)] = []
+  ) throws {
+    var offset = 0
+    var members: [(key: String, value: JSON)] = [
+      (
+        "__metadata__",
+        .object(
+          JSONObject([(key: "format", value: "pt")] + metadata.map { (key: $0.0, value: .string($0.1)) }))
+      )
+    ]
+    for tensor in tensors {
+      guard let count = elementCount(of: tensor.shape) else {
+        throw EspalierError.internalFault("the shape \(tensor.shape) is too large.")
+      }
+      let next = offset + count * tensor.dtype.byteCount
+      members.append(
+        (
+          tensor.name,
+          [
+            "dtype": .string(tensor.dtype.rawValue), "shape": .array(tensor.shape.map(JSON.integer)),
+            "data_offsets": [.integer(offset), .integer(next)],
+          ]
+        ))
+      offset = next
+    }
+    var header = Array(JSON.object(JSONObject(members)).text.utf8)
+    header += [UInt8](repeating: 0x20, count: (8 - header.count % 8) % 8)
+    let length = withUnsafeBytes(of: UInt64(header.count).littleEndian) { Array($0) }
+    let file = try File(writing: path, truncate: true)
+    try file.write(length + header, at: 0)
+    self.file = file
+    position = 8 + header.count
+    end = position + offset
+  }
+
+  /// Writes the next bytes.
+  public mutating func append(_ bytes: UnsafeRawBufferPointer) throws { position += try write(bytes) }
+
+  /// Writes the next elements.
+  public mutating func append<Element: BitwiseCopyable>(_ elements: borrowing Buffer<Element>) throws {
+    position += try elements.withUnsafe { try write(UnsafeRawBufferPointer($0)) }
+  }
+
+  /// Writes the next elements.
+  public mutating func append<Element: BitwiseCopyable>(_ elements: [Element]) throws {
+    position += try elements.withUnsafeBytes { try write($0) }
+  }
+
+  private func write(_ bytes: UnsafeRawBufferPointer) throws -> Int {
+    guard position + bytes.count <= end else {
+      throw EspalierError.internalFault("more bytes than declared were written to \(file.path).")
+    }
+    try file.write(bytes, at: position)
+    return bytes.count
+  }
+
+  /// Returns when the whole file is on the disk.
+  public consuming func finish() throws {
+    guard position == end else {
+      throw EspalierError.internalFault("\(end - position) bytes of \(file.path) were never written.")
+    }
+    try file.sync()
+  }
+}

@@ -1,0 +1,217 @@
+import EspalierCore
+import Synchronization
+
+/// A spill array on the disk, read by memory map: `sequences x tokens x width` values.
+///
+/// Nothing in its files is trusted. Several threads may read at once.
+public final class SpillArray: Sendable {
+  public let folder: String
+  public let layout: SpillLayout
+  /// The content digest that its writer returned.
+  public let recordedDigest: Digest
+  private let shards: Mutex<[SpillShard?]>
+
+  public var sequences: Int { layout.sequences }
+  /// Tokens of each sequence.
+  public var tokens: Int { layout.tokens }
+  /// Values of each token.
+  public var width: Int { layout.width }
+  public var element: SpillElement { layout.element }
+  public var codec: SpillCodec { layout.codec }
+
+  /// Opens the array; its shards are mapped when they are first read.
+  ///
+  /// - Throws: an I/O error; bad input where `zarr.json` or the set of shards is not what the writer left.
+  public convenience init(folder: String) throws {
+    try self.init(folder: folder, sizes: .standard)
+  }
+
+  init(folder: String, sizes: SpillLayout.Sizes) throws {
+    let path = folder + "/zarr.json"
+    guard try Folder.entry(path)?.isFile == true, try Folder.entry(folder + "/c")?.isFolder == true else {
+      throw EspalierError.spill("the array is incomplete", folder)
+    }
+    let (layout, digest): (SpillLayout, Digest)
+    do {
+      (layout, digest) = try SpillLayout.read(metadata: Folder.readJSON(path, limit: 1 << 16), sizes: sizes)
+    } catch let error as EspalierError where error.code == .badInput {
+      throw EspalierError.spill(error.message, path)
+    }
+    guard try Folder.names(in: folder + "/c").count == layout.shardCount else {
+      throw EspalierError.spill("there are not \(layout.shardCount) shards", folder + "/c")
+    }
+    self.folder = folder
+    self.layout = layout
+    recordedDigest = digest
+    shards = Mutex(Array(repeating: nil, count: layout.shardCount))
+  }
+
+  /// Reads whole sequences, row-major, into a buffer of exactly their values.
+  ///
+  /// - Throws: bad input that names shard, chunk and the way out where files are damaged; an I/O error;
+  ///   an internal fault for sequences that the array has not or a buffer of another size.
+  public func read(_ sequences: Range<Int>, into values: UnsafeMutableBufferPointer<Float>) throws {
+    guard holds(sequences), values.count == sequences.count * layout.valuesPerSequence else {
+      throw EspalierError.internalFault(
+        "Sequences \(sequences) of \(layout.sequences) were read into \(values.count) values.",
+        subject: folder)
+    }
+    guard let base = values.baseAddress else { return }
+    try decode(sequences) { sequence, tokens, elements in
+      guard let elements = elements.baseAddress else { return }
+      let first = (sequence - sequences.lowerBound) * layout.valuesPerSequence + tokens.lowerBound * width
+      element.load(elements, base + first, count: tokens.count * width)
+    }
+  }
+
+  /// Reads whole sequences; see ``read(_:into:)-(_,UnsafeMutableBufferPointer<Float>)``.
+  public func read(_ sequences: Range<Int>, into values: inout MutableSpan<Float>) throws {
+    try values.withUnsafeMutableBufferPointer { try read(sequences, into: $0) }
+  }
+
+  /// Computes the content digest from the elements.
+  ///
+  /// - Throws: as ``read(_:into:)-(_,UnsafeMutableBufferPointer<Float>)``; bad input also where it is not the
+  ///   recorded one.
+  public func contentDigest() throws -> Digest {
+    var hash = SHA256()
+    hash.update(layout.digestPrefix)
+    for sequence in 0..<sequences {
+      try decode(sequence..<sequence + 1) { _, _, elements in hash.update(elements) }
+      release(sequence..<sequence + 1)
+    }
+    let digest = hash.finalize()
+    guard digest == recordedDigest else {
+      throw EspalierError.spill("the values are not those that were written", folder)
+    }
+    return digest
+  }
+
+  /// Tells the system to start reading these sequences. What is wrong with them, reading them tells.
+  public func prefetch(_ sequences: Range<Int>) {
+    guard holds(sequences) else { return }
+    for (number, chunks) in pieces(sequences) {
+      if let shard = try? shard(number) { shard.file.prefetch(shard.bytes(ofChunks: chunks)) }
+    }
+  }
+
+  /// Gives the memory of these sequences back to the system; they can be read again.
+  public func release(_ sequences: Range<Int>) {
+    guard holds(sequences) else { return }
+    for (number, chunks) in pieces(sequences) {
+      if let shard = shards.withLock({ $0[number] }) { shard.file.release(shard.bytes(ofChunks: chunks)) }
+    }
+  }
+
+  /// Decodes chunk after chunk and gives the elements of each without the zeros that fill it up.
+  private func decode(
+    _ sequences: Range<Int>,
+    _ body: (_ sequence: Int, _ tokens: Range<Int>, _ elements: UnsafeRawBufferPointer) -> Void
+  ) throws {
+    var decoder = try ChunkDecoder(ChunkFormat(layout))
+    var chunk = Buffer<UInt8>(count: layout.chunkBytes)
+    for (number, chunks) in pieces(sequences) {
+      let shard = try shard(number)
+      for index in chunks {
+        let (sequence, part) = (index / layout.chunksPerSequence, index % layout.chunksPerSequence)
+        let tokens = layout.tokens(ofChunk: part)
+        do {
+          try chunk.withUnsafeMutable { (chunk) throws(ChunkFault) in
+            let chunk = UnsafeMutableRawBufferPointer(chunk)
+            try shard.file.withBytes(shard.bytes(ofChunks: index..<index + 1)) {
+              (stored) throws(ChunkFault) in
+              try decoder.decode(stored, into: chunk)
+            }
+            let used = tokens.count * layout.width * layout.element.byteCount
+            body(
+              number * layout.sequencesPerShard + sequence, tokens,
+              UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(chunk)[..<used]))
+          }
+        } catch {
+          throw EspalierError.spill("chunk \(index) \(error.rawValue)", shard.file.path)
+        }
+      }
+    }
+  }
+
+  private func holds(_ sequences: Range<Int>) -> Bool {
+    sequences.lowerBound >= 0 && sequences.upperBound <= layout.sequences
+  }
+
+  /// The shards of these sequences, each with the chunks that they have in it.
+  private func pieces(_ sequences: Range<Int>) -> [(shard: Int, chunks: Range<Int>)] {
+    guard !sequences.isEmpty else { return [] }
+    let size = layout.sequencesPerShard
+    return (sequences.lowerBound / size...(sequences.upperBound - 1) / size).map { shard in
+      let inside = sequences.clamped(to: shard * size..<(shard + 1) * size)
+      let first = (inside.lowerBound - shard * size) * layout.chunksPerSequence
+      return (shard, first..<first + inside.count * layout.chunksPerSequence)
+    }
+  }
+
+  private func shard(_ number: Int) throws -> SpillShard {
+    try shards.withLock { shards in
+      if let shard = shards[number] { return shard }
+      let shard = try SpillShard(layout, number, in: folder)
+      shards[number] = shard
+      return shard
+    }
+  }
+}
+
+/// One shard file, mapped, with its index checked.
+private final class SpillShard: Sendable {
+  let file: MappedFile
+  /// Where each chunk begins, and where the last one ends: they stand one after another without gaps.
+  private let bounds: [Int]
+
+  init(_ layout: SpillLayout, _ number: Int, in folder: String) throws {
+    let path = layout.path(ofShard: number, in: folder)
+    guard try Folder.entry(path)?.isFile == true else {
+      throw EspalierError.spill("the shard is missing", path)
+    }
+    let file = try MappedFile.open(path)
+    guard file.count >= layout.indexBytes else { throw EspalierError.spill("the shard is too short", path) }
+    let end = file.count - layout.indexBytes
+    let bounds = file.withBytes(end..<file.count) { index in
+      Self.bounds(index, chunks: layout.chunks(inShard: number), format: ChunkFormat(layout))
+    }
+    guard let bounds, bounds.last == end else { throw EspalierError.spill("the index is damaged", path) }
+    self.file = file
+    self.bounds = bounds
+  }
+
+  func bytes(ofChunks chunks: Range<Int>) -> Range<Int> {
+    bounds[chunks.lowerBound]..<bounds[chunks.upperBound]
+  }
+
+  /// Reads an index whose first `chunks` entries are chunks and whose others are absent; nil for any other.
+  private static func bounds(_ index: UnsafeRawBufferPointer, chunks: Int, format: ChunkFormat) -> [Int]? {
+    func word(_ place: Int) -> UInt64 {
+      UInt64(littleEndian: index.loadUnaligned(fromByteOffset: place * 8, as: UInt64.self))
+    }
+    let words = (index.count - 4) / 8
+    let checksum = index.loadUnaligned(fromByteOffset: words * 8, as: UInt32.self)
+    guard
+      CRC32C.checksum(UnsafeRawBufferPointer(rebasing: index.dropLast(4))) == UInt32(littleEndian: checksum),
+      (chunks * 2..<words).allSatisfy({ word($0) == .max })
+    else { return nil }
+    var bounds = [0]
+    for chunk in 0..<chunks {
+      guard let offset = Int(exactly: word(chunk * 2)), let count = Int(exactly: word(chunk * 2 + 1)),
+        offset == bounds[chunk], count >= format.smallestStored, count <= format.largestStored
+      else { return nil }
+      bounds.append(offset + count)
+    }
+    return bounds
+  }
+}
+
+extension EspalierError {
+  /// A spill array that cannot be used, and the way out: it can always be computed again.
+  fileprivate static func spill(_ problem: String, _ subject: String) -> EspalierError {
+    .badInput(
+      "\(problem). Remove this artifact from the work folder or run `espalier verify`; it is recomputed.",
+      subject: subject)
+  }
+}

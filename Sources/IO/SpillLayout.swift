@@ -1,0 +1,102 @@
+import EspalierCore
+
+/// Where the values of a spill array stand: sizes of chunks and shards, all of them decided by the shape.
+///
+/// A shard file holds whole sequences, about 64 MiB of elements before compression or one sequence; an inner
+/// chunk holds some tokens of one sequence, about 512 KiB or one token.
+public struct SpillLayout: Hashable, Sendable {
+  public let sequences: Int
+  /// Tokens of each sequence.
+  public let tokens: Int
+  /// Values of each token.
+  public let width: Int
+  public let element: SpillElement
+  public let codec: SpillCodec
+  /// Tokens of one inner chunk; the last one of a sequence is filled up with zeros.
+  let chunkTokens: Int
+  let chunksPerSequence: Int
+  let sequencesPerShard: Int
+
+  /// Decides the layout of `sequences x tokens x width` values.
+  ///
+  /// - Throws: bad input where a size is not positive, a token has over 256 MiB or the whole fits no disk.
+  public init(sequences: Int, tokens: Int, width: Int, element: SpillElement, codec: SpillCodec) throws {
+    try self.init(
+      sequences: sequences, tokens: tokens, width: width, element: element, codec: codec, sizes: .standard)
+  }
+
+  /// What chunks and shards measure, about, before compression. Only tests make them smaller.
+  struct Sizes: Sendable {
+    var chunkBytes = 512 << 10
+    var shardBytes = 64 << 20
+    static let standard = Sizes()
+  }
+
+  init(
+    sequences: Int, tokens: Int, width: Int, element: SpillElement, codec: SpillCodec, sizes: Sizes
+  ) throws {
+    guard sequences > 0, tokens > 0, width > 0 else {
+      throw EspalierError.badInput("a spill array of \(sequences) x \(tokens) x \(width) values has none.")
+    }
+    guard let total = elementCount(of: [sequences, tokens, width, element.byteCount]), total < 1 << 56,
+      width * element.byteCount <= 1 << 28
+    else {
+      throw EspalierError.badInput(
+        "a spill array of \(sequences) x \(tokens) x \(width) values is too large.")
+    }
+    if case .zstd(let level) = codec, !SpillCodec.zstdLevels.contains(level) {
+      throw EspalierError.badInput("the zstd level \(level) is not between 1 and 19; choose one of these.")
+    }
+    self.sequences = sequences
+    self.tokens = tokens
+    self.width = width
+    self.element = element
+    self.codec = codec
+    let most = min(tokens, max(1, sizes.chunkBytes / (width * element.byteCount)))
+    let wanted = (tokens - 1) / most + 1
+    chunkTokens = (tokens - 1) / wanted + 1
+    chunksPerSequence = (tokens - 1) / chunkTokens + 1
+    sequencesPerShard = min(sequences, max(1, sizes.shardBytes / (tokens * width * element.byteCount)))
+  }
+
+  /// Values of one sequence.
+  public var valuesPerSequence: Int { tokens * width }
+  /// Bytes of the whole array on the disk where nothing can be compressed, at most.
+  public var largestByteCount: Int {
+    sequences * chunksPerSequence * ChunkFormat(self).largestStored + shardCount * indexBytes + 4096
+  }
+
+  /// Bytes of memory that a writer, or one read at a time, needs at most; mapped pages and the caller's
+  /// values are not among them.
+  public var workingByteCount: Int {
+    let context =
+      switch codec {
+      case .none: 0
+      case .lz4: 64 << 10
+      // Measured with libzstd 1.5: 1.3 MiB up to level 3; above, it grows with the chunk.
+      case .zstd(let level): level <= 3 ? 2 << 20 : (4 << 20) + 18 * chunkBytes
+      }
+    return 2 * chunkBytes + ChunkFormat(self).largestStored + 2 * indexBytes + context
+  }
+
+  var chunkBytes: Int { chunkTokens * width * element.byteCount }
+  var shardCount: Int { (sequences - 1) / sequencesPerShard + 1 }
+  var chunksPerShard: Int { sequencesPerShard * chunksPerSequence }
+  /// Bytes of a shard's index: offset and size of each inner chunk, and a checksum.
+  var indexBytes: Int { chunksPerShard * 16 + 4 }
+
+  /// Inner chunks that a shard holds; fewer than its index has room for in the last shard of some arrays.
+  func chunks(inShard shard: Int) -> Int {
+    min(sequencesPerShard, sequences - shard * sequencesPerShard) * chunksPerSequence
+  }
+
+  /// The tokens of a sequence that its inner chunk `chunk` holds.
+  func tokens(ofChunk chunk: Int) -> Range<Int> {
+    chunk * chunkTokens..<min(tokens, (chunk + 1) * chunkTokens)
+  }
+
+  func path(ofShard shard: Int, in folder: String) -> String { "\(folder)/c/\(shard)/0/0" }
+
+  /// What the content digest begins with.
+  var digestPrefix: String { "espalier spill 1\n\(sequences) \(tokens) \(width)\n\(element.rawValue)\n" }
+}

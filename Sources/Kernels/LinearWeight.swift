@@ -1,0 +1,128 @@
+import CKernels
+import EspalierCore
+import EspalierIO
+
+/// The weight of a linear layer (`rows x columns`, d_out x d_in) as it stands in the checkpoint, with an optional mask.
+///
+/// It owns no memory: rows are converted to f32, and masked, as they are needed.
+public struct LinearWeight: Sendable {
+  public let tensor: MappedTensor
+  public let rows: Int
+  public let columns: Int
+  public let mask: Mask?
+  private let dtype: DType
+
+  /// - Throws: bad input where the tensor is no matrix of weights, or the mask has another shape.
+  public init(_ tensor: MappedTensor, mask: Mask? = nil) throws {
+    guard tensor.shape.count == 2, let dtype = tensor.dtype, dtype.isWeight else {
+      throw EspalierError.badInput(
+        "the tensor \(tensor.name) is not a matrix of F32, BF16 or F16.", subject: tensor.file.path)
+    }
+    rows = tensor.shape[0]
+    columns = tensor.shape[1]
+    guard mask == nil || (mask?.rows == rows && mask?.columns == columns) else {
+      throw EspalierError.internalFault("the mask of \(tensor.name) has another shape than the weight.")
+    }
+    self.tensor = tensor
+    self.mask = mask
+    self.dtype = dtype
+  }
+
+  /// Rows as f32: `range.count x columns` from `output` on.
+  func load(_ range: Range<Int>, into output: UnsafeMutablePointer<Float>) {
+    precondition(range.lowerBound >= 0 && range.upperBound <= rows)
+    tensor.withBytes { bytes in
+      let start = bytes.baseAddress! + range.lowerBound * columns * dtype.byteCount
+      load32(start, dtype, count: range.count * columns, into: output)
+    }
+    guard let mask else { return }
+    mask.bits.withUnsafeBufferPointer { bits in
+      for (index, row) in range.enumerated() {
+        espalier_mask_f32(columns, bits.baseAddress! + row * mask.rowBytes, output + index * columns)
+      }
+    }
+  }
+
+  /// Rows in the type of the checkpoint, with what the mask prunes set to +0; the bytes to write.
+  public func maskedBytes(_ range: Range<Int>) -> Buffer<UInt8> {
+    precondition(range.lowerBound >= 0 && range.upperBound <= rows)
+    let rowBytes = columns * dtype.byteCount
+    var bytes = Buffer<UInt8>(count: range.count * rowBytes)
+    bytes.withUnsafeMutable { output in
+      let output = UnsafeMutableRawBufferPointer(output)
+      tensor.withBytes {
+        output.copyMemory(
+          from: UnsafeRawBufferPointer(
+            rebasing: $0[range.lowerBound * rowBytes..<range.upperBound * rowBytes]))
+      }
+      mask?.bits.withUnsafeBufferPointer { bits in
+        for (index, row) in range.enumerated() {
+          let kept = bits.baseAddress! + row * Mask.rowBytes(columns)
+          let start = output.baseAddress! + index * rowBytes
+          if dtype == .f32 {
+            espalier_mask_f32(columns, kept, start.assumingMemoryBound(to: Float.self))
+          } else {
+            espalier_mask_16(columns, kept, start.assumingMemoryBound(to: UInt16.self))
+          }
+        }
+      }
+    }
+    return bytes
+  }
+
+  /// The rows as a matrix of f32; `range.count x columns`.
+  public func matrix(_ range: Range<Int>) -> Matrix {
+    var matrix = Matrix(rows: range.count, columns: columns)
+    matrix.elements.withUnsafeMutable { load(range, into: $0.baseAddress!) }
+    return matrix
+  }
+}
+
+/// Elements of a weight type as f32.
+func load32(_ source: UnsafeRawPointer, _ dtype: DType, count: Int, into output: UnsafeMutablePointer<Float>)
+{
+  switch dtype {
+  case .bf16: espalier_bf16_to_f32(count, source.assumingMemoryBound(to: UInt16.self), output)
+  case .f16: espalier_f16_to_f32(count, source.assumingMemoryBound(to: UInt16.self), output)
+  default: UnsafeMutableRawPointer(output).copyMemory(from: source, byteCount: count * 4)
+  }
+}
+
+extension MappedTensor {
+  /// All elements as f32, for vectors (norms, biases); in one row.
+  public func floats() throws -> Matrix {
+    guard let dtype, dtype.isWeight, let count = elementCount(of: shape) else {
+      throw EspalierError.badInput("the tensor \(name) is not F32, BF16 or F16.", subject: file.path)
+    }
+    var row = Matrix(rows: 1, columns: count)
+    withBytes { bytes in
+      row.elements.withUnsafeMutable { output in
+        if count > 0 { load32(bytes.baseAddress!, dtype, count: count, into: output.baseAddress!) }
+      }
+    }
+    return row
+  }
+
+  /// Throws where an element is infinite or not a number, naming its place.
+  public func requireFinite() throws {
+    guard let dtype, dtype.isWeight, let count = elementCount(of: shape) else { return }
+    var piece = Buffer<Float>(count: min(count, 1 << 16))
+    for part in parts(of: count, size: 1 << 16) {
+      let found = withBytes { bytes in
+        piece.withUnsafeMutable { output in
+          load32(
+            bytes.baseAddress! + part.lowerBound * dtype.byteCount, dtype, count: part.count,
+            into: output.baseAddress!)
+          return espalier_first_not_finite_f32(part.count, output.baseAddress!)
+        }
+      }
+      if found < part.count {
+        let index = part.lowerBound + found
+        let width = max(1, shape.last ?? 1)
+        throw EspalierError.badInput(
+          "the tensor \(name) holds a value that is not finite at row \(index / width), column \(index % width). Repair or replace the checkpoint; such a model cannot be pruned.",
+          subject: file.path)
+      }
+    }
+  }
+}

@@ -1,0 +1,53 @@
+import CLinux
+import COpenBLAS
+import Dispatch
+import EspalierCore
+import Synchronization
+
+/// The threads that kernels share their work among.
+///
+/// Work is cut into parts that do not depend on the number of threads, and every part is computed by one thread: results are
+/// the same for any number.
+public enum Threads {
+  private static let setting = Atomic<Int>(0)
+
+  /// Threads in use; at first as many as the process may run on.
+  public static var count: Int {
+    let value = setting.load(ordering: .relaxed)
+    return value > 0 ? value : available
+  }
+
+  /// Processors that this process may run on.
+  public static var available: Int { max(1, Int(espalier_available_processors())) }
+
+  /// Uses `count` threads from now on.
+  public static func use(_ count: Int) { setting.store(max(1, count), ordering: .relaxed) }
+
+  /// Calls `body` once for each index below `count`; each thread makes one scratch and keeps it.
+  static func forEach<Scratch: ~Copyable>(
+    _ count: Int, scratch: @Sendable () -> Scratch, _ body: @Sendable (inout Scratch, Int) -> Void
+  ) {
+    // The products inside are single-threaded: the parts are the parallelism.
+    openblas_set_num_threads(1)
+    let workers = min(self.count, count)
+    guard workers > 1 else {
+      var own = scratch()
+      for index in 0..<count { body(&own, index) }
+      return
+    }
+    let next = Atomic<Int>(0)
+    DispatchQueue.concurrentPerform(iterations: workers) { _ in
+      var own = scratch()
+      while true {
+        let index = next.wrappingAdd(1, ordering: .relaxed).oldValue
+        if index >= count { break }
+        body(&own, index)
+      }
+    }
+  }
+
+  /// Calls `body` once for each index below `count`.
+  static func forEach(_ count: Int, _ body: @Sendable (Int) -> Void) {
+    forEach(count, scratch: { () }, { _, index in body(index) })
+  }
+}

@@ -1,0 +1,62 @@
+import CKernels
+import EspalierCore
+import EspalierIO
+
+/// Zeros of a weight, row by row: what a mask left behind, whoever made it.
+public struct ZeroCensus: Sendable {
+  /// 1 where the weight is not zero; `rows x columns` bits.
+  private let nonzero: Mask
+  public let rows: Int
+  public let columns: Int
+  /// Zeros of either sign in the whole matrix.
+  public let zeros: Int
+
+  public init(_ weight: LinearWeight) {
+    rows = weight.rows
+    columns = weight.columns
+    var mask = Mask(rows: weight.rows, columns: weight.columns, pattern: .rows(sparsity: 0))
+    let rowBytes = mask.rowBytes
+    mask.withUnsafeMutableBits { bits in
+      nonisolated(unsafe) let bits = bits
+      Threads.forEach(weight.rows, scratch: { Buffer<Float>(count: weight.columns) }) { scratch, row in
+        scratch.withUnsafeMutable { values in
+          weight.load(row..<row + 1, into: values.baseAddress!)
+          espalier_nonzero_bits(weight.columns, values.baseAddress!, bits.baseAddress! + row * rowBytes)
+        }
+      }
+    }
+    nonzero = mask
+    zeros = weight.rows * weight.columns - mask.bits.reduce(0) { $0 + $1.nonzeroBitCount }
+    weight.tensor.release()
+  }
+
+  /// The first row that keeps more than the pattern allows; nil where none does. A kept weight may itself be zero.
+  public func firstRow(violating pattern: SparsityPattern) -> Int? {
+    (0..<rows).first { row in
+      switch pattern {
+      case .rows: return nonzero.keptCount(row: row) > pattern.kept(ofColumns: columns)
+      case .groups(let keep, let of): return mostKept(row: row, of: of) > keep
+      }
+    }
+  }
+
+  /// The tightest pattern that every row has: the smallest N:4 or N:8 below dense, else an equal count in all rows; nil where there is none.
+  public var pattern: String? {
+    guard zeros > 0 else { return nil }
+    let counts = (0..<rows).map { nonzero.keptCount(row: $0) }
+    for of in [4, 8, 16] where columns % of == 0 {
+      let keep = (0..<rows).map { mostKept(row: $0, of: of) }.max() ?? of
+      if keep < of, counts.allSatisfy({ $0 * of >= columns * keep * 9 / 10 }) { return "\(keep):\(of)" }
+    }
+    guard let first = counts.first, counts.allSatisfy({ $0 == first }) else { return nil }
+    return "\(columns - first) of \(columns) per row"
+  }
+
+  private func mostKept(row: Int, of: Int) -> Int {
+    var most = 0
+    for start in stride(from: 0, to: columns, by: of) {
+      most = max(most, (start..<start + of).reduce(0) { $0 + (nonzero[row, $1] ? 1 : 0) })
+    }
+    return most
+  }
+}

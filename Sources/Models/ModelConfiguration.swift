@@ -1,0 +1,67 @@
+import EspalierCore
+
+/// Typed reading of `config.json`: every error names the key.
+struct ModelConfiguration {
+  let json: JSON
+  private let path: String
+
+  init(_ json: JSON, path: String = "config.json") {
+    self.json = json
+    self.path = path
+  }
+
+  /// A size: a positive integer of at most 2^31.
+  func size(_ key: String, default fallback: Int? = nil) throws -> Int {
+    guard let value = json[key] else {
+      if let fallback { return fallback }
+      throw EspalierError.badInput("\(key) is missing.", subject: path)
+    }
+    guard let number = value.integer, number > 0, number <= 1 << 31 else {
+      throw EspalierError.badInput(
+        "\(key) must be a positive whole number, not \(value.text.prefix(40)).", subject: path)
+    }
+    return number
+  }
+
+  func number(_ key: String, default fallback: Double? = nil) throws -> Double {
+    guard let value = json[key] else {
+      if let fallback { return fallback }
+      throw EspalierError.badInput("\(key) is missing.", subject: path)
+    }
+    guard let number = value.double, number.isFinite else {
+      throw EspalierError.badInput("\(key) must be a number, not \(value.text.prefix(40)).", subject: path)
+    }
+    return number
+  }
+
+  func flag(_ key: String, default fallback: Bool) throws -> Bool {
+    guard let value = json[key] else { return fallback }
+    guard let flag = value.bool else {
+      throw EspalierError.badInput(
+        "\(key) must be true or false, not \(value.text.prefix(40)).", subject: path)
+    }
+    return flag
+  }
+
+  func text(_ key: String, default fallback: String) throws -> String {
+    guard let value = json[key] else { return fallback }
+    guard let text = value.string else {
+      throw EspalierError.badInput("\(key) must be a string, not \(value.text.prefix(40)).", subject: path)
+    }
+    return text
+  }
+
+  /// A nested object; nil where it is absent or null.
+  func section(_ key: String) throws -> ModelConfiguration? {
+    guard let value = json[key] else { return nil }
+    guard value.object != nil else {
+      throw EspalierError.badInput("\(key) must be an object, not \(value.text.prefix(40)).", subject: path)
+    }
+    return ModelConfiguration(value, path: "\(path): \(key)")
+  }
+
+  /// The error for a value that this version cannot compute with.
+  func unsupported(_ key: String, _ value: String, supported: String) -> EspalierError {
+    .badInput("\(key) is \"\(value)\"; this version computes with \(supported).", subject: path)
+  }
+}

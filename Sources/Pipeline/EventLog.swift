@@ -1,0 +1,53 @@
+import EspalierCore
+import EspalierIO
+import Glibc
+
+/// `events.jsonl`: the history of a work folder, one JSON object a line. Reports read it; losing it loses no work.
+public struct EventLog: ~Copyable {
+  private let file: File
+  private var end: Int
+
+  /// Opens the log for appending.
+  init(work: String) throws {
+    let file = try File(writing: Self.path(work))
+    let size = try file.size()
+    var last = [UInt8(ascii: "\n")]
+    if size > 0 { try last.withUnsafeMutableBytes { try file.read(into: $0, at: size - 1) } }
+    // Where a crash cut the last line off, what follows starts on a line of its own.
+    let isCut = last != [UInt8(ascii: "\n")]
+    if isCut { try file.write([UInt8(ascii: "\n")], at: size) }
+    end = size + (isCut ? 1 : 0)
+    self.file = file
+  }
+
+  static func path(_ work: String) -> String { work + "/events.jsonl" }
+
+  mutating func append(_ event: String, _ members: [(key: String, value: JSON)]) throws {
+    let line =
+      JSON.object(JSONObject([("event", .string(event)), ("time", .string(Self.now()))] + members)).text
+      + "\n"
+    try file.write(Array(line.utf8), at: end)
+    end += line.utf8.count
+  }
+
+  /// All events, oldest first; a line that a crash cut off is passed over.
+  static func read(work: String) throws -> [JSON] {
+    guard try Folder.entry(path(work)) != nil else {
+      throw EspalierError(
+        .io, "there is no events.jsonl; give the work folder of a run (--work, by default OUTPUT.work).",
+        subject: work)
+    }
+    return try Folder.read(path(work), limit: 1 << 30).split(separator: UInt8(ascii: "\n")).compactMap {
+      try? JSON(parsing: Array($0).span.bytes)
+    }
+  }
+
+  private static func now() -> String {
+    var seconds = time(nil)
+    var parts = tm()
+    gmtime_r(&seconds, &parts)
+    var text = [CChar](repeating: 0, count: 32)
+    strftime(&text, 32, "%Y-%m-%dT%H:%M:%SZ", &parts)
+    return String(decoding: text.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
+  }
+}

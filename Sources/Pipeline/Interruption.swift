@@ -1,0 +1,23 @@
+import EspalierCore
+import Glibc
+import Synchronization
+
+/// The user's wish to stop: SIGINT or SIGTERM.
+public enum Interruption {
+  private static let requested = Atomic<Bool>(false)
+
+  /// Lets SIGINT and SIGTERM ask for a stop at the next safe point; a second one ends the process at once.
+  public static func watch() {
+    for number in [SIGINT, SIGTERM] {
+      signal(number) { number in
+        if Interruption.requested.exchange(true, ordering: .relaxed) { _exit(128 + number) }
+      }
+    }
+  }
+
+  /// - Throws: `interrupted` (exit 75) after a signal.
+  public static func check() throws {
+    guard requested.load(ordering: .relaxed) else { return }
+    throw EspalierError(.interrupted, "stopped; what is done is kept. The same command continues.")
+  }
+}

@@ -1,0 +1,29 @@
+import EspalierCore
+import EspalierIO
+
+/// One pruning job: a recipe, a checkpoint, and where things go.
+public struct Job: Sendable {
+  public let recipe: Recipe
+  public let checkpoint: Checkpoint
+  public let model: ModelOutline
+  /// Folder of the pruned checkpoint.
+  public let output: String
+  /// Folder of the artifacts.
+  public let work: String
+  /// Bytes of memory that the job may use.
+  public let memory: Int
+  public let threads: Int
+
+  public init(
+    recipe: Recipe, checkpoint: Checkpoint, model: ModelOutline, output: String, work: String, memory: Int,
+    threads: Int
+  ) {
+    self.recipe = recipe
+    self.checkpoint = checkpoint
+    self.model = model
+    self.output = output
+    self.work = work
+    self.memory = memory
+    self.threads = threads
+  }
+}

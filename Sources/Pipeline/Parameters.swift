@@ -1,0 +1,232 @@
+import EspalierCore
+
+/// Reads the parameters of one stage from a recipe, and describes them: one line for each parameter does both.
+///
+///     init(_ parameters: inout Parameters) {
+///       samples = parameters.integer("samples", default: 128, in: 1...1_000_000, "Windows to draw.")
+///     }
+///
+/// Nothing throws while reading: every mistake is collected with its position and all are reported together.
+public struct Parameters {
+  /// What a user can set.
+  public struct Description: Sendable {
+    public let name: String
+    /// What a value looks like: `whole number`, `true | false`, `random | consecutive`, `file`, ...
+    public let kind: String
+    /// The default as text; nil where the parameter must be given.
+    public let fallback: String?
+    public let text: String
+  }
+
+  public private(set) var descriptions: [Description] = []
+  /// The values with defaults filled in, without what never changes a result (paths, codecs).
+  public private(set) var key: [(key: String, value: JSON)] = []
+  /// Files named by the parameters, by parameter.
+  public private(set) var files: [String: String] = [:]
+  /// Every mistake so far.
+  public private(set) var problems: [RecipeProblem] = []
+  private let values: [RecipeValue.Member]
+  private let stage: String
+  private let position: RecipePosition
+  private let isDescribing: Bool
+
+  /// Parameters as they stand in a recipe.
+  init(_ values: [RecipeValue.Member], stage: String, position: RecipePosition) {
+    self.values = values
+    self.stage = stage
+    self.position = position
+    isDescribing = false
+  }
+
+  /// No values at all: for listing what a stage can be told.
+  init(describing stage: String) {
+    values = []
+    self.stage = stage
+    position = RecipePosition()
+    isDescribing = true
+  }
+
+  // MARK: - Reading
+
+  public mutating func integer(
+    _ name: String, default fallback: Int?, in range: ClosedRange<Int> = 1...Int.max, _ text: String
+  ) -> Int {
+    describe(name, "whole number", fallback.map(String.init), text)
+    let value = read(name, fallback, expects: "a whole number \(Self.bounds(range))") {
+      (value: RecipeValue) -> Int? in
+      guard let number = value.integer, range.contains(number) else { return nil }
+      return number
+    }
+    key.append((name, value.map(JSON.integer) ?? .null))
+    return value ?? range.lowerBound
+  }
+
+  /// A whole number that may be left out.
+  public mutating func optionalInteger(
+    _ name: String, in range: ClosedRange<Int> = 1...Int.max, _ text: String
+  ) -> Int? {
+    describe(name, "whole number", "none", text)
+    let value = readOptional(name, expects: "a whole number \(Self.bounds(range))") {
+      (value: RecipeValue) -> Int? in
+      guard let number = value.integer, range.contains(number) else { return nil }
+      return number
+    }
+    key.append((name, value.map(JSON.integer) ?? .null))
+    return value
+  }
+
+  public mutating func number(
+    _ name: String, default fallback: Double, in range: ClosedRange<Double>, _ text: String
+  ) -> Double {
+    describe(name, "number", "\(fallback)", text)
+    let value =
+      read(name, fallback, expects: "a number from \(range.lowerBound) to \(range.upperBound)") { value in
+        value.number.flatMap { range.contains($0) ? $0 : nil }
+      } ?? fallback
+    key.append((name, .number(value)))
+    return value
+  }
+
+  /// A number that may be left out.
+  public mutating func optionalNumber(_ name: String, in range: ClosedRange<Double>, _ text: String)
+    -> Double?
+  {
+    describe(name, "number", "none", text)
+    let value = readOptional(name, expects: "a number from \(range.lowerBound) to \(range.upperBound)") {
+      value in
+      value.number.flatMap { range.contains($0) ? $0 : nil }
+    }
+    key.append((name, value.map(JSON.number) ?? .null))
+    return value
+  }
+
+  public mutating func flag(_ name: String, default fallback: Bool, _ text: String) -> Bool {
+    describe(name, "true | false", "\(fallback)", text)
+    let value = read(name, fallback, expects: "true or false") { $0.flag } ?? fallback
+    key.append((name, .bool(value)))
+    return value
+  }
+
+  /// One of the cases of an enumeration, by its raw value.
+  ///
+  /// - Parameter inKey: false where the choice never changes a result.
+  public mutating func choice<Choice: RawRepresentable<String> & CaseIterable>(
+    _ name: String, default fallback: Choice, inKey: Bool = true, _ text: String
+  ) -> Choice {
+    let names = Choice.allCases.map(\.rawValue)
+    describe(name, names.joined(separator: " | "), fallback.rawValue, text)
+    let value =
+      read(name, fallback, expects: "one of \(names.joined(separator: ", "))") {
+        $0.text.flatMap(Choice.init(rawValue:))
+      } ?? fallback
+    if inKey { key.append((name, .string(value.rawValue))) }
+    return value
+  }
+
+  /// The path of a file that must be there; its content goes into the key, its path does not.
+  public mutating func file(_ name: String, _ text: String) -> String {
+    describe(name, "file", nil, text)
+    let path = read(name, nil, expects: "the path of a file") { $0.text } ?? ""
+    if !path.isEmpty { files[name] = path }
+    return path
+  }
+
+  /// The path of a file, or nil where none is given.
+  public mutating func optionalFile(_ name: String, _ text: String) -> String? {
+    describe(name, "file", "none", text)
+    let path = readOptional(name, expects: "the path of a file") { $0.text }
+    if let path { files[name] = path }
+    return path
+  }
+
+  /// A list of texts.
+  public mutating func texts(_ name: String, default fallback: [String], _ text: String) -> [String] {
+    describe(name, "list of texts", "[\(fallback.joined(separator: ", "))]", text)
+    let value = read(name, fallback, expects: "a list of texts") { $0.texts } ?? fallback
+    key.append((name, .array(value.map(JSON.string))))
+    return value
+  }
+
+  /// Notes a mistake that only several parameters together show.
+  public mutating func reject(_ message: String) {
+    if !isDescribing { problems.append(RecipeProblem(position, "\(stage): \(message)")) }
+  }
+
+  /// Notes every key that no parameter declared; call it when all were read.
+  mutating func rejectUnknown() {
+    let known = descriptions.map(\.name)
+    for member in values where !known.contains(member.key) {
+      let near = nearest(member.key, in: known).map { " Did you mean \($0)?" } ?? ""
+      problems.append(
+        RecipeProblem(
+          member.position,
+          "\(stage) has no parameter \"\(member.key)\".\(near) It has: \(known.joined(separator: ", ")). See `espalier stages \(stage)`."
+        ))
+    }
+  }
+
+  // MARK: - Parts
+
+  private mutating func describe(_ name: String, _ kind: String, _ fallback: String?, _ text: String) {
+    descriptions.append(Description(name: name, kind: kind, fallback: fallback, text: text))
+  }
+
+  private mutating func read<Value>(
+    _ name: String, _ fallback: Value?, expects: String, _ convert: (RecipeValue) -> Value?
+  ) -> Value? {
+    guard let member = values.last(where: { $0.key == name }), !member.value.isNull else {
+      if fallback == nil, !isDescribing {
+        problems.append(
+          RecipeProblem(
+            position,
+            "\(stage).\(name) is missing: \(expects). Write it in the recipe or give --set \(stage).\(name)=VALUE."
+          ))
+      }
+      return fallback
+    }
+    return converted(member, name, expects, convert) ?? fallback
+  }
+
+  private mutating func readOptional<Value>(
+    _ name: String, expects: String, _ convert: (RecipeValue) -> Value?
+  ) -> Value? {
+    guard let member = values.last(where: { $0.key == name }), !member.value.isNull else { return nil }
+    return converted(member, name, expects, convert)
+  }
+
+  private mutating func converted<Value>(
+    _ member: RecipeValue.Member, _ name: String, _ expects: String, _ convert: (RecipeValue) -> Value?
+  ) -> Value? {
+    let value = convert(member.value)
+    if value == nil {
+      problems.append(
+        RecipeProblem(member.position, "\(stage).\(name) must be \(expects), not \(member.value.shown)."))
+    }
+    return value
+  }
+
+  private static func bounds(_ range: ClosedRange<Int>) -> String {
+    range.upperBound == Int.max
+      ? "of at least \(range.lowerBound)" : "from \(range.lowerBound) to \(range.upperBound)"
+  }
+}
+
+/// The name that is nearest to `word` by edit distance, where one is near enough to be meant.
+func nearest(_ word: String, in names: [String]) -> String? {
+  func distance(_ a: [Character], _ b: [Character]) -> Int {
+    var row = Array(0...b.count)
+    for (i, x) in a.enumerated() {
+      var diagonal = row[0]
+      row[0] = i + 1
+      for (j, y) in b.enumerated() {
+        (diagonal, row[j + 1]) = (row[j + 1], x == y ? diagonal : 1 + min(diagonal, row[j], row[j + 1]))
+      }
+    }
+    return row[b.count]
+  }
+  let lower = Array(word.lowercased().filter { $0 != "-" && $0 != "_" })
+  let ranked = names.map { (name: $0, distance: distance(lower, Array($0.lowercased()))) }.min {
+    $0.distance < $1.distance
+  }
+  return ranked.flatMap { $0.distance <= max(1, lower.count / 3) ? $0.name : nil }
+}

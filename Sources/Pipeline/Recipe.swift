@@ -1,0 +1,246 @@
+import EspalierCore
+import EspalierIO
+import Yams
+
+/// A pipeline file: a list of stages with their parameters, already typed.
+///
+///     stages:
+///       - tokenize: {corpus: calibration.txt, samples: 128, length: 2048}
+///       - capture
+///       - factor
+///       - warmStart: {method: wanda, keep: 2, of: 4}
+///       - swap
+///       - emit
+public struct Recipe: Sendable {
+  /// One stage of the pipeline, configured.
+  public struct Entry: Sendable {
+    /// The stage's name, or the `id` that the recipe gives it; unique in the recipe.
+    public let id: String
+    public let stage: any Stage
+    /// Parameters that go into keys, in canonical order.
+    public let key: JSON
+    /// Files that the parameters name, by parameter; their content goes into keys.
+    public let files: [String: String]
+  }
+
+  /// The text, for the record.
+  public let text: String
+  /// Overrides from the command line, as they were given.
+  public let overrides: [String]
+  public let entries: [Entry]
+
+  /// Reads a recipe file.
+  ///
+  /// - Parameters:
+  ///   - overrides: `STAGE.KEY=VALUE`, with a stage's name or id; an empty value takes the parameter back to its default.
+  /// - Throws: a usage error that lists every mistake with file, line and column.
+  public init(path: String, overrides: [String] = [], registry: StageRegistry) throws {
+    let bytes: [UInt8]
+    do {
+      bytes = try Folder.read(path, limit: 1 << 20)
+    } catch let error as EspalierError {
+      throw EspalierError.usage("the recipe cannot be read: \(error.message)", subject: path)
+    }
+    guard let text = String(validating: bytes, as: UTF8.self) else {
+      throw EspalierError.usage("the recipe is not valid UTF-8.", subject: path)
+    }
+    try self.init(text: text, source: path, overrides: overrides, registry: registry)
+  }
+
+  public init(text: String, source: String, overrides: [String] = [], registry: StageRegistry) throws {
+    var reader = RecipeReader(source: source, registry: registry)
+    entries = try reader.read(text, overrides: overrides)
+    self.text = text
+    self.overrides = overrides
+  }
+}
+
+private struct RecipeReader {
+  let source: String
+  let registry: StageRegistry
+  var problems: [RecipeProblem] = []
+
+  private struct Draft {
+    let name: String
+    var id: String
+    let position: RecipePosition
+    var members: [RecipeValue.Member]
+  }
+
+  init(source: String, registry: StageRegistry) {
+    self.source = source
+    self.registry = registry
+  }
+
+  mutating func read(_ text: String, overrides: [String]) throws -> [Recipe.Entry] {
+    var drafts = try self.drafts(text)
+    for (index, draft) in drafts.enumerated() where drafts[..<index].contains(where: { $0.id == draft.id }) {
+      problems.append(
+        RecipeProblem(
+          draft.position, "the stage \(draft.id) occurs twice; give one of them an id: of its own."))
+    }
+    for override in overrides { apply(override, to: &drafts) }
+    let entries = drafts.compactMap { entry($0) }
+    guard problems.isEmpty else { throw failure() }
+    guard !entries.isEmpty else { throw EspalierError.usage("the recipe has no stages.", subject: source) }
+    return entries
+  }
+
+  private mutating func drafts(_ text: String) throws -> [Draft] {
+    let root: Node?
+    do {
+      root = try Yams.compose(yaml: text)
+    } catch {
+      throw Self.invalid(error, text, source)
+    }
+    guard let root, let mapping = root.mapping else {
+      let position =
+        root.map { RecipePosition($0, source) } ?? RecipePosition(source: source, line: 1, column: 1)
+      throw EspalierError.usage(
+        "a recipe starts with `stages:` and a list of stages.", subject: "\(position)")
+    }
+    var room = Self.mostValues
+    guard Self.fits(root, depth: 0, &room) else {
+      throw EspalierError.usage(
+        "the recipe is nested more than \(Self.deepest) deep or has more than \(Self.mostValues) values, those that aliases repeat included.",
+        subject: source)
+    }
+    var drafts: [Draft] = []
+    for (key, value) in mapping {
+      guard key.scalar?.string == "stages" else {
+        problems.append(
+          RecipeProblem(
+            RecipePosition(key, source),
+            "a recipe has no key \"\(key.scalar?.string ?? "?")\"; it has: stages."))
+        continue
+      }
+      guard let sequence = value.sequence else {
+        problems.append(RecipeProblem(RecipePosition(value, source), "stages must be a list."))
+        continue
+      }
+      for node in sequence { if let draft = draft(node) { drafts.append(draft) } }
+    }
+    return drafts
+  }
+
+  private mutating func draft(_ node: Node) -> Draft? {
+    let position = RecipePosition(node, source)
+    if let name = node.scalar?.string { return Draft(name: name, id: name, position: position, members: []) }
+    guard let mapping = node.mapping, mapping.count == 1, let (key, value) = mapping.first,
+      let name = key.scalar?.string
+    else {
+      problems.append(
+        RecipeProblem(
+          position, "a stage is its name, or its name with parameters: `- swap` or `- swap: {maxSwaps: 100}`."
+        ))
+      return nil
+    }
+    switch RecipeValue(value, source: source) {
+    case .map(let members):
+      var id = name
+      if let member = members.last(where: { $0.key == "id" }) {
+        // Unit names (`ID/MATRIX`) and `--set ID.KEY=VALUE` are taken apart at these.
+        if let text = member.value.text, !text.isEmpty, !text.contains(where: { "/.= \n\t".contains($0) }) {
+          id = text
+        } else {
+          problems.append(
+            RecipeProblem(
+              member.position,
+              "the id of \(name) must be a word without \"/\", \".\" and \"=\", not \(member.value.shown)."))
+        }
+      }
+      return Draft(
+        name: name, id: id, position: RecipePosition(key, source), members: members.filter { $0.key != "id" })
+    case let other where other.isNull:
+      return Draft(name: name, id: name, position: RecipePosition(key, source), members: [])
+    default:
+      problems.append(RecipeProblem(position, "the parameters of \(name) must be keys with values."))
+      return nil
+    }
+  }
+
+  private mutating func apply(_ override: String, to drafts: inout [Draft]) {
+    let position = RecipePosition(source: "--set \(override)")
+    guard let equals = override.firstIndex(of: "="), let dot = override[..<equals].firstIndex(of: ".") else {
+      problems.append(RecipeProblem(position, "write it as STAGE.KEY=VALUE, for example swap.maxSwaps=100."))
+      return
+    }
+    let id = String(override[..<dot])
+    let key = String(override[override.index(after: dot)..<equals])
+    guard let index = drafts.firstIndex(where: { $0.id == id }) else {
+      let ids = drafts.map(\.id)
+      let near = nearest(id, in: ids).map { " Did you mean \($0)?" } ?? ""
+      problems.append(
+        RecipeProblem(
+          position, "the recipe has no stage \"\(id)\".\(near) It has: \(ids.joined(separator: ", "))."))
+      return
+    }
+    let text = String(override[override.index(after: equals)...])
+    // A value in brackets is a list, as in a recipe; anything else is taken as it stands, so that paths need no quotes.
+    let value: RecipeValue =
+      if text.hasPrefix("["), let node = try? Yams.compose(yaml: text) {
+        RecipeValue(node, source: position.source)
+      } else { .scalar(text, isPlain: true) }
+    drafts[index].members.append(.init(key: key, value: value, position: position))
+  }
+
+  private mutating func entry(_ draft: Draft) -> Recipe.Entry? {
+    guard let type = registry[draft.name] else {
+      let near = nearest(draft.name, in: registry.names).map { " Did you mean \($0)?" } ?? ""
+      problems.append(
+        RecipeProblem(
+          draft.position,
+          "there is no stage \"\(draft.name)\".\(near) There are: \(registry.names.joined(separator: ", ")). See `espalier stages`."
+        ))
+      return nil
+    }
+    var parameters = Parameters(draft.members, stage: draft.id, position: draft.position)
+    let stage = type.init(&parameters)
+    parameters.rejectUnknown()
+    problems += parameters.problems
+    return Recipe.Entry(
+      id: draft.id, stage: stage, key: JSON.object(JSONObject(parameters.key)).canonical,
+      files: parameters.files)
+  }
+
+  /// More than any recipe needs; nested aliases can stand for any number and depth.
+  private static let mostValues = 10_000
+  private static let deepest = 50
+
+  private static func fits(_ node: Node, depth: Int, _ room: inout Int) -> Bool {
+    room -= 1
+    guard room >= 0, depth <= deepest else { return false }
+    for child in node.sequence ?? [] where !fits(child, depth: depth + 1, &room) { return false }
+    for (key, value) in node.mapping ?? [:]
+    where !fits(key, depth: depth + 1, &room) || !fits(value, depth: depth + 1, &room) { return false }
+    return true
+  }
+
+  private static func invalid(_ error: any Error, _ text: String, _ source: String) -> EspalierError {
+    var position = RecipePosition(source: source)
+    var problem = "\(error)"
+    func place(_ mark: Mark) { (position.line, position.column) = (mark.line, mark.column) }
+    switch error as? YamlError {
+    case .scanner(_, let what, let mark, _), .parser(_, let what, let mark, _),
+      .composer(_, let what, let mark, _):
+      place(mark)
+      problem = what
+    case .duplicatedKeysInMapping(let keys, let context):
+      place(context.mark)
+      problem = "the key \(keys.joined(separator: ", ")) occurs twice"
+    case .reader(let what, let offset, _, _):
+      let before = text.prefix(offset ?? 0).split(separator: "\n", omittingEmptySubsequences: false)
+      (position.line, position.column) = (max(1, before.count), (before.last?.count ?? 0) + 1)
+      problem = what
+    default: break
+    }
+    return .usage("the recipe is not valid YAML: \(problem).", subject: "\(position)")
+  }
+
+  private func failure() -> EspalierError {
+    let lines = problems.map { "\($0.position): \($0.message)" }
+    return .usage(
+      lines.count == 1
+        ? lines[0] : "the recipe has \(lines.count) mistakes:\n  " + lines.joined(separator: "\n  "))
+  }
+}

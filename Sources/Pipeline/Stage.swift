@@ -1,0 +1,164 @@
+import EspalierCore
+import EspalierIO
+
+/// A step of a pipeline: a value with a typed configuration.
+///
+/// A stage knows nothing of other stages; what passes between them are artifacts. Which of the protocols below it conforms to says
+/// when it runs: ``CorpusStage`` once before the blocks, ``SourceStage`` and ``SiteStage`` together while a block streams,
+/// ``MatrixStage`` for each matrix, ``ModelStage`` once after the blocks.
+public protocol Stage: Sendable {
+  /// Its name in recipes.
+  static var name: String { get }
+  /// One sentence for `espalier stages`.
+  static var summary: String { get }
+  /// Raised whenever the same inputs would give other bytes than before, so that old artifacts are not taken for new ones.
+  static var revision: Int { get }
+
+  /// Reads and describes the configuration; see ``Parameters``.
+  init(_ parameters: inout Parameters)
+
+  /// Files besides those named in the parameters whose content decides the result, by role; for the key.
+  func sourceFiles(of checkpoint: Checkpoint) -> [String: String]
+
+  /// Throws what can be known to be wrong before any tensor is read.
+  func check(_ model: ModelOutline, checkpoint: Checkpoint) throws
+
+  /// Bytes of memory that one unit needs beyond mapped weights, by purpose; see ``WorkingSet``.
+  func workingSet(_ sizes: UnitSizes) -> WorkingSet
+}
+
+extension Stage {
+  public func sourceFiles(of checkpoint: Checkpoint) -> [String: String] { [:] }
+  public func check(_ model: ModelOutline, checkpoint: Checkpoint) throws {}
+  public func workingSet(_ sizes: UnitSizes) -> WorkingSet { WorkingSet() }
+}
+
+/// Turns text into token ids: writes `tokens.safetensors` with `input_ids`, I32, samples x length.
+public protocol CorpusStage: Stage {
+  /// Samples and tokens of each.
+  var shape: (samples: Int, length: Int) { get }
+  func run(_ unit: UnitContext) throws -> JSON
+}
+
+/// Streams the calibration data through the model.
+public protocol SourceStage: Stage {
+  /// Whether the next block sees the outputs of the dense block or of the pruned one.
+  var propagatesPruned: Bool { get }
+  /// Parts of the key that concern only the bytes of hidden states and site inputs.
+  /// Writes the hidden states that enter the first block, from ``ArtifactKind/tokens``.
+  func embed(_ unit: UnitContext) throws -> Committed
+  /// Runs one block over ``ArtifactKind/hidden``.
+  ///
+  /// - Parameters:
+  ///   - sinks: accumulators by site index, each given every batch of its site's inputs, in order.
+  ///   - advance: where the hidden states after the block are wanted, with the masks that apply.
+  func stream(_ unit: UnitContext, sinks: [Int: any SiteSink], advance: UnitContext?) throws -> Committed?
+}
+
+/// What a source wrote: a report, and the digest of the content where that is not the digest of the files.
+public struct Committed: Sendable {
+  public let content: Digest?
+  public let report: JSON
+
+  public init(content: Digest?, report: JSON) {
+    self.content = content
+    self.report = report
+  }
+}
+
+/// Condenses the inputs of a site, as they stream by, into a ``ArtifactKind/factor``.
+public protocol SiteStage: Stage {
+  /// Whether factors are kept for later runs; nil leaves it to the pipeline.
+  var keeps: Bool? { get }
+  func sink(_ unit: UnitContext) throws -> any SiteSink
+}
+
+/// An accumulator for one site.
+public protocol SiteSink: AnyObject {
+  /// Adds a batch: `tokens x columns`.
+  func add(_ inputs: borrowing Matrix) throws
+  /// Writes the result into the unit's folder.
+  func finish() throws -> JSON
+}
+
+/// Makes or changes the ``ArtifactKind/mask`` of one matrix.
+public protocol MatrixStage: Stage {
+  /// What it reads: a factor, an earlier mask, both or nothing.
+  var reads: Set<ArtifactKind> { get }
+  /// Whether it is meant for this matrix.
+  func applies(to matrix: ModelOutline.Matrix) -> Bool
+  func run(_ unit: UnitContext) throws -> JSON
+}
+
+/// Works on the whole model after the last block.
+public protocol ModelStage: Stage {
+  /// Whether it has anything to do as configured; where not, the plan says why.
+  var idleReason: String? { get }
+  /// Whether it reads what an earlier model stage wrote, rather than the masks.
+  var readsOutput: Bool { get }
+  /// Whether what it wrote outside of the work folder is still there.
+  func outputIsPresent(_ key: Digest, job: Job) throws -> Bool
+  /// Throws where the output cannot be written, before any work.
+  func checkOutput(job: Job) throws
+  func run(_ unit: UnitContext) throws -> JSON
+}
+
+extension ModelStage {
+  public var idleReason: String? { nil }
+  public var readsOutput: Bool { false }
+  public func outputIsPresent(_ key: Digest, job: Job) throws -> Bool { true }
+  public func checkOutput(job: Job) throws {}
+}
+
+/// A kind of artifact that passes between stages.
+public struct ArtifactKind: Hashable, Sendable {
+  public let name: String
+  public init(_ name: String) { self.name = name }
+
+  /// Token ids, samples x length.
+  public static let tokens = ArtifactKind("tokens")
+  /// Hidden states that enter a block, a spill array of samples x length x width.
+  public static let hidden = ArtifactKind("hidden")
+  /// Gram matrix or diagonal of a site.
+  public static let factor = ArtifactKind("factor")
+  /// Mask of a matrix.
+  public static let mask = ArtifactKind("mask")
+  /// The emitted checkpoint.
+  public static let output = ArtifactKind("output")
+}
+
+/// Sizes that decide how much memory a unit needs.
+public struct UnitSizes: Sendable {
+  public let model: ModelOutline
+  public let samples: Int
+  public let length: Int
+  /// Tokens that stream together; decided by the sizes alone, so that results do not depend on memory.
+  public let batchTokens: Int
+  public let site: ModelOutline.Site?
+  public let matrix: ModelOutline.Matrix?
+  public let threads: Int
+}
+
+/// Bytes by purpose.
+public struct WorkingSet: Sendable {
+  public var weights = 0
+  public var activations = 0
+  public var factor = 0
+  public var rows = 0
+
+  public init(weights: Int = 0, activations: Int = 0, factor: Int = 0, rows: Int = 0) {
+    self.weights = weights
+    self.activations = activations
+    self.factor = factor
+    self.rows = rows
+  }
+
+  public var total: Int { weights + activations + factor + rows }
+
+  public static func + (left: WorkingSet, right: WorkingSet) -> WorkingSet {
+    WorkingSet(
+      weights: left.weights + right.weights, activations: left.activations + right.activations,
+      factor: left.factor + right.factor,
+      rows: left.rows + right.rows)
+  }
+}

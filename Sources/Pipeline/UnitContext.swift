@@ -1,0 +1,57 @@
+import EspalierCore
+import EspalierIO
+
+/// What a stage sees of the unit that it works on.
+public struct UnitContext: Sendable {
+  public let job: Job
+  public let unit: Unit
+  public let key: Digest
+  /// A new folder for the unit's objects; what stands in it when the work is done is committed.
+  public let folder: String
+  let inputs: [(unit: Unit, manifest: Manifest)]
+  let store: ArtifactStore
+  let progress: ProgressReporter
+
+  public var checkpoint: Checkpoint { job.checkpoint }
+  public var model: ModelOutline { job.model }
+
+  /// The matrix of a matrix unit.
+  public var matrix: ModelOutline.Matrix? {
+    if case .matrix(let matrix) = unit.role { matrix } else { nil }
+  }
+
+  /// The site of a site unit.
+  public var site: ModelOutline.Site? {
+    guard case .site(let index) = unit.role, let block = unit.block else { return nil }
+    return model.blocks[block].sites[index]
+  }
+
+  /// Path of an object of the only input of this kind.
+  ///
+  /// - Throws: an internal fault where there is none.
+  public func input(_ kind: ArtifactKind, _ object: String) throws -> String {
+    guard let (_, manifest) = inputs.last(where: { $0.unit.kind == kind }) else {
+      throw EspalierError.internalFault("the unit \(unit.id) has no input \(kind.name).")
+    }
+    return store.path(manifest.key, object)
+  }
+
+  /// The report of the only input of this kind.
+  public func inputReport(_ kind: ArtifactKind) -> JSON {
+    inputs.last { $0.unit.kind == kind }?.manifest.report ?? .null
+  }
+
+  /// Paths of an object of every mask among the inputs, by tensor.
+  public func masks(_ object: String) -> [(tensor: String, path: String)] {
+    inputs.compactMap { unit, manifest in
+      guard case .matrix(let matrix) = unit.role, unit.kind == .mask else { return nil }
+      return (matrix.tensor, store.path(manifest.key, object))
+    }
+  }
+
+  /// Tells the user how far the unit is, and throws where the user asked to stop.
+  public func advance(_ done: Int, of total: Int) throws {
+    try Interruption.check()
+    progress.unitProgress(done, of: total)
+  }
+}

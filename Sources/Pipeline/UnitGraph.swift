@@ -1,0 +1,197 @@
+import EspalierCore
+import EspalierIO
+
+/// All units of a job, every unit after those that it reads: pure data from recipe and outline.
+public struct UnitGraph: Sendable {
+  public private(set) var units: [Unit] = []
+  /// For each unit, the units that read it.
+  public private(set) var readers: [[Int]] = []
+
+  /// - Throws: a usage error where the stages of the recipe do not fit together.
+  public init(recipe: Recipe, model: ModelOutline) throws {
+    var builder = try Builder(recipe: recipe, model: model)
+    try builder.build()
+    self.init(units: builder.units)
+  }
+
+  /// - Precondition: every unit comes after its inputs.
+  init(units: [Unit]) {
+    self.units = units
+    readers = [[Int]](repeating: [], count: units.count)
+    for (index, unit) in units.enumerated() {
+      for input in unit.inputs { readers[input].append(index) }
+    }
+  }
+
+  public func index(of id: String) -> Int? { units.firstIndex { $0.id == id } }
+
+  private struct Builder {
+    let recipe: Recipe
+    let model: ModelOutline
+    let corpus: Int?
+    let source: (index: Int, stage: any SourceStage)?
+    let site: (index: Int, stage: any SiteStage)?
+    let matrixStages: [(index: Int, stage: any MatrixStage)]
+    let modelStages: [(index: Int, stage: any ModelStage)]
+    var units: [Unit] = []
+    var masks: [String: Int] = [:]
+
+    init(recipe: Recipe, model: ModelOutline) throws {
+      self.recipe = recipe
+      self.model = model
+      func all<Kind>(_ kind: Kind.Type) -> [(index: Int, stage: Kind)] {
+        recipe.entries.enumerated().compactMap { index, entry in (entry.stage as? Kind).map { (index, $0) } }
+      }
+      func atMostOne<Kind>(_ kind: Kind.Type, _ what: String) throws -> (index: Int, stage: Kind)? {
+        let found = all(kind)
+        guard found.count <= 1 else {
+          throw EspalierError.usage(
+            "a recipe has one stage that \(what); this one has \(found.map { recipe.entries[$0.index].id }.joined(separator: " and "))."
+          )
+        }
+        return found.first
+      }
+      corpus = try atMostOne((any CorpusStage).self, "makes tokens")?.index
+      source = try atMostOne((any SourceStage).self, "streams the model")
+      site = try atMostOne((any SiteStage).self, "makes factors")
+      matrixStages = all((any MatrixStage).self)
+      modelStages = all((any ModelStage).self)
+      try Self.checkOrder(recipe)
+    }
+
+    /// corpus < source < site < matrix < model.
+    private static func checkOrder(_ recipe: Recipe) throws {
+      func rank(_ stage: any Stage) -> Int {
+        if stage is any CorpusStage { return 0 }
+        if stage is any SourceStage { return 1 }
+        if stage is any SiteStage { return 2 }
+        return stage is any MatrixStage ? 3 : 4
+      }
+      for (first, second) in zip(recipe.entries, recipe.entries.dropFirst())
+      where rank(first.stage) > rank(second.stage) {
+        throw EspalierError.usage(
+          "the stage \(second.id) must come before \(first.id): text, then activations, then masks, then the whole model."
+        )
+      }
+    }
+
+    mutating func build() throws {
+      let needsFactors = matrixStages.contains { $0.stage.reads.contains(.factor) }
+      if needsFactors, site == nil { throw missing("factor", "a later stage reads the Gram matrices") }
+      if needsFactors, source == nil { throw missing("capture", "factors are made from activations") }
+      if needsFactors, corpus == nil { throw missing("tokenize", "activations come from calibration text") }
+      var hidden: Int?
+      let lastRead = model.blocks.last { $0.sites.contains(where: isRead) }?.index ?? 0
+      if needsFactors, let corpus, let source {
+        let tokens = append("\(id(corpus))", corpus, .corpus, kind: .tokens)
+        hidden = append(
+          "\(id(source.index))/embed", source.index, .embed, kind: .hidden, inputs: [tokens],
+          tensors: embeddingTensors(), isTransient: true)
+      }
+      for block in model.blocks {
+        var factors: [Int: Int] = [:]
+        if let hidden, let site, let source {
+          for (index, place) in block.sites.enumerated() where isRead(place) {
+            factors[index] = append(
+              "\(id(site.index))/\(block.index)/\(place.name)", site.index, .site(index), block: block.index,
+              kind: .factor, inputs: [hidden],
+              tensors: block.tensors.keys.sorted(), pass: block.index,
+              isTransient: !(site.stage.keeps ?? !source.stage.propagatesPruned))
+          }
+        }
+        for (index, place) in block.sites.enumerated() {
+          for matrix in place.matrices { try appendChain(matrix, block: block.index, factor: factors[index]) }
+        }
+        if let before = hidden, let source, block.index < lastRead {
+          let pruned = source.stage.propagatesPruned
+          hidden = append(
+            "\(id(source.index))/\(block.index)", source.index, .advance, block: block.index, kind: .hidden,
+            inputs: [before] + (pruned ? block.matrices.compactMap { masks[$0.tensor] } : []),
+            tensors: block.tensors.keys.sorted(),
+            pass: pruned ? nil : block.index, isTransient: true)
+        }
+      }
+      try appendModelStages()
+    }
+
+    private mutating func appendChain(_ matrix: ModelOutline.Matrix, block: Int, factor: Int?) throws {
+      var idle: Int?
+      for (entry, stage) in matrixStages where stage.applies(to: matrix) {
+        let changes = stage.reads.contains(.mask)
+        if changes, masks[matrix.tensor] == nil {
+          idle = entry
+          continue
+        }
+        if !changes, let idle {
+          throw EspalierError.usage(
+            "the stage \(id(entry)) must come before \(id(idle)), which changes the mask that it makes.")
+        }
+        if !changes, let other = masks[matrix.tensor] {
+          throw EspalierError.usage(
+            "both \(recipe.entries[units[other].entry].id) and \(id(entry)) make the mask of \(matrix.module); give their targets and ignore lists that do not overlap."
+          )
+        }
+        var inputs: [Int] = []
+        if stage.reads.contains(.factor), let factor { inputs.append(factor) }
+        if changes, let mask = masks[matrix.tensor] { inputs.append(mask) }
+        masks[matrix.tensor] = append(
+          "\(id(entry))/\(matrix.module)", entry, .matrix(matrix), block: block, kind: .mask, inputs: inputs,
+          tensors: [matrix.tensor])
+      }
+    }
+
+    private mutating func appendModelStages() throws {
+      var output: Int?
+      for (entry, stage) in modelStages where stage.idleReason == nil {
+        if stage.readsOutput {
+          guard let output else {
+            throw EspalierError.usage(
+              "the stage \(id(entry)) reads the pruned model; put `- emit` before it.")
+          }
+          _ = append(id(entry), entry, .model, kind: ArtifactKind(id(entry)), inputs: [output])
+        } else {
+          guard !masks.isEmpty else {
+            throw EspalierError.usage(
+              "no stage of the recipe prunes a matrix; add `- warmStart`, or check its targets.")
+          }
+          output = append(
+            id(entry), entry, .model, kind: .output, inputs: model.matrices.compactMap { masks[$0.tensor] },
+            tensors: allTensors())
+        }
+      }
+    }
+
+    private func isRead(_ site: ModelOutline.Site) -> Bool {
+      site.matrices.contains { matrix in
+        let chain = matrixStages.filter { $0.stage.applies(to: matrix) }
+        // Without a stage that makes a mask, the others have nothing to change.
+        return chain.contains { !$0.stage.reads.contains(.mask) }
+          && chain.contains { $0.stage.reads.contains(.factor) }
+      }
+    }
+
+    private func embeddingTensors() -> [String] { model.embeddingTensors }
+
+    private func allTensors() -> [String] {
+      (model.tensors.keys + model.blocks.flatMap { $0.tensors.keys }).sorted()
+    }
+
+    private func id(_ entry: Int) -> String { recipe.entries[entry].id }
+
+    private func missing(_ stage: String, _ reason: String) -> EspalierError {
+      .usage("the recipe needs a stage `- \(stage)`: \(reason).")
+    }
+
+    private mutating func append(
+      _ id: String, _ entry: Int, _ role: Unit.Role, block: Int? = nil, kind: ArtifactKind,
+      inputs: [Int] = [], tensors: [String] = [],
+      pass: Int? = nil, isTransient: Bool = false
+    ) -> Int {
+      units.append(
+        Unit(
+          id: id, entry: entry, role: role, block: block, kind: kind, inputs: inputs, tensors: tensors,
+          pass: pass, isTransient: isTransient))
+      return units.count - 1
+    }
+  }
+}

@@ -1,0 +1,84 @@
+import EspalierCore
+import EspalierIO
+
+/// Keys of units: SHA-256 over what decides their bytes, and nothing else.
+///
+/// In a key: stage name and revision, parameters with defaults filled in, the content of inputs, tensors and files, the place. Never in
+/// a key: paths, times, hosts, thread counts, the memory limit, codecs.
+struct UnitKeys: Sendable {
+  private let job: Job
+  private let graph: UnitGraph
+  private let digests: SourceDigests
+  private let configuration: Digest
+
+  init(job: Job, graph: UnitGraph) {
+    self.job = job
+    self.graph = graph
+    digests = SourceDigests(checkpoint: job.checkpoint, work: job.work)
+    configuration = SHA256.digest(of: job.checkpoint.configuration.canonical.text)
+  }
+
+  static func key(_ components: JSON) -> Digest { SHA256.digest(of: components.canonical.text) }
+
+  /// The parts of a unit's key by name, for the key and for explaining why a unit runs again.
+  ///
+  /// - Parameter digest: gives the content digests of the unit's inputs.
+  func components(_ index: Int, digest: (Int) -> Digest?) throws -> JSON {
+    let unit = graph.units[index]
+    let entry = job.recipe.entries[unit.entry]
+    var members = stageMembers(entry)
+    members.append(("place", .string(place(unit))))
+    if !unit.inputs.isEmpty {
+      let inputs = try unit.inputs.map { input -> (key: String, value: JSON) in
+        guard let digest = digest(input) else {
+          throw EspalierError.internalFault(
+            "the input \(graph.units[input].id) of \(unit.id) is not known yet.")
+        }
+        return ("\(graph.units[input].kind.name) \(place(graph.units[input]))", .string(digest.hex))
+      }
+      members.append(("inputs", .object(JSONObject(inputs))))
+    }
+    switch unit.role {
+    case .embed, .site, .advance:
+      members.append(("configuration", .string(configuration.hex)))
+      // The pass that feeds a site is part of what it sees.
+      if case .site = unit.role, let source = job.recipe.entries.first(where: { $0.stage is any SourceStage })
+      {
+        members.append(("source", .object(JSONObject(stageMembers(source)))))
+      }
+    case .model where unit.kind == .output: members.append(("configuration", .string(configuration.hex)))
+    default: break
+    }
+    let tensors = unit.kind == .output ? job.checkpoint.tensors.keys.sorted() : unit.tensors
+    if !tensors.isEmpty { members.append(("tensors", .string(try digests.tensors(tensors).hex))) }
+    let files = entry.files.merging(entry.stage.sourceFiles(of: job.checkpoint)) { own, _ in own }.sorted {
+      $0.key < $1.key
+    }
+    if !files.isEmpty {
+      members.append(
+        (
+          "files",
+          .object(JSONObject(try files.map { (key: $0.key, value: .string(try digests.file($0.value).hex)) }))
+        ))
+    }
+    return .object(JSONObject(members))
+  }
+
+  func save() throws { try digests.save() }
+
+  private func stageMembers(_ entry: Recipe.Entry) -> [(key: String, value: JSON)] {
+    let type = type(of: entry.stage)
+    return [("stage", .string(type.name)), ("revision", .integer(type.revision)), ("parameters", entry.key)]
+  }
+
+  private func place(_ unit: Unit) -> String {
+    switch unit.role {
+    case .corpus: "corpus"
+    case .embed: "first block"
+    case .site(let site): "block \(unit.block ?? 0) site \(site)"
+    case .advance: "block \(unit.block ?? 0)"
+    case .matrix(let matrix): matrix.tensor
+    case .model: "model"
+    }
+  }
+}

@@ -1,0 +1,14 @@
+import EspalierPipeline
+
+extension StageRegistry {
+  /// The stages that come with espalier, in the order in which a pipeline uses them; a new one is one more line.
+  public static let builtIn = StageRegistry([
+    Tokenize.self,
+    Capture.self,
+    Factor.self,
+    WarmStart.self,
+    Swap.self,
+    Emit.self,
+    Evaluate.self,
+  ])
+}

@@ -1,0 +1,130 @@
+import EspalierCore
+import EspalierIO
+import EspalierKernels
+import EspalierModels
+import EspalierPipeline
+
+/// Streams calibration windows through the model, one block at a time; hidden states go from block to block through spill files.
+public struct Capture: SourceStage {
+  public static let name = "capture"
+  public static let summary =
+    "Runs the calibration windows through the model block by block and spills hidden states to disk."
+  public static let revision = 1
+
+  enum Propagation: String, CaseIterable {
+    case pruned
+    case dense
+  }
+
+  private let propagate: Propagation
+  private let spill: SpillElement
+  private let codec: Codec
+
+  /// Codecs for hidden states, by name.
+  enum Codec: String, CaseIterable {
+    case none
+    case lz4
+    case zstd
+
+    var spillCodec: SpillCodec {
+      switch self {
+      case .none: .none
+      case .lz4: .lz4
+      case .zstd: .zstd(level: 1)
+      }
+    }
+  }
+
+  public init(_ parameters: inout Parameters) {
+    propagate = parameters.choice(
+      "propagate", default: .pruned,
+      "What the next block sees: the outputs of the pruned block (as the papers do), or of the dense one, which makes Gram matrices reusable for every sparsity."
+    )
+    spill = parameters.choice("spill", default: .f32, "Type of spilled hidden states; f32 is exact.")
+    codec = parameters.choice(
+      "codec", default: .none, inKey: false, "Compression of spilled hidden states; never changes a result.")
+  }
+
+  public var propagatesPruned: Bool { propagate == .pruned }
+
+  public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
+    let widest = sizes.model.matrices.map(\.columns).max() ?? 0
+    return WorkingSet(
+      weights: sizes.threads * 128 * widest * 4,
+      activations: sizes.batchTokens * (2 * sizes.model.hiddenSize + sizes.model.activationWidth) * 4 + sizes
+        .threads * 128 * sizes.length * 4)
+  }
+
+  public func embed(_ unit: UnitContext) throws -> Committed {
+    let architecture = try Architectures.make(unit.checkpoint)
+    let windows = try TokenFile.read(unit.input(.tokens, Tokenize.object))
+    let length = windows.first?.count ?? 0
+    let tensors = TensorSource(unit.checkpoint)
+    var writer = try writer(unit, samples: windows.count, length: length)
+    for batch in batches(samples: windows.count, length: length) {
+      let hidden = try architecture.embed(Array(windows[batch].joined()), length: length, tensors: tensors)
+      try requireFinite(hidden, "the embedding", batch, length)
+      try writer.append(hidden.elements.span)
+      try unit.advance(batch.upperBound, of: windows.count)
+    }
+    return Committed(content: try writer.finish(), report: ["samples": .integer(windows.count)])
+  }
+
+  public func stream(_ unit: UnitContext, sinks: [Int: any SiteSink], advance: UnitContext?) throws
+    -> Committed?
+  {
+    guard let block = unit.unit.block else {
+      throw EspalierError.internalFault("a block streams without a number.")
+    }
+    let architecture = try Architectures.make(unit.checkpoint)
+    for name in unit.model.blocks[block].tensors.keys.sorted() {
+      try unit.checkpoint.tensor(name, shape: unit.model.blocks[block].tensors[name] ?? []).requireFinite()
+    }
+    let hidden = try SpillArray(folder: unit.input(.hidden, "hidden"))
+    let (samples, length) = (hidden.sequences, hidden.tokens)
+    let weights = TensorSource(unit.checkpoint, masks: try advance.map(masks) ?? [:])
+    var writer = try advance.map { try self.writer($0, samples: samples, length: length) }
+    for batch in batches(samples: samples, length: length) {
+      var states = Matrix(rows: batch.count * length, columns: hidden.width)
+      var span = states.elements.mutableSpan
+      try hidden.read(batch, into: &span)
+      hidden.release(batch)
+      try architecture.forward(block: block, hidden: &states, length: length, weights: weights) {
+        site, inputs in
+        try sinks[site]?.add(inputs)
+      }
+      if advance != nil {
+        try requireFinite(states, "block \(block)", batch, length)
+        try writer?.append(states.elements.span)
+      }
+      try unit.advance(batch.upperBound, of: samples)
+    }
+    guard let content = try writer.take()?.finish() else { return nil }
+    return Committed(content: content, report: ["samples": .integer(samples)])
+  }
+
+  private func masks(_ unit: UnitContext) throws -> [String: Mask] {
+    Dictionary(
+      try unit.masks(MaskFile.name).map { ($0.tensor, try MaskFile.read($0.path)) },
+      uniquingKeysWith: { _, last in last })
+  }
+
+  private func writer(_ unit: UnitContext, samples: Int, length: Int) throws -> SpillWriter {
+    try SpillWriter(
+      folder: unit.folder + "/hidden", sequences: samples, tokens: length, width: unit.model.hiddenSize,
+      element: spill, codec: codec.spillCodec)
+  }
+
+  private func batches(samples: Int, length: Int) -> [Range<Int>] {
+    parts(of: samples, size: Planner.batchSequences(length: length))
+  }
+
+  private func requireFinite(_ states: borrowing Matrix, _ place: String, _ batch: Range<Int>, _ length: Int)
+    throws
+  {
+    guard let (row, column) = states.firstNotFinite() else { return }
+    throw EspalierError.badInput(
+      "the hidden states after \(place) are not finite (window \(batch.lowerBound + row / length), token \(row % length), channel \(column)). The checkpoint overflows on this text; look for damaged weights."
+    )
+  }
+}

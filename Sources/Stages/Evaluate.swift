@@ -1,0 +1,76 @@
+import EspalierCore
+import EspalierIO
+import EspalierModels
+import EspalierPipeline
+
+/// Measures the pruned model: perplexity on a text, accuracy on questions.
+public struct Evaluate: ModelStage {
+  public static let name = "evaluate"
+  public static let summary =
+    "Measures the pruned model: window perplexity on a text, accuracy on multiple-choice questions."
+  public static let revision = 1
+
+  private let text: String?
+  private let length: Int?
+  private let windows: Int?
+  private let questions: String?
+  private let limit: Int?
+  private let dense: Bool
+
+  public init(_ parameters: inout Parameters) {
+    text = parameters.optionalFile("text", "Text for the perplexity.")
+    length = parameters.optionalInteger(
+      "length", in: 2...1_048_576,
+      "Tokens of a window; none takes 2048, or what the model was made for where that is less.")
+    windows = parameters.optionalInteger("windows", "The first so many windows; none takes all.")
+    questions = parameters.optionalFile("questions", "Multiple-choice questions, one JSON object a line.")
+    limit = parameters.optionalInteger("limit", "The first so many questions; none takes all.")
+    dense = parameters.flag("dense", default: false, "Whether the source checkpoint is measured too.")
+  }
+
+  public var idleReason: String? {
+    text == nil && questions == nil ? "nothing to measure: set evaluate.text or evaluate.questions" : nil
+  }
+
+  public var readsOutput: Bool { true }
+
+  public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
+    let tokens = max(2048, length ?? Self.defaultLength(sizes.model))
+    return WorkingSet(
+      weights: sizes.threads * 512 * sizes.model.hiddenSize * 4,
+      activations: tokens * (2 * sizes.model.hiddenSize + sizes.model.activationWidth + sizes.threads * 512)
+        * 4)
+  }
+
+  public func run(_ unit: UnitContext) throws -> JSON {
+    var report: [(key: String, value: JSON)] = [("pruned", try measure(unit.job.output, unit))]
+    if dense { report.append(("dense", try measure(unit.checkpoint.folder, unit))) }
+    let json = JSON.object(JSONObject(report))
+    try Folder.writeAtomically(Array(json.prettyText.utf8), to: unit.folder + "/evaluation.json")
+    return json
+  }
+
+  private func measure(_ folder: String, _ unit: UnitContext) throws -> JSON {
+    let model = try Model(folder: folder)
+    let scratch = unit.folder + "/scratch"
+    var members: [(key: String, value: JSON)] = []
+    if let text {
+      let result = try WindowPerplexity(
+        model, text: text, length: length ?? Self.defaultLength(model.outline), windows: windows,
+        scratch: scratch, progress: unit.advance)
+      members.append(("perplexity", result.json))
+    }
+    if let questions {
+      members.append(
+        (
+          "questions",
+          try Questions(path: questions, limit: limit).ask(model, scratch: scratch, progress: unit.advance)
+            .json
+        ))
+    }
+    return .object(JSONObject(members))
+  }
+
+  /// The papers' 2048 tokens, or what the model was made for where that is less.
+  public static func defaultLength(_ model: ModelOutline) -> Int { min(2048, model.maximumLength) }
+}

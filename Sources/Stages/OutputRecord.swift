@@ -1,0 +1,110 @@
+import EspalierCore
+import EspalierIO
+import EspalierPipeline
+
+/// `espalier.json` beside a pruned checkpoint: what was pruned how, and the digest of every file.
+public struct OutputRecord: Sendable {
+  public static let fileName = "espalier.json"
+  public static let recipeName = "recipe.yaml"
+
+  /// One pruned matrix.
+  public struct Matrix: Sendable {
+    public let name: String
+    public let rows: Int
+    public let columns: Int
+    public let pattern: SparsityPattern
+  }
+
+  /// One file of the folder.
+  public struct File: Sendable {
+    public let name: String
+    public let size: Int
+    public let digest: Digest
+  }
+
+  public let key: Digest
+  public let matrices: [Matrix]
+  public let files: [File]
+  private let recipe: String
+
+  /// Records the named files of `folder`, and the recipe.
+  init(key: Digest, matrices: [Matrix], recipe: Recipe, files: [String], folder: String) throws {
+    self.key = key
+    self.matrices = matrices
+    self.recipe =
+      recipe.text + (recipe.overrides.isEmpty ? "" : recipe.overrides.map { "# --set \($0)\n" }.joined())
+    try Folder.writeAtomically(Array(self.recipe.utf8), to: folder + "/" + Self.recipeName)
+    self.files = try (files + [Self.recipeName]).map { name in
+      let path = folder + "/" + name
+      return File(
+        name: name, size: try Folder.entry(path)?.size ?? 0, digest: try SHA256.digest(ofFile: path))
+    }
+  }
+
+  /// Reads the record of a pruned checkpoint.
+  ///
+  /// - Throws: bad input where it is missing or not ours.
+  public init(folder: String) throws {
+    let path = folder + "/" + Self.fileName
+    guard try Folder.entry(path) != nil else {
+      throw EspalierError.badInput(
+        "there is no \(Self.fileName); give a folder that espalier wrote.", subject: folder)
+    }
+    let json = try Folder.readJSON(path)
+    guard let key = json["key"]?.string.flatMap(Digest.init(hex:)), let matrices = json["matrices"]?.array,
+      let files = json["files"]?.array
+    else {
+      throw EspalierError.badInput(
+        "the record is damaged; run the recipe again into a new folder.", subject: path)
+    }
+    self.key = key
+    recipe = json["recipe"]?.string ?? ""
+    self.matrices = try matrices.map { item in
+      guard let name = item["name"]?.string, let rows = item["rows"]?.integer,
+        let columns = item["columns"]?.integer, let pattern = Self.pattern(item),
+        rows > 0, columns > 0, pattern.fits(columns: columns)
+      else { throw EspalierError.badInput("the record of a matrix is damaged.", subject: path) }
+      return Matrix(name: name, rows: rows, columns: columns, pattern: pattern)
+    }
+    self.files = try files.map { item in
+      guard let name = item["name"]?.string, !name.hasPrefix("/"), !name.split(separator: "/").contains(".."),
+        let size = item["size"]?.integer,
+        let digest = item["sha256"]?.string.flatMap(Digest.init(hex:))
+      else { throw EspalierError.badInput("the record of a file is damaged.", subject: path) }
+      return File(name: name, size: size, digest: digest)
+    }
+  }
+
+  /// One digest for all files.
+  var filesDigest: Digest { SHA256.digest(of: files.map { "\($0.name)\0\($0.digest.hex)\n" }.joined()) }
+
+  func write(to folder: String) throws {
+    let json: JSON = [
+      "tool": "espalier", "format": 1, "key": .string(key.hex), "recipe": .string(recipe),
+      "matrices": .array(matrices.map(Self.json)),
+      "files": .array(
+        files.map { ["name": .string($0.name), "size": .integer($0.size), "sha256": .string($0.digest.hex)] }),
+    ]
+    try Folder.writeAtomically(Array((json.prettyText + "\n").utf8), to: folder + "/" + Self.fileName)
+  }
+
+  private static func json(_ matrix: Matrix) -> JSON {
+    var members: [(key: String, value: JSON)] = [
+      ("name", .string(matrix.name)), ("rows", .integer(matrix.rows)), ("columns", .integer(matrix.columns)),
+    ]
+    switch matrix.pattern {
+    case .rows(let sparsity): members.append(("sparsity", .number(sparsity)))
+    case .groups(let keep, let of): members += [("keep", .integer(keep)), ("of", .integer(of))]
+    }
+    return .object(JSONObject(members))
+  }
+
+  private static func pattern(_ item: JSON) -> SparsityPattern? {
+    if let sparsity = item["sparsity"]?.double, (0...1).contains(sparsity) {
+      return .rows(sparsity: sparsity)
+    }
+    guard let keep = item["keep"]?.integer, let of = item["of"]?.integer, of > 0, (0...of).contains(keep)
+    else { return nil }
+    return .groups(keep: keep, of: of)
+  }
+}

@@ -1,0 +1,15 @@
+import EspalierCore
+import EspalierIO
+
+/// Token ids in a safetensors file: `input_ids`, I32 or I64, rows x length.
+enum TokenFile {
+  static func read(_ path: String) throws -> [[Int32]] {
+    let tensor = try SafetensorsFile(path: path).tensor("input_ids")
+    guard tensor.shape.count == 2, tensor.dtype == .i32 || tensor.dtype == .i64 else {
+      throw EspalierError.badInput("input_ids must be I32 or I64, rows x length.", subject: path)
+    }
+    let ids = try tensor.integers()
+    let length = tensor.shape[1]
+    return (0..<tensor.shape[0]).map { Array(ids[$0 * length..<($0 + 1) * length]) }
+  }
+}

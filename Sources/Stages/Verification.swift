@@ -1,0 +1,80 @@
+import EspalierCore
+import EspalierIO
+import EspalierKernels
+import EspalierModels
+import EspalierPipeline
+
+/// Checks what was written: the files of a pruned checkpoint against its record, or the artifacts of a work folder.
+public struct Verification: Sendable {
+  /// One thing that is not as it should be.
+  public struct Finding: Sendable {
+    public let subject: String
+    public let problem: String
+  }
+
+  /// Files and matrices, or artifacts, that were looked at.
+  public private(set) var checkedFiles = 0
+  public private(set) var checkedMatrices = 0
+  public private(set) var findings: [Finding] = []
+
+  /// Re-hashes everything in `folder` and counts the zeros of every row and group.
+  ///
+  /// - Throws: an error only where the folder is neither a pruned checkpoint nor a work folder.
+  public init(folder: String) throws {
+    if try Folder.entry(folder + "/" + OutputRecord.fileName) != nil {
+      try checkOutput(folder)
+    } else if try Folder.entry(folder + "/manifests") != nil {
+      try checkWork(folder)
+    } else {
+      throw EspalierError.badInput(
+        "this is neither a checkpoint that espalier wrote (no \(OutputRecord.fileName)) nor a work folder.",
+        subject: folder)
+    }
+  }
+
+  private mutating func checkOutput(_ folder: String) throws {
+    let record = try OutputRecord(folder: folder)
+    for file in record.files {
+      checkedFiles += 1
+      let path = folder + "/" + file.name
+      guard let entry = try Folder.entry(path) else {
+        findings.append(Finding(subject: path, problem: "the file is missing."))
+        continue
+      }
+      if entry.size != file.size {
+        findings.append(
+          Finding(subject: path, problem: "the file has \(entry.size) bytes, not \(file.size)."))
+      } else if try SHA256.digest(ofFile: path) != file.digest {
+        findings.append(Finding(subject: path, problem: "the bytes are not those that were written."))
+      }
+    }
+    guard findings.isEmpty else { return }
+    let checkpoint = try Checkpoint(folder: folder)
+    for matrix in record.matrices {
+      checkedMatrices += 1
+      let weight = try LinearWeight(checkpoint.tensor(matrix.name, shape: [matrix.rows, matrix.columns]))
+      let census = ZeroCensus(weight)
+      if let row = census.firstRow(violating: matrix.pattern) {
+        findings.append(
+          Finding(subject: matrix.name, problem: "row \(row) keeps more than \(matrix.pattern) allows."))
+      }
+    }
+  }
+
+  private mutating func checkWork(_ folder: String) throws {
+    let store = try ArtifactStore(existing: folder)
+    for manifest in try store.manifests() {
+      // Released artifacts have no bytes to check.
+      guard
+        try manifest.objects.contains(where: { try Folder.entry(store.path(manifest.key, $0.path)) != nil })
+      else { continue }
+      checkedFiles += manifest.objects.count
+      for object in try store.damagedObjects(of: manifest) {
+        findings.append(
+          Finding(
+            subject: store.path(manifest.key, object.path),
+            problem: "the bytes are not those that were written; the next run makes them again."))
+      }
+    }
+  }
+}

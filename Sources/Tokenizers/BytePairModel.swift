@@ -1,0 +1,131 @@
+import EspalierCore
+
+/// Byte-pair encoding: a word begins as characters, and the merge of lowest rank is made until none is left.
+struct BytePairModel: Sendable {
+  let vocabulary: Vocabulary
+  private let rules: MergeRules
+  /// The tokens `<0x00>` to `<0xFF>`, which stand for the bytes of characters that the vocabulary lacks.
+  private let byteTokens: [Int32?]?
+  private let unknownToken: String?
+  private let unknown: Int32?
+  /// Whether a run of unknown characters is one unknown token.
+  private let fusesUnknown: Bool
+  /// Whether a word that is a token itself is not merged from its characters.
+  private let prefersWholeWords: Bool
+  /// Stand before every character of a word but the first, and after its last.
+  private let prefix: [UInt8]
+  private let suffix: [UInt8]
+  /// The tokens of the first characters of Unicode, which hold the byte-level alphabet; -1 for none.
+  private let commonCharacters: [Int32]
+
+  /// What one call of `encode` keeps from word to word.
+  struct Scratch {
+    fileprivate var merger = WordMerger()
+    fileprivate var cache = WordCache()
+    fileprivate var affixed: [UInt8] = []
+  }
+
+  private static let none: Int32 = -1
+
+  init(_ node: JSONNode) throws {
+    if let dropout = node.optional("dropout"), dropout.json.double != 0 {
+      throw dropout.failure("dropout makes tokens random; set it to null.")
+    }
+    let vocabulary = try Vocabulary(try node.required("vocab"))
+    prefix = try node.optional("continuing_subword_prefix")?.content() ?? []
+    suffix = try node.optional("end_of_word_suffix")?.content() ?? []
+    unknownToken = try node.optional("unk_token")?.string()
+    let unknown = unknownToken.flatMap { vocabulary.id(of: $0.utf8.span) }
+    fusesUnknown = try node.optional("fuse_unk")?.bool() ?? false
+    prefersWholeWords = try node.optional("ignore_merges")?.bool() ?? false
+    let digits = Array("0123456789ABCDEF".utf8)
+    let byteTokens: [Int32?]? =
+      try node.optional("byte_fallback")?.bool() == true
+      ? (0..<256).map {
+        vocabulary.id(of: Array("<0x".utf8) + [digits[$0 >> 4], digits[$0 & 15], UInt8(ascii: ">")])
+      }
+      : nil
+    commonCharacters = (UInt32(0)..<0x250).map { value in
+      var character: [UInt8] = []
+      if let scalar = Unicode.Scalar(value) { character.append(scalar) }
+      return vocabulary.id(of: character) ?? Self.none
+    }
+    let known = Set((byteTokens ?? []).compactMap { $0 } + [unknown].compactMap { $0 })
+    let isPlain = prefix.isEmpty && suffix.isEmpty
+    rules = try MergeRules(
+      try node.required("merges"), vocabulary: vocabulary, prefix: prefix,
+      canBeInitial: !isPlain ? nil : { known.contains($0) || vocabulary.isOneCharacter($0) })
+    self.vocabulary = vocabulary
+    self.unknown = unknown
+    self.byteTokens = byteTokens
+  }
+
+  func encode(_ word: Span<UInt8>, _ scratch: inout Scratch, into ids: inout [Int32]) throws {
+    if prefersWholeWords, let id = vocabulary.id(of: word) {
+      ids.append(id)
+    } else if let known = scratch.cache[word] {
+      ids.append(contentsOf: known)
+    } else {
+      let start = ids.count
+      try merge(word, &scratch, into: &ids)
+      scratch.cache.insert(word, ids[start...])
+    }
+  }
+
+  /// Takes a word apart into characters and merges them.
+  private func merge(_ word: Span<UInt8>, _ scratch: inout Scratch, into ids: inout [Int32]) throws {
+    var index = 0
+    // An unknown token waits for the next known character; bytes overtake it, as in the reference.
+    var waiting: Int32?
+    while index < word.count {
+      let end = min(index + UTF8.width(ofLead: word[index]), word.count)
+      let character = word.extracting(index..<end)
+      if (index == 0 || prefix.isEmpty) && (end < word.count || suffix.isEmpty) {
+        try append(character, waiting: &waiting, &scratch.merger, into: &ids)
+      } else {
+        scratch.affixed.removeAll(keepingCapacity: true)
+        if index > 0 { scratch.affixed += prefix }
+        scratch.affixed.append(character)
+        if end == word.count { scratch.affixed += suffix }
+        let affixed = scratch.affixed
+        try append(affixed.span, waiting: &waiting, &scratch.merger, into: &ids)
+      }
+      index = end
+    }
+    if let waiting { try scratch.merger.append(waiting, rules, into: &ids) }
+    scratch.merger.finish(rules, into: &ids)
+  }
+
+  private func append(
+    _ character: Span<UInt8>, waiting: inout Int32?, _ merger: inout WordMerger, into ids: inout [Int32]
+  ) throws {
+    if let id = id(of: character) {
+      if let unknown = waiting { try merger.append(unknown, rules, into: &ids) }
+      waiting = nil
+      try merger.append(id, rules, into: &ids)
+    } else if let byteTokens, character.indices.allSatisfy({ byteTokens[Int(character[$0])] != nil }) {
+      for index in character.indices {
+        if let id = byteTokens[Int(character[index])] { try merger.append(id, rules, into: &ids) }
+      }
+    } else if let unknownToken {
+      guard let unknown else {
+        throw EspalierError.badInput(
+          "model.unk_token: a character is not in the vocabulary, and neither is \"\(unknownToken)\", "
+            + "which would stand for it.")
+      }
+      if let earlier = waiting, !fusesUnknown { try merger.append(earlier, rules, into: &ids) }
+      waiting = unknown
+    }
+  }
+
+  private func id(of character: Span<UInt8>) -> Int32? {
+    if character.count <= 2 {
+      let (scalar, width) = character.scalar(at: 0)
+      if width == character.count, scalar.value < commonCharacters.count {
+        let id = commonCharacters[Int(scalar.value)]
+        return id == Self.none ? nil : id
+      }
+    }
+    return vocabulary.id(of: character)
+  }
+}

@@ -1,0 +1,60 @@
+/// Properties of single characters as the reference's several libraries see them, each with a Unicode of its own.
+///
+/// The Swift library's data is newer than all of them, so a character's age tells what they did not know yet.
+extension Unicode.Scalar {
+  /// White space in the sense of Unicode; no version has changed it for long.
+  var isSpace: Bool { isASCII ? value == 0x20 || (0x09...0x0D).contains(value) : properties.isWhitespace }
+
+  var isNumber: Bool {
+    if isASCII { return (0x30...0x39).contains(value) }
+    return switch properties.generalCategory {
+    case .decimalNumber, .letterNumber, .otherNumber: true
+    default: false
+    }
+  }
+
+  /// Punctuation of Unicode 8 (the crate `unicode_categories`) and all of ASCII's signs.
+  var isPunctuation: Bool {
+    if isASCII {
+      return switch value {
+      case 0x21...0x2F, 0x3A...0x40, 0x5B...0x60, 0x7B...0x7E: true
+      default: false
+      }
+    }
+    switch properties.generalCategory {
+    case .connectorPunctuation, .dashPunctuation, .openPunctuation, .closePunctuation, .initialPunctuation,
+      .finalPunctuation, .otherPunctuation:
+      return isKnown(toUnicode: 8)
+    // Punctuation once, a symbol and a mark since.
+    default: return value == 0x166D || value == 0x111C9
+    }
+  }
+
+  /// A combining mark of Unicode 9 (the crate `unicode-normalization-alignments`).
+  var isCombiningMark: Bool {
+    guard value >= 0x300 else { return false }
+    switch properties.generalCategory {
+    // Punctuation then, a mark since.
+    case .nonspacingMark, .spacingMark, .enclosingMark: return isKnown(toUnicode: 9) && value != 0x111C9
+    // Marks once, letters since.
+    default: return value == 0x1CF2 || value == 0x1CF3
+    }
+  }
+
+  /// A part of a word for the crate `regex` (Unicode 16).
+  var isWordPart: Bool {
+    if isASCII { return value == 0x5F || isNumber || properties.isAlphabetic }
+    guard isKnown(toUnicode: 16) else { return false }
+    if properties.isAlphabetic || properties.isJoinControl { return true }
+    return switch properties.generalCategory {
+    case .nonspacingMark, .spacingMark, .enclosingMark, .decimalNumber, .connectorPunctuation: true
+    default: false
+    }
+  }
+
+  /// Whether the character was assigned in that version of Unicode.
+  func isKnown(toUnicode major: Int) -> Bool {
+    guard let age = properties.age else { return false }
+    return age.major < major || age.major == major && age.minor == 0
+  }
+}

@@ -1,0 +1,138 @@
+import EspalierCore
+
+/// A text on its way through the normalizers.
+struct NormalizedText {
+  var bytes: [UInt8]
+  /// How many of the first bytes stem from the first character of the whole input; `Metaspace` asks for it.
+  var head: Int
+}
+
+/// One step of normalization.
+enum Normalizer: Sendable {
+  case form(NormalForm)
+  case lowercase
+  case stripAccents
+  case strip(left: Bool, right: Bool)
+  case prepend([UInt8])
+  case replace(TextPattern, with: [UInt8])
+  case byteLevel
+
+  func apply(to text: inout NormalizedText) throws {
+    guard !text.bytes.isEmpty else { return }
+    switch self {
+    case .form(let form): text.normalize(form)
+    case .lowercase: text.map(Self.lowercased)
+    case .stripAccents: text.map(Self.withoutAccents)
+    case .byteLevel:
+      text.map {
+        var output: [UInt8] = []
+        ByteLevelAlphabet.append($0, to: &output)
+        return output
+      }
+    case .strip(let left, let right): text.strip(left: left, right: right)
+    case .prepend(let prefix):
+      text.bytes.insert(contentsOf: prefix, at: 0)
+      if text.head > 0 { text.head += prefix.count }
+    case .replace(let pattern, let content): try text.replace(pattern, with: content)
+    }
+  }
+
+  /// Applies several steps, one after the other.
+  static func apply(_ steps: [Normalizer], to text: inout NormalizedText) throws {
+    let start = text.bytes.count
+    for step in steps {
+      try step.apply(to: &text)
+      try Limits.checkGrowth(from: start, to: text.bytes.count)
+    }
+  }
+
+  private static func lowercased(_ text: Span<UInt8>) -> [UInt8] {
+    var output: [UInt8] = []
+    output.reserveCapacity(text.count)
+    var index = 0
+    while index < text.count {
+      let (scalar, width) = text.scalar(at: index)
+      if scalar.isASCII {
+        output.append((0x41...0x5A).contains(text[index]) ? text[index] | 0x20 : text[index])
+      } else {
+        output.append(contentsOf: scalar.properties.lowercaseMapping.utf8)
+      }
+      index += width
+    }
+    return output
+  }
+
+  private static func withoutAccents(_ text: Span<UInt8>) -> [UInt8] {
+    var output: [UInt8] = []
+    output.reserveCapacity(text.count)
+    var index = 0
+    while index < text.count {
+      let (scalar, width) = text.scalar(at: index)
+      if !scalar.isCombiningMark { output.append(text.extracting(index..<index + width)) }
+      index += width
+    }
+    return output
+  }
+}
+
+extension NormalizedText {
+  /// Replaces the text by a function of it, and the head by what stems from the head.
+  fileprivate mutating func map(_ function: (Span<UInt8>) -> [UInt8]) {
+    let result = function(bytes.span)
+    head = head == 0 ? 0 : min(function(bytes.span.extracting(first: head)).count, result.count)
+    bytes = result
+  }
+
+  fileprivate mutating func normalize(_ form: NormalForm) {
+    let result = form.normalized(bytes.span)
+    if head > 0 {
+      // Marks of the characters behind the head can come before its own marks, or join its last character.
+      let alone = form.normalized(bytes.span.extracting(first: head))
+      head = zip(alone, result).prefix { $0 == $1 }.count
+      while head > 0, head < result.count, result[head] & 0xC0 == 0x80 { head -= 1 }
+      if head < result.count, head == 0 || form.isComposed && head < alone.count {
+        head += UTF8.width(ofLead: result[head])
+      }
+    }
+    bytes = result
+  }
+
+  fileprivate mutating func strip(left: Bool, right: Bool) {
+    var start = 0
+    var end = bytes.count
+    while left, start < end {
+      let (scalar, width) = bytes.span.scalar(at: start)
+      guard scalar.isSpace else { break }
+      start += width
+    }
+    while right, start < end {
+      let (scalar, width) = bytes.span.scalar(before: end)
+      guard scalar.isSpace else { break }
+      end -= width
+    }
+    bytes = Array(bytes[start..<end])
+    head = min(max(0, head - start), bytes.count)
+  }
+
+  fileprivate mutating func replace(_ pattern: TextPattern, with content: [UInt8]) throws {
+    var output: [UInt8] = []
+    output.reserveCapacity(bytes.count)
+    var newHead = 0
+    var end = 0
+    let head = head
+    let source = bytes
+    let text = source.span
+    try pattern.forEachMatch(in: text) { match in
+      output.append(text.extracting(end..<match.lowerBound))
+      newHead += max(0, min(match.lowerBound, head) - end)
+      output.append(contentsOf: content)
+      if match.upperBound <= head { newHead += content.count }
+      end = match.upperBound
+      try Limits.checkGrowth(from: text.count, to: output.count)
+    }
+    output.append(text.extracting(end...))
+    newHead += max(0, min(text.count, head) - end)
+    bytes = output
+    self.head = newHead
+  }
+}

@@ -1,0 +1,41 @@
+import ArgumentParser
+import EspalierCore
+import Glibc
+
+@main
+struct Espalier: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "espalier",
+    abstract: "Prunes transformer checkpoints that are larger than memory.",
+    discussion: """
+      A recipe (a YAML file, see pipelines/) lists stages: tokenize a calibration text, capture activations block by block, \
+      accumulate Gram matrices, make a mask, refine it, write the pruned model, measure it. Everything streams through the disk, \
+      and every finished piece of work is kept: the same command after a crash or Ctrl-C continues where it stopped.
+
+      Start with:
+        espalier plan pipelines/sparseswaps-2of4.yaml --model MODEL --output OUT --set tokenize.corpus=TEXT
+        espalier run  pipelines/sparseswaps-2of4.yaml --model MODEL --output OUT --set tokenize.corpus=TEXT
+
+      Results go to standard output (--json for machines), progress and errors to standard error.
+      Exit codes: 0 done; 64 wrong usage or recipe; 65 bad input data; 70 a fault of espalier; 74 I/O; 75 interrupted or \
+      locked, run again.
+      """,
+    version: "0.1.0",
+    subcommands: [
+      PlanCommand.self, RunCommand.self, StatusCommand.self, ReportCommand.self, InspectCommand.self,
+      EvaluateCommand.self, VerifyCommand.self,
+      StagesCommand.self,
+    ])
+
+  static func main() {
+    do {
+      var command = try parseAsRoot()
+      try command.run()
+    } catch let error as EspalierError {
+      Terminal.error("espalier: \(error)")
+      Glibc.exit(error.code.exitCode)
+    } catch {
+      exit(withError: error)
+    }
+  }
+}

@@ -1,0 +1,88 @@
+import ArgumentParser
+import EspalierCore
+import EspalierKernels
+import EspalierModels
+import EspalierPipeline
+import EspalierStages
+import Glibc
+
+struct EvaluateCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "evaluate",
+    abstract: "Window perplexity on a text, accuracy on questions, of any checkpoint.",
+    discussion: """
+      Perplexity is the papers' "window" definition: the text is tokenized once with the tokenizer's own special tokens and cut into \
+      windows that do not overlap. Questions are JSON lines: {"query": ..., "choices": [...], "gold": index}; the answer is the choice \
+      with the largest summed log-probability (acc), or that sum divided by the choice's characters (acc_norm).
+      """)
+
+  @Argument(help: "Folder of a checkpoint.")
+  var model: String
+
+  @Option(help: "Text for the perplexity.")
+  var text: String?
+
+  @Option(help: "Tokens of a window. (default: 2048, or what the model was made for where that is less)")
+  var length: Int?
+
+  @Option(help: "The first so many windows. (default: all)")
+  var windows: Int?
+
+  @Option(help: "Multiple-choice questions, JSON lines.")
+  var questions: String?
+
+  @Option(help: "The first so many questions. (default: all)")
+  var limit: Int?
+
+  @Option(help: "Threads; never changes a result. (default: all processors)")
+  var threads: Int?
+
+  @Option(help: "Folder for hidden states while it works. (default: the system's temporary folder)")
+  var scratch: String?
+
+  @Flag(help: "Print JSON.")
+  var json = false
+
+  func validate() throws {
+    guard text != nil || questions != nil else { throw ValidationError("Give --text, --questions or both.") }
+    for (name, value) in [("length", length), ("windows", windows), ("limit", limit), ("threads", threads)] {
+      if let value, value < (name == "length" ? 2 : 1) {
+        throw ValidationError("--\(name) must be at least \(name == "length" ? 2 : 1).")
+      }
+    }
+  }
+
+  func run() throws {
+    if let threads { Threads.use(threads) }
+    Interruption.watch()
+    let model = try Model(folder: model)
+    let scratch =
+      (scratch ?? getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp") + "/espalier-evaluate-\(getpid())"
+    let progress: (Int, Int) throws -> Void = { done, total in
+      try Interruption.check()
+      if isatty(STDERR_FILENO) == 1 { Terminal.renew(done < total ? "evaluating \(done)/\(total)" : "") }
+    }
+    var members: [(key: String, value: JSON)] = []
+    if let text {
+      let result = try WindowPerplexity(
+        model, text: text, length: length ?? Evaluate.defaultLength(model.outline), windows: windows,
+        scratch: scratch, progress: progress)
+      members += result.json.object?.members ?? []
+      if !json {
+        Terminal.out(
+          "window perplexity \(fixed(result.perplexity, 4)) (\(result.windows) windows of \(result.length) tokens)"
+        )
+      }
+    }
+    if let questions {
+      let result = try Questions(path: questions, limit: limit).ask(
+        model, scratch: scratch, progress: progress)
+      members += result.json.object?.members ?? []
+      if !json {
+        let normalized = result.normalizedAccuracy.map { ", acc_norm \(Terminal.percent($0))" } ?? ""
+        Terminal.out("acc \(Terminal.percent(result.accuracy))\(normalized) (\(result.questions) questions)")
+      }
+    }
+    if json { Terminal.out(JSON.object(JSONObject(members))) }
+  }
+}

@@ -1,0 +1,66 @@
+import ArgumentParser
+import EspalierCore
+import EspalierKernels
+import EspalierModels
+import EspalierPipeline
+import EspalierStages
+import Glibc
+
+/// What `plan` and `run` are told.
+struct JobOptions: ParsableArguments {
+  @Argument(help: "The recipe, a YAML file; see pipelines/ for some to start from.")
+  var recipe: String
+
+  @Option(help: "Folder of the checkpoint: config.json, *.safetensors, tokenizer.json.")
+  var model: String
+
+  @Option(help: "Folder of the pruned checkpoint; it must not exist yet.")
+  var output: String
+
+  @Option(help: "Folder for artifacts, kept so that work can be continued and reused. (default: OUTPUT.work)")
+  var work: String?
+
+  @Option(help: "Memory to use at most, as 512MiB or 2GiB. (default: half of the machine's)")
+  var memory: String?
+
+  @Option(help: "Threads; never changes a result. (default: all processors)")
+  var threads: Int?
+
+  @Option(
+    name: .customLong("set"),
+    help: ArgumentHelp(
+      "Override a parameter of the recipe; can be given again. See `espalier stages`.",
+      valueName: "STAGE.KEY=VALUE"))
+  var overrides: [String] = []
+
+  @Flag(help: "Print JSON.")
+  var json = false
+
+  func job() throws -> Job {
+    let recipe = try Recipe(path: recipe, overrides: overrides, registry: .builtIn)
+    let model = try Model(folder: Self.trimmed(model))
+    let output = Self.trimmed(output)
+    if let threads {
+      guard threads > 0 else { throw EspalierError.usage("--threads must be at least 1.") }
+      Threads.use(threads)
+    }
+    return Job(
+      recipe: recipe, checkpoint: model.checkpoint, model: model.outline, output: output,
+      work: work.map(Self.trimmed) ?? output + ".work",
+      memory: try bytes(), threads: Threads.count)
+  }
+
+  private func bytes() throws -> Int {
+    guard let memory else { return sysconf(Int32(_SC_PHYS_PAGES)) * sysconf(Int32(_SC_PAGESIZE)) / 2 }
+    guard let size = ByteSize(memory) else {
+      throw EspalierError.usage("--memory must be a size as 512MiB or 2GiB, not \"\(memory)\".")
+    }
+    return size.bytes
+  }
+
+  private static func trimmed(_ path: String) -> String {
+    var path = path
+    while path.count > 1, path.hasSuffix("/") { path.removeLast() }
+    return path
+  }
+}

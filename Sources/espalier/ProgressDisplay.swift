@@ -1,0 +1,78 @@
+import EspalierCore
+import EspalierPipeline
+import Glibc
+import Synchronization
+
+/// Progress on standard error: one line that renews itself on a terminal, a line for each finished unit elsewhere.
+final class ProgressDisplay: Sendable {
+  private struct State {
+    var block = ""
+    var computed = 0
+    var reused = 0
+    var shown = 0.0
+    let start = ProgressDisplay.now()
+  }
+
+  private let isTerminal = isatty(STDERR_FILENO) == 1
+  private let state = Mutex(State())
+
+  func show(_ event: ProgressEvent) {
+    state.withLock { state in
+      switch event {
+      case .began(let unit, let done, let total, let block, let blocks):
+        state.block = block.map { "block \($0 + 1)/\(blocks)  " } ?? ""
+        renew(&state, unit, done, total, 0)
+      case .advanced(let unit, let part, let count, let done, let total):
+        renew(&state, unit, done, total, Double(part) / Double(max(1, count)))
+      case .committed(let unit, let done, let total, let seconds, let report):
+        state.computed += 1
+        if !isTerminal {
+          Terminal.error("[\(done)/\(total)] \(unit)\(Self.losses(report))  \(Terminal.duration(seconds))")
+        }
+      case .reused(_, let done, let total):
+        state.reused += 1
+        if !isTerminal, state.reused == total {
+          Terminal.error("[\(done)/\(total)] everything is done already")
+        }
+      case .note(let text):
+        if isTerminal { Terminal.renew("") }
+        Terminal.error(text)
+      }
+    }
+  }
+
+  func end() {
+    if isTerminal { Terminal.renew("") }
+  }
+
+  private func renew(_ state: inout State, _ unit: String, _ done: Int, _ total: Int, _ part: Double) {
+    let now = Self.now()
+    guard isTerminal, now - state.shown > 0.1 else { return }
+    state.shown = now
+    let work = Double(state.computed) + part
+    let rate = work > 0 ? (now - state.start) / work : 0
+    let left = work >= 1 ? "  \(Terminal.duration(rate * (Double(total - done) - part))) left" : ""
+    let speed = work >= 1 ? "  \(Terminal.number(1 / max(rate, 1e-9))) units/s" : ""
+    let percent = part > 0 ? "  \(Int(part * 100)) %" : ""
+    let text = "\(state.block)[\(done)/\(total)]  \(unit)\(percent)\(speed)\(left)"
+    Terminal.renew(String(text.prefix(Self.width() - 1)))
+  }
+
+  private static func losses(_ report: JSON) -> String {
+    guard let after = report["lossAfter"]?.double else { return "" }
+    guard let before = report["lossBefore"]?.double else { return "  loss \(Terminal.number(after))" }
+    let change = before > 0 ? " (\(fixed((after / before - 1) * 100, 1)) %)" : ""
+    return "  loss \(Terminal.number(before)) -> \(Terminal.number(after))\(change)"
+  }
+
+  private static func width() -> Int {
+    var size = winsize()
+    return ioctl(STDERR_FILENO, UInt(TIOCGWINSZ), &size) == 0 && size.ws_col > 20 ? Int(size.ws_col) : 100
+  }
+
+  private static func now() -> Double {
+    var time = timespec()
+    clock_gettime(CLOCK_MONOTONIC, &time)
+    return Double(time.tv_sec) + Double(time.tv_nsec) * 1e-9
+  }
+}

@@ -1,0 +1,37 @@
+import ArgumentParser
+import EspalierCore
+import EspalierPipeline
+
+struct RunCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "run", abstract: "Prune; the same command after a crash or Ctrl-C continues.",
+    discussion: """
+      Finished work is kept in the work folder and found again by its content: a second recipe with the same calibration reuses \
+      what the first one made, and a run that was stopped continues with the next unit. The pruned model appears under its name only \
+      when it is complete.
+      """)
+
+  @OptionGroup var options: JobOptions
+
+  func run() throws {
+    let job = try options.job()
+    let plan = try Planner.plan(job)
+    for stage in plan.stages { if let reason = stage.idleReason { Terminal.error("\(stage.id): \(reason)") } }
+    Interruption.watch()
+    let display = ProgressDisplay()
+    do {
+      try Runner(job, progress: display.show).run()
+    } catch {
+      display.end()
+      throw error
+    }
+    display.end()
+    let report = try RunReport(work: job.work)
+    if options.json {
+      Terminal.out(report.json)
+    } else {
+      ReportTable.show(report)
+      Terminal.out("\npruned model: \(job.output)")
+    }
+  }
+}

@@ -1,0 +1,35 @@
+import ArgumentParser
+import EspalierCore
+import EspalierPipeline
+
+struct StatusCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "status", abstract: "How far the last run of a work folder is.")
+
+  @Argument(help: "The work folder of a run.")
+  var work: String
+
+  @Flag(help: "Print JSON.")
+  var json = false
+
+  func run() throws {
+    let history = try RunHistory(work: work)
+    if json {
+      return Terminal.out([
+        "state": .string(history.state), "reason": history.reason.map(JSON.string) ?? .null,
+        "done": .integer(history.entries.count),
+        "units": .integer(history.unitCount), "last": history.entries.last.map { .string($0.unit) } ?? .null,
+        "model": history.start["model"] ?? .null, "output": history.start["output"] ?? .null,
+        "started": history.start["time"] ?? .null,
+        "peakMemory": .integer(history.peakMemory),
+      ])
+    }
+    Terminal.out(
+      "\(history.state): \(history.entries.count) of \(history.unitCount) units done, started \(history.start["time"]?.string ?? "?")"
+    )
+    if let reason = history.reason { Terminal.out("reason: \(reason)") }
+    if let last = history.entries.last { Terminal.out("last unit: \(last.unit)") }
+    Terminal.out(
+      "model \(history.start["model"]?.string ?? "?") -> \(history.start["output"]?.string ?? "?")")
+  }
+}

@@ -1,0 +1,59 @@
+import EspalierCore
+import Glibc
+
+/// Writing for people and machines.
+enum Terminal {
+  /// A line to standard output.
+  static func out(_ line: String) { write(line + "\n", to: STDOUT_FILENO) }
+
+  /// A line to standard error.
+  static func error(_ line: String) { write(line + "\n", to: STDERR_FILENO) }
+
+  /// Text to standard error that replaces the current line of a terminal.
+  static func renew(_ text: String) { write("\r\u{1B}[K" + text, to: STDERR_FILENO) }
+
+  private static func write(_ text: String, to descriptor: Int32) {
+    var bytes = Array(text.utf8)[...]
+    while !bytes.isEmpty {
+      let count = bytes.withUnsafeBytes { Glibc.write(descriptor, $0.baseAddress, $0.count) }
+      // Nobody reads any more, or the disk is full: there is no better place to say so.
+      if count < 0 && errno != EINTR { return }
+      bytes = bytes.dropFirst(max(0, count))
+    }
+  }
+
+  /// JSON to standard output.
+  static func out(_ json: JSON) { out(json.prettyText) }
+
+  /// A table with a header; numbers are aligned to the right.
+  static func table(_ header: [String], _ rows: [[String]]) {
+    let all = [header] + rows
+    let widths = header.indices.map { column in all.map { $0[column].count }.max() ?? 0 }
+    for (index, row) in all.enumerated() {
+      let cells = row.enumerated().map { column, cell in
+        let space = String(repeating: " ", count: widths[column] - cell.count)
+        return column == 0 ? cell + space : space + cell
+      }
+      out(cells.joined(separator: "  "))
+      if index == 0 { out(widths.map { String(repeating: "-", count: $0) }.joined(separator: "  ")) }
+    }
+  }
+
+  static func percent(_ share: Double?) -> String { share.map { fixed($0 * 100, 1) + " %" } ?? "" }
+
+  /// Four significant digits.
+  static func number(_ value: Double?) -> String {
+    guard let value else { return "" }
+    guard value != 0, value.isFinite else { return "\(value)" }
+    let exponent = Int(log10(abs(value)).rounded(.down))
+    if exponent > 5 || exponent < -3 { return "\(fixed(value / pow(10, Double(exponent)), 3))e\(exponent)" }
+    return fixed(value, max(0, 3 - exponent))
+  }
+
+  static func duration(_ seconds: Double) -> String {
+    if seconds < 10 { return fixed(seconds, 2) + " s" }
+    if seconds < 120 { return fixed(seconds, 0) + " s" }
+    let minutes = Int(seconds / 60)
+    return minutes < 120 ? "\(minutes) min" : "\(minutes / 60) h \(minutes % 60) min"
+  }
+}

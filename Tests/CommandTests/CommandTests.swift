@@ -1,0 +1,103 @@
+import EspalierCore
+import EspalierIO
+import EspalierTestSupport
+import Testing
+
+/// The command line as the README shows it.
+@Suite struct CommandTests {
+  @Test(arguments: ["wanda-50", "sparseswaps-60", "sparseswaps-2of4", "ria-swaps-60"])
+  func everyShippedRecipeWorksAsItIs(recipe: String) throws {
+    let scene = try Scene()
+    let plan = try Program.run(scene.arguments(recipe, command: "plan", ["--json"]))
+    #expect(plan.exitCode == 0, "\(plan.errors)")
+    #expect((plan.json["peakMemory"]?.integer ?? 0) > 0 && (plan.json["units"]?.integer ?? 0) > 20)
+    #expect(try Folder.names(in: scene.folder.path) == ["model", "text.txt"], "a plan writes nothing")
+
+    let evaluation = [
+      "--set", "evaluate.text=\(scene.text)", "--set", "evaluate.length=32", "--set", "evaluate.windows=3",
+    ]
+    let run = try Program.run(scene.arguments(recipe, ["--json"] + evaluation))
+    #expect(run.exitCode == 0, "\(run.errors)")
+    let (output, work) = (scene.folder.path + "/out", scene.folder.path + "/out.work")
+
+    let report = try Program.run(["report", work, "--json"]).json
+    #expect(report["matrices"]?.array?.count == 21)
+    #expect((report["perplexities"]?["pruned"]?.double ?? 0) > 1)
+    #expect(report.text == run.json.text)
+
+    let status = try Program.run(["status", work, "--json"]).json
+    #expect(status["state"]?.string == "finished" && status["done"]?.integer == status["units"]?.integer)
+
+    let inspection = try Program.run(["inspect", output, "--json"]).json
+    let matrices = inspection["matrices"]?.array ?? []
+    #expect(matrices.count == 21)
+    for matrix in matrices {
+      let (rows, columns) = (matrix["rows"]?.integer ?? 0, matrix["columns"]?.integer ?? 0)
+      let zeros =
+        rows
+        * (recipe == "wanda-50" || recipe == "sparseswaps-2of4" ? columns / 2 : Int(Double(columns) * 0.6))
+      #expect(matrix["zeros"]?.integer == zeros)
+      if recipe == "sparseswaps-2of4" { #expect(matrix["pattern"]?.string == "2:4") }
+    }
+    #expect(try Program.run(["verify", output]).exitCode == 0)
+    #expect(try Program.run(["verify", work]).exitCode == 0)
+
+    let perplexity = try Program.run([
+      "evaluate", output, "--text", scene.text, "--length", "32", "--windows", "3", "--json",
+    ]).json
+    #expect(perplexity["perplexity"]?.double == report["perplexities"]?["pruned"]?.double)
+    #expect(
+      perplexity["definition"]?.string == "window" && perplexity["windows"]?.integer == 3
+        && perplexity["tokens"]?.integer == 96)
+  }
+
+  @Test func everyCommandExplainsItself() throws {
+    for command in ["plan", "run", "status", "report", "inspect", "evaluate", "verify", "stages"] {
+      let help = try Program.run([command, "--help"])
+      #expect(help.exitCode == 0 && help.output.contains("USAGE: espalier \(command)"))
+      #expect(help.output.contains("--json"))
+    }
+    let stages = try Program.run(["stages"])
+    #expect(stages.output.split(separator: "\n").count == 7 && stages.output.contains("warmStart"))
+    #expect(try Program.run(["stages", "tokenize"]).output.contains("random | consecutive"))
+    #expect(try Program.run(["stages", "--json"]).json.array?.count == 7)
+  }
+
+  @Test func exitCodesTellWhatWentWrong() throws {
+    let scene = try Scene()
+    let cases: [([String], Int32, String)] = [
+      (["prune"], 64, "Unexpected argument"),
+      (["stages", "wanda"], 64, "there is no stage"),
+      (["run", "nowhere.yaml", "--model", scene.model, "--output", "x"], 64, "nowhere.yaml"),
+      (
+        scene.arguments("wanda-50", ["--set", "warmStart.sparsity=2"]), 64,
+        "sparsity must be a number from 0.0 to 1.0"
+      ),
+      (scene.arguments("wanda-50", ["--memory", "1KiB"]), 64, "needs at least"),
+      (scene.arguments("wanda-50", ["--memory", "much"]), 64, "--memory must be a size"),
+      (["inspect", scene.folder.path + "/nothing"], 74, "no such folder"),
+      (["evaluate", scene.folder.path, "--text", scene.text], 65, "config.json is missing"),
+      (["evaluate", scene.model], 64, "Give --text"),
+      (["verify", scene.model], 65, "neither"),
+      (["status", scene.model], 74, "events.jsonl"),
+    ]
+    for (arguments, code, text) in cases {
+      let result = try Program.run(arguments)
+      #expect(
+        result.exitCode == code && result.errors.contains(text),
+        "\(arguments): \(result.exitCode) \(result.errors)")
+      #expect(result.output.isEmpty)
+    }
+  }
+
+  @Test func verifyFindsAFlippedBit() throws {
+    let scene = try Scene()
+    #expect(try Program.run(scene.arguments("wanda-50")).exitCode == 0)
+    let path = scene.folder.path + "/out/model.safetensors"
+    let size = try #require(try Folder.entry(path)).size
+    try File(writing: path).write([0x55], at: size / 2)
+    let result = try Program.run(["verify", scene.folder.path + "/out", "--json"])
+    #expect(result.exitCode == 65 && result.json["ok"]?.bool == false)
+    #expect(result.json["findings"]?.array?.first?["subject"]?.string == path)
+  }
+}

@@ -1,0 +1,108 @@
+import EspalierCore
+import EspalierIO
+import EspalierTestSupport
+import Foundation
+
+/// The real program, as a user runs it.
+struct Program {
+  /// The binary that was built with the tests.
+  static let path: String = {
+    let folders = ["debug", "release"].map { Places.repository + "/.build/\($0)/espalier" }
+    let beside = Bundle.allBundles.map { Folder.parent(of: $0.bundlePath) + "/espalier" }
+    return (beside + folders).first { FileManager.default.isExecutableFile(atPath: $0) } ?? folders[0]
+  }()
+
+  struct Result {
+    let output: String
+    let errors: String
+    let exitCode: Int32
+    /// What was printed as JSON; null where it is none.
+    var json: JSON { (try? JSON(parsing: output)) ?? .null }
+  }
+
+  /// Runs it to its end.
+  ///
+  /// - Parameters:
+  ///   - onErrorLine: sees every line of standard error; true kills the program at once.
+  ///   - killAfter: sends `signal` after so many microseconds.
+  static func run(
+    _ arguments: [String], killAfter: UInt32? = nil, signal: Int32 = SIGKILL,
+    onErrorLine: (String) -> Bool = { _ in false }
+  ) throws -> Result {
+    let process = Process()
+    process.executableURL = URL(fileURLWithPath: path)
+    process.arguments = arguments
+    let folder = try TemporaryFolder()
+    _ = FileManager.default.createFile(atPath: folder.path + "/out", contents: nil)
+    let output = try FileHandle(forWritingTo: URL(fileURLWithPath: folder.path + "/out"))
+    let errors = Pipe()
+    process.standardOutput = output
+    process.standardError = errors
+    try process.run()
+    if let killAfter {
+      let identifier = process.processIdentifier
+      Thread.detachNewThread {
+        usleep(killAfter)
+        kill(identifier, signal)
+      }
+    }
+    var seen = ""
+    var line = ""
+    while true {
+      let data = errors.fileHandleForReading.availableData
+      if data.isEmpty { break }
+      for character in String(decoding: data, as: UTF8.self) {
+        seen.append(character)
+        if character != "\n" {
+          line.append(character)
+          continue
+        }
+        if onErrorLine(line) { kill(process.processIdentifier, SIGKILL) }
+        line = ""
+      }
+    }
+    process.waitUntilExit()
+    let text = try String(contentsOfFile: folder.path + "/out", encoding: .utf8)
+    let code =
+      process.terminationReason == .uncaughtSignal
+      ? 128 + process.terminationStatus : process.terminationStatus
+    return Result(output: text, errors: seen, exitCode: code)
+  }
+}
+
+/// A tiny model with a text and the shipped recipes.
+struct Scene {
+  let folder: TemporaryFolder
+  var model: String { folder.path + "/model" }
+  var text: String { folder.path + "/text.txt" }
+
+  init() throws {
+    folder = try TemporaryFolder()
+    var checkpoint = TinyCheckpoint()
+    checkpoint.hidden = 32
+    checkpoint.inner = 48
+    checkpoint.blocks = 3
+    checkpoint.dtype = .bf16
+    try checkpoint.write(to: model)
+    try Folder.writeAtomically(Array(TinyCheckpoint.text(6000).utf8), to: text)
+  }
+
+  /// `run` with a shipped recipe, sized for the tiny model.
+  func arguments(_ recipe: String, command: String = "run", output: String = "out", _ more: [String] = [])
+    -> [String]
+  {
+    [
+      command, "\(Places.repository)/pipelines/\(recipe).yaml", "--model", model, "--output",
+      folder.path + "/" + output, "--work",
+      folder.path + "/" + output + ".work", "--memory", "512MiB", "--set", "tokenize.corpus=\(text)", "--set",
+      "tokenize.samples=12", "--set",
+      "tokenize.length=32", "--set", "tokenize.draw=consecutive",
+    ] + more
+  }
+
+  func digest(_ output: String) throws -> [String] {
+    try Folder.names(in: folder.path + "/" + output).map {
+      "\($0) \(try SHA256.digest(ofFile: "\(folder.path)/\(output)/\($0)").hex)"
+    }
+  }
+}

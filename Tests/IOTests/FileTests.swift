@@ -1,0 +1,101 @@
+import EspalierCore
+import Foundation
+import Testing
+
+@testable import EspalierIO
+
+@Suite struct FileTests {
+  @Test func bytesStandWhereTheyWereWritten() throws {
+    let folder = try SpillFolder()
+    let file = try File(writing: folder / "f")
+    try file.write([1, 2, 3], at: 4)
+    try file.write([9], at: 0)
+    try file.write([], at: 100)
+    #expect(try file.size() == 7)
+    #expect(try bytes(file, 0..<7) == [9, 0, 0, 0, 1, 2, 3])
+    #expect(try bytes(file, 4..<6) == [1, 2])
+    try file.resize(to: 5)
+    try file.sync()
+    #expect(try Folder.read(folder / "f") == [9, 0, 0, 0, 1])
+    #expect(try bytes(try File(writing: folder / "f"), 0..<5) == [9, 0, 0, 0, 1])
+    #expect(try File(writing: folder / "f", truncate: true).size() == 0)
+  }
+
+  @Test func readingBeyondTheEndIsAnError() throws {
+    let folder = try SpillFolder()
+    let file = try File(writing: folder / "f")
+    try file.write([1, 2, 3], at: 0)
+    for range in [0..<4, 2..<4, 3..<4, 100..<101] {
+      let error = #expect(throws: EspalierError.self) { try bytes(file, range) }
+      #expect(error?.code == .io && error?.subject == folder / "f")
+    }
+    #expect(try bytes(file, 3..<3) == [])
+  }
+
+  @Test func filesThatCannotBeOpenedAreNamed() throws {
+    let folder = try SpillFolder()
+    let failures: [(String, () throws -> Void)] = [
+      ("missing", { _ = try File(reading: folder / "missing") }),
+      ("no/f", { _ = try File(writing: folder / "no/f") }),
+      ("missing", { _ = try MappedFile.open(folder / "missing") }),
+    ]
+    for (name, body) in failures {
+      let error = #expect(throws: EspalierError.self) { try body() }
+      #expect(error?.code == .io && error?.subject == folder / name)
+      #expect(error?.message.contains("No such file") == true)
+    }
+    try File(writing: folder / "f").write([1], at: 0)
+    #expect(throws: EspalierError.self) { try File(reading: folder / "f").write([1], at: 0) }
+  }
+
+  @Test func copiesAreEqualOnOneDiskAndBetweenTwo() throws {
+    let folder = try SpillFolder()
+    // Larger than the buffer of the copy through memory, and no multiple of it.
+    let content = (0..<(2 << 20 | 77)).map { UInt8(truncatingIfNeeded: $0 ^ $0 >> 8) }
+    try File(writing: folder / "f").write(content, at: 0)
+    var targets = [folder / "g"]
+    let memory = "/dev/shm/espalier-\(UUID().uuidString)"
+    defer { try? Folder.remove(memory) }
+    if access("/dev/shm", W_OK) == 0 { targets.append(memory) }
+    for target in targets {
+      try File(writing: target).copy(contentsOf: File(reading: folder / "f"))
+      #expect(try Folder.read(target) == content)
+    }
+    try File(writing: folder / "empty").copy(contentsOf: File(writing: folder / "nothing"))
+    #expect(try Folder.read(folder / "empty") == [])
+  }
+
+  @Test func mapsShowTheBytesAndOutliveTheFile() throws {
+    let folder = try SpillFolder()
+    let content = (0..<10_000).map { UInt8(truncatingIfNeeded: $0 * 7) }
+    try File(writing: folder / "f").write(content, at: 0)
+    let map = try MappedFile.open(folder / "f")
+    try Folder.remove(folder / "f")
+    #expect(map.count == content.count && map.path == folder / "f")
+    for range in [0..<10_000, 4095..<4097, 9999..<10_000, 5..<5, 10_000..<10_000] {
+      map.prefetch(range)
+      #expect(map.withBytes(range) { Array($0) } == Array(content[range]))
+      map.release(range)
+    }
+    #expect(map.withBytes(0..<10_000) { Array($0) } == content)
+    _ = try File(writing: folder / "empty")
+    let empty = try MappedFile.open(folder / "empty")
+    empty.prefetch(0..<0)
+    empty.release(0..<0)
+    #expect(empty.withBytes(0..<0) { $0.count } == 0)
+  }
+
+  @Test func aLockHasOneHolder() throws {
+    let folder = try SpillFolder()
+    let first = try File(writing: folder / "f")
+    #expect(try first.lock())
+    #expect(try !File(writing: folder / "f").lock())
+    #expect(try first.lock())
+  }
+
+  private func bytes(_ file: borrowing File, _ range: Range<Int>) throws -> [UInt8] {
+    var bytes = [UInt8](repeating: 0, count: range.count)
+    try bytes.withUnsafeMutableBytes { try file.read(into: $0, at: range.lowerBound) }
+    return bytes
+  }
+}

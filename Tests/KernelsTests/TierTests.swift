@@ -1,0 +1,55 @@
+import CKernels
+import EspalierTestSupport
+import Glibc
+import Testing
+
+/// Kernels of every instruction set against f64, over odd lengths.
+@Suite(.serialized) struct TierTests {
+  static let lengths = [1, 2, 3, 5, 7, 8, 15, 16, 17, 31, 33, 63, 64, 65, 127, 129, 511, 1000]
+
+  @Test func allTiersAgreeWithF64() {
+    defer { _ = espalier_isa_limit(99) }
+    let best = espalier_isa_limit(99)
+    for tier in 0...2 where tier <= best {
+      #expect(espalier_isa_limit(Int32(tier)) == Int32(tier))
+      for count in Self.lengths { check(count) }
+    }
+  }
+
+  private func check(_ count: Int) {
+    var random = SeededRandom(seed: UInt64(count))
+    let x = random.normals(count).map { $0 * 3 }
+    let w = random.normals(count)
+    var y = [Float](repeating: 0, count: count)
+
+    espalier_rms_norm(count, 1e-5, x, w, &y)
+    let mean = x.reduce(0.0) { $0 + Double($1) * Double($1) } / Double(count)
+    for i in 0..<count { #expect(near(y[i], Double(x[i]) * Double(w[i]) / (mean + 1e-5).squareRoot())) }
+
+    y = x
+    espalier_silu_multiply(count, w, &y)
+    for i in 0..<count { #expect(near(y[i], Double(x[i]) / (1 + exp(-Double(x[i]))) * Double(w[i]))) }
+
+    for live in Set([1, (count + 1) / 2, count]) {
+      y = x
+      espalier_softmax(count, live, &y)
+      let top = x[..<live].map(Double.init).max() ?? 0
+      let sum = x[..<live].reduce(0.0) { $0 + exp(Double($1) - top) }
+      for i in 0..<count { #expect(near(y[i], i < live ? exp(Double(x[i]) - top) / sum : 0)) }
+    }
+
+    var largest: Float = 0
+    var sum = 0.0
+    espalier_log_sum_exp(count, x, &largest, &sum)
+    #expect(largest == x.max())
+    #expect(abs(Double(largest) + log(sum) - log(x.reduce(0.0) { $0 + exp(Double($1)) })) < 1e-6)
+
+    var sums = [Double](repeating: 1, count: count)
+    espalier_add_squares(count, x, &sums)
+    for i in 0..<count { #expect(sums[i] == 1 + Double(x[i]) * Double(x[i])) }
+  }
+
+  private func near(_ value: Float, _ expected: Double) -> Bool {
+    abs(Double(value) - expected) <= 4e-7 + 2e-6 * abs(expected)
+  }
+}

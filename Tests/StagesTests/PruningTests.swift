@@ -1,0 +1,225 @@
+import EspalierCore
+import EspalierIO
+import EspalierKernels
+import EspalierModels
+import EspalierPipeline
+import EspalierStages
+import EspalierTestSupport
+import Testing
+
+/// Whole runs on tiny checkpoints.
+@Suite(.serialized) struct PruningTests {
+  @Test(
+    arguments: [
+      "{sparsity: 0.5}", "{method: ria, sparsity: 0.6}", "{method: magnitude, sparsity: 0.3}",
+      "{keep: 2, of: 4}", "{keep: 1, of: 8}", "{keep: 5, of: 8, method: ria}",
+    ],
+    [(DType.f32, 1), (.bf16, 3), (.f16, 2)])
+  func onlyPrunedWeightsChangeAndCountsAreExact(start: String, storage: (dtype: DType, shards: Int)) throws {
+    var checkpoint = TinyCheckpoint()
+    checkpoint.dtype = storage.dtype
+    checkpoint.shards = storage.shards
+    let bench = try Workbench(checkpoint)
+    try bench.write("kept", to: bench.model + "/LICENSE")
+    let output = try bench.run(bench.recipe("warmStart: \(start)", "swap"))
+    let (before, after) = (try Checkpoint(folder: bench.model), try Checkpoint(folder: output))
+    let outline = try Model(folder: output).outline
+    let record = try OutputRecord(folder: output)
+    #expect(record.matrices.count == 14 && after.tensors.count == before.tensors.count)
+    for (name, place) in before.tensors {
+      let (old, new) = (
+        try before.mapped(place.entry, shard: place.shard),
+        try after.mapped(try #require(after.tensors[name]).entry, shard: place.shard)
+      )
+      guard let matrix = outline.matrices.first(where: { $0.tensor == name }) else {
+        #expect(old.digest() == new.digest(), "\(name) changed")
+        continue
+      }
+      let pattern = try #require(record.matrices.first { $0.name == name }).pattern
+      let w = try LinearWeight(old).matrix(0..<matrix.rows)
+      let z = try LinearWeight(new).matrix(0..<matrix.rows)
+      var mask = Mask(rows: matrix.rows, columns: matrix.columns, pattern: pattern)
+      var wrong = 0
+      for row in 0..<matrix.rows {
+        for column in 0..<matrix.columns {
+          mask[row, column] = z[row, column] != 0
+          wrong += z[row, column].bitPattern == 0 || z[row, column] == w[row, column] ? 0 : 1
+        }
+      }
+      #expect(wrong == 0)
+      #expect(mask.firstRowOffPattern() == nil)
+    }
+    for name in ["config.json", "tokenizer.json", "generation_config.json", "LICENSE"] {
+      #expect(
+        try SHA256.digest(ofFile: bench.model + "/" + name) == SHA256.digest(ofFile: output + "/" + name))
+    }
+    #expect(try Verification(folder: output).findings.isEmpty)
+    #expect(try Verification(folder: bench.folder.path + "/work").findings.isEmpty)
+  }
+
+  @Test func swapsLowerTheLossOfEveryMatrixAndTheReportSaysSo() throws {
+    let bench = try Workbench()
+    try bench.run(bench.recipe("warmStart: {sparsity: 0.5}", "swap: {id: few, maxSwaps: 1}", "swap"))
+    let report = try RunReport(work: bench.folder.path + "/work")
+    #expect(report.matrices.count == 14 && report.history.state == "finished")
+    for matrix in report.matrices {
+      #expect(matrix.steps.map(\.stage) == ["warmStart", "few", "swap"])
+      let (warm, few, swap) = (matrix.steps[0], matrix.steps[1], matrix.steps[2])
+      let start = try #require(warm.lossAfter)
+      #expect(abs(try #require(few.lossBefore) / start - 1) < 1e-5)
+      #expect(
+        try #require(few.lossAfter) <= start
+          && #require(swap.lossAfter) <= #require(few.lossAfter) * (1 + 1e-5))
+    }
+    let total = try #require(report.totals.first { $0.stage == "swap" })
+    #expect(total.matrices == 14 && (total.swaps ?? 0) > 0 && (total.meanReduction ?? 0) > 0)
+  }
+
+  /// The masks of a whole run against a forward pass and Gram matrices computed here in f64, block by block.
+  @Test(arguments: ["pruned", "dense"])
+  func blocksSeeWhatPropagationSays(propagate: String) throws {
+    let bench = try Workbench()
+    let output = try bench.run(
+      bench.recipe("warmStart: {sparsity: 0.5}", capture: "{propagate: \(propagate)}"))
+    let dense = try Model(folder: bench.model)
+    let pruned = try Model(folder: output)
+    let windows = try tokens(bench)
+    for block in dense.outline.blocks.indices {
+      var hidden = try dense.architecture.embed(
+        Array(windows.joined()), length: 24, tensors: TensorSource(dense.checkpoint))
+      for earlier in 0..<block {
+        let source = propagate == "pruned" ? pruned : dense
+        try source.architecture.forward(
+          block: earlier, hidden: &hidden, length: 24, weights: TensorSource(source.checkpoint)
+        ) { _, _ in }
+      }
+      try dense.architecture.forward(
+        block: block, hidden: &hidden, length: 24, weights: TensorSource(dense.checkpoint)
+      ) { site, inputs in
+        let norms = (0..<inputs.columns).map { column in
+          (0..<inputs.rows).reduce(0.0) { $0 + Double(inputs[$1, column]) * Double(inputs[$1, column]) }
+        }
+        for matrix in dense.outline.blocks[block].sites[site].matrices {
+          let shape = [matrix.rows, matrix.columns]
+          let weight = try LinearWeight(dense.checkpoint.tensor(matrix.tensor, shape: shape))
+          let expected = mostSalient(weight, .wanda, diagonal: norms, pattern: .rows(sparsity: 0.5))
+          let found = try LinearWeight(pruned.checkpoint.tensor(matrix.tensor, shape: shape)).matrix(
+            0..<matrix.rows)
+          var wrong = 0
+          for row in 0..<matrix.rows {
+            for column in 0..<matrix.columns {
+              wrong += expected[row, column] == (found[row, column] != 0) ? 0 : 1
+            }
+          }
+          #expect(wrong == 0, "\(matrix.module)")
+        }
+      }
+    }
+  }
+
+  private func tokens(_ bench: Workbench) throws -> [[Int32]] {
+    // Every byte is a token, its id one more than its place in the alphabet; the file that the stage wrote is read instead.
+    let store = try ArtifactStore(existing: bench.folder.path + "/work")
+    for manifest in try store.manifests() {
+      guard let object = manifest.objects.first(where: { $0.path == "tokens.safetensors" }) else { continue }
+      let tensor = try SafetensorsFile(path: store.path(manifest.key, object.path)).tensor("input_ids")
+      let ids = try tensor.integers()
+      return (0..<tensor.shape[0]).map { Array(ids[$0 * tensor.shape[1]..<($0 + 1) * tensor.shape[1]]) }
+    }
+    return []
+  }
+
+  @Test func aSecondRunReusesEverythingAndASweepReusesWhatIsTheSame() throws {
+    let bench = try Workbench()
+    let first = bench.recipe("warmStart: {sparsity: 0.5}", "swap", capture: "{propagate: dense}")
+    let computed = try bench.computedUnits(first)
+    // tokens, embedding and one advance, 8 factors, 14 masks twice, the output
+    #expect(computed.count == 1 + 2 + 8 + 28 + 1)
+    #expect(try bench.computedUnits(first).isEmpty)
+    // Another sparsity needs other masks, but with dense propagation the same factors.
+    let second = try bench.computedUnits(
+      bench.recipe("warmStart: {sparsity: 0.6}", capture: "{propagate: dense}"), output: "other")
+    #expect(second.count == 14 + 1 && second.allSatisfy { $0.hasPrefix("warmStart") || $0 == "emit" })
+    // A longer chain on the first masks adds its own stage only.
+    let third = try bench.computedUnits(
+      bench.recipe("warmStart: {sparsity: 0.5}", "swap", "swap: {id: again}", capture: "{propagate: dense}"),
+      output: "third")
+    #expect(third.count == 14 + 1 && third.allSatisfy { $0.hasPrefix("again") || $0 == "emit" })
+  }
+
+  @Test func threadsMemoryAndCodecsNeverChangeAByte() throws {
+    defer { Threads.use(Threads.available) }
+    let bench = try Workbench()
+    var digests: [[String: String]] = []
+    for (index, (threads, capture)) in [(1, "{}"), (2, "{codec: zstd}"), (5, "{codec: lz4}")].enumerated() {
+      Threads.use(threads)
+      let recipe = bench.recipe("warmStart: {keep: 2, of: 4}", "swap", capture: capture)
+      let job = try bench.job(recipe, output: "out\(index)", work: "work\(index)", memory: 1 << (28 + index))
+      try Runner(job) { _ in }.run()
+      digests.append(
+        try bench.digest(job.output).filter { $0.key != "recipe.yaml" && $0.key != "espalier.json" })
+    }
+    #expect(digests[0] == digests[1] && digests[0] == digests[2])
+  }
+
+  @Test func factorsThatTheMemoryDoesNotHoldTogetherAreMadeOneByOne() throws {
+    let bench = try Workbench()
+    let recipe = bench.recipe("warmStart: {keep: 2, of: 4}", "swap")
+    let roomy = try bench.run(recipe)
+    let plan = try Planner.plan(try bench.job(recipe, output: "tight"))
+    let job = try bench.job(recipe, output: "tight", work: "tight.work", memory: plan.peakMemory)
+    try Runner(job) { _ in }.run()
+    #expect(try bench.digest(roomy)["model.safetensors"] == bench.digest(job.output)["model.safetensors"])
+  }
+
+  @Test func targetsAndIgnoreChooseMatrices() throws {
+    let bench = try Workbench()
+    let output = try bench.run(
+      bench.recipe(
+        "warmStart: {id: mlp, sparsity: 0.5, targets: [\"re:.*\\\\.mlp\\\\.\"], ignore: [down_proj]}",
+        "warmStart: {id: attention, keep: 2, of: 4, targets: [q_proj, model.layers.0.self_attn.o_proj]}",
+        "swap"))
+    let record = try OutputRecord(folder: output)
+    let patterns = Dictionary(
+      record.matrices.map { ($0.name, $0.pattern.description) }, uniquingKeysWith: { first, _ in first })
+    #expect(patterns.count == 4 + 3)
+    #expect(
+      patterns["model.layers.1.mlp.up_proj.weight"] == "50%"
+        && patterns["model.layers.0.self_attn.o_proj.weight"] == "2:4")
+    #expect(
+      patterns["model.layers.1.self_attn.o_proj.weight"] == nil
+        && patterns["model.layers.0.mlp.down_proj.weight"] == nil)
+  }
+
+  @Test func magnitudeNeedsNoCalibration() throws {
+    let bench = try Workbench()
+    let output = try bench.run("stages: [{warmStart: {method: magnitude, sparsity: 0.5}}, emit]")
+    #expect(try OutputRecord(folder: output).matrices.count == 14)
+  }
+
+  @Test func tiedEmbeddingsMayStandUnderEitherName() throws {
+    var outputs: [String?] = []
+    for missing in ["lm_head.weight", "model.embed_tokens.weight"] {
+      var checkpoint = TinyCheckpoint()
+      checkpoint.configuration = { members in
+        members.removeAll { $0.key == "tie_word_embeddings" }
+        members.append(("tie_word_embeddings", true))
+      }
+      let shared = SeededRandom(seed: 99)
+      checkpoint.edit = { name, values in
+        var random = shared
+        if name == "lm_head.weight" || name == "model.embed_tokens.weight" {
+          values = random.normals(values.count)
+        }
+      }
+      checkpoint.reshape = { name, shape in name == missing ? nil : shape }
+      let bench = try Workbench(checkpoint)
+      let logits = try Model(folder: bench.model).logits([1, 2, 3, 4], length: 4).array()
+      #expect(logits.count == 4 * 260 && logits.allSatisfy(\.isFinite))
+      let output = try bench.run(bench.recipe("warmStart: {sparsity: 0.5}"))
+      outputs.append(try OutputRecord(folder: output).matrices.first?.name)
+      #expect(try Checkpoint(folder: output).tensors[missing] == nil)
+    }
+    #expect(outputs == ["model.layers.0.self_attn.q_proj.weight", "model.layers.0.self_attn.q_proj.weight"])
+  }
+}

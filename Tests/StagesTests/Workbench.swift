@@ -1,0 +1,92 @@
+import EspalierCore
+import EspalierIO
+import EspalierKernels
+import EspalierModels
+import EspalierPipeline
+import EspalierStages
+import EspalierTestSupport
+import Synchronization
+
+/// Runs recipes on a tiny checkpoint, in this process.
+struct Workbench {
+  let folder: TemporaryFolder
+  var model: String { folder.path + "/model" }
+  var corpus: String { folder.path + "/corpus.txt" }
+
+  init(_ checkpoint: TinyCheckpoint = TinyCheckpoint(), text: String = TinyCheckpoint.text(4000)) throws {
+    folder = try TemporaryFolder()
+    try checkpoint.write(to: model)
+    try write(text, to: corpus)
+  }
+
+  func write(_ text: String, to path: String) throws {
+    try Folder.writeAtomically(Array(text.utf8), to: path)
+  }
+
+  /// The usual recipe, with the stages between factor and emit given.
+  func recipe(
+    _ stages: String..., capture: String = "{}", factor: String = "{}", samples: Int = 6, length: Int = 24,
+    last: String = ""
+  ) -> String {
+    """
+    stages:
+      - tokenize: {corpus: "\(corpus)", samples: \(samples), length: \(length), draw: consecutive}
+      - capture: \(capture)
+      - factor: \(factor)
+    \(stages.map { "  - \($0)" }.joined(separator: "\n"))
+      - emit
+    \(last)
+    """
+  }
+
+  func job(
+    _ recipe: String, output: String = "out", work: String = "work", memory: Int = 1 << 30,
+    overrides: [String] = []
+  ) throws -> Job {
+    let model = try Model(folder: model)
+    return Job(
+      recipe: try Recipe(text: recipe, source: "recipe.yaml", overrides: overrides, registry: .builtIn),
+      checkpoint: model.checkpoint,
+      model: model.outline, output: folder.path + "/" + output, work: folder.path + "/" + work,
+      memory: memory, threads: Threads.count)
+  }
+
+  /// Plans and runs; returns the output folder.
+  @discardableResult
+  func run(_ recipe: String, output: String = "out", work: String = "work", overrides: [String] = []) throws
+    -> String
+  {
+    let job = try job(recipe, output: output, work: work, overrides: overrides)
+    _ = try Planner.plan(job)
+    try Runner(job) { _ in }.run()
+    return job.output
+  }
+
+  /// Runs, and tells which units were computed and not reused.
+  func computedUnits(_ recipe: String, output: String = "out", work: String = "work") throws -> [String] {
+    let units = Mutex<[String]>([])
+    try Runner(try job(recipe, output: output, work: work)) { event in
+      if case .committed(let unit, _, _, _, _) = event { units.withLock { $0.append(unit) } }
+    }.run()
+    return units.withLock { $0 }
+  }
+
+  /// A digest of every file below a folder, but for the record's own digests of paths.
+  func digest(_ output: String) throws -> [String: String] {
+    Dictionary(
+      try Folder.names(in: output).map { ($0, try SHA256.digest(ofFile: output + "/" + $0).hex) },
+      uniquingKeysWith: { first, _ in first })
+  }
+
+  /// The error that a body throws; its description and exit code.
+  func failure(_ body: () throws -> Void) -> (text: String, exitCode: Int32) {
+    do {
+      try body()
+      return ("no error", 0)
+    } catch let error as EspalierError {
+      return (error.description, error.code.exitCode)
+    } catch {
+      return ("\(error)", -1)
+    }
+  }
+}

@@ -1,0 +1,30 @@
+import EspalierCore
+import EspalierIO
+
+/// Where tests find things.
+public enum Places {
+  /// The repository.
+  public static let repository = String(#filePath.dropLast("/Tests/Support/Places.swift".count))
+  /// Golden values, made by the scripts in tools/.
+  public static let golden = repository + "/Tests/Golden"
+  /// The demo model.
+  public static let demo = repository + "/demo"
+  /// Data that is not part of the repository; tests that need it are skipped where it is absent.
+  public static let shared = Folder.parent(of: repository) + "/shared"
+
+  public static func exists(_ path: String) -> Bool { (try? Folder.entry(path)) ?? nil != nil }
+}
+
+/// A folder of its own for one test, removed with its owner.
+public final class TemporaryFolder: Sendable {
+  public let path: String
+
+  public init() throws {
+    var random = SystemRandomNumberGenerator()
+    // In memory where there is such a folder: thousands of small synced files are slow on a disk.
+    path = (Places.exists("/dev/shm") ? "/dev/shm" : "/tmp") + "/espalier-test-\(random.next())"
+    try Folder.create(path)
+  }
+
+  deinit { try? Folder.remove(path) }
+}
