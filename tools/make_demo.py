@@ -4,7 +4,7 @@
 A story has two to four threads (who has what, where something is, how many are left, ...). Their sentences are mixed, small talk comes in between, and
 questions about them are asked and answered later in the same story; so a model that reads well can answer, and one that was pruned badly cannot.
 
-usage: make_demo.py [--out demo] [--steps N] [--threads N]      (about 25 minutes on two cores)
+usage: make_demo.py [--out demo] [--steps N] [--threads N]      (about 45 minutes of CPU time)
 """
 import argparse, json, math, random, re, time
 from collections import namedtuple
@@ -389,7 +389,7 @@ Training, calibration, heldout and questions come from one seeded grammar of sto
 
     python3 tools/make_demo.py
 
-in {minutes:.0f} minutes on two CPU cores ({echo_steps} steps on short repeated passages, {steps} steps of {batch} windows of {window} tokens, each seen once; torch {torch}, transformers {transformers}, tokenizers {tokenizers}).
+in {minutes:.0f} minutes of CPU time on {threads} threads ({echo_steps} steps on short repeated passages, {steps} steps of {batch} windows of {window} tokens, each seen once; torch {torch}, transformers {transformers}, tokenizers {tokenizers}).
 Another version of torch or another CPU gives slightly different weights, hence slightly different numbers.
 
 Everything in this folder was made by this project with that script; no text, weights or vocabulary came from elsewhere. It has the license of the project.
@@ -428,7 +428,7 @@ def main():
 
     model = transformers.LlamaForCausalLM.from_pretrained(a.out, dtype=torch.float32).eval()
     facts = dict(vars(a), parameters=model.num_parameters() / 1e6, ppl=perplexity(model, tokenizer, heldout), acc=100 * accuracy(model, tokenizer, rows), calibration=(a.out / 'calibration.txt').stat().st_size,
-                 heldout=(a.out / 'heldout.txt').stat().st_size, window=WINDOW, minutes=(time.perf_counter() - began) / 60, torch=torch.__version__.split('+')[0], transformers=transformers.__version__, tokenizers=tokenizers.__version__)
+                 heldout=(a.out / 'heldout.txt').stat().st_size, window=WINDOW, minutes=time.process_time() / 60, torch=torch.__version__.split('+')[0], transformers=transformers.__version__, tokenizers=tokenizers.__version__)
     (a.out / 'README.md').write_text(README.format(**facts))
     print({k: facts[k] for k in ('parameters', 'ppl', 'acc', 'minutes')})
 

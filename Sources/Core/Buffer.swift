@@ -1,3 +1,5 @@
+import Glibc
+
 /// Owned memory for `count` elements, aligned to a cache line and zeroed.
 ///
 /// - Complexity: O(count) to create. Freed with its owner; it cannot be copied by accident.
@@ -8,13 +10,34 @@ public struct Buffer<Element: BitwiseCopyable>: ~Copyable {
   public init(count: Int) {
     precondition(count >= 0, "a buffer cannot have a negative count")
     self.count = count
-    let bytes = max(count, 1) * MemoryLayout<Element>.stride
-    let raw = UnsafeMutableRawPointer.allocate(byteCount: bytes, alignment: 64)
-    raw.initializeMemory(as: UInt8.self, repeating: 0, count: bytes)
-    base = raw.bindMemory(to: Element.self, capacity: max(count, 1))
+    let bytes = Self.byteCount(count)
+    if bytes >= Self.mappedByteCount {
+      // The system's own pages are zero already, and go back to it at once: freed blocks of malloc may stay with the process.
+      let raw = mmap(nil, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+      guard let raw, raw != MAP_FAILED else { fatalError("the system has no \(bytes) bytes of memory left") }
+      // Large pages: one fault for 2 MiB and not for 4 KiB.
+      if bytes >= 4 << 20 { madvise(raw, bytes, MADV_HUGEPAGE) }
+      base = raw.bindMemory(to: Element.self, capacity: count)
+    } else {
+      let raw = UnsafeMutableRawPointer.allocate(byteCount: bytes, alignment: 64)
+      raw.initializeMemory(as: UInt8.self, repeating: 0, count: bytes)
+      base = raw.bindMemory(to: Element.self, capacity: max(count, 1))
+    }
   }
 
-  deinit { UnsafeMutableRawPointer(base).deallocate() }
+  deinit {
+    let bytes = Self.byteCount(count)
+    if bytes >= Self.mappedByteCount {
+      munmap(base, bytes)
+    } else {
+      UnsafeMutableRawPointer(base).deallocate()
+    }
+  }
+
+  /// Buffers from this size on are mapped.
+  private static var mappedByteCount: Int { 128 << 10 }
+
+  private static func byteCount(_ count: Int) -> Int { max(count, 1) * MemoryLayout<Element>.stride }
 
   /// Reads or writes one element; the index is checked.
   @inlinable

@@ -22,15 +22,20 @@ struct Scheduler {
   }
 
   private let graph: UnitGraph
+  private let transients: [Int]
   private var states: [State]
   /// Every unit before it is known.
   private var cursor = 0
   /// The missing unit that is being worked towards, with all that has to be made again for it.
   private var needed: Set<Int> = []
-  private var releasable: [Int] = []
+  /// Units whose bytes were others when they were made again.
+  private var changed: Set<Int> = []
+  /// Units that changed more than once: freed at the end only, or the run could go in circles between two contents.
+  private var held: Set<Int> = []
 
   init(graph: UnitGraph) {
     self.graph = graph
+    transients = graph.units.indices.filter { graph.units[$0].isTransient }
     states = [State](repeating: .unknown, count: graph.units.count)
   }
 
@@ -40,7 +45,8 @@ struct Scheduler {
   }
 
   mutating func next() -> Action {
-    if let unit = releasable.popLast() { return .release(unit) }
+    // What an earlier run left behind when it was stopped is found here, too.
+    if let unit = transients.first(where: isReleasable) { return .release(unit) }
     while cursor < states.count {
       switch states[cursor] {
       case .unknown: return .lookUp(cursor)
@@ -48,7 +54,8 @@ struct Scheduler {
       case .known: cursor += 1
       }
     }
-    return .finished
+    held = []
+    return transients.first(where: isReleasable).map(Action.release) ?? .finished
   }
 
   /// The next step towards a missing unit: inputs whose bytes are gone come first, in the order of the graph.
@@ -69,8 +76,6 @@ struct Scheduler {
 
   mutating func found(_ unit: Int, digest: Digest, isPresent: Bool) {
     states[unit] = .known(digest, isPresent: isPresent)
-    // What an earlier run left behind when it was stopped between the last reader and the release.
-    for input in [unit] + graph.units[unit].inputs { noteIfReleasable(input) }
   }
 
   mutating func missing(_ unit: Int) { states[unit] = .missing }
@@ -80,9 +85,10 @@ struct Scheduler {
       forgetReaders(of: unit)
       // Perhaps nothing of it is needed under the new keys.
       needed = []
+      if !changed.insert(unit).inserted, graph.units[unit].isTransient { held.insert(unit) }
     }
+    needed.remove(unit)
     states[unit] = .known(digest, isPresent: true)
-    for input in graph.units[unit].inputs { noteIfReleasable(input) }
   }
 
   mutating func released(_ unit: Int) {
@@ -101,11 +107,10 @@ struct Scheduler {
     }
   }
 
-  private mutating func noteIfReleasable(_ unit: Int) {
-    guard graph.units[unit].isTransient, isPresent(unit), !releasable.contains(unit),
-      graph.readers[unit].allSatisfy({ digest($0) != nil && (isPresent($0) || !needed.contains($0)) })
-    else { return }
-    releasable.append(unit)
+  /// Whether the bytes of a transient unit are of no more use, as far as is known.
+  private func isReleasable(_ unit: Int) -> Bool {
+    isPresent(unit) && !held.contains(unit)
+      && graph.readers[unit].allSatisfy { digest($0) != nil && !needed.contains($0) }
   }
 
   /// A unit that was made again gave other bytes: everything that was made from the old ones is looked up anew.

@@ -31,11 +31,16 @@ public struct Emit: ModelStage {
       throw EspalierError.usage(
         "there is a file where the output folder should be; choose another --output.", subject: output)
     }
-    // A folder of ours is compared by key when its turn comes; anything else is never touched.
     guard try Folder.entry(output + "/" + OutputRecord.fileName) != nil else {
       throw EspalierError.usage(
         "the output folder exists and was not written by espalier; choose another --output, or remove it.",
         subject: output)
+    }
+    guard try OutputRecord(folder: output).stages == OutputRecord.stages(of: job.recipe) else {
+      throw EspalierError.usage(
+        "the output folder holds the model of another recipe; choose another --output, or remove it.",
+        subject: output
+      )
     }
   }
 
@@ -46,11 +51,7 @@ public struct Emit: ModelStage {
 
   public func run(_ unit: UnitContext) throws -> JSON {
     let output = unit.job.output
-    guard try Folder.entry(output) == nil else {
-      throw EspalierError.usage(
-        "the output folder holds the model of another recipe; choose another --output, or remove it.",
-        subject: output)
-    }
+    if try Folder.entry(output) != nil { return try report(written(output, unit), unit) }
     let masks = Dictionary(
       unit.masks(MaskFile.name).map { ($0.tensor, $0.path) }, uniquingKeysWith: { _, last in last })
     let partial = output + ".partial-\(unit.key.short)"
@@ -75,10 +76,33 @@ public struct Emit: ModelStage {
     try record.write(to: partial)
     try Folder.sync(partial)
     try Folder.move(partial, to: output)
-    return [
-      "matrices": .integer(matrices.count), "files": .integer(record.files.count),
+    return try report(record, unit)
+  }
+
+  /// The record of an output that an earlier run completed just before it was stopped.
+  private func written(_ output: String, _ unit: UnitContext) throws -> OutputRecord {
+    let record = try OutputRecord(folder: output)
+    guard record.key == unit.key else {
+      throw EspalierError.usage(
+        "the output folder holds another pruned model; choose another --output, or remove it.",
+        subject: output)
+    }
+    if let file = try record.firstDamagedFile(in: output) {
+      throw EspalierError.badInput(
+        "the file is not what espalier wrote; remove the output folder, then run the same command again.",
+        subject: output + "/" + file)
+    }
+    return record
+  }
+
+  /// The artifact of the unit is the digest of the output, so that what is measured on it has its own key.
+  private func report(_ record: OutputRecord, _ unit: UnitContext) throws -> JSON {
+    let json: JSON = [
+      "matrices": .integer(record.matrices.count), "files": .integer(record.files.count),
       "digest": .string(record.filesDigest.hex),
     ]
+    try Folder.writeAtomically(Array(json.text.utf8), to: unit.folder + "/output.json")
+    return json
   }
 
   private func prune(

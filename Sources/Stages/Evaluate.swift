@@ -18,7 +18,8 @@ public struct Evaluate: ModelStage {
   private let dense: Bool
 
   public init(_ parameters: inout Parameters) {
-    text = parameters.optionalFile("text", "Text for the perplexity.")
+    text = parameters.optionalFile(
+      "text", "Text for the perplexity, or tokens (.safetensors with input_ids).")
     length = parameters.optionalInteger(
       "length", in: 2...1_048_576,
       "Tokens of a window; none takes 2048, or what the model was made for where that is less.")

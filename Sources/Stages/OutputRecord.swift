@@ -25,12 +25,15 @@ public struct OutputRecord: Sendable {
   public let key: Digest
   public let matrices: [Matrix]
   public let files: [File]
+  /// Digest of the recipe's stages with their parameters.
+  let stages: Digest
   private let recipe: String
 
   /// Records the named files of `folder`, and the recipe.
   init(key: Digest, matrices: [Matrix], recipe: Recipe, files: [String], folder: String) throws {
     self.key = key
     self.matrices = matrices
+    stages = Self.stages(of: recipe)
     self.recipe =
       recipe.text + (recipe.overrides.isEmpty ? "" : recipe.overrides.map { "# --set \($0)\n" }.joined())
     try Folder.writeAtomically(Array(self.recipe.utf8), to: folder + "/" + Self.recipeName)
@@ -51,13 +54,15 @@ public struct OutputRecord: Sendable {
         "there is no \(Self.fileName); give a folder that espalier wrote.", subject: folder)
     }
     let json = try Folder.readJSON(path)
-    guard let key = json["key"]?.string.flatMap(Digest.init(hex:)), let matrices = json["matrices"]?.array,
+    guard let key = json["key"]?.string.flatMap(Digest.init(hex:)),
+      let stages = json["stages"]?.string.flatMap(Digest.init(hex:)), let matrices = json["matrices"]?.array,
       let files = json["files"]?.array
     else {
       throw EspalierError.badInput(
         "the record is damaged; run the recipe again into a new folder.", subject: path)
     }
     self.key = key
+    self.stages = stages
     recipe = json["recipe"]?.string ?? ""
     self.matrices = try matrices.map { item in
       guard let name = item["name"]?.string, let rows = item["rows"]?.integer,
@@ -75,12 +80,27 @@ public struct OutputRecord: Sendable {
     }
   }
 
+  /// One digest for what a recipe's stages do.
+  static func stages(of recipe: Recipe) -> Digest {
+    let stages = recipe.entries.map { ["id": .string($0.id), "parameters": $0.key] as JSON }
+    return SHA256.digest(of: JSON.array(stages).canonical.text)
+  }
+
+  /// The first file whose bytes are not those recorded, or that is missing.
+  func firstDamagedFile(in folder: String) throws -> String? {
+    try files.first { file in
+      let path = folder + "/" + file.name
+      return try Folder.entry(path)?.size != file.size || SHA256.digest(ofFile: path) != file.digest
+    }?.name
+  }
+
   /// One digest for all files.
   var filesDigest: Digest { SHA256.digest(of: files.map { "\($0.name)\0\($0.digest.hex)\n" }.joined()) }
 
   func write(to folder: String) throws {
     let json: JSON = [
-      "tool": "espalier", "format": 1, "key": .string(key.hex), "recipe": .string(recipe),
+      "tool": "espalier", "format": 1, "key": .string(key.hex), "stages": .string(stages.hex),
+      "recipe": .string(recipe),
       "matrices": .array(matrices.map(Self.json)),
       "files": .array(
         files.map { ["name": .string($0.name), "size": .integer($0.size), "sha256": .string($0.digest.hex)] }),

@@ -45,7 +45,7 @@ public struct Tokenize: CorpusStage {
   public var shape: (samples: Int, length: Int) { (samples, length) }
 
   public func sourceFiles(of checkpoint: Checkpoint) -> [String: String] {
-    corpus.hasSuffix(".safetensors") ? [:] : ["tokenizer": checkpoint.folder + "/tokenizer.json"]
+    Corpus.holdsTokens(corpus) ? [:] : ["tokenizer": checkpoint.folder + "/tokenizer.json"]
   }
 
   public func check(_ model: ModelOutline, checkpoint: Checkpoint) throws {
@@ -54,7 +54,7 @@ public struct Tokenize: CorpusStage {
         "length is \(length), but the model was made for at most \(model.maximumLength) tokens; set tokenize.length=\(model.maximumLength) or less."
       )
     }
-    guard try corpus.hasSuffix(".safetensors") || Folder.entry(checkpoint.folder + "/tokenizer.json") != nil
+    guard try Corpus.holdsTokens(corpus) || Folder.entry(checkpoint.folder + "/tokenizer.json") != nil
     else {
       throw EspalierError.badInput(
         "tokenizer.json is missing; give tokens (.safetensors with input_ids) as the corpus instead.",
@@ -64,7 +64,7 @@ public struct Tokenize: CorpusStage {
 
   public func run(_ unit: UnitContext) throws -> JSON {
     let windows =
-      corpus.hasSuffix(".safetensors")
+      Corpus.holdsTokens(corpus)
       ? try readWindows()
       : try drawWindows(Corpus(path: corpus, checkpoint: unit.checkpoint, specialTokens: specialTokens))
     for id in windows.joined() where id < 0 || Int(id) >= unit.model.vocabularySize {

@@ -115,16 +115,27 @@ import Testing
     var random = SeededRandom(seed: 77)
     var swaps = 0
     for trial in 0..<120 {
-      let columns = groups.map { $0.of * Int.random(in: 1...max(1, 90 / $0.of), using: &random) } ?? Int.random(in: 33...90, using: &random)
+      let columns =
+        groups.map { $0.of * Int.random(in: 1...max(1, 90 / $0.of), using: &random) }
+        ?? Int.random(in: 33...90, using: &random)
       let tokens = Int.random(in: 1...50, using: &random)
-      let inputs = (0..<tokens).map { _ in (0..<columns).map { Float(Int.random(in: -2...2, using: &random) * ($0 % 7 == trial % 7 ? 5 : 1)) } }
+      let inputs = (0..<tokens).map { _ in
+        (0..<columns).map { Float(Int.random(in: -2...2, using: &random) * ($0 % 7 == trial % 7 ? 5 : 1)) }
+      }
       var gram = [Float](repeating: 0, count: columns * columns)
-      for row in inputs { for i in 0..<columns { for j in 0..<columns { gram[i * columns + j] += row[i] * row[j] } } }
+      for row in inputs {
+        for i in 0..<columns { for j in 0..<columns { gram[i * columns + j] += row[i] * row[j] } }
+      }
       let keep = Int.random(in: 0...columns, using: &random)
       var kept = (0..<columns).map { $0 < keep }.shuffled(using: &random)
-      if let groups { kept = (0..<columns / groups.of).flatMap { _ in (0..<groups.of).map { $0 < groups.keep }.shuffled(using: &random) } }
+      if let groups {
+        kept = (0..<columns / groups.of).flatMap { _ in
+          (0..<groups.of).map { $0 < groups.keep }.shuffled(using: &random)
+        }
+      }
       let weights = (0..<columns).map { _ in Float(Int.random(in: -3...3, using: &random)) }
-      let problem = Problem(weights: weights, gram: gram, kept: kept, columns: columns, span: groups?.of ?? columns)
+      let problem = Problem(
+        weights: weights, gram: gram, kept: kept, columns: columns, span: groups?.of ?? columns)
       let (found, outcome) = try refine(problem, kept, limit: nil)
       let expected = fullSearch(problem)
       #expect(found == expected.kept && outcome.swaps == expected.swaps, "trial \(trial)")

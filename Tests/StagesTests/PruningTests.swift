@@ -172,6 +172,38 @@ import Testing
     #expect(try bench.digest(roomy)["model.safetensors"] == bench.digest(job.output)["model.safetensors"])
   }
 
+  /// Killed between the move of the output folder and the manifest: the folder is recognised, unless it was changed.
+  @Test func anOutputWithoutManifestIsRecognised() throws {
+    let bench = try Workbench()
+    let recipe = bench.recipe("warmStart: {sparsity: 0.5}")
+    let output = try bench.run(recipe)
+    let before = try bench.digest(output)
+    let store = try ArtifactStore(existing: bench.folder.path + "/work")
+    let emitted = try #require(
+      try store.manifests().first { $0.objects.contains { $0.path == "output.json" } })
+    let manifest = "\(store.folder)/manifests/\(emitted.key.hex.prefix(2))/\(emitted.key.hex).json"
+    try Folder.remove(manifest)
+    #expect(try bench.computedUnits(recipe) == ["emit"])
+    #expect(try bench.digest(output) == before)
+    try Folder.remove(manifest)
+    try bench.write("changed", to: output + "/generation_config.json")
+    let (message, code) = bench.failure { try bench.run(recipe) }
+    #expect(message.contains("generation_config.json") && code == 65)
+  }
+
+  /// Two models in one work folder are measured each on its own.
+  @Test func evaluationsBelongToTheirModel() throws {
+    let bench = try Workbench()
+    let last = "  - evaluate: {text: \"\(bench.corpus)\", length: 32, windows: 5}"
+    var perplexities: [Double] = []
+    for sparsity in ["0.2", "0.7"] {
+      try bench.run(bench.recipe("warmStart: {sparsity: \(sparsity)}", last: last), output: "out-\(sparsity)")
+      let report = try RunReport(work: bench.folder.path + "/work")
+      perplexities.append(try #require(report.json["perplexities"]?["pruned"]?.double))
+    }
+    #expect(perplexities[0] != perplexities[1])
+  }
+
   @Test func targetsAndIgnoreChooseMatrices() throws {
     let bench = try Workbench()
     let output = try bench.run(

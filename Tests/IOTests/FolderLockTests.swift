@@ -1,0 +1,39 @@
+import EspalierCore
+import EspalierTestSupport
+import Foundation
+import Testing
+
+@testable import EspalierIO
+
+@Suite struct FolderLockTests {
+  @Test func oneHolderAtATime() throws {
+    let temporary = try TemporaryFolder()
+    let folder = temporary.path + "/a/b"
+    for _ in 0..<3 {
+      let first = try FolderLock(folder: folder)
+      // A descriptor of its own, as another process has.
+      let error = #expect(throws: EspalierError.self) { _ = try FolderLock(folder: folder) }
+      #expect(error?.code == .interrupted && error?.code.exitCode == 75 && error?.subject == folder)
+      #expect(error?.message.hasPrefix("another run (process \(getpid()) on ") == true)
+      #expect(
+        error?.message.hasSuffix("is using this work folder; wait for it, or choose another with --work.")
+          == true)
+      // Being refused takes nothing from the holder.
+      #expect(throws: EspalierError.self) { _ = try FolderLock(folder: folder) }
+      // Another folder is another lock.
+      _ = try FolderLock(folder: temporary.path + "/a")
+      withExtendedLifetime(first) {}
+    }
+  }
+
+  /// The file stays when a process dies; the lock does not.
+  @Test func aFileThatNobodyHoldsIsNoLock() throws {
+    let temporary = try TemporaryFolder()
+    try File(writing: temporary.path + "/lock").write(
+      Array("process 1 on elsewhere, with a long name".utf8), at: 0)
+    let lock = try FolderLock(folder: temporary.path)
+    let text = String(decoding: try Folder.read(temporary.path + "/lock"), as: UTF8.self)
+    #expect(text.hasPrefix("process \(getpid()) on ") && !text.contains("elsewhere"))
+    withExtendedLifetime(lock) {}
+  }
+}

@@ -1,0 +1,118 @@
+import EspalierCore
+import EspalierIO
+import EspalierTestSupport
+import Synchronization
+
+@testable import EspalierPipeline
+
+/// A tiny checkpoint and runs of ``Probe`` stages on it, in this process.
+struct ProbeBench {
+  let folder: TemporaryFolder
+  var model: String { folder.path + "/model" }
+  var corpus: String { folder.path + "/corpus" }
+
+  /// Every stage, sparing only what a recipe can leave out.
+  static let recipe = """
+    stages:
+      - words: {corpus: CORPUS, length: 8}
+      - stream
+      - sum
+      - first
+      - better
+      - write
+      - score
+
+    """
+
+  static let dense = recipe.replacing("- stream", with: "- stream: {propagate: dense}")
+
+  init(_ checkpoint: TinyCheckpoint = ProbeBench.checkpoint) throws {
+    folder = try TemporaryFolder()
+    try checkpoint.write(to: model)
+    try Probe.write("once upon a time", to: corpus)
+  }
+
+  static var checkpoint: TinyCheckpoint {
+    var checkpoint = TinyCheckpoint()
+    checkpoint.hidden = 8
+    checkpoint.inner = 8
+    checkpoint.vocabulary = 260
+    return checkpoint
+  }
+
+  /// Two sites a block: two matrices share the first.
+  static func outline(_ checkpoint: TinyCheckpoint = ProbeBench.checkpoint) -> ModelOutline {
+    let blocks = (0..<checkpoint.blocks).map { block in
+      let prefix = "model.layers.\(block)"
+      func matrix(_ name: String) -> ModelOutline.Matrix {
+        let shape = checkpoint.tensors.first { $0.name == "\(prefix).\(name).weight" }?.shape ?? []
+        return ModelOutline.Matrix(module: "\(prefix).\(name)", rows: shape[0], columns: shape[1])
+      }
+      return ModelOutline.Block(
+        index: block,
+        sites: [
+          .init(name: "attention", matrices: [matrix("self_attn.q_proj"), matrix("self_attn.k_proj")]),
+          .init(name: "down", matrices: [matrix("mlp.down_proj")]),
+        ],
+        tensors: Dictionary(
+          checkpoint.tensors.filter { $0.name.hasPrefix(prefix + ".") }.map { ($0.name, $0.shape) },
+          uniquingKeysWith: { first, _ in first }))
+    }
+    return ModelOutline(
+      modelType: "llama", blocks: blocks,
+      tensors: Dictionary(
+        checkpoint.tensors.filter { !$0.name.contains("layers") }.map { ($0.name, $0.shape) },
+        uniquingKeysWith: { first, _ in first }),
+      embeddingTensors: ["model.embed_tokens.weight"], hiddenSize: checkpoint.hidden,
+      vocabularySize: checkpoint.vocabulary, maximumLength: 128, activationWidth: 4 * checkpoint.hidden)
+  }
+
+  func job(
+    _ recipe: String = ProbeBench.recipe, overrides: [String] = [], output: String = "out",
+    work: String = "work",
+    memory: Int = 1 << 30, threads: Int = 1, outline: ModelOutline = ProbeBench.outline()
+  ) throws -> Job {
+    Job(
+      recipe: try Recipe(
+        text: recipe.replacing("CORPUS", with: corpus), source: "r.yaml", overrides: overrides,
+        registry: Probe.registry), checkpoint: try Checkpoint(folder: model), model: outline,
+      output: "\(folder.path)/\(output)", work: "\(folder.path)/\(work)", memory: memory, threads: threads)
+  }
+
+  /// Runs a job; gives the units that were made, in order, however it ends.
+  @discardableResult
+  func run(_ job: Job, progress: @escaping @Sendable (ProgressEvent) -> Void = { _ in }) throws -> [String] {
+    let units = Mutex<[String]>([])
+    try Runner(job) { event in
+      if case .committed(let unit, _, _, _, _) = event { units.withLock { $0.append(unit) } }
+      progress(event)
+    }.run()
+    return units.withLock { $0 }
+  }
+
+  /// What a user gets: the output folder and the score.
+  func results(_ job: Job) throws -> [String] {
+    let score = try RunHistory(work: job.work).entries.filter { $0.unit == "score" }.map {
+      $0.manifest.digest.hex
+    }
+    return [try Probe.text(job.output + "/result"), try Probe.text(job.output + "/key")] + score
+  }
+
+  /// Every object of every artifact, by path.
+  func objects(_ job: Job) throws -> [String] {
+    let store = try ArtifactStore(existing: job.work)
+    return try store.manifests().flatMap { manifest in
+      try manifest.objects.map { store.path(manifest.key, $0.path) }.filter { try Folder.entry($0) != nil }
+    }
+  }
+}
+
+/// The error that a body throws.
+func failure(_ body: () throws -> Void) -> EspalierError? {
+  do {
+    try body()
+    return nil
+  } catch {
+    return error as? EspalierError ?? EspalierError(.internalFault, "not an EspalierError: \(error)")
+  }
+}

@@ -1,0 +1,262 @@
+import EspalierCore
+import EspalierIO
+import EspalierPipeline
+import Synchronization
+
+/// Stages without mathematics: each writes a small text that is made of everything that it was given, so that any wrong or
+/// stale input shows in the last output.
+enum Probe {
+  /// Called at the begin of every piece of work and again when its objects are written, before they are committed.
+  @TaskLocal static var hook: @Sendable (String) throws -> Void = { _ in }
+  @TaskLocal static var betterRevision = 1
+  /// Goes into bytes and into no key, as if the machine were another.
+  @TaskLocal static var machine = ""
+
+  static let registry = StageRegistry([
+    Words.self, Stream.self, Sum.self, First.self, Better.self, Write.self, Score.self,
+  ])
+
+  static func text(_ path: String) throws -> String {
+    String(decoding: try Folder.read(path), as: UTF8.self)
+  }
+
+  static func write(_ text: String, to path: String) throws {
+    try File(writing: path, truncate: true).write(Array(text.utf8), at: 0)
+  }
+
+  /// Writes the digest of `parts` between two calls of the hook.
+  static func make(_ id: String, _ path: String, _ parts: [String]) throws {
+    try hook(id)
+    try write(SHA256.digest(of: parts.joined(separator: "\n")).hex, to: path)
+    try hook(id)
+  }
+}
+
+struct Words: CorpusStage {
+  static let name = "words"
+  static let summary = "Test: a text of the corpus and its sizes."
+  static let revision = 1
+
+  enum Draw: String, CaseIterable {
+    case random
+    case consecutive
+  }
+
+  let corpus: String
+  let shape: (samples: Int, length: Int)
+  let draw: Draw
+  let seed: Int?
+
+  init(_ parameters: inout Parameters) {
+    corpus = parameters.file("corpus", "The text.")
+    shape = (
+      parameters.integer("samples", default: 2, in: 1...1_000_000_000, "Windows."),
+      parameters.integer("length", default: nil, in: 4...100_000, "Tokens of each.")
+    )
+    draw = parameters.choice("draw", default: .random, "Where windows lie.")
+    seed = parameters.optionalInteger("seed", in: 0...99, "Of the draws.")
+    if draw == .consecutive, seed != nil { parameters.reject("seed needs draw: random.") }
+  }
+
+  func run(_ unit: UnitContext) throws -> JSON {
+    let sizes = "\(shape) \(draw) \(seed ?? -1)"
+    try Probe.make(unit.unit.id, unit.folder + "/tokens", [Probe.text(corpus), sizes])
+    return ["samples": .integer(shape.samples)]
+  }
+}
+
+struct Stream: SourceStage {
+  static let name = "stream"
+  static let summary = "Test: hidden states."
+  static let revision = 1
+
+  enum Propagation: String, CaseIterable {
+    case pruned
+    case dense
+  }
+
+  enum Codec: String, CaseIterable {
+    case none
+    case lz4
+  }
+
+  let propagate: Propagation
+  let scale: Double
+  let memory: Int
+
+  init(_ parameters: inout Parameters) {
+    propagate = parameters.choice("propagate", default: .pruned, "What the next block sees.")
+    scale = parameters.number("scale", default: 1, in: 0...8, "Of the states.")
+    memory = parameters.integer("memory", default: 1, "Bytes that a block needs.")
+    _ = parameters.choice("codec", default: Codec.none, inKey: false, "Of the files.")
+  }
+
+  var propagatesPruned: Bool { propagate == .pruned }
+
+  func workingSet(_ sizes: UnitSizes) -> WorkingSet { WorkingSet(activations: memory) }
+
+  func embed(_ unit: UnitContext) throws -> Committed {
+    try Probe.make(
+      unit.unit.id, unit.folder + "/hidden",
+      [Probe.text(unit.input(.tokens, "tokens")), "\(scale)", Probe.machine] + tensors(unit))
+    return Committed(content: nil, report: [:])
+  }
+
+  func stream(_ unit: UnitContext, sinks: [Int: any SiteSink], advance: UnitContext?) throws -> Committed? {
+    let hidden = try [Probe.text(unit.input(.hidden, "hidden")), "\(scale)"] + tensors(unit)
+    for (site, sink) in sinks.sorted(by: { $0.key < $1.key }) {
+      let bytes = SHA256.digest(of: "\(hidden) \(site)").bytes
+      try sink.add(Matrix(rows: 4, columns: 8, bytes.map { Float($0) }))
+    }
+    guard let advance else { return nil }
+    // The block is dense where the masks do not apply.
+    let masks = try advance.masks("mask").map { "\($0.tensor) \(try Probe.text($0.path))" }
+    try Probe.make(advance.unit.id, advance.folder + "/hidden", hidden + masks)
+    return Committed(
+      content: SHA256.digest(of: try Probe.text(advance.folder + "/hidden")),
+      report: ["masks": .integer(masks.count)])
+  }
+
+  private func tensors(_ unit: UnitContext) throws -> [String] {
+    try unit.unit.tensors.compactMap { name in
+      try unit.checkpoint.tensors[name].map {
+        try unit.checkpoint.mapped($0.entry, shard: $0.shard).digest().hex
+      }
+    }
+  }
+}
+
+struct Sum: SiteStage {
+  static let name = "sum"
+  static let summary = "Test: the inputs of a site."
+  static let revision = 1
+  let keeps: Bool?
+  let memory: Int
+
+  init(_ parameters: inout Parameters) {
+    keeps = parameters.flag("keep", default: false, "Whether factors stay.") ? true : nil
+    memory = parameters.integer("memory", default: 1, "Bytes that a site needs.")
+  }
+
+  func workingSet(_ sizes: UnitSizes) -> WorkingSet { WorkingSet(factor: memory) }
+
+  func sink(_ unit: UnitContext) throws -> any SiteSink { Sink(unit) }
+
+  private final class Sink: SiteSink {
+    let unit: UnitContext
+    var seen: [Float] = []
+
+    init(_ unit: UnitContext) { self.unit = unit }
+
+    func add(_ inputs: borrowing Matrix) throws { seen += inputs.array() }
+
+    func finish() throws -> JSON {
+      let site = unit.site?.name ?? "?"
+      // Part of an artifact is written when the hook may throw.
+      try Probe.write(site, to: unit.folder + "/site")
+      try Probe.make(unit.unit.id, unit.folder + "/factor", [site, "\(seen)"])
+      return [:]
+    }
+  }
+}
+
+struct First: MatrixStage {
+  static let name = "first"
+  static let summary = "Test: makes masks."
+  static let revision = 1
+  let share: Double?
+  let targets: [String]
+  let blind: Bool
+
+  init(_ parameters: inout Parameters) {
+    share = parameters.optionalNumber("share", in: 0...1, "What is pruned.")
+    targets = parameters.texts("targets", default: ["model"], "Parts of module names.")
+    blind = parameters.flag("blind", default: false, "Whether it looks at weights alone.")
+  }
+
+  var reads: Set<ArtifactKind> { blind ? [] : [.factor] }
+
+  func applies(to matrix: ModelOutline.Matrix) -> Bool { targets.contains { matrix.module.contains($0) } }
+
+  func run(_ unit: UnitContext) throws -> JSON {
+    let factor = blind ? "" : try Probe.text(unit.input(.factor, "factor"))
+    let weights = try unit.checkpoint.tensor(
+      unit.unit.tensors[0], shape: [unit.matrix?.rows ?? 0, unit.matrix?.columns ?? 0])
+    try Probe.make(unit.unit.id, unit.folder + "/mask", [factor, "\(share ?? -1)", weights.digest().hex])
+    return report(unit, before: 8, after: 4)
+  }
+}
+
+struct Better: MatrixStage {
+  static let name = "better"
+  static let summary = "Test: changes masks."
+  static var revision: Int { Probe.betterRevision }
+  let rounds: Int
+  let targets: [String]
+
+  init(_ parameters: inout Parameters) {
+    rounds = parameters.integer("rounds", default: 3, "Rounds.")
+    targets = parameters.texts("targets", default: ["model"], "Parts of module names.")
+  }
+
+  var reads: Set<ArtifactKind> { [.factor, .mask] }
+
+  func applies(to matrix: ModelOutline.Matrix) -> Bool { targets.contains { matrix.module.contains($0) } }
+
+  func run(_ unit: UnitContext) throws -> JSON {
+    try Probe.make(
+      unit.unit.id, unit.folder + "/mask",
+      [
+        Probe.text(unit.input(.factor, "factor")), Probe.text(unit.input(.mask, "mask")),
+        "\(rounds) \(Self.revision)",
+      ])
+    return report(unit, before: 4, after: 3)
+  }
+}
+
+private func report(_ unit: UnitContext, before: Double, after: Double) -> JSON {
+  [
+    "matrix": .string(unit.matrix?.module ?? "?"), "rows": .integer(unit.matrix?.rows ?? 0),
+    "columns": .integer(unit.matrix?.columns ?? 0), "pattern": "50%", "lossBefore": .number(before),
+    "lossAfter": .number(after), "swaps": 2,
+  ]
+}
+
+struct Write: ModelStage {
+  static let name = "write"
+  static let summary = "Test: the output folder."
+  static let revision = 1
+
+  init(_ parameters: inout Parameters) {}
+
+  func outputIsPresent(_ key: Digest, job: Job) throws -> Bool {
+    try Folder.entry(job.output + "/key") != nil && Probe.text(job.output + "/key") == key.hex
+  }
+
+  func run(_ unit: UnitContext) throws -> JSON {
+    let masks = try unit.masks("mask").map { "\($0.tensor) \(try Probe.text($0.path))" }
+    try Probe.make(unit.unit.id, unit.folder + "/list", masks)
+    try Folder.create(unit.job.output)
+    try Probe.write(masks.joined(separator: "\n"), to: unit.job.output + "/result")
+    try Probe.write(unit.key.hex, to: unit.job.output + "/key")
+    return ["matrices": .integer(masks.count)]
+  }
+}
+
+struct Score: ModelStage {
+  static let name = "score"
+  static let summary = "Test: looks at the output folder."
+  static let revision = 1
+  let idleReason: String?
+
+  init(_ parameters: inout Parameters) {
+    idleReason = parameters.optionalFile("tasks", "Questions.") == nil ? nil : "there is nothing to score."
+  }
+
+  var readsOutput: Bool { true }
+
+  func run(_ unit: UnitContext) throws -> JSON {
+    try Probe.make(unit.unit.id, unit.folder + "/score", [Probe.text(unit.job.output + "/result")])
+    return ["pruned": ["perplexity": ["perplexity": 7.5]]]
+  }
+}

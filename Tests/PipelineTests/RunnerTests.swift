@@ -1,0 +1,195 @@
+import EspalierCore
+import EspalierIO
+import EspalierTestSupport
+import Foundation
+import Synchronization
+import Testing
+
+@testable import EspalierPipeline
+
+@Suite struct RunnerTests {
+  private struct Stop: Error {}
+
+  /// Runs with the hook ending it at its n-th call; whether it got that far.
+  private func run(_ bench: ProbeBench, _ job: Job, stopAt place: Int) throws -> Bool {
+    let calls = Mutex(0)
+    let isStopped = Mutex(false)
+    do {
+      try Probe.$hook.withValue(
+        { _ in
+          let call = calls.withLock { calls in
+            calls += 1
+            return calls
+          }
+          if call == place {
+            isStopped.withLock { $0 = true }
+            throw Stop()
+          }
+        }, operation: { _ = try bench.run(job) })
+    } catch is Stop {}
+    return isStopped.withLock { $0 }
+  }
+
+  @Test(arguments: [ProbeBench.recipe, ProbeBench.dense]) func aSecondRunReusesEverything(recipe: String)
+    throws
+  {
+    let bench = try ProbeBench()
+    let job = try bench.job(recipe)
+    let graph = try UnitGraph(recipe: job.recipe, model: job.model)
+    #expect(try Set(bench.run(job)) == Set(graph.units.map(\.id)))
+    let results = try bench.results(job)
+    let before = try bench.objects(job)
+    let reused = Mutex<[String]>([])
+    #expect(
+      try bench.run(job) { event in
+        if case .reused(let unit, _, _) = event { reused.withLock { $0.append(unit) } }
+      } == [])
+    #expect(reused.withLock { $0 } == graph.units.map(\.id))
+    #expect(try bench.results(job) == results && bench.objects(job) == before)
+    // Bytes of transient units are gone, their manifests are not.
+    let kinds = try ArtifactStore(existing: job.work).manifests()
+    #expect(kinds.count == graph.units.count)
+    #expect(before.filter { $0.hasSuffix("/hidden") }.isEmpty)
+    #expect(before.filter { $0.hasSuffix("/factor") }.count == (recipe == ProbeBench.dense ? 4 : 0))
+  }
+
+  /// An error at the begin or the end of any unit, again and again: in the end the same bytes, and nothing is made twice.
+  @Test(arguments: [ProbeBench.recipe, ProbeBench.dense]) func anInterruptedRunEndsLikeAnUninterruptedOne(
+    recipe: String
+  ) throws {
+    let bench = try ProbeBench()
+    let whole = try bench.job(recipe)
+    let units = try bench.run(whole)
+    let results = try bench.results(whole)
+    var place = 1
+    while true {
+      let job = try bench.job(recipe, output: "out\(place)", work: "work\(place)")
+      guard try run(bench, job, stopAt: place) else { break }
+      #expect(try Folder.entry(job.output + "/key") == nil || place > 2 * units.count - 3)
+      #expect(try RunHistory(work: job.work).state == "stopped")
+      let done = try RunHistory(work: job.work).entries.map(\.unit)
+      let rest = try bench.run(job)
+      #expect(Set(done).isDisjoint(with: rest) && Set(done).union(rest) == Set(units))
+      #expect(try bench.results(job) == results)
+      #expect(try Folder.names(in: job.work + "/partial") == [])
+      place += 1
+    }
+    // Two calls a unit.
+    #expect(place == 2 * units.count + 1)
+    // One and the same work folder, interrupted again and again; a pass has up to six calls.
+    let job = try bench.job(recipe, output: "last", work: "last.work")
+    var interruptions = 0
+    while interruptions < 100, try run(bench, job, stopAt: 7) { interruptions += 1 }
+    #expect((4..<100).contains(interruptions))
+    #expect(try bench.results(job) == results)
+  }
+
+  /// The folder as it stands at any event, as after a power cut: no clean end, other runs' files half there.
+  @Test(arguments: [ProbeBench.recipe, ProbeBench.dense]) func aCopyOfTheFolderAtAnyMomentCanBeContinued(
+    recipe: String
+  ) throws {
+    let bench = try ProbeBench()
+    let whole = try bench.job(recipe)
+    let copies = Mutex(0)
+    try bench.run(whole) { event in
+      switch event {
+      case .began, .committed: break
+      default: return
+      }
+      copies.withLock { copies in
+        try? FileManager.default.copyItem(atPath: whole.work, toPath: "\(bench.folder.path)/copy\(copies)")
+        copies += 1
+      }
+    }
+    let results = try bench.results(whole)
+    let count = copies.withLock { $0 }
+    #expect(count > 40)
+    for copy in 0..<count {
+      let job = try bench.job(recipe, output: "out\(copy)", work: "copy\(copy)")
+      #expect(try RunHistory(work: job.work).state == "running or killed")
+      let made = try bench.run(job)
+      #expect(Set(made).count == made.count)
+      #expect(try bench.results(job) == results)
+    }
+  }
+
+  @Test func anotherRecipeFindsWhatItShares() throws {
+    let bench = try ProbeBench()
+    _ = try bench.run(bench.job(ProbeBench.dense))
+    let other = try bench.run(bench.job(ProbeBench.dense, overrides: ["better.rounds=9"], output: "out2"))
+    #expect(Set(other.map { String($0.prefix { $0 != "/" }) }) == ["better", "write", "score"])
+    // In a pruned stream the next block sees the new masks.
+    _ = try bench.run(bench.job())
+    let pruned = try bench.run(bench.job(overrides: ["better.rounds=9"], output: "out3"))
+    #expect(
+      pruned.contains("stream/0") && pruned.contains("sum/1/down")
+        && !pruned.contains("first/model.layers.0.mlp.down_proj"))
+  }
+
+  /// Other memory limits stream other numbers of sites together.
+  @Test(arguments: [1, 150, 250, 1 << 30]) func memoryAndThreadsDecideNoByte(memory: Int) throws {
+    let bench = try ProbeBench()
+    let sizes = ["sum.memory=100", "stream.memory=1"]
+    let wide = try bench.job(overrides: sizes)
+    _ = try bench.run(wide)
+    let narrow = try bench.job(overrides: sizes, output: "o", work: "w", memory: memory, threads: 3)
+    let began = Mutex<[String]>([])
+    let made = try bench.run(narrow) { event in
+      switch event {
+      case .began(let unit, _, _, _, _): began.withLock { $0.append("begin " + unit) }
+      case .committed(let unit, _, _, _, _): began.withLock { $0.append("end " + unit) }
+      default: break
+      }
+    }
+    #expect(made.count == 21)
+    #expect(try bench.results(narrow) == bench.results(wide))
+    let sites = began.withLock { $0.filter { $0.contains("sum/0") } }
+    #expect(
+      sites
+        == (memory < 201
+          ? ["begin sum/0/attention", "end sum/0/attention", "begin sum/0/down", "end sum/0/down"]
+          : ["begin sum/0/attention", "begin sum/0/down", "end sum/0/attention", "end sum/0/down"]))
+  }
+
+  @Test func aSecondRunnerIsSentAway() throws {
+    let bench = try ProbeBench()
+    let job = try bench.job()
+    let errors = Mutex<[EspalierError?]>([])
+    try Probe.$hook.withValue(
+      { unit in
+        guard unit == "write" else { return }
+        let error = failure { try Runner(job) { _ in }.run() }
+        errors.withLock { $0.append(error) }
+      }, operation: { _ = try bench.run(job) })
+    let all = errors.withLock { $0 }
+    #expect(all.count == 2)
+    for error in all {
+      #expect(error?.code == .interrupted && error?.code.exitCode == 75)
+      #expect(error?.subject == job.work && error?.message.contains("process \(getpid()) on ") == true)
+    }
+    // Its own run is not disturbed, and the next one may begin.
+    #expect(try bench.run(job) == [])
+  }
+
+  @Test func errorsNameTheUnit() throws {
+    let bench = try ProbeBench()
+    let error = failure {
+      try Probe.$hook.withValue({ unit in if unit == "sum/1/down" { throw EspalierError.badInput("full.") } })
+      {
+        _ = try bench.run(bench.job())
+      }
+    }
+    #expect(error?.code == .badInput && error?.description == "sum/1/attention: full.")
+  }
+
+  /// A stage of a later revision does not take the old one's masks for its own.
+  @Test func aNewRevisionRunsAgain() throws {
+    let bench = try ProbeBench()
+    let job = try bench.job(ProbeBench.dense)
+    _ = try bench.run(job)
+    let other = try bench.job(ProbeBench.dense, output: "new")
+    let made = try Probe.$betterRevision.withValue(2) { try bench.run(other) }
+    #expect(Set(made.map { String($0.prefix { $0 != "/" }) }) == ["better", "write", "score"])
+    #expect(try bench.results(job) != bench.results(other))
+  }
+}
