@@ -20,7 +20,7 @@ public struct Buffer<Element: BitwiseCopyable>: ~Copyable {
       base = raw.bindMemory(to: Element.self, capacity: count)
     } else {
       let raw = UnsafeMutableRawPointer.allocate(byteCount: bytes, alignment: 64)
-      raw.initializeMemory(as: UInt8.self, repeating: 0, count: bytes)
+      memset(raw, 0, bytes)
       base = raw.bindMemory(to: Element.self, capacity: max(count, 1))
     }
   }

@@ -118,7 +118,7 @@ public struct Runner: Sendable {
           block: graph.units[unit].block,
           blocks: job.model.blocks.count))
     }
-    let results = try about(graph.units[units[0]].id) { try execute(units, state) }
+    let results = try execute(units, state)
     for (unit, result) in zip(units, results) {
       guard let key = state.keys[unit], let components = state.components[unit] else { continue }
       let manifest = try store.commit(
@@ -159,35 +159,45 @@ public struct Runner: Sendable {
   private func execute(_ units: [Int], _ state: RunState) throws -> [Committed] {
     let contexts = try units.map { try context($0, state) }
     let first = contexts[0]
-    let entry = job.recipe.entries[first.unit.entry]
-    switch (first.unit.role, entry.stage) {
+    switch first.unit.role {
+    case .site, .advance: return try stream(contexts)
+    default: return try about(first.unit.id) { [try runAlone(first)] }
+    }
+  }
+
+  private func runAlone(_ context: UnitContext) throws -> Committed {
+    let entry = job.recipe.entries[context.unit.entry]
+    switch (context.unit.role, entry.stage) {
     case (.corpus, let stage as any CorpusStage):
-      return [Committed(content: nil, report: try stage.run(first))]
+      return Committed(content: nil, report: try stage.run(context))
     case (.matrix, let stage as any MatrixStage):
-      return [Committed(content: nil, report: try stage.run(first))]
-    case (.model, let stage as any ModelStage): return [Committed(content: nil, report: try stage.run(first))]
-    case (.embed, let stage as any SourceStage): return [try stage.embed(first)]
-    case (.site, _), (.advance, _): return try stream(contexts)
-    default: throw EspalierError.internalFault("the stage \(entry.id) cannot run the unit \(first.unit.id).")
+      return Committed(content: nil, report: try stage.run(context))
+    case (.model, let stage as any ModelStage): return Committed(content: nil, report: try stage.run(context))
+    case (.embed, let stage as any SourceStage): return try stage.embed(context)
+    default:
+      throw EspalierError.internalFault("the stage \(entry.id) cannot run the unit \(context.unit.id).")
     }
   }
 
   private func stream(_ contexts: [UnitContext]) throws -> [Committed] {
-    guard let source = job.recipe.entries.lazy.compactMap({ $0.stage as? any SourceStage }).first else {
-      throw EspalierError.internalFault("a block streams without a source.")
-    }
+    guard
+      let (id, source) = job.recipe.entries.lazy.compactMap({ entry in
+        (entry.stage as? any SourceStage).map { (entry.id, $0) }
+      }).first
+    else { throw EspalierError.internalFault("a block streams without a source.") }
     var sinks: [Int: any SiteSink] = [:]
     for context in contexts {
       guard case .site(let site) = context.unit.role,
         let stage = job.recipe.entries[context.unit.entry].stage as? any SiteStage
       else { continue }
-      sinks[site] = try stage.sink(context)
+      sinks[site] = try about(context.unit.id) { try stage.sink(context) }
     }
-    let advanced = try source.stream(
-      contexts[0], sinks: sinks, advance: contexts.first { $0.unit.role == .advance })
+    let advanced = try about("\(id)/\(contexts[0].unit.block ?? 0)") {
+      try source.stream(contexts[0], sinks: sinks, advance: contexts.first { $0.unit.role == .advance })
+    }
     return try contexts.map { context in
       if case .site(let site) = context.unit.role, let sink = sinks[site] {
-        return Committed(content: nil, report: try sink.finish())
+        return Committed(content: nil, report: try about(context.unit.id) { try sink.finish() })
       }
       guard let advanced else { throw EspalierError.internalFault("the source wrote no hidden states.") }
       return advanced

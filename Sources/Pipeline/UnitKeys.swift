@@ -46,7 +46,8 @@ struct UnitKeys: Sendable {
       {
         members.append(("source", .object(JSONObject(stageMembers(source)))))
       }
-    case .model where unit.kind == .output: members.append(("configuration", .string(configuration.hex)))
+    case .model where unit.kind == .output:
+      members += [("configuration", .string(configuration.hex)), ("layout", .string(layout.hex))]
     default: break
     }
     let tensors = unit.kind == .output ? job.checkpoint.tensors.keys.sorted() : unit.tensors
@@ -65,6 +66,14 @@ struct UnitKeys: Sendable {
   }
 
   func save() throws { try digests.save() }
+
+  /// Where each tensor stands in which shard: the same tensors in other shards are another output.
+  private var layout: Digest {
+    let lines = job.checkpoint.shards.flatMap { shard in
+      (job.checkpoint.entries[shard] ?? []).map { "\(shard) \($0.name) \($0.range)\n" }
+    }
+    return SHA256.digest(of: lines.joined())
+  }
 
   private func stageMembers(_ entry: Recipe.Entry) -> [(key: String, value: JSON)] {
     let type = type(of: entry.stage)

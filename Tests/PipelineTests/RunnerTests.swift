@@ -179,7 +179,7 @@ import Testing
         _ = try bench.run(bench.job())
       }
     }
-    #expect(error?.code == .badInput && error?.description == "sum/1/attention: full.")
+    #expect(error?.code == .badInput && error?.description == "sum/1/down: full.")
   }
 
   /// A stage of a later revision does not take the old one's masks for its own.
