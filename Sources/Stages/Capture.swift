@@ -67,6 +67,11 @@ public struct Capture: SourceStage {
       try writer.append(hidden.elements.span)
       try unit.advance(batch.upperBound, of: windows.count)
     }
+    for name in unit.model.embeddingTensors {
+      if let (shard, entry) = unit.checkpoint.tensors[name] {
+        try unit.checkpoint.mapped(entry, shard: shard).release()
+      }
+    }
     return Committed(content: try writer.finish(), report: ["samples": .integer(windows.count)])
   }
 
@@ -77,9 +82,12 @@ public struct Capture: SourceStage {
       throw EspalierError.internalFault("a block streams without a number.")
     }
     let architecture = try Architectures.make(unit.checkpoint)
-    for name in unit.model.blocks[block].tensors.keys.sorted() {
-      try unit.checkpoint.tensor(name, shape: unit.model.blocks[block].tensors[name] ?? []).requireFinite()
+    let tensors = try unit.model.blocks[block].tensors.sorted { $0.key < $1.key }.map { name, shape in
+      try unit.checkpoint.tensor(name, shape: shape)
     }
+    // Mapped pages of a block that is done would fill the memory with the whole model.
+    defer { for tensor in tensors { tensor.release() } }
+    for tensor in tensors { try tensor.requireFinite() }
     let hidden = try SpillArray(folder: unit.input(.hidden, "hidden"))
     let (samples, length) = (hidden.sequences, hidden.tokens)
     let weights = TensorSource(unit.checkpoint, masks: try advance.map(masks) ?? [:])
