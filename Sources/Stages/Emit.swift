@@ -87,10 +87,10 @@ public struct Emit: ModelStage {
         "the output folder holds another pruned model; choose another --output, or remove it.",
         subject: output)
     }
-    if let file = try record.firstDamagedFile(in: output) {
+    if let finding = try record.damage(in: output).first {
       throw EspalierError.badInput(
         "the file is not what espalier wrote; remove the output folder, then run the same command again.",
-        subject: output + "/" + file)
+        subject: finding.subject)
     }
     return record
   }

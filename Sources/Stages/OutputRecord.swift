@@ -86,12 +86,19 @@ public struct OutputRecord: Sendable {
     return SHA256.digest(of: JSON.array(stages).canonical.text)
   }
 
-  /// The first file whose bytes are not those recorded, or that is missing.
-  func firstDamagedFile(in folder: String) throws -> String? {
-    try files.first { file in
+  /// Every file that is not as it was recorded, with what is wrong, in the order of the record.
+  func damage(in folder: String) throws -> [Verification.Finding] {
+    try files.compactMap { file in
       let path = folder + "/" + file.name
-      return try Folder.entry(path)?.size != file.size || SHA256.digest(ofFile: path) != file.digest
-    }?.name
+      guard let entry = try Folder.entry(path) else {
+        return .init(subject: path, problem: "the file is missing.")
+      }
+      if entry.size != file.size {
+        return .init(subject: path, problem: "the file has \(entry.size) bytes, not \(file.size).")
+      }
+      guard try SHA256.digest(ofFile: path) != file.digest else { return nil }
+      return .init(subject: path, problem: "the bytes are not those that were written.")
+    }
   }
 
   /// One digest for all files.

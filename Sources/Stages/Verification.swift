@@ -34,20 +34,8 @@ public struct Verification: Sendable {
 
   private mutating func checkOutput(_ folder: String) throws {
     let record = try OutputRecord(folder: folder)
-    for file in record.files {
-      checkedFiles += 1
-      let path = folder + "/" + file.name
-      guard let entry = try Folder.entry(path) else {
-        findings.append(Finding(subject: path, problem: "the file is missing."))
-        continue
-      }
-      if entry.size != file.size {
-        findings.append(
-          Finding(subject: path, problem: "the file has \(entry.size) bytes, not \(file.size)."))
-      } else if try SHA256.digest(ofFile: path) != file.digest {
-        findings.append(Finding(subject: path, problem: "the bytes are not those that were written."))
-      }
-    }
+    checkedFiles += record.files.count
+    findings += try record.damage(in: folder)
     guard findings.isEmpty else { return }
     let checkpoint = try Checkpoint(folder: folder)
     for matrix in record.matrices {
