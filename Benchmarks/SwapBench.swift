@@ -41,7 +41,7 @@ struct SwapBench: ParsableCommand {
       var outcome: SwapOutcome?
       let time = seconds(turns: 1) {
         var mask = start
-        outcome = refineBySwaps(weight, gram: gram, mask: &mask, limit: swaps)
+        outcome = refineBySwaps(weight, gram: gram, mask: &mask, options: SwapOptions(limit: swaps))
       }
       if let outcome { show(outcome, pattern, time) }
     }

@@ -54,13 +54,19 @@ public struct Mask: Sendable, Equatable {
     bits[row * rowBytes..<(row + 1) * rowBytes].reduce(0) { $0 + $1.nonzeroBitCount }
   }
 
-  /// The first row whose kept count, or one of whose groups, is not what the pattern says; nil where all are exact.
+  /// Kept weights of the whole matrix.
+  public var keptCount: Int { bits.reduce(0) { $0 + $1.nonzeroBitCount } }
+
+  /// The first row whose kept count, or one of whose groups, is not what the pattern says, or 0 where the count of the whole
+  /// matrix is not; nil where all are exact.
   public func firstRowOffPattern() -> Int? {
-    (0..<rows).first { row in
-      switch pattern {
-      case .rows: return keptCount(row: row) != pattern.kept(ofColumns: columns)
-      case .groups(let keep, let of):
-        return stride(from: 0, to: columns, by: of).contains { start in
+    let kept = pattern.kept(ofColumns: columns)
+    switch pattern {
+    case .rows: return (0..<rows).first { keptCount(row: $0) != kept }
+    case .matrix: return keptCount == rows * kept ? nil : 0
+    case .groups(let keep, let of):
+      return (0..<rows).first { row in
+        stride(from: 0, to: columns, by: of).contains { start in
           (start..<start + of).count { self[row, $0] } != keep
         }
       }

@@ -10,6 +10,7 @@ public enum MaskFile {
     var metadata = [("columns", String(mask.columns))]
     switch mask.pattern {
     case .rows(let sparsity): metadata.append(("sparsity", "\(sparsity)"))
+    case .matrix(let sparsity): metadata += [("sparsity", "\(sparsity)"), ("budget", "matrix")]
     case .groups(let keep, let of): metadata += [("keep", String(keep)), ("of", String(of))]
     }
     var writer = try SafetensorsWriter(
@@ -48,7 +49,7 @@ public enum MaskFile {
 
   private static func pattern(_ metadata: [String: String]) -> SparsityPattern? {
     if let sparsity = metadata["sparsity"].flatMap(Double.init), (0...1).contains(sparsity) {
-      return .rows(sparsity: sparsity)
+      return metadata["budget"] == "matrix" ? .matrix(sparsity: sparsity) : .rows(sparsity: sparsity)
     }
     guard let keep = metadata["keep"].flatMap({ Int($0) }), let of = metadata["of"].flatMap({ Int($0) }),
       keep >= 0, of > 0, keep <= of

@@ -22,7 +22,7 @@ private let rowBlock = 256
 /// Columns of G that one thread multiplies at a time.
 private let columnPanel = 512
 
-/// Refines the mask by best-improvement 1-swaps, row by row, to a local optimum or to `limit` swaps a row
+/// Refines the mask by best-improvement 1-swaps, row by row, to a local optimum or to `options.limit` swaps a row
 /// (SparseSwaps, arXiv 2512.10922, algorithm 1).
 ///
 /// A swap prunes a kept weight and restores a pruned one of the same row or, for N:M, of the same group; counts stay exact.
@@ -30,14 +30,14 @@ private let columnPanel = 512
 /// - Parameters:
 ///   - weight: `rows x columns`, without a mask of its own.
 ///   - gram: `columns x columns`.
-public func refineBySwaps(_ weight: LinearWeight, gram: GramMatrix, mask: inout Mask, limit: Int?)
-  -> SwapOutcome
-{
+public func refineBySwaps(
+  _ weight: LinearWeight, gram: GramMatrix, mask: inout Mask, options: SwapOptions
+) -> SwapOutcome {
   precondition(
     gram.columns == weight.columns && mask.rows == weight.rows && mask.columns == weight.columns
       && weight.mask == nil)
   var outcome = SwapOutcome()
-  let limit = limit ?? Int.max
+  let limit = options.limit ?? Int.max
   let channels = ChannelBounds(gram)
   var block = SwapBlock(rows: min(rowBlock, weight.rows), columns: weight.columns)
   for rows in parts(of: weight.rows, size: rowBlock) {
@@ -64,7 +64,7 @@ public func refineBySwaps(_ weight: LinearWeight, gram: GramMatrix, mask: inout 
 /// The loss of a mask: the sum over all rows of `((1-m).w)^T G ((1-m).w)`.
 public func maskLoss(_ weight: LinearWeight, gram: GramMatrix, mask: Mask) -> Double {
   var mask = mask
-  return refineBySwaps(weight, gram: gram, mask: &mask, limit: 0).lossBefore
+  return refineBySwaps(weight, gram: gram, mask: &mask, options: SwapOptions(limit: 0)).lossBefore
 }
 
 private struct RowOutcome {

@@ -30,13 +30,14 @@ public struct ZeroCensus: Sendable {
     weight.tensor.release()
   }
 
-  /// The first row that keeps more than the pattern allows; nil where none does. A kept weight may itself be zero.
+  /// The first row that keeps more than the pattern allows, 0 where the whole matrix does; nil where none does. A kept weight
+  /// may itself be zero.
   public func firstRow(violating pattern: SparsityPattern) -> Int? {
-    (0..<rows).first { row in
-      switch pattern {
-      case .rows: return nonzero.keptCount(row: row) > pattern.kept(ofColumns: columns)
-      case .groups(let keep, let of): return mostKept(row: row, of: of) > keep
-      }
+    let kept = pattern.kept(ofColumns: columns)
+    switch pattern {
+    case .rows: return (0..<rows).first { nonzero.keptCount(row: $0) > kept }
+    case .matrix: return nonzero.keptCount > rows * kept ? 0 : nil
+    case .groups(let keep, let of): return (0..<rows).first { mostKept(row: $0, of: of) > keep }
     }
   }
 

@@ -121,6 +121,7 @@ public struct OutputRecord: Sendable {
     ]
     switch matrix.pattern {
     case .rows(let sparsity): members.append(("sparsity", .number(sparsity)))
+    case .matrix(let sparsity): members += [("sparsity", .number(sparsity)), ("budget", "matrix")]
     case .groups(let keep, let of): members += [("keep", .integer(keep)), ("of", .integer(of))]
     }
     return .object(JSONObject(members))
@@ -128,7 +129,7 @@ public struct OutputRecord: Sendable {
 
   private static func pattern(_ item: JSON) -> SparsityPattern? {
     if let sparsity = item["sparsity"]?.double, (0...1).contains(sparsity) {
-      return .rows(sparsity: sparsity)
+      return item["budget"]?.string == "matrix" ? .matrix(sparsity: sparsity) : .rows(sparsity: sparsity)
     }
     guard let keep = item["keep"]?.integer, let of = item["of"]?.integer, of > 0, (0...of).contains(keep)
     else { return nil }

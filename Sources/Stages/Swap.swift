@@ -40,7 +40,7 @@ public struct Swap: MatrixStage {
         "swaps need Gram matrices, but the recipe's factor keeps only diagonals; set factor.kind=gram.")
     }
     var mask = try MaskFile.read(unit.input(.mask, MaskFile.name))
-    let outcome = refineBySwaps(weight, gram: gram, mask: &mask, limit: maxSwaps)
+    let outcome = refineBySwaps(weight, gram: gram, mask: &mask, options: SwapOptions(limit: maxSwaps))
     try MaskFile.write(mask, to: unit.folder + "/" + MaskFile.name)
     weight.tensor.release()
     return .object(

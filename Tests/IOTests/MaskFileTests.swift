@@ -17,7 +17,7 @@ import Testing
     let span = pattern.span(ofColumns: columns)
     let kept =
       switch pattern {
-      case .rows: pattern.kept(ofColumns: columns)
+      case .rows, .matrix: pattern.kept(ofColumns: columns)
       case .groups(let keep, _): keep
       }
     for row in 0..<rows {

@@ -34,7 +34,7 @@ import Testing
     #expect(try bytes(mask) == bytes(file, "\(name).\(warm).mask0"))
     let outcome = refineBySwaps(
       weight, gram: GramMatrix(Matrix(rows: columns, columns: columns, gram.map(Float.init))), mask: &mask,
-      limit: nil)
+      options: SwapOptions())
     let before = try file.tensor("\(name).\(warm).loss0").doubles().reduce(0, +)
     let after = try file.tensor("\(name).\(warm).loss").doubles().reduce(0, +)
     #expect(abs(outcome.lossBefore / before - 1) < 1e-5)

@@ -196,7 +196,7 @@ import Testing
     for threads in [1, 2, 5] {
       Threads.use(threads)
       var mask = start
-      let outcome = refineBySwaps(weight, gram: gram, mask: &mask, limit: nil)
+      let outcome = refineBySwaps(weight, gram: gram, mask: &mask, options: SwapOptions())
       #expect(outcome.lossAfter < outcome.lossBefore)
       masks.append(mask)
     }
@@ -216,7 +216,7 @@ import Testing
     for column in 0..<columns { mask[0, column] = kept[column] }
     let outcome = refineBySwaps(
       weight, gram: GramMatrix(Matrix(rows: columns, columns: columns, problem.gram)), mask: &mask,
-      limit: limit)
+      options: SwapOptions(limit: limit))
     return ((0..<columns).map { mask[0, $0] }, outcome)
   }
 
