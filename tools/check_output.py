@@ -27,13 +27,15 @@ for shard in shards:
                 continue
             m = pruned[name]
             kept = y != 0
-            assert torch.equal(x[kept], y[kept]), f"{name}: a kept weight changed"
+            assert m.get("newWeights") or torch.equal(x[kept], y[kept]), f"{name}: a kept weight changed"
             assert not torch.signbit(y[~kept].float()).any() or (x[~kept & torch.signbit(y.float())] == 0).all(), f"{name}: a pruned weight is -0"
-            groups = kept.reshape(-1, m["of"]).sum(1) if "of" in m else kept.sum(1)
+            count = lambda t: t.reshape(-1, m["of"]).sum(1) if "of" in m else t.sum().reshape(1) if "budget" in m else t.sum(1)
             want = m["keep"] if "of" in m else x.shape[1] - int(x.shape[1] * m["sparsity"])
-            # A weight that was zero before may be among the kept ones.
-            zeros = (x == 0).reshape(-1, m["of"]).sum(1) if "of" in m else (x == 0).sum(1)
-            assert ((groups == want) | ((groups < want) & (zeros > 0))).all(), f"{name}: counts are off"
+            if "budget" in m:
+                want *= x.shape[0]
+            # A weight that was zero before may be among the kept ones, and one fitted anew may be zero.
+            groups, zeros = count(kept), count(x == 0)
+            assert ((groups == want) | ((groups < want) & ((zeros > 0) | bool(m.get("newWeights"))))).all(), f"{name}: counts are off"
             checked += 1
 for name in os.listdir(source):
     if name not in shards and os.path.isfile(f"{source}/{name}") and name not in ("espalier.json", "recipe.yaml"):

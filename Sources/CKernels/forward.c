@@ -114,7 +114,11 @@ BODY void log_sum_exp_body(size_t n, const float *restrict x, float *restrict la
 }
 TIERS(void, log_sum_exp, (size_t n, const float *x, float *largest, double *sum), (n, x, largest, sum))
 
-BODY void add_squares_body(size_t n, const float *restrict x, double *restrict sums) {
-  for (size_t i = 0; i < n; i++) sums[i] += (double)x[i] * (double)x[i];
+BODY void add_moments_body(size_t n, const float *restrict x, double *restrict sums, double *restrict squares) {
+  for (size_t i = 0; i < n; i++) {
+    double value = x[i];
+    sums[i] += value;
+    squares[i] += value * value;
+  }
 }
-TIERS(void, add_squares, (size_t n, const float *x, double *sums), (n, x, sums))
+TIERS(void, add_moments, (size_t n, const float *x, double *sums, double *squares), (n, x, sums, squares))

@@ -2,7 +2,8 @@
 
 #include <stdatomic.h>
 
-static atomic_int current = -1;
+static atomic_int best = -1;
+static _Thread_local int limit = 99;
 
 static int detect(void) {
 #if defined(__x86_64__)
@@ -16,16 +17,15 @@ static int detect(void) {
 }
 
 int espalier_isa(void) {
-  int tier = atomic_load_explicit(&current, memory_order_relaxed);
-  if (tier >= 0) return tier;
-  tier = detect();
-  atomic_store_explicit(&current, tier, memory_order_relaxed);
-  return tier;
+  int tier = atomic_load_explicit(&best, memory_order_relaxed);
+  if (tier < 0) {
+    tier = detect();
+    atomic_store_explicit(&best, tier, memory_order_relaxed);
+  }
+  return tier < limit ? tier : limit;
 }
 
 int espalier_isa_limit(int tier) {
-  int best = detect();
-  if (tier < best) best = tier < 0 ? 0 : tier;
-  atomic_store_explicit(&current, best, memory_order_relaxed);
-  return best;
+  limit = tier < 0 ? 0 : tier;
+  return espalier_isa();
 }

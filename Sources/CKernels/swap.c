@@ -5,10 +5,15 @@
 //
 //     2 w_u w_p G_up  <=  min(x_u s_p, x_p s_u)      x_j = 2 s_j r_j
 //
-// so that b_p + h(x_p), h(x) = min over u of a_u - x s_u, bounds every pair of p from below, and a_u + h'(x_u) every pair of u. Both h
-// are concave: the chords between a few slopes lie below them, and their least line at x is the chord's. The few p and u that are
-// left are paired, the pair's own bound is tested, and only what passes reads G. Bounds carry the rounding of f32 with them; what
-// decides is computed in f64, ties going to the lower u, then the lower p: the swaps are those of a full search in f64.
+// so that b_p + h(x_p), h(x) = min over u of a_u - x s_u, bounds every pair of p from below, and a_u + h'(x_u) every pair of u. Both
+// h are concave: above the chords between their values at a few slopes.
+//
+// One pass over the row brings c up to date and takes h and h' at the slopes; a second one finds the channels whose bound reaches
+// the change of a pair that is known: the best of those that were good at the last swap. Those few are paired, the pair's own bound
+// is tested, and what passes reads G.
+//
+// Bounds carry the rounding of f32 with them; what decides is computed in f64, without contractions, ties going to the lower u, then
+// the lower p: on every instruction set the swaps are those of a full search in f64.
 
 #include "tiers.h"
 
@@ -18,152 +23,123 @@
 // Every function that takes or gives lanes is inlined: no calling convention is involved.
 #pragma clang diagnostic ignored "-Wpsabi"
 
-// Eight lanes, whatever the registers are.
-typedef float lanes __attribute__((vector_size(32), aligned(4)));
-typedef int32_t marks __attribute__((vector_size(32), aligned(4)));
+// Sixteen lanes, whatever the registers are.
+typedef float lanes __attribute__((ext_vector_type(16), aligned(4)));
+typedef double wide_lanes __attribute__((ext_vector_type(16), aligned(8)));
+typedef int32_t marks __attribute__((ext_vector_type(16)));
+typedef uint8_t octets __attribute__((ext_vector_type(16), aligned(1)));
+typedef _Bool flags __attribute__((ext_vector_type(16)));
 
-enum { WIDTH = 8, SLOPES = 12 };
+enum {
+  WIDTH = 16,
+  // Slopes at which h is taken over a whole row, and over the few channels that are left.
+  SLOPES = 4,
+  FINE = 12,
+  RECENT = 64,
+  AT_ONCE = 48
+};
 
-// One unit of rounding of f32, with room for the three operations that a term goes through.
-static const float ROUNDING = 4e-7f;
-
-typedef struct {
-  size_t n, ld;
-  const float *gram, *w;
-  const double *c;
-  // Lower bounds of a (infinite where pruned) and b (infinite where kept), and the static s and x.
-  const float *a, *b, *s, *x;
-  // Room for values of a row and for lists of candidates.
-  float *values;
-  uint32_t *few_u, *few_p;
-} search_state;
+// A few units of rounding of f32: more than any term goes through.
+static const float ROUNDING = 1e-6f;
+// Where the best swap gains less than this share of the loss of a row, the rounding of its correlations decides.
+static const double LEAST_GAIN = 1e-9;
 
 typedef struct {
   size_t u, p;
   double change;
 } exchange;
 
+// Channels of one side that may be in the best pair.
+typedef struct {
+  size_t count;
+  uint32_t *index;
+  // a or b: exact, and a lower bound in f32.
+  double *exact;
+  float *low, *s, *x;
+} shortlist;
+
+// h or h' at slopes, and the lines through neighbouring points of it: base + rise x.
+typedef struct {
+  float at[FINE];
+} envelope;
+
+typedef struct {
+  float base[FINE], rise[FINE];
+} chords;
+
+// A pair and its G.
+typedef struct {
+  uint32_t u, p;
+  double g;
+} entry;
+
+typedef struct {
+  const espalier_gram *gram;
+  size_t n, kept_count;
+  const float *w;
+  const double *diagonal;
+  double *c;
+  // All padded to whole lanes. `twice` is 2 w where kept and -2 w where pruned, so that a or b is s^2 + twice c; `low` is a lower
+  // bound of it.
+  uint8_t *kept;
+  float *twice, *s, *x, *low;
+  float slopes[SLOPES], fine[FINE], largest_s;
+  // Of every run: of the kept, and of the pruned.
+  envelope *envelopes;
+  shortlist kept_list, pruned_list;
+  // Room for rows of G that are made from a factor.
+  float *made_u, *made_p;
+  // Pairs that were good of late.
+  entry recent[RECENT];
+  size_t recents;
+  // What the last swap asks for: c += wu gu - wp gp.
+  double wu, wp;
+  const float *gu, *gp;
+  double loss;
+  int ended;
+  espalier_swap_outcome outcome;
+} search_state;
+
 BODY lanes load(const float *x) { return *(const lanes *)x; }
 
-BODY lanes all(float x) { return (lanes){x, x, x, x, x, x, x, x}; }
+BODY void store(float *x, lanes values) { *(lanes *)x = values; }
 
-BODY float least_lane(lanes x) {
-  float least = x[0];
-  for (int i = 1; i < WIDTH; i++) least = x[i] < least ? x[i] : least;
-  return least;
+BODY lanes all(float x) { return (lanes)(x); }
+
+BODY lanes least(lanes x, lanes y) { return x < y ? x : y; }
+
+BODY lanes magnitude(lanes x) { return __builtin_elementwise_abs(x); }
+
+BODY uint16_t bits_of(marks x) {
+  flags packed = __builtin_convertvector(x, flags);
+  uint16_t bits;
+  memcpy(&bits, &packed, 2);
+  return bits;
 }
 
-BODY double exact_change(const search_state *row, size_t u, size_t p) {
-  double wu = row->w[u], wp = row->w[p];
-  const float *gu = row->gram + u * row->ld, *gp = row->gram + p * row->ld;
-  return 2 * wu * row->c[u] + wu * wu * gu[u] - 2 * wp * row->c[p] + wp * wp * gp[p] - 2 * wu * wp * gu[p];
+// All bits where weight i + k is kept, none where it is pruned.
+BODY marks kept_marks(const uint8_t *kept) { return __builtin_convertvector(*(const octets *)kept != 0, marks); }
+
+BODY marks counting(void) { return (marks){0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}; }
+
+// All bits in the first `count` lanes.
+BODY marks first(size_t count) { return counting() < (marks)(int32_t)(count < WIDTH ? count : WIDTH); }
+
+// a_j of a kept j, b_j of a pruned one.
+BODY double exact_value(const search_state *row, size_t j) {
+#pragma clang fp contract(off)
+  double w = row->w[j], cross = 2 * w * row->c[j];
+  return w * w * row->diagonal[j] + (row->kept[j] ? cross : -cross);
 }
 
-BODY exchange better(exchange best, const search_state *row, size_t u, size_t p) {
-  double change = exact_change(row, u, p);
+BODY double exact_change(double a, double b, double wu, double wp, double g) {
+#pragma clang fp contract(off)
+  return a + b - 2 * wu * wp * g;
+}
+
+BODY exchange better(exchange best, size_t u, size_t p, double change) {
   if (change > best.change || (change == best.change && (u > best.u || (u == best.u && p >= best.p)))) return best;
   return (exchange){u, p, change};
-}
-
-BODY float least_of(size_t start, size_t end, const float *x) {
-  lanes least = all(INFINITY);
-  size_t i = start;
-  for (; i + WIDTH <= end; i += WIDTH) least = __builtin_elementwise_min(least, load(x + i));
-  float value = least_lane(least);
-  for (; i < end; i++) value = x[i] < value ? x[i] : value;
-  return value;
-}
-
-BODY size_t first_equal(size_t start, size_t end, const float *x, float value) {
-  size_t i = start;
-  for (; i + 4 * WIDTH <= end; i += 4 * WIDTH) {
-    marks found = load(x + i) == all(value);
-    for (int k = 1; k < 4; k++) found |= load(x + i + k * WIDTH) == all(value);
-    int any = 0;
-    for (int k = 0; k < WIDTH; k++) any |= found[k];
-    if (any) break;
-  }
-  while (i < end && x[i] != value) i++;
-  return i;
-}
-
-// The best partner u of one p, by reading its whole row of G.
-BODY size_t best_partner(const search_state *row, size_t start, size_t end, size_t p) {
-  const float *g = row->gram + p * row->ld, *a = row->a, *w = row->w;
-  float factor = -2 * w[p], *values = row->values;
-  size_t i = start;
-  for (; i + WIDTH <= end; i += WIDTH) *(lanes *)(values + i) = load(a + i) + all(factor) * load(w + i) * load(g + i);
-  for (; i < end; i++) values[i] = a[i] + factor * w[i] * g[i];
-  return first_equal(start, end, values, least_of(start, end, values));
-}
-
-// h at every slope: the least of y_j - slope_k s_j over [start, end).
-BODY void envelope(size_t start, size_t end, const float *y, const float *s, const float *slopes, float *h) {
-  lanes least[SLOPES];
-  for (int k = 0; k < SLOPES; k++) least[k] = all(INFINITY);
-  size_t i = start;
-  for (; i + WIDTH <= end; i += WIDTH) {
-    lanes yi = load(y + i), si = load(s + i);
-#pragma clang loop unroll(full)
-    for (int k = 0; k < SLOPES; k++) least[k] = __builtin_elementwise_min(least[k], yi - all(slopes[k]) * si);
-  }
-  for (int k = 0; k < SLOPES; k++) {
-    h[k] = least_lane(least[k]);
-    for (size_t j = i; j < end; j++) {
-      float value = y[j] - slopes[k] * s[j];
-      h[k] = value < h[k] ? value : h[k];
-    }
-  }
-}
-
-// Chords of a concave h between its slopes, lowered by the rounding of h and of the chords themselves.
-BODY void chords(const float *slopes, const float *h, float *base, float *rise) {
-  for (int k = 0; k + 1 < SLOPES; k++) {
-    float width = slopes[k + 1] - slopes[k];
-    rise[k] = width > 0 ? (h[k + 1] - h[k]) / width : 0;
-    float lower = h[k] - rise[k] * slopes[k];
-    if (!(width > 0) && h[k + 1] < lower) lower = h[k + 1];
-    base[k] = lower - 16 * ROUNDING * (fabsf(h[k]) + fabsf(h[k + 1]));
-  }
-}
-
-// The indices j in [start, end) whose y_j plus the least chord at x_j does not exceed `limit`.
-BODY size_t survivors(size_t start, size_t end, const float *y, const float *x, const float *base, const float *rise, float floor,
-                      float limit, uint32_t *few) {
-  size_t count = 0;
-  size_t i = start;
-  // `floor` is below every chord: most runs of eight end here.
-  for (; i + WIDTH <= end; i += WIDTH) {
-    lanes yi = load(y + i);
-    marks rough = yi + all(floor) <= all(limit);
-    int any = 0;
-    for (int k = 0; k < WIDTH; k++) any |= rough[k];
-    if (!any) continue;
-    lanes xi = load(x + i), least = all(INFINITY);
-    for (int k = 0; k + 1 < SLOPES; k++) least = __builtin_elementwise_min(least, all(base[k]) + all(rise[k]) * xi);
-    lanes bound = yi + least;
-    for (size_t k = 0; k < WIDTH; k++)
-      if (bound[k] <= limit) few[count++] = (uint32_t)(i + k);
-  }
-  for (; i < end; i++) {
-    float least = INFINITY;
-    for (int k = 0; k + 1 < SLOPES; k++) {
-      float chord = base[k] + rise[k] * x[i];
-      least = chord < least ? chord : least;
-    }
-    if (y[i] + least <= limit) few[count++] = (uint32_t)i;
-  }
-  return count;
-}
-
-// Below every chord of h, their rounding included.
-BODY float below(const float *h) {
-  float least = h[0], largest = 0;
-  for (int k = 0; k < SLOPES; k++) {
-    least = h[k] < least ? h[k] : least;
-    largest = fabsf(h[k]) > largest ? fabsf(h[k]) : largest;
-  }
-  return least - 64 * ROUNDING * largest;
 }
 
 // f32 not below `value`.
@@ -172,146 +148,411 @@ BODY float upper(double value) {
   return rounded + fabsf(rounded) * 2e-7f + 1e-45f;
 }
 
-// The best exchange within [start, end).
-BODY exchange search_run(const search_state *row, size_t start, size_t end, const float *slopes, exchange best, uint64_t *evaluated) {
-  float lowest = least_of(start, end, row->b);
-  if (!(lowest < INFINITY) || !(least_of(start, end, row->a) < INFINITY)) return best;
-  size_t first = first_equal(start, end, row->b, lowest);
-  best = better(best, row, best_partner(row, start, end, first), first);
-  *evaluated += end - start;
+// The least of the lanes, less what h may have lost to rounding.
+BODY envelope envelope_of(const search_state *row, int count, const float *slopes, const lanes *minima) {
+  envelope h;
+  for (int k = 0; k < count; k++) {
+    float value = __builtin_reduce_min(minima[k]);
+    h.at[k] = value - ROUNDING * (fabsf(value) + 2 * slopes[k] * row->largest_s);
+  }
+  return h;
+}
 
-  float h[SLOPES], base_p[SLOPES], rise_p[SLOPES], base_u[SLOPES], rise_u[SLOPES];
-  envelope(start, end, row->a, row->s, slopes, h);
-  chords(slopes, h, base_p, rise_p);
-  size_t count_p = survivors(start, end, row->b, row->x, base_p, rise_p, below(h), upper(best.change), row->few_p);
-  if (count_p == 0) return best;
-  envelope(start, end, row->b, row->s, slopes, h);
-  chords(slopes, h, base_u, rise_u);
-  size_t count_u = survivors(start, end, row->a, row->x, base_u, rise_u, below(h), upper(best.change), row->few_u);
-  float limit = upper(best.change);
-  for (size_t i = 0; i < count_p; i++) {
-    size_t p = row->few_p[i];
-    float bp = row->b[p], sp = row->s[p], xp = row->x[p];
-    for (size_t k = 0; k < count_u; k++) {
-      size_t u = row->few_u[k];
-      float by_u = row->x[u] * sp, by_p = xp * row->s[u];
-      float reach = by_u < by_p ? by_u : by_p;
-      float sum = row->a[u] + bp;
-      if (sum - reach - ROUNDING * (fabsf(row->a[u]) + fabsf(bp) + reach) > limit) continue;
-      ++*evaluated;
-      best = better(best, row, u, p);
-      limit = upper(best.change);
+// What one step of an update reads and writes, by itself: nothing is read anew for fear that a store has changed it.
+typedef struct {
+  double *restrict c;
+  const float *restrict twice, *restrict s;
+  float *restrict low;
+  const uint8_t *restrict kept;
+  double wu, wp;
+  lanes slopes[SLOPES];
+} updated;
+
+typedef struct {
+  lanes kept[SLOPES], pruned[SLOPES];
+} minima;
+
+// c += wu gu - wp gp, the new bounds, and what they do to the envelopes; gu and gp point at what belongs to i.
+BODY void update_lanes(const updated *row, size_t i, marks inside, const float *gu, const float *gp, minima *m) {
+  wide_lanes *c = (wide_lanes *)(row->c + i);
+  wide_lanes up = __builtin_convertvector(load(gu), wide_lanes), down = __builtin_convertvector(load(gp), wide_lanes);
+  wide_lanes next = *c + (row->wu * up - row->wp * down);
+  *c = next;
+  lanes s = load(row->s + i), product = load(row->twice + i) * __builtin_convertvector(next, lanes);
+  lanes low = s * s * all(1 - 2 * ROUNDING) + (product - all(ROUNDING) * magnitude(product));
+  store(row->low + i, low);
+  marks kept = kept_marks(row->kept + i);
+  lanes a = kept & inside ? low : all(INFINITY), b = kept | ~inside ? all(INFINITY) : low;
+#pragma clang loop unroll(full)
+  for (int k = 0; k < SLOPES; k++) {
+    // Two products cost less than one whose result goes to either side.
+    m->kept[k] = least(k == 0 ? a : a - row->slopes[k] * s, m->kept[k]);
+    m->pruned[k] = least(k == 0 ? b : b - row->slopes[k] * s, m->pruned[k]);
+  }
+}
+
+// Brings the run [start, end) up to date, and takes its envelopes. `next` is the row that comes after: what it will ask of G is
+// called for meanwhile.
+BODY void update(const search_state *row, const search_state *next, size_t start, size_t end, envelope *kept, envelope *pruned) {
+  const float *gu = row->gu, *gp = row->gp, *next_u = next->gu, *next_p = next->gp;
+  updated lines = {row->c, row->twice, row->s, row->low, row->kept, row->wu, row->wp, {}};
+  minima m;
+  for (int k = 0; k < SLOPES; k++) {
+    lines.slopes[k] = all(row->slopes[k]);
+    m.kept[k] = m.pruned[k] = all(INFINITY);
+  }
+  size_t i = start;
+  for (; i + WIDTH <= end; i += WIDTH) {
+    __builtin_prefetch(next_u + i, 0, 2);
+    __builtin_prefetch(next_p + i, 0, 2);
+    update_lanes(&lines, i, (marks)(-1), gu + i, gp + i, &m);
+  }
+  if (i < end) {
+    // Zeros leave what belongs to the next run as it is.
+    float last_u[WIDTH] = {0}, last_p[WIDTH] = {0};
+    memcpy(last_u, gu + i, (end - i) * sizeof(float));
+    memcpy(last_p, gp + i, (end - i) * sizeof(float));
+    update_lanes(&lines, i, first(end - i), last_u, last_p, &m);
+  }
+  *kept = envelope_of(row, SLOPES, row->slopes, m.kept);
+  *pruned = envelope_of(row, SLOPES, row->slopes, m.pruned);
+}
+
+BODY chords chords_of(int count, const float *slopes, const envelope *h) {
+  chords lines;
+  for (int k = 0; k + 1 < count; k++) {
+    float width = slopes[k + 1] - slopes[k];
+    lines.rise[k] = width > 0 ? (h->at[k + 1] - h->at[k]) / width : 0;
+    float base = width > 0 ? h->at[k] - lines.rise[k] * slopes[k] : fminf(h->at[k], h->at[k + 1]);
+    lines.base[k] = base - 8 * ROUNDING * (fabsf(h->at[k]) + fabsf(h->at[k + 1]));
+  }
+  return lines;
+}
+
+// A lower bound of h at x.
+BODY lanes least_chord(int count, const chords *lines, lanes x) {
+  lanes value = all(lines->base[0]) + all(lines->rise[0]) * x;
+#pragma clang loop unroll(full)
+  for (int k = 1; k + 1 < count; k++) value = least(value, all(lines->base[k]) + all(lines->rise[k]) * x);
+  return value;
+}
+
+// Fills the last lanes of a list with channels that are in no pair.
+BODY void pad(shortlist *list) {
+  for (size_t k = list->count; k % WIDTH != 0; k++) {
+    list->low[k] = INFINITY;
+    list->s[k] = list->x[k] = 0;
+  }
+}
+
+// Where the bits of 64 indices from `first_index` on are set, the indices; returns how many there are now.
+BODY size_t spread(uint64_t bits, size_t first_index, size_t count, uint32_t *index) {
+  for (; bits != 0; bits &= bits - 1) index[count++] = (uint32_t)(first_index + (size_t)__builtin_ctzll(bits));
+  return count;
+}
+
+// What the list needs to know of its channels.
+BODY void fill(const search_state *row, shortlist *list) {
+  for (size_t k = 0; k < list->count; k++) {
+    size_t j = list->index[k];
+    double value = exact_value(row, j);
+    list->exact[k] = value;
+    list->low[k] = (float)value - ROUNDING * fabsf((float)value);
+    list->s[k] = row->s[j];
+    list->x[k] = row->x[j];
+  }
+  pad(list);
+}
+
+// Everyone of the run [start, end) who may have a partner, given the envelopes.
+BODY void gather(search_state *row, size_t start, size_t end, const envelope *kept, const envelope *pruned, float limit) {
+  chords over_kept = chords_of(SLOPES, row->slopes, kept), over_pruned = chords_of(SLOPES, row->slopes, pruned);
+  const float *xs = row->x, *lows = row->low;
+  const uint8_t *sides = row->kept;
+  size_t kept_count = 0, pruned_count = 0;
+  for (size_t i = start; i < end; i += 64) {
+    uint64_t found = 0, own = 0;
+    for (size_t k = 0; k < 64 && i + k < end; k += WIDTH) {
+      lanes x = load(xs + i + k), low = load(lows + i + k);
+      marks side = kept_marks(sides + i + k);
+      lanes bound = low + (side ? least_chord(SLOPES, &over_pruned, x) : least_chord(SLOPES, &over_kept, x));
+      found |= (uint64_t)bits_of((bound <= all(limit)) & first(end - i - k)) << k;
+      own |= (uint64_t)bits_of(side) << k;
     }
+    kept_count = spread(found & own, i, kept_count, row->kept_list.index);
+    pruned_count = spread(found & ~own, i, pruned_count, row->pruned_list.index);
+  }
+  row->kept_list.count = kept_count;
+  row->pruned_list.count = pruned_count;
+  fill(row, &row->kept_list);
+  fill(row, &row->pruned_list);
+}
+
+// Leaves those of a list who may have a partner in the other one.
+BODY void narrow_down(const search_state *row, shortlist *list, const shortlist *partners, float limit) {
+  lanes minima[FINE];
+  for (int k = 0; k < FINE; k++) minima[k] = all(INFINITY);
+  for (size_t i = 0; i < partners->count; i += WIDTH) {
+    lanes low = load(partners->low + i), s = load(partners->s + i);
+    for (int k = 0; k < FINE; k++) minima[k] = least(low - all(row->fine[k]) * s, minima[k]);
+  }
+  envelope h = envelope_of(row, FINE, row->fine, minima);
+  chords lines = chords_of(FINE, row->fine, &h);
+  size_t count = 0;
+  for (size_t i = 0; i < list->count; i += WIDTH) {
+    lanes bound = load(list->low + i) + least_chord(FINE, &lines, load(list->x + i));
+    uint32_t bits = bits_of(bound <= all(limit));
+    for (; bits != 0; bits &= bits - 1) {
+      size_t k = i + (size_t)__builtin_ctz(bits);
+      list->index[count] = list->index[k];
+      list->exact[count] = list->exact[k];
+      list->low[count] = list->low[k];
+      list->s[count] = list->s[k];
+      list->x[count++] = list->x[k];
+    }
+  }
+  list->count = count;
+  pad(list);
+}
+
+// G_up.
+BODY double element(const search_state *row, size_t u, size_t p) {
+  const float *elements = row->gram->elements;
+  return elements ? elements[u * row->n + p] : espalier_gram_entry(row->gram, u, p);
+}
+
+// The best of some pairs, given by their places in the lists, or `best`.
+BODY exchange best_of(search_state *row, size_t count, const uint32_t (*pairs)[2], exchange best) {
+  const shortlist *us = &row->kept_list, *ps = &row->pruned_list;
+  for (size_t k = 0; k < count; k++) {
+    size_t i = pairs[k][0], m = pairs[k][1], u = us->index[i], p = ps->index[m];
+    double g = element(row, u, p);
+    best = better(best, u, p, exact_change(us->exact[i], ps->exact[m], row->w[u], row->w[p], g));
+    row->recent[row->recents++ % RECENT] = (entry){(uint32_t)u, (uint32_t)p, g};
+  }
+  row->outcome.evaluated += count;
+  return best;
+}
+
+// The best pair of the two lists, or `best`.
+BODY exchange pair(search_state *row, exchange best, float limit) {
+  const shortlist *us = &row->kept_list, *ps = &row->pruned_list;
+  // Elements of G come from far, and are called for together.
+  uint32_t passed[AT_ONCE + 64][2];
+  size_t count = 0;
+  for (size_t k = 0; k < us->count; k++) {
+    const float *gu = row->gram->elements ? row->gram->elements + us->index[k] * row->n : 0;
+    lanes a = all(us->low[k]), su = all(us->s[k]), xu = all(us->x[k]);
+    for (size_t i = 0; i < ps->count; i += 64) {
+      uint64_t bits = 0;
+      for (size_t m = i; m < i + 64 && m < ps->count; m += WIDTH) {
+        lanes cross = least(xu * load(ps->s + m), load(ps->x + m) * su) * all(1 + ROUNDING);
+        lanes sum = a + load(ps->low + m);
+        lanes bound = sum - cross - all(ROUNDING) * (magnitude(sum) + cross);
+        bits |= (uint64_t)bits_of(bound <= all(limit)) << (m - i);
+      }
+      for (; bits != 0; bits &= bits - 1) {
+        uint32_t m = (uint32_t)i + (uint32_t)__builtin_ctzll(bits);
+        if (gu) __builtin_prefetch(gu + ps->index[m]);
+        passed[count][0] = (uint32_t)k;
+        passed[count++][1] = m;
+      }
+      if (count < AT_ONCE) continue;
+      best = best_of(row, count, passed, best);
+      limit = fminf(upper(best.change), limit);
+      count = 0;
+    }
+  }
+  return best_of(row, count, passed, best);
+}
+
+// The best of the pairs that were good of late.
+BODY exchange best_recent(search_state *row, exchange best) {
+  size_t count = row->recents < RECENT ? row->recents : RECENT;
+  for (size_t k = 0; k < count; k++) {
+    size_t u = row->recent[k].u, p = row->recent[k].p;
+    if (!row->kept[u] || row->kept[p]) continue;
+    best = better(best, u, p, exact_change(exact_value(row, u), exact_value(row, p), row->w[u], row->w[p], row->recent[k].g));
+    row->outcome.evaluated++;
   }
   return best;
 }
 
-// The best exchange of a small group, by trying all.
-BODY exchange search_group(const search_state *row, size_t start, size_t end, exchange best, uint64_t *evaluated) {
-  float limit = upper(best.change);
-  for (size_t u = start; u < end; u++) {
-    if (!(row->a[u] < INFINITY)) continue;
-    const float *g = row->gram + u * row->ld;
-    float factor = 2 * row->w[u];
-    for (size_t p = start; p < end; p++) {
-      if (!(row->b[p] < INFINITY)) continue;
-      ++*evaluated;
-      float cross = factor * row->w[p] * g[p];
-      float value = row->a[u] + row->b[p] - cross;
-      if (value - 2 * ROUNDING * (fabsf(row->a[u]) + fabsf(row->b[p]) + fabsf(cross)) > limit) continue;
-      best = better(best, row, u, p);
-      limit = upper(best.change);
-    }
+// The best pair of the run [start, end), whose envelopes are given, or `best`.
+BODY exchange search(search_state *row, size_t start, size_t end, const envelope *kept, const envelope *pruned, exchange best,
+                     double stop) {
+  float limit = upper(fmin(best.change, -stop));
+  gather(row, start, end, kept, pruned, limit);
+  // Where many are left, closer slopes leave fewer of them.
+  if (row->kept_list.count * row->pruned_list.count > 1024) {
+    narrow_down(row, &row->pruned_list, &row->kept_list, limit);
+    narrow_down(row, &row->kept_list, &row->pruned_list, limit);
   }
-  return best;
+  return pair(row, best, limit);
 }
 
-// c += wu gu - wp gp, and from the new c the lower bounds of a and b.
-BODY void refresh(size_t n, double wu, const float *restrict gu, double wp, const float *restrict gp, const float *restrict w,
-                  const float *restrict square, const float *restrict barred_u, const float *restrict barred_p, double *restrict c,
-                  float *restrict a, float *restrict b) {
-  for (size_t j = 0; j < n; j++) {
-    double next = c[j] + (wu * (double)gu[j] - wp * (double)gp[j]);
-    c[j] = next;
-    float twice = (float)(2 * (double)w[j] * next);
-    float low = square[j] - ROUNDING * (square[j] + fabsf(twice));
-    a[j] = low + twice + barred_u[j];
-    b[j] = low - twice + barred_p[j];
+// The channel of [start, end) with the least bound on one side.
+BODY size_t lowest(const search_state *row, size_t start, size_t end, marks side) {
+  lanes least_low = all(INFINITY);
+  marks where = (marks)(-1);
+  marks index = counting() + (marks)(int32_t)start;
+  for (size_t i = start; i < end; i += WIDTH) {
+    lanes low = load(row->low + i);
+    marks better = (low < least_low) & (kept_marks(row->kept + i) == side) & first(end - i);
+    least_low = better ? low : least_low;
+    where = better ? index : where;
+    index += WIDTH;
   }
+  int k = 0;
+  for (int m = 1; m < WIDTH; m++) k = least_low[m] < least_low[k] ? m : k;
+  return (size_t)where[k];
 }
 
-BODY espalier_swap_counts swap_row_body(size_t n, size_t span, uint64_t limit, size_t ld, const float *gram, const float *norms,
-                                        const float *reach, const float *w, uint8_t *kept, double *c, float *scratch) {
-  float *a = scratch, *b = a + n, *s = b + n, *x = s + n, *square = x + n, *barred_u = square + n, *barred_p = barred_u + n;
-  search_state row = {n, ld, gram, w, c, a, b, s, x, barred_p + n, (uint32_t *)(barred_p + 2 * n), (uint32_t *)(barred_p + 3 * n)};
-  espalier_swap_counts counts = {0, 0, 0};
-  double loss = 0;
-  uint64_t kept_count = 0;
+// A pair that is likely to be good, for a start: the least a and the least b of a run.
+BODY exchange likely(search_state *row, size_t start, size_t end, exchange best) {
+  size_t u = lowest(row, start, end, (marks)(-1)), p = lowest(row, start, end, (marks)(0));
+  if (u == (size_t)-1 || p == (size_t)-1) return best;
+  row->outcome.evaluated++;
+  double g = element(row, u, p);
+  return better(best, u, p, exact_change(exact_value(row, u), exact_value(row, p), row->w[u], row->w[p], g));
+}
+
+BODY void turn(search_state *row, size_t j, int kept) {
+  row->kept[j] = (uint8_t)kept;
+  row->twice[j] = kept ? 2 * row->w[j] : -2 * row->w[j];
+}
+
+// 0, and slopes up to the steepest: most x lie below their mean, a few far above it.
+BODY void place_slopes(int count, float steepest, float mean, float *slopes) {
+  float gentle = 0.5f * mean, ratio = gentle > 0 ? powf(steepest / gentle, 1 / (float)(count - 2)) : 1;
+  slopes[0] = 0;
+  slopes[count - 1] = steepest;
+  for (int k = count - 2; k > 0; k--) slopes[k] = slopes[k + 1] / ratio;
+}
+
+// Lays the arrays of a row out in `scratch`, or only counts their bytes.
+BODY size_t lay_out(search_state *row, size_t n, size_t span, uint8_t *scratch) {
+  size_t padded = espalier_swap_padded(n), used = 0;
+  // The widest elements first, so that all are aligned.
+  struct {
+    void *place;
+    size_t bytes;
+  } arrays[] = {{&row->kept_list.exact, padded * sizeof(double)},
+                {&row->pruned_list.exact, padded * sizeof(double)},
+                {&row->twice, padded * sizeof(float)},
+                {&row->s, padded * sizeof(float)},
+                {&row->x, padded * sizeof(float)},
+                {&row->low, padded * sizeof(float)},
+                {&row->kept_list.low, padded * sizeof(float)},
+                {&row->kept_list.s, padded * sizeof(float)},
+                {&row->kept_list.x, padded * sizeof(float)},
+                {&row->kept_list.index, padded * sizeof(uint32_t)},
+                {&row->pruned_list.low, padded * sizeof(float)},
+                {&row->pruned_list.s, padded * sizeof(float)},
+                {&row->pruned_list.x, padded * sizeof(float)},
+                {&row->pruned_list.index, padded * sizeof(uint32_t)},
+                {&row->made_u, padded * sizeof(float)},
+                {&row->made_p, padded * sizeof(float)},
+                {&row->envelopes, 2 * (n / span) * sizeof(envelope)},
+                {&row->kept, padded}};
+  for (size_t k = 0; k < sizeof arrays / sizeof *arrays; k++) {
+    if (scratch) memcpy(arrays[k].place, &(uint8_t *){scratch + used}, sizeof scratch);
+    used += arrays[k].bytes;
+  }
+  return used;
+}
+
+size_t espalier_swap_padded(size_t n) { return (n + WIDTH - 1) / WIDTH * WIDTH; }
+
+size_t espalier_swap_scratch(size_t n, size_t span) { return (lay_out(&(search_state){0}, n, span, 0) + 63) / 64 * 64; }
+
+// What is known of a row before its first swap.
+BODY void begin(search_state *row, const espalier_swap_channels *channels, size_t span, const espalier_swap_row *given,
+                uint8_t *scratch) {
+  size_t n = channels->gram->n, padded = espalier_swap_padded(n);
+  *row = (search_state){.gram = channels->gram, .n = n, .diagonal = channels->diagonal, .w = given->w, .c = given->c};
+  lay_out(row, n, span, scratch);
+  memset(row->kept, 0, padded);
+  memcpy(row->kept, given->kept, n);
+  for (size_t j = n; j < padded; j++) row->twice[j] = row->s[j] = row->x[j] = row->low[j] = 0, row->c[j] = 0;
+  double sum = 0;
   float steepest = 0;
   for (size_t j = 0; j < n; j++) {
-    s[j] = fabsf(w[j]) * norms[j];
-    x[j] = 2 * s[j] * reach[j];
-    square[j] = w[j] * w[j] * gram[j * ld + j];
-    barred_u[j] = kept[j] ? 0 : INFINITY;
-    barred_p[j] = kept[j] ? INFINITY : 0;
-    steepest = x[j] > steepest ? x[j] : steepest;
-    if (!kept[j]) loss += (double)w[j] * c[j];
-    kept_count += kept[j];
+    row->twice[j] = row->kept[j] ? 2 * row->w[j] : -2 * row->w[j];
+    row->s[j] = fabsf(row->w[j]) * channels->norms[j];
+    row->x[j] = 2 * row->s[j] * channels->reach[j];
+    row->largest_s = row->s[j] > row->largest_s ? row->s[j] : row->largest_s;
+    steepest = row->x[j] > steepest ? row->x[j] : steepest;
+    sum += row->x[j];
+    row->kept_count += row->kept[j];
   }
-  // Most x are far below the largest: slopes lie closer there.
-  float slopes[SLOPES];
-  slopes[0] = 0;
-  slopes[SLOPES - 1] = steepest;
-  for (int k = SLOPES - 2; k > 0; k--) slopes[k] = slopes[k + 1] * 0.62f;
-  size_t runs = n / span;
-  uint64_t pairs = runs * (kept_count / runs) * (span - kept_count / runs);
-  refresh(n, 0, gram, 0, gram, w, square, barred_u, barred_p, c, a, b);
-  while (counts.swaps < limit) {
-    exchange best = {n, n, INFINITY};
-    for (size_t start = 0; start < n; start += span)
-      best = span > 32 ? search_run(&row, start, start + span, slopes, best, &counts.evaluated)
-                       : search_group(&row, start, start + span, best, &counts.evaluated);
-    counts.pairs += pairs;
-    // Below the rounding of the correlations the loss no longer falls for sure, and a swap could be taken back for ever.
-    if (best.u == n || !(best.change < -1e-9 * fabs(loss))) break;
-    size_t u = best.u, p = best.p;
-    kept[u] = 0;
-    kept[p] = 1;
-    barred_u[u] = barred_p[p] = INFINITY;
-    barred_u[p] = barred_p[u] = 0;
-    loss += best.change;
-    counts.swaps++;
-    refresh(n, w[u], gram + u * ld, w[p], gram + p * ld, w, square, barred_u, barred_p, c, a, b);
-  }
-  return counts;
+  place_slopes(SLOPES, steepest, (float)(sum / (double)n), row->slopes);
+  place_slopes(FINE, steepest, (float)(sum / (double)n), row->fine);
+  row->loss = row->outcome.before = espalier_row_loss(n, row->w, row->kept, row->c);
+  if (given->held) espalier_held_out_begin(given->held, row->w, row->kept, row->loss);
+  row->gu = row->gp = espalier_gram_row(row->gram, 0, row->made_u);
 }
-TIERS(espalier_swap_counts, swap_row,
-      (size_t n, size_t span, uint64_t limit, size_t ld, const float *gram, const float *norms, const float *reach, const float *w,
-       uint8_t *kept, double *c, float *scratch),
-      (n, span, limit, ld, gram, norms, reach, w, kept, c, scratch))
 
-// The largest of |G_ij| / (norm_i norm_j) over j != i, rounded up.
-BODY float reach_of_body(size_t n, size_t i, const float *g, const float *norms) {
-  float largest = 0;
-  lanes most = all(0);
-  for (size_t from = 0, part = 0; part < 2; part++) {
-    size_t end = part == 0 ? i : n;
-    size_t j = from;
-    for (; j + WIDTH <= end; j += WIDTH) most = __builtin_elementwise_max(most, __builtin_elementwise_abs(load(g + j)) / load(norms + j));
-    for (; j < end; j++) {
-      float value = fabsf(g[j]) / norms[j];
-      largest = value > largest ? value : largest;
+// One swap; the row has ended where there is none to make, or none to look for any more.
+BODY void step(search_state *row, const search_state *next, size_t span, uint64_t limit, espalier_held_out *held) {
+  size_t n = row->n, runs = n / span;
+  row->ended = 1;
+  if (row->outcome.swaps >= limit || !(row->loss > 0)) return;
+  for (size_t run = 0; run < runs; run++)
+    update(row, next, run * span, (run + 1) * span, &row->envelopes[2 * run], &row->envelopes[2 * run + 1]);
+  double stop = LEAST_GAIN * row->loss;
+  exchange best = best_recent(row, (exchange){n, n, INFINITY});
+  for (size_t run = 0; run < runs && best.u == n; run++) best = likely(row, run * span, (run + 1) * span, best);
+  for (size_t run = 0; run < runs; run++)
+    best = search(row, run * span, (run + 1) * span, &row->envelopes[2 * run], &row->envelopes[2 * run + 1], best, stop);
+  uint64_t kept_of_run = row->kept_count / runs;
+  row->outcome.pairs += runs * kept_of_run * (span - kept_of_run);
+  if (best.u == n || !(best.change < -stop)) return;
+  turn(row, best.u, 0);
+  turn(row, best.p, 1);
+  row->loss += best.change;
+  row->outcome.swaps++;
+  uint32_t flipped[2] = {(uint32_t)best.u, (uint32_t)best.p};
+  row->outcome.stopped = held && !espalier_held_out_move(held, row->w, row->kept, 2, flipped, row->loss);
+  row->ended = row->outcome.stopped;
+  row->wu = row->w[best.u], row->wp = row->w[best.p];
+  row->gu = espalier_gram_row(row->gram, best.u, row->made_u);
+  row->gp = espalier_gram_row(row->gram, best.p, row->made_p);
+}
+
+BODY void end(search_state *row, uint64_t limit, espalier_swap_row *given) {
+  row->outcome.limited = row->outcome.swaps >= limit;
+  if (given->held) {
+    espalier_held_out_end(given->held, row->kept);
+    row->outcome.swaps = given->held->moves_at_least;
+    row->loss = given->held->own_at_least;
+  }
+  memcpy(given->kept, row->kept, row->n);
+  row->outcome.after = row->loss;
+  given->outcome = row->outcome;
+}
+
+BODY void swap_search_body(const espalier_swap_channels *channels, size_t span, uint64_t limit, size_t count,
+                           espalier_swap_row *rows, void *scratch) {
+  search_state states[2];
+  size_t bytes = espalier_swap_scratch(channels->gram->n, span);
+  for (size_t r = 0; r < count; r++) begin(&states[r], channels, span, &rows[r], (uint8_t *)scratch + r * bytes);
+  for (size_t left = count; left > 0;)
+    for (size_t r = 0; r < count; r++) {
+      if (states[r].ended) continue;
+      step(&states[r], &states[count - 1 - r], span, limit, rows[r].held);
+      left -= (size_t)states[r].ended;
     }
-    from = i + 1;
-  }
-  for (int k = 0; k < WIDTH; k++) largest = most[k] > largest ? most[k] : largest;
-  return largest / norms[i] * (1 + 1e-6f);
+  for (size_t r = 0; r < count; r++) end(&states[r], limit, &rows[r]);
 }
-TIERS(float, reach_of, (size_t n, size_t i, const float *g, const float *norms), (n, i, g, norms))
+TIERS(void, swap_search,
+      (const espalier_swap_channels *channels, size_t span, uint64_t limit, size_t count, espalier_swap_row *rows, void *scratch),
+      (channels, span, limit, count, rows, scratch))
 
-void espalier_pruned_part(size_t n, const float *w, const uint8_t *kept, float *d) {
+BODY void pruned_part_body(size_t n, const float *restrict w, const uint8_t *restrict kept, float *restrict d) {
   for (size_t i = 0; i < n; i++) d[i] = kept[i] ? 0 : w[i];
 }
+TIERS(void, pruned_part, (size_t n, const float *w, const uint8_t *kept, float *d), (n, w, kept, d))
 
 double espalier_row_loss(size_t n, const float *w, const uint8_t *kept, const double *c) {
   double loss = 0;

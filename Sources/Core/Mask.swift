@@ -30,6 +30,13 @@ public struct Mask: Sendable, Equatable {
     self.bits = bits
   }
 
+  /// The same weights, kept under another pattern.
+  public func with(_ pattern: SparsityPattern) -> Mask {
+    var mask = Mask(rows: rows, columns: columns, pattern: pattern)
+    mask.bits = bits
+    return mask
+  }
+
   public subscript(row: Int, column: Int) -> Bool {
     get { bits[row * rowBytes + column / 8] >> (column % 8) & 1 == 1 }
     set {

@@ -70,7 +70,10 @@ public struct ArtifactStore: Sendable {
   }
 
   /// Path of an object of a committed artifact.
-  public func path(_ key: Digest, _ object: String) -> String { "\(objectFolder(key))/\(object)" }
+  public func path(_ key: Digest, _ object: String) -> String { "\(path(key))/\(object)" }
+
+  /// Path of the folder of a committed artifact.
+  public func path(_ key: Digest) -> String { "\(folder)/objects/\(key.hex.prefix(2))/\(key.hex)" }
 
   /// A new, empty folder in which the objects of `key` are to be written.
   public func begin(_ key: Digest) throws -> String {
@@ -90,9 +93,9 @@ public struct ArtifactStore: Sendable {
     let manifest = Manifest(
       key: key, components: components, objects: objects, digest: content ?? Self.digest(of: objects),
       report: report)
-    try Folder.create(Folder.parent(of: objectFolder(key)))
-    try Folder.remove(objectFolder(key))
-    try Folder.move(partial, to: objectFolder(key))
+    try Folder.create(Folder.parent(of: path(key)))
+    try Folder.remove(path(key))
+    try Folder.move(partial, to: path(key))
     try Folder.create(Folder.parent(of: manifestPath(key)))
     try Folder.writeAtomically(Array(manifest.file.prettyText.utf8), to: manifestPath(key))
     return manifest
@@ -102,8 +105,8 @@ public struct ArtifactStore: Sendable {
   public func release(_ key: Digest) throws {
     let trash = "\(folder)/partial/\(key.hex).released"
     try Folder.remove(trash)
-    guard try Folder.entry(objectFolder(key)) != nil else { return }
-    try Folder.move(objectFolder(key), to: trash)
+    guard try Folder.entry(path(key)) != nil else { return }
+    try Folder.move(path(key), to: trash)
     try Folder.remove(trash)
   }
 
@@ -121,8 +124,6 @@ public struct ArtifactStore: Sendable {
       }
     }
   }
-
-  private func objectFolder(_ key: Digest) -> String { "\(folder)/objects/\(key.hex.prefix(2))/\(key.hex)" }
 
   private func manifestPath(_ key: Digest) -> String {
     "\(folder)/manifests/\(key.hex.prefix(2))/\(key.hex).json"

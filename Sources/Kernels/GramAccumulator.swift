@@ -14,43 +14,61 @@ public struct GramAccumulator: ~Copyable, Sendable {
   public let columns: Int
   /// Tokens seen.
   public private(set) var tokens = 0
+  /// Sums of every input over the tokens, f64, `columns`.
+  public private(set) var sums: Buffer<Double>
   /// Sums of squares of every input, f64, `columns`.
   public private(set) var diagonal: Buffer<Double>
-  /// `columns x columns`, its upper triangle only until ``finish()``; nil where only the diagonal is kept.
+  /// `columns x columns`, its upper triangle only until ``finish()``; nil where it is not kept whole.
   private var gram: Matrix?
-  public let hasGram: Bool
+  /// A factor of low rank in place of the whole matrix.
+  private var lowRank: LowRankFactor?
+  public let form: GramForm
   private let tiles: [(rows: Range<Int>, columns: Range<Int>)]
 
   /// - Parameter diagonalOnly: leaves the matrix out; enough for Wanda and RIA.
   public init(columns: Int, diagonalOnly: Bool) {
+    self.init(columns: columns, form: diagonalOnly ? .diagonal : .whole)
+  }
+
+  public init(columns: Int, form: GramForm) {
     self.columns = columns
+    self.form = form
+    sums = Buffer(count: columns)
     diagonal = Buffer(count: columns)
-    hasGram = !diagonalOnly
-    gram = diagonalOnly ? nil : Matrix(rows: columns, columns: columns)
+    gram = form == .whole ? Matrix(rows: columns, columns: columns) : nil
+    if case .lowRank(let rank, _) = form {
+      lowRank = LowRankFactor(columns: columns, rank: rank)
+    } else {
+      lowRank = nil
+    }
     let ranges = parts(of: columns, size: tileSize)
     tiles = ranges.indices.flatMap { i in ranges[i...].map { (rows: ranges[i], columns: $0) } }
   }
 
-  /// Adds the rows of `inputs`.
-  public mutating func add(_ inputs: borrowing Matrix) {
-    precondition(inputs.columns == columns)
-    let rows = inputs.rows
+  /// Adds the rows of `inputs`, or some of them.
+  public mutating func add(_ inputs: borrowing Matrix, rows range: Range<Int>? = nil) {
+    let range = range ?? 0..<inputs.rows
+    precondition(inputs.columns == columns && range.lowerBound >= 0 && range.upperBound <= inputs.rows)
+    let rows = range.count
     let columns = columns
     let tiles = tiles
     tokens += rows
     inputs.elements.withUnsafe { inputs in
-      nonisolated(unsafe) let x = inputs.baseAddress!
-      diagonal.withUnsafeMutable { diagonal in
-        nonisolated(unsafe) let sums = diagonal.baseAddress!
-        let ranges = parts(of: columns, size: tileSize)
-        Threads.forEach(ranges.count) { index in
-          for row in 0..<rows {
-            espalier_add_squares(
-              ranges[index].count, x + row * columns + ranges[index].lowerBound,
-              sums + ranges[index].lowerBound)
+      nonisolated(unsafe) let x = inputs.baseAddress! + range.lowerBound * columns
+      sums.withUnsafeMutable { sums in
+        diagonal.withUnsafeMutable { diagonal in
+          nonisolated(unsafe) let (sums, squares) = (sums.baseAddress!, diagonal.baseAddress!)
+          let ranges = parts(of: columns, size: tileSize)
+          Threads.forEach(ranges.count) { index in
+            let start = ranges[index].lowerBound
+            for row in 0..<rows {
+              espalier_add_moments(
+                ranges[index].count, x + row * columns + start, sums + start, squares + start)
+            }
           }
         }
       }
+      lowRank?.add(x, count: rows)
       gram?.elements.withUnsafeMutable { gram in
         nonisolated(unsafe) let g = gram.baseAddress!
         Threads.forEach(tiles.count) { index in
@@ -65,7 +83,7 @@ public struct GramAccumulator: ~Copyable, Sendable {
     }
   }
 
-  /// Fills the lower triangle, so that the matrix is whole and symmetric; call it once, after the last ``add(_:)``.
+  /// Makes the matrix whole and symmetric, or folds the factor; call it once, after the last ``add(_:rows:)``.
   public mutating func finish() {
     let columns = columns
     gram?.elements.withUnsafeMutable { gram in
@@ -74,14 +92,62 @@ public struct GramAccumulator: ~Copyable, Sendable {
         for column in 0..<row { g[row * columns + column] = g[column * columns + row] }
       }
     }
+    guard case .lowRank(_, let energy) = form else { return }
+    let trace = trace
+    lowRank?.finish(energy: energy, trace: trace)
   }
 
-  /// Writes the matrix, `columns x columns` in f32.
+  /// Bytes that a factor of low rank takes while it grows.
+  public static func lowRankByteCount(columns: Int, rank: Int) -> Int {
+    LowRankFactor.byteCount(columns: columns, rank: rank)
+  }
+
+  /// The sum of the diagonal.
+  private var trace: Double { (0..<columns).reduce(0) { $0 + diagonal[$1] } }
+
+  /// The part of the trace that a factor of low rank leaves to the diagonal alone, from 0 to 1.
+  public var discardedEnergy: Double {
+    switch lowRank {
+    case .some(let factor): trace > 0 ? min(1, factor.discarded / trace) : 0
+    case .none: 0
+    }
+  }
+
+  /// The first channel whose inputs are not finite; nil where all are.
+  public var firstNotFinite: Int? {
+    if let column = (0..<columns).first(where: { !diagonal[$0].isFinite }) { return column }
+    switch lowRank {
+    case .some(let factor): return factor.isDamaged ? 0 : nil
+    case .none: return nil
+    }
+  }
+
+  /// The tensors that ``append(to:)`` writes; their names begin with `name`.
+  public func tensors(_ name: String) -> [(name: String, dtype: DType, shape: [Int])] {
+    switch lowRank {
+    case .some(let factor):
+      [("\(name).factor", .f32, [factor.rank, columns]), ("\(name).rest", .f32, [columns])]
+    case .none: form == .whole ? [(name, .f32, [columns, columns])] : []
+    }
+  }
+
+  /// Writes the matrix, `columns x columns` in f32, or its factor, `rank x columns`, and what the diagonal has beyond it.
   public borrowing func append(to writer: inout SafetensorsWriter) throws {
     switch gram {
     case .some(let gram): try writer.append(gram.elements)
     case .none: break
     }
+    switch lowRank {
+    case .some(let factor):
+      try factor.withElements { try writer.append(UnsafeRawBufferPointer($0)) }
+      try writer.append(rest(factor))
+    case .none: break
+    }
+  }
+
+  private borrowing func rest(_ factor: borrowing LowRankFactor) -> [Float] {
+    let known = factor.diagonal()
+    return (0..<columns).map { Float(max(0, diagonal[$0] - known[$0])) }
   }
 
   /// The matrix, for use in memory; nil where only the diagonal was kept.
@@ -91,4 +157,12 @@ public struct GramAccumulator: ~Copyable, Sendable {
     case .none: nil
     }
   }
+}
+
+/// What is kept of a Gram matrix.
+public enum GramForm: Sendable, Hashable {
+  case diagonal
+  case whole
+  /// A factor of at most this rank, as small as `energy` of the trace allows, and the exact diagonal.
+  case lowRank(rank: Int, energy: Double)
 }

@@ -12,6 +12,18 @@ public struct LinearWeight: Sendable {
   public let mask: Mask?
   private let dtype: DType
 
+  /// The weight as the pipeline left it; dense where `pruned` is nil.
+  ///
+  /// - Throws: bad input where the new weights have another shape or type than the checkpoint's.
+  public init(_ tensor: MappedTensor, pruned: PrunedMatrix?) throws {
+    if let weights = pruned?.weights, weights.shape != tensor.shape || weights.dtype != tensor.dtype {
+      throw EspalierError.badInput(
+        "the fitted weights are \(weights.dtype?.rawValue ?? "?") \(weights.shape), not \(tensor.dtype?.rawValue ?? "?") \(tensor.shape) as \(tensor.name).",
+        subject: weights.file.path)
+    }
+    try self.init(pruned?.weights ?? tensor, mask: pruned?.mask)
+  }
+
   /// - Throws: bad input where the tensor is no matrix of weights, or the mask has another shape.
   public init(_ tensor: MappedTensor, mask: Mask? = nil) throws {
     guard tensor.shape.count == 2, let dtype = tensor.dtype, dtype.isWeight else {

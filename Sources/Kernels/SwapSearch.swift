@@ -1,112 +1,156 @@
 import CKernels
-import COpenBLAS
 import EspalierCore
-
-/// What refining one matrix by swaps did.
-public struct SwapOutcome: Sendable {
-  /// Sum over the rows of `((1-m).w)^T G ((1-m).w)`.
-  public var lossBefore = 0.0
-  public var lossAfter = 0.0
-  public var swaps = 0
-  /// The most swaps of one row.
-  public var mostSwaps = 0
-  /// Rows that stopped at the limit and not at a local optimum.
-  public var rowsAtLimit = 0
-  /// Pairs whose change in loss was computed, and all pairs that there were to choose from.
-  public var evaluatedPairs = 0
-  public var allPairs = 0
-}
 
 /// Rows that are held at a time; their first correlations with G come from one product.
 private let rowBlock = 256
-/// Columns of G that one thread multiplies at a time.
-private let columnPanel = 512
+/// A row whose losses lie further apart than this share of its loss before is searched again from fresh correlations.
+private let allowedDrift = 1e-4
+/// How often a row is searched again at most.
+private let mostRepeats = 3
 
 /// Refines the mask by best-improvement 1-swaps, row by row, to a local optimum or to `options.limit` swaps a row
 /// (SparseSwaps, arXiv 2512.10922, algorithm 1).
 ///
-/// A swap prunes a kept weight and restores a pruned one of the same row or, for N:M, of the same group; counts stay exact.
+/// A swap prunes a kept weight and restores a pruned one of the same row or, for N:M, of the same group; counts stay exact. The loss
+/// of every row is computed anew at the end.
 ///
 /// - Parameters:
 ///   - weight: `rows x columns`, without a mask of its own.
 ///   - gram: `columns x columns`.
+///   - progress: called with the rows that are done, of all.
+/// - Throws: what `progress` throws.
 public func refineBySwaps(
-  _ weight: LinearWeight, gram: GramMatrix, mask: inout Mask, options: SwapOptions
-) -> SwapOutcome {
+  _ weight: LinearWeight, gram: GramMatrix, mask: inout Mask, options: SwapOptions,
+  progress: (_ done: Int, _ of: Int) throws -> Void = { _, _ in }
+) rethrows -> SwapOutcome {
   precondition(
     gram.columns == weight.columns && mask.rows == weight.rows && mask.columns == weight.columns
       && weight.mask == nil)
   var outcome = SwapOutcome()
-  let limit = options.limit ?? Int.max
-  let channels = ChannelBounds(gram)
-  var block = SwapBlock(rows: min(rowBlock, weight.rows), columns: weight.columns)
+  let search = MoveSearch(gram, pattern: mask.pattern, moves: options.moves)
+  var block = SwapBlock(rows: min(rowBlock, weight.rows), columns: weight.columns, options: options)
   for rows in parts(of: weight.rows, size: rowBlock) {
     block.load(weight, rows: rows, mask: mask)
-    gram.withElements { gram in
-      block.correlate(gram, rows: rows.count)
-      block.swap(
-        gram, channels, rows: rows.count, span: mask.pattern.span(ofColumns: weight.columns), limit: limit)
-    }
+    block.refine(search, gram, rows: rows.count, into: &outcome)
     block.store(rows: rows, mask: &mask)
-    for row in block.outcomes[..<rows.count] {
-      outcome.lossBefore += row.before
-      outcome.lossAfter += row.after
-      outcome.swaps += Int(row.counts.swaps)
-      outcome.mostSwaps = max(outcome.mostSwaps, Int(row.counts.swaps))
-      outcome.rowsAtLimit += Int(row.counts.swaps) >= limit ? 1 : 0
-      outcome.evaluatedPairs += Int(row.counts.evaluated)
-      outcome.allPairs += Int(row.counts.pairs)
-    }
+    try progress(rows.upperBound, weight.rows)
   }
   return outcome
 }
 
 /// The loss of a mask: the sum over all rows of `((1-m).w)^T G ((1-m).w)`.
 public func maskLoss(_ weight: LinearWeight, gram: GramMatrix, mask: Mask) -> Double {
-  var mask = mask
-  return refineBySwaps(weight, gram: gram, mask: &mask, options: SwapOptions(limit: 0)).lossBefore
+  precondition(gram.columns == weight.columns && mask.rows == weight.rows && mask.columns == weight.columns)
+  var block = SwapBlock(rows: min(rowBlock, weight.rows), columns: weight.columns, options: SwapOptions())
+  var loss = 0.0
+  for rows in parts(of: weight.rows, size: rowBlock) {
+    block.load(weight, rows: rows, mask: mask)
+    loss = block.losses(gram, rows: rows.count).reduce(loss, +)
+  }
+  return loss
 }
 
-private struct RowOutcome {
-  var before = 0.0
-  var after = 0.0
-  var counts = espalier_swap_counts()
+/// The search for moves that fits a pattern: within groups, or within rows.
+private enum MoveSearch: ~Copyable {
+  case rows(RowSwaps)
+  case groups(GroupSearch)
+
+  init(_ gram: GramMatrix, pattern: SparsityPattern, moves: SwapOptions.Moves) {
+    if case .groups(let keep, let of) = pattern, GroupSearch.fits(of: of) {
+      self = .groups(GroupSearch(gram, keep: keep, of: of, moves: moves))
+    } else {
+      self = .rows(RowSwaps(gram, span: pattern.span(ofColumns: gram.columns)))
+    }
+  }
+
+  borrowing func refine(
+    rows: Int, weights: UnsafePointer<Float>, correlations: UnsafePointer<Float>,
+    kept: UnsafeMutablePointer<UInt8>, limit: Int?,
+    heldOut: (gram: GramMatrix, correlations: UnsafePointer<Float>)?
+  ) -> [RowOutcome] {
+    switch self {
+    case .rows(let search):
+      search.refine(
+        rows: rows, weights: weights, correlations: correlations, kept: kept, limit: limit, heldOut: heldOut)
+    case .groups(let search):
+      search.refine(
+        rows: rows, weights: weights, correlations: correlations, kept: kept, limit: limit, heldOut: heldOut
+      )
+    }
+  }
 }
 
 /// Weights, masks and correlations of a block of rows.
 private struct SwapBlock: ~Copyable {
   let columns: Int
+  let options: SwapOptions
   var weights: Matrix
   var pruned: Matrix
   var correlations: Matrix
+  var heldOutCorrelations: Matrix
   var kept: Buffer<UInt8>
-  var outcomes: [RowOutcome]
 
-  init(rows: Int, columns: Int) {
+  init(rows: Int, columns: Int, options: SwapOptions) {
     self.columns = columns
+    self.options = options
     weights = Matrix(rows: rows, columns: columns)
     pruned = Matrix(rows: rows, columns: columns)
     correlations = Matrix(rows: rows, columns: columns)
+    heldOutCorrelations = Matrix(rows: options.heldOut == nil ? 0 : rows, columns: columns)
     kept = Buffer(count: rows * columns)
-    outcomes = [RowOutcome](repeating: RowOutcome(), count: rows)
   }
 
   mutating func load(_ weight: LinearWeight, rows: Range<Int>, mask: Mask) {
     let columns = columns
     weights.elements.withUnsafeMutable { w in
+      kept.withUnsafeMutable { kept in
+        mask.bits.withUnsafeBufferPointer { bits in
+          nonisolated(unsafe) let (w, kept, bits) = (w.baseAddress!, kept.baseAddress!, bits.baseAddress!)
+          Threads.forEach(rows.count) { index in
+            let row = rows.lowerBound + index
+            weight.load(row..<row + 1, into: w + index * columns)
+            espalier_unpack_bits(columns, bits + row * mask.rowBytes, kept + index * columns)
+          }
+        }
+      }
+    }
+  }
+
+  /// Refines all rows, computes their losses anew, and searches those again whose losses differ.
+  mutating func refine(
+    _ search: borrowing MoveSearch, _ gram: GramMatrix, rows: Int, into outcome: inout SwapOutcome
+  ) {
+    correlate(gram, rows: rows)
+    var found = run(search, 0..<rows, limit: options.limit)
+    var losses = losses(gram, rows: rows)
+    for _ in 0..<mostRepeats {
+      let drifts = (0..<rows).map { Self.drift(found[$0], losses[$0]) }
+      outcome.drift = drifts.reduce(outcome.drift, max)
+      let again = (0..<rows).filter { drifts[$0] > allowedDrift }
+      guard !again.isEmpty else { break }
+      outcome.rowsSearchedAgain += again.count
+      correlate(gram, rows: rows)
+      for row in again {
+        let left = options.limit.map { max(0, $0 - found[row].moves) }
+        for more in run(search, row..<row + 1, limit: left) { found[row].add(more) }
+      }
+      losses = self.losses(gram, rows: rows)
+    }
+    for (row, loss) in zip(found, losses) { outcome.add(row, loss: loss) }
+  }
+
+  private static func drift(_ row: RowOutcome, _ loss: Double) -> Double {
+    row.before > 0 ? abs(row.after - loss) / row.before : 0
+  }
+
+  private mutating func prune(rows: Int) {
+    let columns = columns
+    weights.elements.withUnsafe { w in
       pruned.elements.withUnsafeMutable { d in
-        kept.withUnsafeMutable { kept in
-          mask.bits.withUnsafeBufferPointer { bits in
-            nonisolated(unsafe) let (w, d, kept, bits) = (
-              w.baseAddress!, d.baseAddress!, kept.baseAddress!, bits.baseAddress!
-            )
-            Threads.forEach(rows.count) { index in
-              let row = rows.lowerBound + index
-              let start = index * columns
-              weight.load(row..<row + 1, into: w + start)
-              espalier_unpack_bits(columns, bits + row * mask.rowBytes, kept + start)
-              espalier_pruned_part(columns, w + start, kept + start, d + start)
-            }
+        kept.withUnsafe { kept in
+          nonisolated(unsafe) let (w, d, kept) = (w.baseAddress!, d.baseAddress!, kept.baseAddress!)
+          Threads.forEach(rows) { row in
+            espalier_pruned_part(columns, w + row * columns, kept + row * columns, d + row * columns)
           }
         }
       }
@@ -114,41 +158,28 @@ private struct SwapBlock: ~Copyable {
   }
 
   /// c = ((1-m).w) G for all rows of the block.
-  mutating func correlate(_ gram: UnsafePointer<Float>, rows: Int) {
-    let columns = columns
-    nonisolated(unsafe) let gram = gram
-    pruned.elements.withUnsafe { d in
-      correlations.elements.withUnsafeMutable { c in
-        nonisolated(unsafe) let (d, c) = (d.baseAddress!, c.baseAddress!)
-        let panels = parts(of: columns, size: columnPanel)
-        Threads.forEach(panels.count) { index in
-          let panel = panels[index]
-          cblas_sgemm(
-            CblasRowMajor, CblasNoTrans, CblasNoTrans, blasint(rows), blasint(panel.count), blasint(columns),
-            1, d, blasint(columns),
-            gram + panel.lowerBound, blasint(columns), 0, c + panel.lowerBound, blasint(columns))
-        }
-      }
-    }
+  private mutating func correlate(_ gram: GramMatrix, rows: Int) {
+    prune(rows: rows)
+    gram.multiply(pruned, rows: rows, into: &correlations)
+    options.heldOut?.multiply(pruned, rows: rows, into: &heldOutCorrelations)
   }
 
-  mutating func swap(
-    _ gram: UnsafePointer<Float>, _ channels: ChannelBounds, rows: Int, span: Int, limit: Int
-  ) {
-    let columns = columns
-    nonisolated(unsafe) let gram = gram
-    weights.elements.withUnsafe { w in
+  /// `((1-m).w)^T G ((1-m).w)` of every row, from its mask.
+  mutating func losses(_ gram: GramMatrix, rows: Int) -> [Double] {
+    prune(rows: rows)
+    return gram.quadraticForms(pruned, rows: rows)
+  }
+
+  private mutating func run(_ search: borrowing MoveSearch, _ rows: Range<Int>, limit: Int?) -> [RowOutcome] {
+    let start = rows.lowerBound * columns
+    return weights.elements.withUnsafe { w in
       correlations.elements.withUnsafe { c in
-        kept.withUnsafeMutable { kept in
-          outcomes.withUnsafeMutableBufferPointer { outcomes in
-            nonisolated(unsafe) let (w, c, kept, outcomes) = (
-              w.baseAddress!, c.baseAddress!, kept.baseAddress!, outcomes.baseAddress!
-            )
-            Threads.forEach(rows, scratch: { SwapScratch(columns: columns) }) { scratch, row in
-              outcomes[row] = scratch.refine(
-                gram, channels, w + row * columns, c + row * columns, kept + row * columns, span: span,
-                limit: limit)
-            }
+        heldOutCorrelations.elements.withUnsafe { h in
+          kept.withUnsafeMutable { kept in
+            search.refine(
+              rows: rows.count, weights: w.baseAddress! + start, correlations: c.baseAddress! + start,
+              kept: kept.baseAddress! + start, limit: limit,
+              heldOut: options.heldOut.map { (gram: $0, correlations: h.baseAddress! + start) })
           }
         }
       }
@@ -167,59 +198,30 @@ private struct SwapBlock: ~Copyable {
   }
 }
 
-/// What the search knows of every channel: its norm, and how far it is correlated with any other at most.
-private struct ChannelBounds: Sendable {
-  let norms: [Float]
-  let reach: [Float]
-
-  init(_ gram: GramMatrix) {
-    let columns = gram.columns
-    (norms, reach) = gram.withElements { gram in
-      nonisolated(unsafe) let gram = gram
-      // Channels without input have no norm to divide by; a tiny one keeps every bound true.
-      let norms = (0..<columns).map { max(gram[$0 * columns + $0], 0).squareRoot() + 1e-18 }
-      var reach = [Float](repeating: 0, count: columns)
-      reach.withUnsafeMutableBufferPointer { reach in
-        nonisolated(unsafe) let reach = reach
-        let blocks = parts(of: columns, size: 64)
-        Threads.forEach(blocks.count) { index in
-          for row in blocks[index] {
-            reach[row] = espalier_reach_of(columns, row, gram + row * columns, norms)
-          }
-        }
-      }
-      return (norms, reach)
-    }
+extension RowOutcome {
+  /// Adds a second search of the same row.
+  fileprivate mutating func add(_ more: RowOutcome) {
+    after = more.after
+    heldOutAfter = more.heldOutAfter
+    moves += more.moves
+    atLimit = more.atLimit
+    stoppedByHeldOut = more.stoppedByHeldOut
+    evaluated += more.evaluated
+    choices += more.choices
   }
 }
 
-private struct SwapScratch: ~Copyable {
-  var correlation: Buffer<Double>
-  var terms: Buffer<Float>
-
-  init(columns: Int) {
-    correlation = Buffer(count: columns)
-    terms = Buffer(count: 10 * columns)
-  }
-
-  mutating func refine(
-    _ gram: UnsafePointer<Float>, _ channels: ChannelBounds, _ w: UnsafePointer<Float>,
-    _ c: UnsafePointer<Float>,
-    _ kept: UnsafeMutablePointer<UInt8>, span: Int,
-    limit: Int
-  ) -> RowOutcome {
-    let columns = correlation.count
-    return correlation.withUnsafeMutable { correlation in
-      terms.withUnsafeMutable { terms in
-        for index in 0..<columns { correlation[index] = Double(c[index]) }
-        var outcome = RowOutcome()
-        outcome.before = espalier_row_loss(columns, w, kept, correlation.baseAddress!)
-        outcome.counts = espalier_swap_row(
-          columns, span, UInt64(limit), columns, gram, channels.norms, channels.reach, w, kept,
-          correlation.baseAddress!, terms.baseAddress!)
-        outcome.after = espalier_row_loss(columns, w, kept, correlation.baseAddress!)
-        return outcome
-      }
-    }
+extension SwapOutcome {
+  fileprivate mutating func add(_ row: RowOutcome, loss: Double) {
+    lossBefore += row.before
+    lossAfter += loss
+    heldOutBefore += row.heldOutBefore
+    heldOutAfter += row.heldOutAfter
+    swaps += row.moves
+    mostSwaps = max(mostSwaps, row.moves)
+    rowsAtLimit += row.atLimit ? 1 : 0
+    rowsStoppedByHeldOut += row.stoppedByHeldOut ? 1 : 0
+    evaluatedPairs += row.evaluated
+    allPairs += row.choices
   }
 }

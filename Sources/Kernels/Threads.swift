@@ -1,3 +1,4 @@
+import CKernels
 import CLinux
 import COpenBLAS
 import Dispatch
@@ -36,7 +37,9 @@ public enum Threads {
       return
     }
     let next = Atomic<Int>(0)
+    let tier = espalier_isa()
     DispatchQueue.concurrentPerform(iterations: workers) { _ in
+      _ = espalier_isa_limit(tier)
       var own = scratch()
       while true {
         let index = next.wrappingAdd(1, ordering: .relaxed).oldValue

@@ -36,22 +36,22 @@ public protocol Architecture: Sendable {
   func head(_ tensors: borrowing TensorSource) throws -> LinearWeight
 }
 
-/// Tensors of a checkpoint by name, with the masks that apply.
+/// Tensors of a checkpoint by name, pruned where they are.
 public struct TensorSource: ~Copyable, Sendable {
   public let checkpoint: Checkpoint
-  /// Masks by tensor name; a matrix without one is dense.
-  public let masks: [String: Mask]
+  /// Pruned matrices by tensor name; the others are dense.
+  public let pruned: [String: PrunedMatrix]
 
-  public init(_ checkpoint: Checkpoint, masks: [String: Mask] = [:]) {
+  public init(_ checkpoint: Checkpoint, pruned: [String: PrunedMatrix] = [:]) {
     self.checkpoint = checkpoint
-    self.masks = masks
+    self.pruned = pruned
   }
 
   public func has(_ name: String) -> Bool { checkpoint.tensors[name] != nil }
 
-  /// A linear weight, masked where there is a mask.
+  /// A linear weight, as the pipeline left it.
   public func linear(_ name: String, rows: Int, columns: Int) throws -> LinearWeight {
-    try LinearWeight(checkpoint.tensor(name, shape: [rows, columns]), mask: masks[name])
+    try LinearWeight(checkpoint.tensor(name, shape: [rows, columns]), pruned: pruned[name])
   }
 
   /// A vector as f32, in one row.

@@ -76,13 +76,13 @@ public struct Parameters {
   }
 
   public mutating func number(
-    _ name: String, default fallback: Double, in range: ClosedRange<Double>, _ text: String
+    _ name: String, default fallback: Double?, in range: ClosedRange<Double>, _ text: String
   ) -> Double {
-    describe(name, "number", "\(fallback)", text)
+    describe(name, "number", fallback.map { "\($0)" }, text)
     let value =
       read(name, fallback, expects: "a number from \(range.lowerBound) to \(range.upperBound)") { value in
         value.number.flatMap { range.contains($0) ? $0 : nil }
-      } ?? fallback
+      } ?? fallback ?? range.lowerBound
     key.append((name, .number(value)))
     return value
   }
@@ -97,6 +97,26 @@ public struct Parameters {
       value.number.flatMap { range.contains($0) ? $0 : nil }
     }
     key.append((name, value.map(JSON.number) ?? .null))
+    return value
+  }
+
+  /// A number, or a word that stands for what the stage finds by itself; nil where neither is given.
+  public mutating func numberOrWord(
+    _ name: String, default fallback: NumberOrWord?, in range: ClosedRange<Double>, word: String,
+    _ text: String
+  ) -> NumberOrWord? {
+    describe(name, "number | \(word)", fallback.map { "\($0)" } ?? "none", text)
+    let value =
+      readOptional(name, expects: "a number from \(range.lowerBound) to \(range.upperBound), or \(word)") {
+        (value: RecipeValue) -> NumberOrWord? in
+        if value.text == word { return .word(word) }
+        return value.number.flatMap { range.contains($0) ? .number($0) : nil }
+      } ?? fallback
+    switch value {
+    case .number(let number): key.append((name, .number(number)))
+    case .word(let word): key.append((name, .string(word)))
+    case nil: key.append((name, .null))
+    }
     return value
   }
 
@@ -208,6 +228,19 @@ public struct Parameters {
   private static func bounds(_ range: ClosedRange<Int>) -> String {
     range.upperBound == Int.max
       ? "of at least \(range.lowerBound)" : "from \(range.lowerBound) to \(range.upperBound)"
+  }
+}
+
+/// What ``Parameters/numberOrWord(_:default:in:word:_:)`` reads.
+public enum NumberOrWord: Sendable, Hashable, CustomStringConvertible {
+  case number(Double)
+  case word(String)
+
+  public var description: String {
+    switch self {
+    case .number(let number): "\(number)"
+    case .word(let word): word
+    }
   }
 }
 

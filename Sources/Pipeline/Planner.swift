@@ -50,6 +50,12 @@ public enum Planner {
       }
       try (entry.stage as? any ModelStage)?.checkOutput(job: job)
     }
+    let samples = shape(job).samples
+    if let unit = graph.units.first(where: { $0.holdOut > 0 && Int(Double(samples) * $0.holdOut) == 0 }) {
+      throw EspalierError.usage(
+        "holdOut \(unit.holdOut) of \(samples) calibration windows is none; draw more samples, or hold out more."
+      )
+    }
     let plan = try needs(graph, job)
     guard plan.peakMemory <= job.memory else {
       throw EspalierError.usage(
@@ -120,12 +126,11 @@ public enum Planner {
     let sizes = UnitSizes(
       model: job.model, samples: shape.samples, length: shape.length,
       batchTokens: min(batchSequences(length: shape.length), max(1, shape.samples)) * shape.length,
-      site: site, matrix: matrix,
+      site: site, matrix: matrix, holdOut: unit.holdOut,
+      weightBytes: matrix.flatMap { job.checkpoint.tensors[$0.tensor]?.entry.dtype?.byteCount } ?? 4,
       threads: job.threads)
     let own = job.recipe.entries[unit.entry].stage.workingSet(sizes)
-    guard case .site = unit.role,
-      let source = job.recipe.entries.first(where: { $0.stage is any SourceStage })
-    else { return own }
+    guard case .site = unit.role, let source = job.recipe.source else { return own }
     return own + source.stage.workingSet(sizes)
   }
 
@@ -142,8 +147,11 @@ public enum Planner {
     case .site(let index):
       let columns = job.model.blocks[unit.block ?? 0].sites[index].columns
       return columns * 8 + workingSet(unit, job: job).factor
-    case .matrix(let matrix): return matrix.rows * Mask.rowBytes(matrix.columns)
-    case .model: return 0
+    case .matrix(let matrix):
+      let stage = job.recipe.entries[unit.entry].stage as? any MatrixStage
+      let weightBytes = job.checkpoint.tensors[matrix.tensor]?.entry.range.count ?? 0
+      return matrix.rows * Mask.rowBytes(matrix.columns) + (stage?.writesWeights == true ? weightBytes : 0)
+    case .allocation, .model: return 0
     }
   }
 
@@ -153,8 +161,10 @@ public enum Planner {
     func forward(_ block: ModelOutline.Block) -> Double {
       block.matrices.reduce(0) { $0 + 2 * tokens * Double($1.rows) * Double($1.columns) }
     }
-    let passes = Set(graph.units.compactMap(\.pass))
-    let streamed = passes.reduce(0) { $0 + forward(job.model.blocks[$1]) }
+    let passes = Dictionary(
+      graph.units.compactMap { unit in unit.pass.map { ($0, unit.block ?? 0) } },
+      uniquingKeysWith: { first, _ in first })
+    let streamed = passes.values.reduce(0) { $0 + forward(job.model.blocks[$1]) }
     let advanced = graph.units.filter { $0.role == .advance && $0.pass == nil }.reduce(0) {
       $0 + forward(job.model.blocks[$1.block ?? 0])
     }

@@ -31,4 +31,6 @@ final class ProgressReporter: Sendable {
   func unitProgress(_ part: Int, of count: Int) {
     handler(.advanced(unit: unit, part: part, of: count, done: done, total: total))
   }
+
+  func note(_ text: String) { handler(.note("\(unit): \(text)")) }
 }

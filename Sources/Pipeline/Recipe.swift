@@ -29,6 +29,9 @@ public struct Recipe: Sendable {
   public let overrides: [String]
   public let entries: [Entry]
 
+  /// The entry that streams the model; a recipe has at most one.
+  var source: Entry? { entries.first { $0.stage is any SourceStage } }
+
   /// Reads a recipe file.
   ///
   /// - Parameters:

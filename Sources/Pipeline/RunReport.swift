@@ -8,8 +8,13 @@ public struct RunReport: Sendable {
     public let stage: String
     public let lossBefore: Double?
     public let lossAfter: Double?
+    /// What no mask of the pattern can lose less than, where a stage proved it.
+    public let lowerBound: Double?
     public let swaps: Int?
     public let seconds: Double?
+
+    /// The most by which the mask can be from the best one: `1 - lowerBound / lossAfter`.
+    public var certifiedGap: Double? { RunReport.gap(lossAfter, lowerBound) }
   }
 
   /// One matrix with its chain of stages.
@@ -17,7 +22,8 @@ public struct RunReport: Sendable {
     public let name: String
     public let rows: Int
     public let columns: Int
-    public let pattern: String
+    /// The pattern of its last mask.
+    public var pattern: String
     public var steps: [Step]
   }
 
@@ -31,8 +37,17 @@ public struct RunReport: Sendable {
     public let meanReduction: Double?
     /// `1 - (sum of after) / (sum of before)`.
     public let totalReduction: Double?
+    /// The sum of the lower bounds, where every matrix has one.
+    public let lowerBound: Double?
     public let swaps: Int?
     public let seconds: Double
+
+    public var certifiedGap: Double? { RunReport.gap(lossAfter, lowerBound) }
+  }
+
+  fileprivate static func gap(_ loss: Double?, _ bound: Double?) -> Double? {
+    guard let loss, let bound, loss > 0 else { return nil }
+    return 1 - bound / loss
   }
 
   public let history: RunHistory
@@ -55,13 +70,14 @@ public struct RunReport: Sendable {
           matrices.append(
             Matrix(
               name: name, rows: report["rows"]?.integer ?? 0, columns: report["columns"]?.integer ?? 0,
-              pattern: report["pattern"]?.string ?? "",
+              pattern: "",
               steps: []))
         }
+        if let pattern = report["pattern"]?.string { matrices[index[name] ?? 0].pattern = pattern }
         matrices[index[name] ?? 0].steps.append(
           Step(
             stage: stage, lossBefore: report["lossBefore"]?.double, lossAfter: report["lossAfter"]?.double,
-            swaps: report["swaps"]?.integer,
+            lowerBound: report["lowerBound"]?.double, swaps: report["swaps"]?.integer,
             seconds: entry.seconds))
       } else if report["pruned"] != nil {
         evaluations.append((stage, report))
@@ -89,11 +105,13 @@ public struct RunReport: Sendable {
         $0 + ($1.seconds ?? 0)
       }
       let after = steps.compactMap(\.lossAfter)
+      let bounds = steps.compactMap(\.lowerBound)
       return Total(
         stage: stage, matrices: steps.count, lossBefore: pairs.isEmpty ? nil : before,
         lossAfter: after.isEmpty ? nil : after.reduce(0, +),
         meanReduction: reductions.isEmpty ? nil : reductions.reduce(0, +) / Double(reductions.count),
         totalReduction: before > 0 ? 1 - pairs.reduce(0) { $0 + $1.after } / before : nil,
+        lowerBound: bounds.isEmpty || bounds.count < steps.count ? nil : bounds.reduce(0, +),
         swaps: steps.contains { $0.swaps != nil } ? steps.reduce(0) { $0 + ($1.swaps ?? 0) } : nil,
         seconds: seconds)
     }
@@ -112,6 +130,7 @@ public struct RunReport: Sendable {
                 [
                   "stage": .string($0.stage), "lossBefore": .optional($0.lossBefore),
                   "lossAfter": .optional($0.lossAfter),
+                  "lowerBound": .optional($0.lowerBound), "certifiedGap": .optional($0.certifiedGap),
                   "swaps": $0.swaps.map(JSON.integer) ?? .null, "seconds": .optional($0.seconds),
                 ]
               }),
@@ -123,7 +142,9 @@ public struct RunReport: Sendable {
             "stage": .string($0.stage), "matrices": .integer($0.matrices),
             "lossBefore": .optional($0.lossBefore),
             "lossAfter": .optional($0.lossAfter), "meanErrorReduction": .optional($0.meanReduction),
-            "totalErrorReduction": .optional($0.totalReduction), "swaps": $0.swaps.map(JSON.integer) ?? .null,
+            "totalErrorReduction": .optional($0.totalReduction),
+            "lowerBound": .optional($0.lowerBound), "certifiedGap": .optional($0.certifiedGap),
+            "swaps": $0.swaps.map(JSON.integer) ?? .null,
             "seconds": .number($0.seconds),
           ]
         }),

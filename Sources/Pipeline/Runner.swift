@@ -172,6 +172,10 @@ public struct Runner: Sendable {
       return Committed(content: nil, report: try stage.run(context))
     case (.matrix, let stage as any MatrixStage):
       return Committed(content: nil, report: try stage.run(context))
+    case (.matrix, let stage as any AllocationStage):
+      return Committed(content: nil, report: try stage.survey(context))
+    case (.allocation, let stage as any AllocationStage):
+      return Committed(content: nil, report: try stage.run(context))
     case (.model, let stage as any ModelStage): return Committed(content: nil, report: try stage.run(context))
     case (.embed, let stage as any SourceStage): return try stage.embed(context)
     default:
@@ -180,11 +184,9 @@ public struct Runner: Sendable {
   }
 
   private func stream(_ contexts: [UnitContext]) throws -> [Committed] {
-    guard
-      let (id, source) = job.recipe.entries.lazy.compactMap({ entry in
-        (entry.stage as? any SourceStage).map { (entry.id, $0) }
-      }).first
-    else { throw EspalierError.internalFault("a block streams without a source.") }
+    guard let entry = job.recipe.source, let source = entry.stage as? any SourceStage else {
+      throw EspalierError.internalFault("a block streams without a source.")
+    }
     var sinks: [Int: any SiteSink] = [:]
     for context in contexts {
       guard case .site(let site) = context.unit.role,
@@ -192,7 +194,7 @@ public struct Runner: Sendable {
       else { continue }
       sinks[site] = try about(context.unit.id) { try stage.sink(context) }
     }
-    let advanced = try about("\(id)/\(contexts[0].unit.block ?? 0)") {
+    let advanced = try about("\(entry.id)/\(contexts[0].unit.block ?? 0)") {
       try source.stream(contexts[0], sinks: sinks, advance: contexts.first { $0.unit.role == .advance })
     }
     return try contexts.map { context in

@@ -5,7 +5,7 @@ import EspalierIO
 ///
 /// A stage knows nothing of other stages; what passes between them are artifacts. Which of the protocols below it conforms to says
 /// when it runs: ``CorpusStage`` once before the blocks, ``SourceStage`` and ``SiteStage`` together while a block streams,
-/// ``MatrixStage`` for each matrix, ``ModelStage`` once after the blocks.
+/// ``AllocationStage`` over the dense model, ``MatrixStage`` for each matrix, ``ModelStage`` once after the blocks.
 public protocol Stage: Sendable {
   /// Its name in recipes.
   static var name: String { get }
@@ -75,19 +75,45 @@ public protocol SiteStage: Stage {
 
 /// An accumulator for one site.
 public protocol SiteSink: AnyObject {
-  /// Adds a batch: `tokens x columns`.
-  func add(_ inputs: borrowing Matrix) throws
+  /// Adds a batch of whole calibration sequences, one after the other: `tokens x columns`.
+  func add(_ inputs: borrowing Matrix, sequences: Range<Int>) throws
   /// Writes the result into the unit's folder.
   func finish() throws -> JSON
 }
 
+/// Decides how sparse every matrix becomes, from a look at each in the dense model.
+///
+/// Where the next block sees the pruned one, the dense model streams once more before the first mask is made.
+public protocol AllocationStage: Stage {
+  /// Whether it looks at this matrix.
+  func applies(to matrix: ModelOutline.Matrix) -> Bool
+  /// Looks at one matrix and its factor.
+  func survey(_ unit: UnitContext) throws -> JSON
+  /// Decides, from all surveys.
+  func run(_ unit: UnitContext) throws -> JSON
+}
+
 /// Makes or changes the ``ArtifactKind/mask`` of one matrix.
 public protocol MatrixStage: Stage {
-  /// What it reads: a factor, an earlier mask, both or nothing.
+  /// What it reads: a factor, an earlier mask, an allocation, or nothing.
   var reads: Set<ArtifactKind> { get }
+  /// The share of the calibration sequences that it wants kept apart from the factor, to test on; 0 for none.
+  var holdOut: Double { get }
+  /// Whether it fits weights anew, and so writes them beside the mask.
+  var writesWeights: Bool { get }
   /// Whether it is meant for this matrix.
   func applies(to matrix: ModelOutline.Matrix) -> Bool
+  /// The pattern of its mask, given that of the mask it reads; known before any work. How sparse an allocation makes it, is not.
+  ///
+  /// - Throws: a usage error where it cannot work on masks of that pattern.
+  func pattern(after previous: SparsityPattern?) throws -> SparsityPattern?
   func run(_ unit: UnitContext) throws -> JSON
+}
+
+extension MatrixStage {
+  public var holdOut: Double { 0 }
+  public var writesWeights: Bool { false }
+  public func pattern(after previous: SparsityPattern?) throws -> SparsityPattern? { previous }
 }
 
 /// Works on the whole model after the last block.
@@ -121,7 +147,11 @@ public struct ArtifactKind: Hashable, Sendable {
   public static let hidden = ArtifactKind("hidden")
   /// Gram matrix or diagonal of a site.
   public static let factor = ArtifactKind("factor")
-  /// Mask of a matrix.
+  /// What an allocation saw of a matrix.
+  public static let survey = ArtifactKind("survey")
+  /// How sparse every matrix becomes.
+  public static let allocation = ArtifactKind("allocation")
+  /// Mask of a matrix, and its weights where they were fitted anew.
   public static let mask = ArtifactKind("mask")
   /// The emitted checkpoint.
   public static let output = ArtifactKind("output")
@@ -136,6 +166,10 @@ public struct UnitSizes: Sendable {
   public let batchTokens: Int
   public let site: ModelOutline.Site?
   public let matrix: ModelOutline.Matrix?
+  /// The share of the sequences that a site keeps apart.
+  public let holdOut: Double
+  /// Bytes of a weight in the checkpoint.
+  public let weightBytes: Int
   public let threads: Int
 }
 

@@ -11,6 +11,8 @@ public struct Unit: Sendable {
     /// Hidden states after the block.
     case advance
     case matrix(ModelOutline.Matrix)
+    /// How sparse every matrix becomes.
+    case allocation
     case model
   }
 
@@ -30,4 +32,6 @@ public struct Unit: Sendable {
   public let pass: Int?
   /// Whether its bytes are freed when all its readers are done.
   public let isTransient: Bool
+  /// The share of the calibration sequences that a site's factor keeps apart.
+  public let holdOut: Double
 }

@@ -41,13 +41,18 @@ public struct UnitContext: Sendable {
     inputs.last { $0.unit.kind == kind }?.manifest.report ?? .null
   }
 
-  /// Paths of an object of every mask among the inputs, by tensor.
-  public func masks(_ object: String) -> [(tensor: String, path: String)] {
+  /// The input artifacts of this kind that belong to a matrix, with their folders and reports.
+  public func matrixInputs(_ kind: ArtifactKind) -> [(
+    matrix: ModelOutline.Matrix, folder: String, report: JSON
+  )] {
     inputs.compactMap { unit, manifest in
-      guard case .matrix(let matrix) = unit.role, unit.kind == .mask else { return nil }
-      return (matrix.tensor, store.path(manifest.key, object))
+      guard case .matrix(let matrix) = unit.role, unit.kind == kind else { return nil }
+      return (matrix, store.path(manifest.key), manifest.report)
     }
   }
+
+  /// Tells the user something that should be read.
+  public func note(_ text: String) { progress.note(text) }
 
   /// Tells the user how far the unit is, and throws where the user asked to stop.
   public func advance(_ done: Int, of total: Int) throws {

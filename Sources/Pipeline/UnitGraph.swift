@@ -31,10 +31,15 @@ public struct UnitGraph: Sendable {
     let corpus: Int?
     let source: (index: Int, stage: any SourceStage)?
     let site: (index: Int, stage: any SiteStage)?
+    let allocation: (index: Int, stage: any AllocationStage)?
     let matrixStages: [(index: Int, stage: any MatrixStage)]
     let modelStages: [(index: Int, stage: any ModelStage)]
     var units: [Unit] = []
+    /// The last unit of each tensor's chain, and the pattern of its mask.
     var masks: [String: Int] = [:]
+    var patterns: [String: SparsityPattern] = [:]
+    var allocationUnit: Int?
+    var streamed: [StreamedUnit: Int] = [:]
 
     init(recipe: Recipe, model: ModelOutline) throws {
       self.recipe = recipe
@@ -54,18 +59,20 @@ public struct UnitGraph: Sendable {
       corpus = try atMostOne((any CorpusStage).self, "makes tokens")?.index
       source = try atMostOne((any SourceStage).self, "streams the model")
       site = try atMostOne((any SiteStage).self, "makes factors")
+      allocation = try atMostOne((any AllocationStage).self, "allocates sparsity")
       matrixStages = all((any MatrixStage).self)
       modelStages = all((any ModelStage).self)
       try Self.checkOrder(recipe)
     }
 
-    /// corpus < source < site < matrix < model.
+    /// corpus < source < site < allocation < matrix < model.
     private static func checkOrder(_ recipe: Recipe) throws {
       func rank(_ stage: any Stage) -> Int {
         if stage is any CorpusStage { return 0 }
         if stage is any SourceStage { return 1 }
         if stage is any SiteStage { return 2 }
-        return stage is any MatrixStage ? 3 : 4
+        if stage is any AllocationStage { return 3 }
+        return stage is any MatrixStage ? 4 : 5
       }
       for (first, second) in zip(recipe.entries, recipe.entries.dropFirst())
       where rank(first.stage) > rank(second.stage) {
@@ -76,42 +83,104 @@ public struct UnitGraph: Sendable {
     }
 
     mutating func build() throws {
-      let needsFactors = matrixStages.contains { $0.stage.reads.contains(.factor) }
+      let needsFactors = allocation != nil || matrixStages.contains { $0.stage.reads.contains(.factor) }
       if needsFactors, site == nil { throw missing("factor", "a later stage reads the Gram matrices") }
       if needsFactors, source == nil { throw missing("capture", "factors are made from activations") }
       if needsFactors, corpus == nil { throw missing("tokenize", "activations come from calibration text") }
       var hidden: Int?
-      let lastRead = model.blocks.last { $0.sites.contains(where: isRead) }?.index ?? 0
       if needsFactors, let corpus, let source {
         let tokens = append("\(id(corpus))", corpus, .corpus, kind: .tokens)
         hidden = append(
           "\(id(source.index))/embed", source.index, .embed, kind: .hidden, inputs: [tokens],
           tensors: embeddingTensors(), isTransient: true)
       }
+      if let hidden { try appendAllocation(entering: hidden) }
+      let lastRead = model.blocks.last { $0.sites.contains(where: isRead) }?.index ?? 0
       for block in model.blocks {
-        var factors: [Int: Int] = [:]
-        if let hidden, let site, let source {
-          for (index, place) in block.sites.enumerated() where isRead(place) {
-            factors[index] = append(
-              "\(id(site.index))/\(block.index)/\(place.name)", site.index, .site(index), block: block.index,
-              kind: .factor, inputs: [hidden],
-              tensors: block.tensors.keys.sorted(), pass: block.index,
-              isTransient: !(site.stage.keeps ?? !source.stage.propagatesPruned))
-          }
-        }
+        let factors = try appendFactors(block, hidden, pass: block.index, where: isRead)
         for (index, place) in block.sites.enumerated() {
           for matrix in place.matrices { try appendChain(matrix, block: block.index, factor: factors[index]) }
         }
         if let before = hidden, let source, block.index < lastRead {
           let pruned = source.stage.propagatesPruned
-          hidden = append(
-            "\(id(source.index))/\(block.index)", source.index, .advance, block: block.index, kind: .hidden,
-            inputs: [before] + (pruned ? block.matrices.compactMap { masks[$0.tensor] } : []),
-            tensors: block.tensors.keys.sorted(),
-            pass: pruned ? nil : block.index, isTransient: true)
+          hidden = appendAdvance(
+            block, [before] + (pruned ? block.matrices.compactMap { masks[$0.tensor] } : []),
+            pass: pruned ? nil : block.index)
         }
       }
       try appendModelStages()
+    }
+
+    /// Looks at every matrix of the dense model, then the decision.
+    private mutating func appendAllocation(entering first: Int) throws {
+      guard let allocation, let source else { return }
+      func isSurveyed(_ site: ModelOutline.Site) -> Bool {
+        site.matrices.contains { allocation.stage.applies(to: $0) }
+      }
+      let last = model.blocks.last { $0.sites.contains(where: isSurveyed) }?.index ?? 0
+      let pruned = source.stage.propagatesPruned
+      var hidden = first
+      var surveys: [Int] = []
+      for block in model.blocks.prefix(last + 1) {
+        let pass = pruned ? model.blocks.count + block.index : block.index
+        let factors = try appendFactors(
+          block, hidden, prefix: pruned ? "survey/" : "", pass: pass, where: isSurveyed)
+        for (index, place) in block.sites.enumerated() {
+          for matrix in place.matrices where allocation.stage.applies(to: matrix) {
+            surveys.append(
+              append(
+                "\(id(allocation.index))/\(matrix.module)", allocation.index, .matrix(matrix),
+                block: block.index,
+                kind: .survey, inputs: factors[index].map { [$0] } ?? [], tensors: [matrix.tensor]))
+          }
+        }
+        if block.index < last {
+          hidden = appendAdvance(block, [hidden], prefix: pruned ? "survey/" : "", pass: pass)
+        }
+      }
+      allocationUnit = append(
+        id(allocation.index), allocation.index, .allocation, kind: .allocation, inputs: surveys)
+    }
+
+    /// The factors of a block's sites, by site.
+    private mutating func appendFactors(
+      _ block: ModelOutline.Block, _ hidden: Int?, prefix: String = "", pass: Int,
+      where isWanted: (ModelOutline.Site) -> Bool
+    ) throws -> [Int: Int] {
+      guard let hidden, let site, let source else { return [:] }
+      var factors: [Int: Int] = [:]
+      for (index, place) in block.sites.enumerated() where isWanted(place) {
+        factors[index] = append(
+          "\(id(site.index))/\(prefix)\(block.index)/\(place.name)", site.index, .site(index),
+          block: block.index,
+          kind: .factor, inputs: [hidden], tensors: block.tensors.keys.sorted(), pass: pass,
+          isTransient: !(site.stage.keeps ?? !source.stage.propagatesPruned), holdOut: try holdOut(place))
+      }
+      return factors
+    }
+
+    /// The hidden states after a block.
+    private mutating func appendAdvance(
+      _ block: ModelOutline.Block, _ inputs: [Int], prefix: String = "", pass: Int?
+    ) -> Int {
+      let entry = source?.index ?? 0
+      return append(
+        "\(id(entry))/\(prefix)\(block.index)", entry, .advance, block: block.index, kind: .hidden,
+        inputs: inputs, tensors: block.tensors.keys.sorted(), pass: pass, isTransient: true)
+    }
+
+    /// What the stages that read a site's factor want kept apart.
+    private func holdOut(_ site: ModelOutline.Site) throws -> Double {
+      let asking = matrixStages.filter { _, stage in
+        stage.holdOut > 0 && site.matrices.contains { stage.applies(to: $0) }
+      }
+      let shares = Set(asking.map { $0.stage.holdOut })
+      guard shares.count <= 1 else {
+        throw EspalierError.usage(
+          "\(asking.map { id($0.index) }.joined(separator: " and ")) hold out different shares of the calibration sequences; give all of them the same holdOut."
+        )
+      }
+      return shares.first ?? 0
     }
 
     private mutating func appendChain(_ matrix: ModelOutline.Matrix, block: Int, factor: Int?) throws {
@@ -134,6 +203,15 @@ public struct UnitGraph: Sendable {
         var inputs: [Int] = []
         if stage.reads.contains(.factor), let factor { inputs.append(factor) }
         if changes, let mask = masks[matrix.tensor] { inputs.append(mask) }
+        if stage.reads.contains(.allocation) {
+          guard let allocationUnit else {
+            throw missing("allocate", "the sparsity of \(id(entry)) is to be allocated")
+          }
+          inputs.append(allocationUnit)
+        }
+        patterns[matrix.tensor] = try about(id(entry)) {
+          try stage.pattern(after: changes ? patterns[matrix.tensor] : nil)
+        }
         masks[matrix.tensor] = append(
           "\(id(entry))/\(matrix.module)", entry, .matrix(matrix), block: block, kind: .mask, inputs: inputs,
           tensors: [matrix.tensor])
@@ -182,16 +260,29 @@ public struct UnitGraph: Sendable {
       .usage("the recipe needs a stage `- \(stage)`: \(reason).")
     }
 
+    /// Adds a unit; one that streams the same thing as an earlier one is that one.
     private mutating func append(
       _ id: String, _ entry: Int, _ role: Unit.Role, block: Int? = nil, kind: ArtifactKind,
       inputs: [Int] = [], tensors: [String] = [],
-      pass: Int? = nil, isTransient: Bool = false
+      pass: Int? = nil, isTransient: Bool = false, holdOut: Double = 0
     ) -> Int {
+      let streams = StreamedUnit(role: role, block: block, inputs: inputs)
+      if kind == .factor || kind == .hidden {
+        if let known = streamed[streams] { return known }
+        streamed[streams] = units.count
+      }
       units.append(
         Unit(
           id: id, entry: entry, role: role, block: block, kind: kind, inputs: inputs, tensors: tensors,
-          pass: pass, isTransient: isTransient))
+          pass: pass, isTransient: isTransient, holdOut: holdOut))
       return units.count - 1
     }
+  }
+
+  /// What tells units that stream a block apart.
+  private struct StreamedUnit: Hashable {
+    let role: Unit.Role
+    let block: Int?
+    let inputs: [Int]
   }
 }

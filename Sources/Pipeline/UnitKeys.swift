@@ -42,10 +42,10 @@ struct UnitKeys: Sendable {
     case .embed, .site, .advance:
       members.append(("configuration", .string(configuration.hex)))
       // The pass that feeds a site is part of what it sees.
-      if case .site = unit.role, let source = job.recipe.entries.first(where: { $0.stage is any SourceStage })
-      {
+      if case .site = unit.role, let source = job.recipe.source {
         members.append(("source", .object(JSONObject(stageMembers(source)))))
       }
+      if unit.holdOut > 0 { members.append(("holdOut", .number(unit.holdOut))) }
     case .model where unit.kind == .output:
       members += [("configuration", .string(configuration.hex)), ("layout", .string(layout.hex))]
     default: break
@@ -87,6 +87,7 @@ struct UnitKeys: Sendable {
     case .site(let site): "block \(unit.block ?? 0) site \(site)"
     case .advance: "block \(unit.block ?? 0)"
     case .matrix(let matrix): matrix.tensor
+    case .allocation: "allocation"
     case .model: "model"
     }
   }

@@ -90,7 +90,9 @@ public struct Capture: SourceStage {
     for tensor in tensors { try tensor.requireFinite() }
     let hidden = try SpillArray(folder: unit.input(.hidden, "hidden"))
     let (samples, length) = (hidden.sequences, hidden.tokens)
-    let weights = TensorSource(unit.checkpoint, masks: try advance.map(masks) ?? [:])
+    let pruned = try advance.map(Self.pruned) ?? [:]
+    defer { for matrix in pruned.values { matrix.weights?.release() } }
+    let weights = TensorSource(unit.checkpoint, pruned: pruned)
     var writer = try advance.map { try self.writer($0, samples: samples, length: length) }
     for batch in batches(samples: samples, length: length) {
       var states = Matrix(rows: batch.count * length, columns: hidden.width)
@@ -99,7 +101,7 @@ public struct Capture: SourceStage {
       hidden.release(batch)
       try architecture.forward(block: block, hidden: &states, length: length, weights: weights) {
         site, inputs in
-        try sinks[site]?.add(inputs)
+        try sinks[site]?.add(inputs, sequences: batch)
       }
       if advance != nil {
         try requireFinite(states, "block \(block)", batch, length)
@@ -111,9 +113,9 @@ public struct Capture: SourceStage {
     return Committed(content: content, report: ["samples": .integer(samples)])
   }
 
-  private func masks(_ unit: UnitContext) throws -> [String: Mask] {
+  private static func pruned(_ unit: UnitContext) throws -> [String: PrunedMatrix] {
     Dictionary(
-      try unit.masks(MaskFile.name).map { ($0.tensor, try MaskFile.read($0.path)) },
+      try unit.matrixInputs(.mask).map { ($0.matrix.tensor, try PrunedMatrix(folder: $0.folder)) },
       uniquingKeysWith: { _, last in last })
   }
 

@@ -3,11 +3,11 @@ import EspalierIO
 import EspalierKernels
 import EspalierPipeline
 
-/// Writes the pruned checkpoint: a copy of the folder in which only the bytes of pruned weights differ.
+/// Writes the pruned checkpoint: a copy of the folder in which only the bytes of pruned matrices differ.
 public struct Emit: ModelStage {
   public static let name = "emit"
   public static let summary =
-    "Writes the pruned checkpoint: the same files, with the pruned weights set to zero."
+    "Writes the pruned checkpoint: the same files, with the pruned weights set to zero and fitted ones replaced."
   public static let revision = 1
 
   public init(_ parameters: inout Parameters) {}
@@ -53,7 +53,7 @@ public struct Emit: ModelStage {
     let output = unit.job.output
     if try Folder.entry(output) != nil { return try report(written(output, unit), unit) }
     let masks = Dictionary(
-      unit.masks(MaskFile.name).map { ($0.tensor, $0.path) }, uniquingKeysWith: { _, last in last })
+      unit.matrixInputs(.mask).map { ($0.matrix.tensor, $0.folder) }, uniquingKeysWith: { _, last in last })
     let partial = output + ".partial-\(unit.key.short)"
     try Folder.remove(partial)
     try Folder.create(partial)
@@ -112,11 +112,11 @@ public struct Emit: ModelStage {
     let file = try Self.copy(shard, from: checkpoint.folder, to: folder)
     var matrices: [OutputRecord.Matrix] = []
     for entry in checkpoint.entries[shard] ?? [] {
-      guard let path = masks[entry.name], checkpoint.tensors[entry.name]?.shard == shard,
+      guard let pruned = masks[entry.name], checkpoint.tensors[entry.name]?.shard == shard,
         let dtype = entry.dtype
       else { continue }
-      let mask = try MaskFile.read(path)
-      let weight = try LinearWeight(checkpoint.mapped(entry, shard: shard), mask: mask)
+      let matrix = try PrunedMatrix(folder: pruned)
+      let weight = try LinearWeight(checkpoint.mapped(entry, shard: shard), pruned: matrix)
       let rowBytes = weight.columns * dtype.byteCount
       for rows in parts(of: weight.rows, size: max(1, (4 << 20) / rowBytes)) {
         try file.write(weight.maskedBytes(rows), at: entry.range.lowerBound + rows.lowerBound * rowBytes)
@@ -124,7 +124,9 @@ public struct Emit: ModelStage {
       }
       weight.tensor.release()
       matrices.append(
-        .init(name: entry.name, rows: weight.rows, columns: weight.columns, pattern: mask.pattern))
+        .init(
+          name: entry.name, rows: weight.rows, columns: weight.columns, pattern: matrix.mask.pattern,
+          hasNewWeights: matrix.weights != nil))
     }
     try file.sync()
     return matrices

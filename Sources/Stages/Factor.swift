@@ -9,11 +9,12 @@ public struct Factor: SiteStage {
   public static let name = "factor"
   public static let summary =
     "Accumulates the Gram matrix (or only its diagonal) of every site's inputs as they stream by."
-  public static let revision = 1
+  public static let revision = 2
 
   enum Kind: String, CaseIterable {
     case gram
     case diagonal
+    case svd
   }
 
   enum Keeping: String, CaseIterable {
@@ -23,12 +24,20 @@ public struct Factor: SiteStage {
   }
 
   private let kind: Kind
+  private let rank: Int
+  private let energy: Double
   private let keep: Keeping
 
   public init(_ parameters: inout Parameters) {
     kind = parameters.choice(
       "kind", default: .gram,
-      "The whole matrix, which swaps need, or the diagonal alone, which is enough for Wanda and RIA.")
+      "The whole matrix; the diagonal alone, which is enough for Wanda and RIA; or svd, a factor of low rank and the exact diagonal, for widths whose matrix does not fit."
+    )
+    rank = parameters.integer(
+      "rank", default: 1024, in: 1...1_048_576, "With svd, the most rows of the factor.")
+    energy = parameters.number(
+      "energy", default: 1, in: 0...1,
+      "With svd, the share of the trace that the factor must hold; fewer rows than rank may be enough.")
     keep = parameters.choice(
       "keep", default: .auto, inKey: false,
       "Whether factors stay in the work folder; auto keeps them where capture.propagate is dense, so that other recipes find them."
@@ -39,72 +48,78 @@ public struct Factor: SiteStage {
 
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
     let columns = sizes.site?.columns ?? 0
-    return WorkingSet(factor: columns * 8 + (kind == .gram ? columns * columns * 4 : 0))
+    let bytes =
+      switch kind {
+      case .gram: columns * columns * 4
+      case .diagonal: 0
+      case .svd: GramAccumulator.lowRankByteCount(columns: columns, rank: rank)
+      }
+    return WorkingSet(factor: columns * 16 + (sizes.holdOut > 0 ? 2 : 1) * bytes)
+  }
+
+  private var form: GramForm {
+    switch kind {
+    case .gram: .whole
+    case .diagonal: .diagonal
+    case .svd: .lowRank(rank: rank, energy: energy)
+    }
   }
 
   public func sink(_ unit: UnitContext) throws -> any SiteSink {
     guard let site = unit.site else { throw EspalierError.internalFault("a factor without a site.") }
+    guard kind != .diagonal || unit.unit.holdOut == 0 else {
+      throw EspalierError.usage(
+        "holding sequences out needs Gram matrices, but the factor keeps only diagonals; set kind=gram.")
+    }
     return FactorSink(
-      columns: site.columns, diagonalOnly: kind == .diagonal,
+      columns: site.columns, form: form, holdOut: unit.unit.holdOut,
       place: "block \(unit.unit.block ?? 0), site \(site.name)", folder: unit.folder)
   }
 }
 
 private final class FactorSink: SiteSink {
   private var accumulator: GramAccumulator
+  private var heldOut: GramAccumulator
+  private let holdOut: Double
   private let place: String
   private let folder: String
 
-  init(columns: Int, diagonalOnly: Bool, place: String, folder: String) {
-    accumulator = GramAccumulator(columns: columns, diagonalOnly: diagonalOnly)
+  init(columns: Int, form: GramForm, holdOut: Double, place: String, folder: String) {
+    accumulator = GramAccumulator(columns: columns, form: form)
+    heldOut = GramAccumulator(columns: columns, form: holdOut > 0 ? form : .diagonal)
+    self.holdOut = holdOut
     self.place = place
     self.folder = folder
   }
 
-  func add(_ inputs: borrowing Matrix) throws { accumulator.add(inputs) }
+  func add(_ inputs: borrowing Matrix, sequences: Range<Int>) throws {
+    guard holdOut > 0 else { return accumulator.add(inputs) }
+    let length = inputs.rows / max(1, sequences.count)
+    for (index, sequence) in sequences.enumerated() {
+      let rows = index * length..<(index + 1) * length
+      if isHeldOut(sequence) { heldOut.add(inputs, rows: rows) } else { accumulator.add(inputs, rows: rows) }
+    }
+  }
+
+  /// Held-out sequences lie evenly among the others.
+  private func isHeldOut(_ sequence: Int) -> Bool {
+    Int(Double(sequence + 1) * holdOut) > Int(Double(sequence) * holdOut)
+  }
 
   func finish() throws -> JSON {
     accumulator.finish()
-    try SiteFactor.write(accumulator, place: place, to: folder + "/" + SiteFactor.object)
-    return ["columns": .integer(accumulator.columns), "tokens": .integer(accumulator.tokens)]
-  }
-}
-
-/// What is known of the inputs of a site: `factor.safetensors` with `diagonal` (F64) and, where it was kept, `gram` (F32).
-struct SiteFactor {
-  static let object = "factor.safetensors"
-
-  /// Sums of squares of every input.
-  let diagonal: [Double]
-  let gram: GramMatrix?
-
-  init(path: String) throws {
-    let file = try SafetensorsFile(path: path)
-    let diagonal = try file.tensor("diagonal", dtype: .f64)
-    self.diagonal = try diagonal.doubles()
-    gram =
-      try file.header.tensors.contains { $0.name == "gram" }
-      ? GramMatrix(file.tensor("gram", dtype: .f32)) : nil
-    guard gram == nil || gram?.columns == self.diagonal.count else {
-      throw EspalierError.badInput(
-        "the Gram matrix and its diagonal have different sizes; the file is damaged.", subject: path)
+    heldOut.finish()
+    let apart = heldOut.tokens
+    guard accumulator.tokens > 0, holdOut == 0 || apart > 0 else {
+      throw EspalierError.usage(
+        "holdOut \(holdOut) of the calibration sequences leaves none on one side; draw more samples or change holdOut."
+      )
     }
-  }
-
-  static func write(_ accumulator: borrowing GramAccumulator, place: String, to path: String) throws {
-    let columns = accumulator.columns
-    for column in 0..<columns where !accumulator.diagonal[column].isFinite {
-      throw EspalierError.badInput(
-        "the inputs of channel \(column) are not finite. The checkpoint overflows on this text; look for damaged weights.",
-        subject: place)
-    }
-    var tensors: [(name: String, dtype: DType, shape: [Int])] = [("diagonal", .f64, [columns])]
-    let hasGram = accumulator.hasGram
-    if hasGram { tensors.append(("gram", .f32, [columns, columns])) }
-    var writer = try SafetensorsWriter(
-      path: path, tensors: tensors, metadata: [("tokens", String(accumulator.tokens))])
-    try writer.append(accumulator.diagonal)
-    if hasGram { try accumulator.append(to: &writer) }
-    try writer.finish()
+    try SiteFactor.write(
+      accumulator, heldOut: heldOut, place: place, to: folder + "/" + SiteFactor.object)
+    return [
+      "columns": .integer(accumulator.columns), "tokens": .integer(accumulator.tokens),
+      "heldOutTokens": .integer(apart), "discardedEnergy": .number(accumulator.discardedEnergy),
+    ]
   }
 }

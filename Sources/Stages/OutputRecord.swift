@@ -13,6 +13,8 @@ public struct OutputRecord: Sendable {
     public let rows: Int
     public let columns: Int
     public let pattern: SparsityPattern
+    /// Whether the kept weights were fitted anew, and so are not those of the source.
+    public let hasNewWeights: Bool
   }
 
   /// One file of the folder.
@@ -69,7 +71,9 @@ public struct OutputRecord: Sendable {
         let columns = item["columns"]?.integer, let pattern = Self.pattern(item),
         rows > 0, columns > 0, pattern.fits(columns: columns)
       else { throw EspalierError.badInput("the record of a matrix is damaged.", subject: path) }
-      return Matrix(name: name, rows: rows, columns: columns, pattern: pattern)
+      return Matrix(
+        name: name, rows: rows, columns: columns, pattern: pattern,
+        hasNewWeights: item["newWeights"]?.bool ?? false)
     }
     self.files = try files.map { item in
       guard let name = item["name"]?.string, !name.hasPrefix("/"), !name.split(separator: "/").contains(".."),
@@ -124,6 +128,7 @@ public struct OutputRecord: Sendable {
     case .matrix(let sparsity): members += [("sparsity", .number(sparsity)), ("budget", "matrix")]
     case .groups(let keep, let of): members += [("keep", .integer(keep)), ("of", .integer(of))]
     }
+    if matrix.hasNewWeights { members.append(("newWeights", true)) }
     return .object(JSONObject(members))
   }
 

@@ -19,8 +19,7 @@ public struct WarmStart: MatrixStage {
 
   private let method: Method
   private let power: Double
-  private let pattern: SparsityPattern
-  private let targets: TargetFilter
+  private let choice: PatternChoice
 
   public init(_ parameters: inout Parameters) {
     method = parameters.choice(
@@ -28,45 +27,16 @@ public struct WarmStart: MatrixStage {
       "How salient a weight is: |W|, |W| times the norm of its input, or its share of row and column times that norm to a power."
     )
     power = parameters.number("power", default: 0.5, in: 0...4, "Power of the input's norm in RIA.")
-    let sparsity = parameters.optionalNumber(
-      "sparsity", in: 0...1, "Share of every row that is pruned; or give keep and of.")
-    let keep = parameters.optionalInteger(
-      "keep", in: 0...65_536, "N:M: weights kept of every group, as 2 in 2:4.")
-    let of = parameters.optionalInteger("of", in: 1...65_536, "N:M: weights of a group, as 4 in 2:4.")
-    pattern = Self.pattern(sparsity, keep, of, &parameters)
-    targets = TargetFilter(&parameters)
+    choice = PatternChoice(&parameters)
   }
 
-  private static func pattern(_ sparsity: Double?, _ keep: Int?, _ of: Int?, _ parameters: inout Parameters)
-    -> SparsityPattern
-  {
-    switch (sparsity, keep, of) {
-    case (let sparsity?, nil, nil): return .rows(sparsity: sparsity)
-    case (nil, let keep?, let of?):
-      if keep > of { parameters.reject("keep (\(keep)) must not be larger than of (\(of)).") }
-      return .groups(keep: min(keep, of), of: of)
-    case (nil, nil, nil): parameters.reject("give sparsity (as 0.6), or keep and of (as 2 and 4).")
-    case (nil, _, _): parameters.reject("keep and of belong together, as keep: 2, of: 4.")
-    default:
-      parameters.reject(
-        "give either sparsity or keep and of, not both; --set STAGE.sparsity= takes a value of the recipe away."
-      )
-    }
-    return .rows(sparsity: 0)
-  }
+  public var reads: Set<ArtifactKind> { choice.reads.union(method == .magnitude ? [] : [.factor]) }
 
-  public var reads: Set<ArtifactKind> { method == .magnitude ? [] : [.factor] }
+  public func applies(to matrix: ModelOutline.Matrix) -> Bool { choice.applies(to: matrix) }
 
-  public func applies(to matrix: ModelOutline.Matrix) -> Bool { targets.contains(matrix.module) }
+  public func pattern(after previous: SparsityPattern?) -> SparsityPattern? { choice.planned }
 
-  public func check(_ model: ModelOutline, checkpoint: Checkpoint) throws {
-    try targets.check(model)
-    for matrix in model.matrices where applies(to: matrix) && !pattern.fits(columns: matrix.columns) {
-      throw EspalierError.usage(
-        "\(matrix.module) has \(matrix.columns) inputs, which \(pattern) does not divide; choose another `of`, or put the matrix on the ignore list."
-      )
-    }
-  }
+  public func check(_ model: ModelOutline, checkpoint: Checkpoint) throws { try choice.check(model) }
 
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
     guard let matrix = sizes.matrix else { return WorkingSet() }
@@ -78,7 +48,8 @@ public struct WarmStart: MatrixStage {
   public func run(_ unit: UnitContext) throws -> JSON {
     let weight = try unit.weight()
     try weight.tensor.requireFinite()
-    let factor = try reads.contains(.factor) ? SiteFactor(path: unit.input(.factor, SiteFactor.object)) : nil
+    let pattern = try choice.pattern(unit)
+    let factor = try method == .magnitude ? nil : unit.factor()
     let saliency: Saliency =
       switch method {
       case .magnitude: .magnitude

@@ -17,7 +17,10 @@ struct ReportCommand: ParsableCommand {
     let report = try RunReport(work: work)
     if json { return Terminal.out(report.json) }
     Terminal.table(
-      ["matrix", "pattern", "stage", "loss before", "loss after", "reduction", "swaps", "seconds"],
+      [
+        "matrix", "pattern", "stage", "loss before", "loss after", "reduction", "gap at most", "swaps",
+        "seconds",
+      ],
       report.matrices.flatMap { matrix in
         matrix.steps.map { step in
           [
@@ -25,6 +28,7 @@ struct ReportCommand: ParsableCommand {
             Terminal.number(step.lossAfter),
             Terminal.percent(
               step.lossBefore.flatMap { before in before > 0 ? step.lossAfter.map { 1 - $0 / before } : nil }),
+            Terminal.percent(step.certifiedGap),
             step.swaps.map(String.init) ?? "", step.seconds.map { fixed($0, 2) } ?? "",
           ]
         }
@@ -38,12 +42,17 @@ struct ReportCommand: ParsableCommand {
 enum ReportTable {
   static func show(_ report: RunReport) {
     Terminal.table(
-      ["stage", "matrices", "loss before", "loss after", "mean reduction", "of the sum", "swaps", "seconds"],
+      [
+        "stage", "matrices", "loss before", "loss after", "mean reduction", "of the sum", "gap at most",
+        "swaps",
+        "seconds",
+      ],
       report.totals.map {
         [
           $0.stage, $0.matrices > 0 ? String($0.matrices) : "", Terminal.number($0.lossBefore),
           Terminal.number($0.lossAfter),
           Terminal.percent($0.meanReduction), Terminal.percent($0.totalReduction),
+          Terminal.percent($0.certifiedGap),
           $0.swaps.map(String.init) ?? "", fixed($0.seconds, 2),
         ]
       })

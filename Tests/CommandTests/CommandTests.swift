@@ -58,9 +58,10 @@ import Testing
       #expect(help.output.contains("--json"))
     }
     let stages = try Program.run(["stages"])
-    #expect(stages.output.split(separator: "\n").count == 7 && stages.output.contains("warmStart"))
+    let names = try Program.run(["stages", "--json"]).json.array?.compactMap { $0["name"]?.string } ?? []
+    #expect(stages.output.split(separator: "\n").count == names.count)
+    #expect(names.contains("warmStart") && names.allSatisfy { stages.output.contains($0) })
     #expect(try Program.run(["stages", "tokenize"]).output.contains("random | consecutive"))
-    #expect(try Program.run(["stages", "--json"]).json.array?.count == 7)
   }
 
   @Test func exitCodesTellWhatWentWrong() throws {

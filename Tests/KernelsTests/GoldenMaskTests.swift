@@ -32,7 +32,7 @@ import Testing
     var mask = mostSalient(
       weight, saliency, diagonal: (0..<columns).map { gram[$0 * columns + $0] }, pattern: pattern)
     #expect(try bytes(mask) == bytes(file, "\(name).\(warm).mask0"))
-    let outcome = refineBySwaps(
+    let outcome = try refineBySwaps(
       weight, gram: GramMatrix(Matrix(rows: columns, columns: columns, gram.map(Float.init))), mask: &mask,
       options: SwapOptions())
     let before = try file.tensor("\(name).\(warm).loss0").doubles().reduce(0, +)

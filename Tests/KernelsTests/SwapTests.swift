@@ -84,7 +84,7 @@ import Testing
   @Test(arguments: [nil, (2, 4), (1, 2), (4, 8), (3, 5)] as [(keep: Int, of: Int)?])
   func everySwapIsTheBest(groups: (keep: Int, of: Int)?) throws {
     var random = SeededRandom(seed: 21)
-    for _ in 0..<1500 {
+    for _ in 0..<200 {
       let problem = Self.problem(&random, groups: groups)
       var kept = problem.kept
       for _ in 0..<4 {
@@ -114,7 +114,7 @@ import Testing
   func theSequenceIsThatOfAFullSearch(groups: (keep: Int, of: Int)?) throws {
     var random = SeededRandom(seed: 77)
     var swaps = 0
-    for trial in 0..<120 {
+    for trial in 0..<40 {
       let columns =
         groups.map { $0.of * Int.random(in: 1...max(1, 90 / $0.of), using: &random) }
         ?? Int.random(in: 33...90, using: &random)
@@ -141,7 +141,7 @@ import Testing
       #expect(found == expected.kept && outcome.swaps == expected.swaps, "trial \(trial)")
       swaps += outcome.swaps
     }
-    #expect(swaps > 500)
+    #expect(swaps > 200)
   }
 
   /// Best-improvement swaps by computing the change of every pair in f64; ties go to the lower u, then the lower p.
@@ -196,7 +196,7 @@ import Testing
     for threads in [1, 2, 5] {
       Threads.use(threads)
       var mask = start
-      let outcome = refineBySwaps(weight, gram: gram, mask: &mask, options: SwapOptions())
+      let outcome = try refineBySwaps(weight, gram: gram, mask: &mask, options: SwapOptions())
       #expect(outcome.lossAfter < outcome.lossBefore)
       masks.append(mask)
     }
@@ -214,7 +214,7 @@ import Testing
       ? .groups(keep: kept.prefix(problem.span).count { $0 }, of: problem.span) : .rows(sparsity: 0)
     var mask = Mask(rows: 1, columns: columns, pattern: pattern)
     for column in 0..<columns { mask[0, column] = kept[column] }
-    let outcome = refineBySwaps(
+    let outcome = try refineBySwaps(
       weight, gram: GramMatrix(Matrix(rows: columns, columns: columns, problem.gram)), mask: &mask,
       options: SwapOptions(limit: limit))
     return ((0..<columns).map { mask[0, $0] }, outcome)

@@ -45,8 +45,38 @@ import Testing
     #expect(abs(Double(largest) + log(sum) - log(x.reduce(0.0) { $0 + exp(Double($1)) })) < 1e-6)
 
     var sums = [Double](repeating: 1, count: count)
-    espalier_add_squares(count, x, &sums)
-    for i in 0..<count { #expect(sums[i] == 1 + Double(x[i]) * Double(x[i])) }
+    var squares = sums
+    espalier_add_moments(count, x, &sums, &squares)
+    for i in 0..<count {
+      #expect(sums[i] == 1 + Double(x[i]) && squares[i] == 1 + Double(x[i]) * Double(x[i]))
+    }
+  }
+
+  /// Blocks of rows of a symmetric matrix raise what is known of both channels of every pair.
+  @Test func correlationsAreTheLargestOfEveryChannel() {
+    defer { _ = espalier_isa_limit(99) }
+    let best = espalier_isa_limit(99)
+    for tier in 0...2 where tier <= best {
+      _ = espalier_isa_limit(Int32(tier))
+      for count in [1, 2, 17, 64, 100] {
+        var random = SeededRandom(seed: UInt64(count))
+        var gram = random.normals(count * count)
+        for i in 0..<count { for j in 0..<i { gram[i * count + j] = gram[j * count + i] } }
+        let inverse = random.normals(count).map { abs($0) }
+        var largest = [Float](repeating: 0, count: count)
+        for start in stride(from: 0, to: count, by: 30) {
+          let rows = min(30, count - start)
+          espalier_raise_correlations(
+            count, start, rows, Array(gram[start * count..<(start + rows) * count]), inverse, &largest)
+        }
+        for i in 0..<count {
+          let expected = (0..<count).filter { $0 != i }.map {
+            Double(abs(gram[i * count + $0])) * Double(inverse[i]) * Double(inverse[$0])
+          }.max()
+          #expect(abs(Double(largest[i]) - (expected ?? 0)) <= 3e-7 * (expected ?? 0))
+        }
+      }
+    }
   }
 
   private func near(_ value: Float, _ expected: Double) -> Bool {

@@ -106,11 +106,13 @@ struct Stream: SourceStage {
     let hidden = try [Probe.text(unit.input(.hidden, "hidden")), "\(scale)"] + tensors(unit)
     for (site, sink) in sinks.sorted(by: { $0.key < $1.key }) {
       let bytes = SHA256.digest(of: "\(hidden) \(site)").bytes
-      try sink.add(Matrix(rows: 4, columns: 8, bytes.map { Float($0) }))
+      try sink.add(Matrix(rows: 4, columns: 8, bytes.map { Float($0) }), sequences: 0..<1)
     }
     guard let advance else { return nil }
     // The block is dense where the masks do not apply.
-    let masks = try advance.masks("mask").map { "\($0.tensor) \(try Probe.text($0.path))" }
+    let masks = try advance.matrixInputs(.mask).map {
+      "\($0.matrix.tensor) \(try Probe.text($0.folder + "/mask"))"
+    }
     try Probe.make(advance.unit.id, advance.folder + "/hidden", hidden + masks)
     return Committed(
       content: SHA256.digest(of: try Probe.text(advance.folder + "/hidden")),
@@ -148,7 +150,7 @@ struct Sum: SiteStage {
 
     init(_ unit: UnitContext) { self.unit = unit }
 
-    func add(_ inputs: borrowing Matrix) throws { seen += inputs.array() }
+    func add(_ inputs: borrowing Matrix, sequences: Range<Int>) throws { seen += inputs.array() }
 
     func finish() throws -> JSON {
       let site = unit.site?.name ?? "?"
@@ -234,7 +236,9 @@ struct Write: ModelStage {
   }
 
   func run(_ unit: UnitContext) throws -> JSON {
-    let masks = try unit.masks("mask").map { "\($0.tensor) \(try Probe.text($0.path))" }
+    let masks = try unit.matrixInputs(.mask).map {
+      "\($0.matrix.tensor) \(try Probe.text($0.folder + "/mask"))"
+    }
     try Probe.make(unit.unit.id, unit.folder + "/list", masks)
     try Folder.create(unit.job.output)
     try Probe.write(masks.joined(separator: "\n"), to: unit.job.output + "/result")

@@ -157,7 +157,8 @@ private struct SimulatedStore {
           Unit(
             id: "u\(units.count)", entry: 0, role: .model, block: nil, kind: .mask, inputs: Array(inputs),
             tensors: [],
-            pass: mates > 0 ? pass : nil, isTransient: Int.random(in: 0..<2, using: &random) == 0))
+            pass: mates > 0 ? pass : nil, isTransient: Int.random(in: 0..<2, using: &random) == 0, holdOut: 0)
+        )
       }
     }
     // Nothing that nobody reads is transient; `UnitGraphTests` sees to it for real graphs.
@@ -167,7 +168,7 @@ private struct SimulatedStore {
         Unit(
           id: unit.id, entry: 0, role: unit.role, block: nil, kind: unit.kind, inputs: unit.inputs,
           tensors: [],
-          pass: unit.pass, isTransient: unit.isTransient && read.contains(index))
+          pass: unit.pass, isTransient: unit.isTransient && read.contains(index), holdOut: 0)
       })
   }
 

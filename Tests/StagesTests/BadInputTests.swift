@@ -118,7 +118,7 @@ import Testing
       ),
       (
         "stages:\n  - warmStart: {sparsity: much}\n",
-        ["recipe.yaml:2:17", "sparsity must be a number from 0.0 to 1.0, not \"much\""]
+        ["recipe.yaml:2:17", "sparsity must be a number from 0.0 to 1.0, or allocated, not \"much\""]
       ),
       ("stages: [{warmStart: {sparsity: 0.5, keep: 2, of: 4}}]", ["either sparsity or keep and of"]),
       ("stages: [{warmStart: {keep: 2}}]", ["keep and of belong together"]),

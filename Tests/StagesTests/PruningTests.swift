@@ -76,11 +76,11 @@ import Testing
   }
 
   /// The masks of a whole run against a forward pass and Gram matrices computed here in f64, block by block.
-  @Test(arguments: ["pruned", "dense"])
-  func blocksSeeWhatPropagationSays(propagate: String) throws {
+  @Test(arguments: ["pruned", "dense"], [[], ["reconstruct"]])
+  func blocksSeeWhatPropagationSays(propagate: String, more: [String]) throws {
     let bench = try Workbench()
-    let output = try bench.run(
-      bench.recipe("warmStart: {sparsity: 0.5}", capture: "{propagate: \(propagate)}"))
+    let stages = (["warmStart: {sparsity: 0.5}"] + more).joined(separator: "\n  - ")
+    let output = try bench.run(bench.recipe(stages, capture: "{propagate: \(propagate)}"))
     let dense = try Model(folder: bench.model)
     let pruned = try Model(folder: output)
     let windows = try tokens(bench)

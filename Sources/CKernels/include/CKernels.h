@@ -10,7 +10,7 @@
 
 /// The instruction sets that a kernel is compiled for: 0 plain C, 1 AVX2 with FMA, 2 AVX-512.
 int espalier_isa(void);
-/// Uses at most this tier from now on, for comparing tiers in tests; returns the tier now in use.
+/// Uses at most this tier on the calling thread from now on, for comparing tiers in tests; returns the tier now in use.
 int espalier_isa_limit(int tier);
 
 // ---- convert.c: x[n] -> y[n]
@@ -41,8 +41,8 @@ void espalier_rope(size_t half, const float *cosine, const float *sine, float *x
 void espalier_softmax(size_t n, size_t live, float *x);
 /// Largest of x and the sum of exp(x - largest), in f64.
 void espalier_log_sum_exp(size_t n, const float *x, float *largest, double *sum);
-/// sums[j] += x[j]^2, in f64.
-void espalier_add_squares(size_t n, const float *x, double *sums);
+/// sums[j] += x[j] and squares[j] += x[j]^2, in f64.
+void espalier_add_moments(size_t n, const float *x, double *sums, double *squares);
 
 // ---- select.c
 
@@ -64,6 +64,9 @@ void espalier_unpack_bits(size_t n, const uint8_t *bits, uint8_t *bytes);
 void espalier_select_kept(size_t n, size_t keep, const float *scores, uint32_t *scratch, uint8_t *kept);
 
 #include "frankwolfe.h"
+#include "fullscan.h"
+#include "gram.h"
+#include "rowends.h"
 #include "swap.h"
 #include "swapgroups.h"
 #include "updates.h"

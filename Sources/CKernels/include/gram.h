@@ -1,0 +1,32 @@
+#ifndef ESPALIER_GRAM_H
+#define ESPALIER_GRAM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+// ---- gram.c
+
+/// A Gram matrix G, n x n and symmetric: all its elements, or a factor F of it, G = F^T F + diag(rest).
+typedef struct {
+  size_t n;
+  /// n x n; null where there is a factor.
+  const float *elements;
+  /// Rows of the factor.
+  size_t rank;
+  /// rank x n.
+  const float *factor;
+  /// n, none negative: what the diagonal has beyond that of F^T F.
+  const float *rest;
+} espalier_gram;
+
+/// Row i of G, of n: where it lies, or made from the factor in room[n].
+const float *espalier_gram_row(const espalier_gram *gram, size_t i, float *room);
+/// G_ij.
+double espalier_gram_entry(const espalier_gram *gram, size_t i, size_t j);
+/// Raises largest[i] and largest[j] to |G_ij| inverse[i] inverse[j] for the i of [start, start + count) and all j >= start but i
+/// itself; rows[count x n] are the rows of G from `start` on.
+void espalier_raise_correlations(size_t n, size_t start, size_t count, const float *rows, const float *inverse, float *largest);
+/// y[j] += factor x[j].
+void espalier_add_scaled(size_t n, double factor, const float *x, double *y);
+
+#endif

@@ -1,0 +1,611 @@
+// The best move within any group of a row, again and again: a swap of a kept and a pruned weight, or a whole new pattern.
+//
+// Swaps. y_j is what flipping weight j alone would change: y = +-2 w c + w^2 G_jj, + where it is kept. A swap of u and p changes
+// the loss by y_u + y_p - 2 w_u w_p G_up. So the search is: for every pair of a group y_i + y_j + x_ij, with
+// x_ij = -2 w_i w_j G_ij where one of the two is kept, and infinite otherwise.
+//
+// Whole groups. With c' the correlations without the group's own part and y = 2 w c' + w^2 G_jj, pruning the set S of a group costs
+// V(S) = the sum of y over S + the sum x_S of 2 w_i w_j G_ij over the pairs of S. x_S never changes, and y does not change by moves
+// of its own group. A move changes the loss by V(S) - V(S now). Where fewer weights are kept than pruned, y has the other sign and
+// its sums run over what is kept: the sum of all y of the group is in every V.
+//
+// y is kept in f64. What is searched are lower bounds in f32, eight groups side by side; the groups whose bound is not above the
+// best change are computed in f64, so that the moves are those of a full search in f64.
+
+#include "tiers.h"
+
+#include <math.h>
+#include <string.h>
+
+// Every function that takes or gives lanes is inlined: no calling convention is involved.
+#pragma clang diagnostic ignored "-Wpsabi"
+
+typedef float lanes __attribute__((vector_size(32), aligned(4)));
+// Four at a time: conversions of eight are slower on some processors.
+typedef float four __attribute__((vector_size(16), aligned(4)));
+typedef double wide __attribute__((vector_size(32), aligned(8)));
+typedef int32_t marks __attribute__((vector_size(32), aligned(4)));
+
+enum { WIDTH = 8 };
+
+#define UNROLL _Pragma("clang loop unroll_count(8)")
+
+// Roundings of f32 that a bound goes through, relative to the sum of the magnitudes of its terms: with room to spare.
+static const float ROUNDING = 1e-6f;
+
+struct espalier_group_plan {
+  uint32_t of, keep;
+  // A bit for every weight of a group.
+  uint32_t all;
+  uint32_t whole;
+  // Values that are compared for each group: of its pairs of weights, or of its patterns.
+  uint32_t count;
+  // Whole groups: a pattern is told by the weights that it prunes, or by those that it keeps where these are fewer (by_kept). The
+  // sum of y over them is made of `parts` sums of one or two weights each, whose indices are in `sums`.
+  uint32_t by_kept, parts;
+  uint16_t sums[ESPALIER_MOST_PATTERNS][4];
+  // Bit i is set where the pattern keeps weight i of the group.
+  uint32_t masks[ESPALIER_MOST_PATTERNS];
+  // Eight groups lie side by side in vectors: where each of them lies, and which one lies there.
+  uint8_t place[WIDTH], placed[WIDTH];
+};
+
+typedef struct {
+  espalier_group_row *row;
+  size_t groups;
+  double loss, *y;
+  // y += t * (change of c): 2 w with the sign of y.
+  float *t;
+  // x of every value: [eight groups][value][group].
+  float *x;
+  // The least bound of every group.
+  float *low;
+  // Whole groups: 1 where the weight is one of those whose y are summed, as [eight groups][weight][group]; upper bounds of x_S now.
+  float *chosen, *now;
+  // Room for two rows of G, and for the ends of two rows.
+  float *room, *tail;
+  // Weights that the last move flipped, those pruned and those restored in turns, in y only of their own group yet.
+  uint32_t flips, flipped[ESPALIER_LARGEST_GROUP];
+  int done;
+} group_state;
+
+typedef struct {
+  size_t group;
+  // The weights u and p; the pattern.
+  size_t u, p;
+  double change;
+} group_move;
+
+BODY lanes load(const float *x) { return *(const lanes *)x; }
+// One instruction, unlike the minimum that minds NaN.
+BODY lanes lesser(lanes x, lanes y) {
+  marks less = x < y;
+  return (lanes)((less & (marks)x) | (~less & (marks)y));
+}
+BODY lanes all(float x) { return (lanes){x, x, x, x, x, x, x, x}; }
+BODY lanes magnitude_of(lanes x) { return __builtin_elementwise_abs(x); }
+BODY wide both(double x) { return (wide){x, x, x, x}; }
+BODY wide widen(const float *x) { return __builtin_convertvector(*(const four *)x, wide); }
+BODY lanes narrow(wide x, wide y) {
+  return __builtin_shufflevector(__builtin_convertvector(x, four), __builtin_convertvector(y, four), 0, 1, 2, 3, 4, 5, 6, 7);
+}
+
+static size_t whole_lanes(size_t count) { return (count + WIDTH - 1) / WIDTH * WIDTH; }
+
+// ---- plan
+
+// Places 0, 2, 4, 6 and 1, 3, 5, 7 of two vectors, in an order of their own: lanes stay in their half, which is fast.
+BODY void part(lanes *x, lanes *y) {
+  lanes a = *x, b = *y;
+  *x = __builtin_shufflevector(a, b, 0, 2, 8, 10, 4, 6, 12, 14);
+  *y = __builtin_shufflevector(a, b, 1, 3, 9, 11, 5, 7, 13, 15);
+}
+
+BODY void deal_four(lanes *v) {
+  part(&v[0], &v[1]);
+  part(&v[2], &v[3]);
+  part(&v[0], &v[2]);
+  part(&v[1], &v[3]);
+}
+
+// Eight groups: `of` vectors of consecutive weights become one vector for each weight of a group. In which order the groups lie
+// there, is the same for all.
+BODY void deal(size_t of, lanes *v) {
+  if (of == 2) part(&v[0], &v[1]);
+  if (of == 4) deal_four(v);
+  if (of == 8) {
+    lanes low[4], high[4];
+    UNROLL for (size_t k = 0; k < 4; k++) {
+      low[k] = __builtin_shufflevector(v[k], v[k + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+      high[k] = __builtin_shufflevector(v[k], v[k + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+    }
+    deal_four(low);
+    deal_four(high);
+    UNROLL for (size_t k = 0; k < 4; k++) v[k] = low[k], v[k + 4] = high[k];
+  }
+}
+
+// The index of the sum of weights i <= j: first the weights, then their pairs, row after row.
+static uint32_t sum_index(uint32_t of, uint32_t i, uint32_t j) {
+  return i == j ? i : of + i * (2 * of - i - 1) / 2 + (j - i - 1);
+}
+
+size_t espalier_group_plan_bytes(void) { return sizeof(espalier_group_plan); }
+
+// Weights that tell a pattern.
+static uint32_t chosen_of(const espalier_group_plan *plan) { return plan->by_kept ? plan->keep : plan->of - plan->keep; }
+
+void espalier_plan_groups(uint32_t of, uint32_t keep, int whole, espalier_group_plan *plan) {
+  *plan = (espalier_group_plan){.of = of, .keep = keep, .whole = whole != 0, .by_kept = keep < of - keep};
+  uint32_t chosen = chosen_of(plan);
+  plan->all = (uint32_t)(((uint64_t)1 << of) - 1);
+  plan->parts = (chosen + 1) / 2;
+  lanes index[ESPALIER_LARGEST_GROUP];
+  for (uint32_t k = 0; k < WIDTH * of; k++) index[k / WIDTH][k % WIDTH] = k;
+  int dealt = of == 2 || of == 4 || of == 8;
+  if (of == 2) deal(2, index);
+  if (of == 4) deal(4, index);
+  if (of == 8) deal(8, index);
+  for (uint32_t k = 0; k < WIDTH; k++) {
+    plan->placed[k] = (uint8_t)(dealt ? (uint32_t)index[0][k] / of : k);
+    plan->place[plan->placed[k]] = (uint8_t)k;
+  }
+  if (!whole) plan->count = of * (of - 1) / 2;
+  if (!whole || chosen == 0) return;
+  // Every choice of weights, in the order of pairs where two are chosen.
+  uint32_t choice[ESPALIER_LARGEST_GROUP];
+  for (uint32_t k = 0; k < chosen; k++) choice[k] = k;
+  for (;;) {
+    uint32_t bits = 0;
+    for (uint32_t k = 0; k < chosen; k++) bits |= 1u << choice[k];
+    for (uint32_t k = 0; k < chosen; k += 2)
+      plan->sums[plan->count][k / 2] = (uint16_t)sum_index(of, choice[k], choice[k + 1 < chosen ? k + 1 : k]);
+    plan->masks[plan->count++] = plan->by_kept ? bits : plan->all & ~bits;
+    uint32_t k = chosen;
+    while (k > 0 && choice[k - 1] == of - chosen + k - 1) k--;
+    if (k == 0) return;
+    choice[k - 1]++;
+    for (; k < chosen; k++) choice[k] = choice[k - 1] + 1;
+  }
+}
+
+size_t espalier_group_scratch(size_t n, const espalier_group_plan *plan) {
+  size_t groups = whole_lanes(n / plan->of), padded = groups * plan->of;
+  size_t floats = 2 * padded + groups * (plan->count + 2) + 2 * WIDTH * plan->of + 2 * n;
+  return (padded * sizeof(double) + floats * sizeof(float) + 63) / 64 * 64;
+}
+
+// ---- one search
+
+// y after c += wu gu - wp gp, for four weights.
+BODY wide moved(wide y, const float *t, double wu, const float *gu, double wp, const float *gp) {
+  return y + widen(t) * (both(wu) * widen(gu) - both(wp) * widen(gp));
+}
+
+BODY lanes least_pattern(const espalier_group_plan *plan, size_t parts, const lanes *sums, const float *x) {
+  lanes low = all(INFINITY);
+  for (size_t k = 0; k < plan->count; k++, x += WIDTH) {
+    lanes value = sums[plan->sums[k][0]] + load(x);
+    UNROLL for (size_t part = 1; part < parts; part++) value += sums[plan->sums[k][part]];
+    low = lesser(low, value);
+  }
+  return low;
+}
+
+// Updates y by two rows of G, and bounds from the new y what each group can change at best. The rows of G that will be needed next
+// are fetched on the way. `of` is a constant in the fast copies of this body, for which `dealt` is 1.
+BODY float sweep(const espalier_group_plan *plan, size_t of, int dealt, int whole, const group_state *s, size_t n, double wu,
+                 const float *gu, double wp, const float *gp, const float *next_u, const float *next_p) {
+  size_t count = plan->count, span = WIDTH * of;
+  int by_pairs = !whole || chosen_of(plan) == 2;
+  double *restrict ys = s->y;
+  float *restrict lows = s->low;
+  const float *restrict ts = s->t, *restrict xs = s->x, *restrict nows = s->now, *restrict choices = s->chosen;
+  const float *restrict tail = s->tail;
+  size_t groups = s->groups;
+  lanes least = all(INFINITY);
+  for (size_t g = 0, j = 0; g < groups; g += WIDTH, j += span) {
+    const float *restrict u = gu + j, *restrict p = gp + j;
+    if (j + span > n) {
+      u = tail, p = tail + span;
+    } else if (next_u) {
+      for (size_t k = 0; k < span; k += 16) {
+        __builtin_prefetch(next_u + j + k, 0, 2);
+        __builtin_prefetch(next_p + j + k, 0, 2);
+      }
+    }
+    lanes v[ESPALIER_LARGEST_GROUP];
+    float row[WIDTH * ESPALIER_LARGEST_GROUP];
+    UNROLL for (size_t k = 0; k < of; k++) {
+      size_t i = WIDTH * k;
+      double *y = ys + j + i;
+      wide low_y = moved(*(wide *)y, ts + j + i, wu, u + i, wp, p + i);
+      wide high_y = moved(*(wide *)(y + 4), ts + j + i + 4, wu, u + i + 4, wp, p + i + 4);
+      *(wide *)y = low_y, *(wide *)(y + 4) = high_y;
+      if (dealt) v[k] = narrow(low_y, high_y);
+      else *(lanes *)(row + i) = narrow(low_y, high_y);
+    }
+    if (dealt) deal(of, v);
+    else
+      for (size_t i = 0; i < of; i++)
+        for (size_t l = 0; l < WIDTH; l++) v[i][l] = row[l * of + i];
+    lanes now = all(0);
+    if (whole) {
+      now = load(nows + g);
+      UNROLL for (size_t i = 0; i < of; i++)
+        now += load(choices + j + WIDTH * i) * (v[i] + all(ROUNDING) * magnitude_of(v[i]));
+    }
+    UNROLL for (size_t i = 0; i < of; i++) v[i] -= all(ROUNDING) * magnitude_of(v[i]);
+    const float *restrict x = xs + g * count;
+    lanes low = all(INFINITY);
+    if (by_pairs) {
+      UNROLL for (size_t i = 0; i < of; i++) {
+        UNROLL for (size_t l = i + 1; l < of; l++, x += WIDTH) low = lesser(low, v[i] + v[l] + load(x));
+      }
+    } else {
+      lanes sums[ESPALIER_LARGEST_GROUP * (ESPALIER_LARGEST_GROUP + 1) / 2];
+      for (size_t i = 0, k = of; i < of; i++) {
+        sums[i] = v[i];
+        for (size_t l = i + 1; l < of; l++, k++) sums[k] = v[i] + v[l];
+      }
+      switch (plan->parts) {
+      case 1: low = least_pattern(plan, 1, sums, x); break;
+      case 2: low = least_pattern(plan, 2, sums, x); break;
+      case 3: low = least_pattern(plan, 3, sums, x); break;
+      }
+    }
+    low -= now;
+    *(lanes *)(lows + g) = low;
+    least = lesser(least, low);
+  }
+  float value = least[0];
+  for (int k = 1; k < WIDTH; k++) value = least[k] < value ? least[k] : value;
+  return value;
+}
+
+BODY float sweep_of(const espalier_group_plan *plan, const group_state *s, size_t n, double wu, const float *gu, double wp,
+                    const float *gp, const float *next_u, const float *next_p) {
+#define SWEEP(of, dealt, whole) sweep(plan, of, dealt, whole, s, n, wu, gu, wp, gp, next_u, next_p)
+  switch (plan->of) {
+  case 2: return plan->whole ? SWEEP(2, 1, 1) : SWEEP(2, 1, 0);
+  case 4: return plan->whole ? SWEEP(4, 1, 1) : SWEEP(4, 1, 0);
+  case 8: return plan->whole ? SWEEP(8, 1, 1) : SWEEP(8, 1, 0);
+  default: return plan->whole ? SWEEP(plan->of, 0, 1) : SWEEP(plan->of, 0, 0);
+  }
+#undef SWEEP
+}
+
+// ---- what decides, in f64
+
+static double pair_term(const espalier_group_plan *plan, const group_state *s, const float *blocks, size_t i, size_t j) {
+  return 2.0 * s->row->w[i] * s->row->w[j] * blocks[i * plan->of + j % plan->of];
+}
+
+static group_move best_swap(const espalier_group_plan *plan, const group_state *s, const float *blocks, size_t group,
+                            group_move best) {
+  const uint8_t *kept = s->row->kept;
+  size_t start = group * plan->of, end = start + plan->of;
+  for (size_t u = start; u < end; u++) {
+    if (!kept[u]) continue;
+    for (size_t p = start; p < end; p++) {
+      if (kept[p]) continue;
+      double change = s->y[u] + s->y[p] - pair_term(plan, s, blocks, u, p);
+      // Groups come in ascending order, and so do u and p in them: the first of equals stays.
+      if (change < best.change) best = (group_move){group, u, p, change};
+    }
+  }
+  s->row->evaluated += (uint64_t)plan->keep * (plan->of - plan->keep);
+  return best;
+}
+
+static uint32_t mask_of(const espalier_group_plan *plan, const uint8_t *kept, size_t group) {
+  uint32_t mask = 0;
+  for (uint32_t i = 0; i < plan->of; i++) mask |= (uint32_t)kept[group * plan->of + i] << i;
+  return mask;
+}
+
+// The sum of y over the weights that tell a pattern.
+static double own_sum(const espalier_group_plan *plan, const group_state *s, size_t group, uint32_t mask) {
+  double sum = 0;
+  const double *y = s->y + group * plan->of;
+  for (uint32_t bits = plan->by_kept ? mask : ~mask & plan->all; bits; bits &= bits - 1) sum += y[__builtin_ctz(bits)];
+  return sum;
+}
+
+// x_S of a pattern, and the sum of the magnitudes of its terms.
+static double pair_sum(const espalier_group_plan *plan, const group_state *s, const float *blocks, size_t group, uint32_t mask,
+                       double *magnitude) {
+  double sum = 0, most = 0;
+  size_t start = group * plan->of;
+  for (uint32_t left = ~mask & plan->all; left; left &= left - 1) {
+    for (uint32_t right = left & (left - 1); right; right &= right - 1) {
+      double term = pair_term(plan, s, blocks, start + (size_t)__builtin_ctz(left), start + (size_t)__builtin_ctz(right));
+      sum += term;
+      most += fabs(term);
+    }
+  }
+  *magnitude = most;
+  return sum;
+}
+
+static group_move best_pattern(const espalier_group_plan *plan, const group_state *s, const float *blocks, size_t group,
+                               group_move best) {
+  uint32_t mask = mask_of(plan, s->row->kept, group);
+  double magnitude, now = own_sum(plan, s, group, mask) + pair_sum(plan, s, blocks, group, mask, &magnitude);
+  const float *x = s->x + group / WIDTH * WIDTH * plan->count + plan->place[group % WIDTH];
+  for (uint32_t k = 0; k < plan->count; k++) {
+    if (plan->masks[k] == mask) continue;
+    double own = own_sum(plan, s, group, plan->masks[k]);
+    if (own + x[WIDTH * k] - now > best.change) continue;
+    double change = own + pair_sum(plan, s, blocks, group, plan->masks[k], &magnitude) - now;
+    s->row->evaluated++;
+    if (change < best.change || (change == best.change && group == best.group && plan->masks[k] < plan->masks[best.p]))
+      best = (group_move){group, 0, k, change};
+  }
+  return best;
+}
+
+// f32 not below `value`.
+static float upper(double value) {
+  float rounded = (float)value;
+  return rounded + fabsf(rounded) * 2e-7f + 1e-45f;
+}
+
+BODY group_move best_of_group(const espalier_group_plan *plan, const group_state *s, const float *blocks, size_t group,
+                              group_move best) {
+  return plan->whole ? best_pattern(plan, s, blocks, group, best) : best_swap(plan, s, blocks, group, best);
+}
+
+// The first eight groups from `start` on of which one has a bound that is not above `limit`; where none has, the end.
+BODY size_t next_reached(const group_state *s, size_t start, float limit) {
+  size_t g = start;
+  for (; g + 4 * WIDTH <= s->groups; g += 4 * WIDTH) {
+    marks reached = load(s->low + g) <= all(limit);
+    for (size_t k = 1; k < 4; k++) reached |= load(s->low + g + k * WIDTH) <= all(limit);
+    int any = 0;
+    for (int k = 0; k < WIDTH; k++) any |= reached[k];
+    if (any) break;
+  }
+  for (; g < s->groups; g += WIDTH) {
+    marks reached = load(s->low + g) <= all(limit);
+    int any = 0;
+    for (int k = 0; k < WIDTH; k++) any |= reached[k];
+    if (any) break;
+  }
+  return g;
+}
+
+// The best move of the row, given the least bound.
+BODY group_move best_move(const espalier_group_plan *plan, const group_state *s, const float *blocks, float least) {
+  const group_move none = {0, 0, 0, INFINITY};
+  if (!(least < INFINITY)) return none;
+  // One group of the least bound tells which change the others must reach.
+  size_t first = next_reached(s, 0, least), lane = 0;
+  while (s->low[first + lane] > least) lane++;
+  float limit = upper(best_of_group(plan, s, blocks, first + plan->placed[lane], none).change);
+  group_move best = none;
+  for (size_t g = next_reached(s, 0, limit); g < s->groups; g = next_reached(s, g + WIDTH, limit)) {
+    for (size_t k = 0; k < WIDTH; k++)
+      if (s->low[g + plan->place[k]] <= limit) best = best_of_group(plan, s, blocks, g + k, best);
+  }
+  return best;
+}
+
+// ---- a row
+
+// x of the pairs of a group: infinite where a pair is no swap.
+static void pack_swaps(const espalier_group_plan *plan, const group_state *s, const float *blocks, size_t group) {
+  float *x = s->x + group / WIDTH * WIDTH * plan->count + plan->place[group % WIDTH];
+  const uint8_t *kept = s->row->kept;
+  size_t end = (group + 1) * plan->of;
+  for (size_t i = group * plan->of; i < end; i++) {
+    for (size_t j = i + 1; j < end; j++, x += WIDTH) {
+      float term = (float)pair_term(plan, s, blocks, i, j);
+      *x = kept[i] == kept[j] ? INFINITY : -term - fabsf(term) * ROUNDING;
+    }
+  }
+}
+
+// x of the patterns of eight groups.
+BODY void pack_patterns(const espalier_group_plan *plan, const group_state *s, const float *blocks, size_t n, size_t first) {
+  lanes pairs[ESPALIER_LARGEST_GROUP * (ESPALIER_LARGEST_GROUP - 1) / 2];
+  size_t of = plan->of, k = 0;
+  for (size_t i = 0; i < of; i++) {
+    for (size_t j = i + 1; j < of; j++, k++) {
+      for (size_t l = 0; l < WIDTH; l++) {
+        size_t start = (first + plan->placed[l]) * of;
+        pairs[k][l] = start < n ? (float)pair_term(plan, s, blocks, start + i, start + j) : 0;
+      }
+    }
+  }
+  for (size_t m = 0; m < plan->count; m++) {
+    lanes sum = all(0), most = all(0);
+    for (uint32_t left = ~plan->masks[m] & plan->all; left; left &= left - 1) {
+      for (uint32_t right = left & (left - 1); right; right &= right - 1) {
+        lanes term = pairs[sum_index(plan->of, (uint32_t)__builtin_ctz(left), (uint32_t)__builtin_ctz(right)) - of];
+        sum += term;
+        most += magnitude_of(term);
+      }
+    }
+    for (size_t l = 0; l < WIDTH; l++)
+      if ((first + plan->placed[l]) * of >= n) sum[l] = INFINITY;
+    *(lanes *)(s->x + first * plan->count + WIDTH * m) = sum - most * all(2 * ROUNDING);
+  }
+}
+
+static size_t place_of(const espalier_group_plan *plan, size_t group) {
+  return group / WIDTH * WIDTH + plan->place[group % WIDTH];
+}
+
+// What the sums of the group's pattern are compared with.
+static void pack_now(const espalier_group_plan *plan, const group_state *s, const float *blocks, size_t group) {
+  uint32_t mask = mask_of(plan, s->row->kept, group);
+  double magnitude, sum = pair_sum(plan, s, blocks, group, mask, &magnitude);
+  s->now[place_of(plan, group)] = (float)sum + (float)magnitude * 2 * ROUNDING;
+  float *chosen = s->chosen + group / WIDTH * WIDTH * plan->of + plan->place[group % WIDTH];
+  for (uint32_t i = 0; i < plan->of; i++) chosen[WIDTH * i] = (mask >> i & 1) == plan->by_kept;
+}
+
+BODY void begin(const espalier_group_plan *plan, group_state *s, const float *blocks, size_t n) {
+  const float *w = s->row->w, *c = s->row->c;
+  const uint8_t *kept = s->row->kept;
+  size_t of = plan->of;
+  s->loss = 0;
+  for (size_t j = 0; j < n; j++) {
+    const float *g = blocks + j * of;
+    double other = c[j], square = (double)w[j] * w[j] * g[j % of];
+    if (!kept[j]) s->loss += (double)w[j] * c[j];
+    if (plan->whole) {
+      size_t start = j - j % of;
+      for (size_t k = 0; k < of; k++) other -= kept[start + k] ? 0 : (double)w[start + k] * g[k];
+      s->t[j] = plan->by_kept ? -2 * w[j] : 2 * w[j];
+      s->y[j] = s->t[j] * other + (plan->by_kept ? -square : square);
+    } else {
+      s->t[j] = kept[j] ? 2 * w[j] : -2 * w[j];
+      s->y[j] = s->t[j] * other + square;
+    }
+  }
+  for (size_t j = n; j < s->groups * of; j++) s->y[j] = s->t[j] = 0;
+  if (plan->whole) {
+    memset(s->chosen, 0, s->groups * of * sizeof(float));
+    for (size_t g = 0; g < s->groups; g += WIDTH) pack_patterns(plan, s, blocks, n, g);
+    for (size_t g = 0; g < s->groups; g++) {
+      if (g < n / of) pack_now(plan, s, blocks, g);
+      else s->now[place_of(plan, g)] = 0;
+    }
+  } else {
+    for (size_t k = 0; k < s->groups * plan->count; k++) s->x[k] = INFINITY;
+    for (size_t g = 0; g < n / of; g++) pack_swaps(plan, s, blocks, g);
+  }
+}
+
+// Brings y up to date with the last move, and bounds what every group can change: the least of all bounds.
+BODY float catch_up(const espalier_gram *gram, const espalier_group_plan *plan, const group_state *s, const group_state *next) {
+  const float *w = s->row->w;
+  size_t n = gram->n, whole_end = n / (WIDTH * plan->of) * (WIDTH * plan->of), span = WIDTH * plan->of;
+  const float *next_u = NULL, *next_p = NULL;
+  if (gram->elements && next->flips) {
+    next_u = gram->elements + next->flipped[0] * n;
+    next_p = gram->elements + next->flipped[1] * n;
+  }
+  // What the last move changed in its own group is in y already.
+  float *own = s->t + (s->flips ? s->flipped[0] / plan->of * plan->of : 0), saved[ESPALIER_LARGEST_GROUP];
+  memcpy(saved, own, plan->of * sizeof(float));
+  memset(own, 0, s->flips ? plan->of * sizeof(float) : 0);
+  float least = INFINITY;
+  for (size_t k = 0; k == 0 || k < s->flips; k += 2) {
+    double wu = 0, wp = 0;
+    const float *gu = s->room, *gp = s->room;
+    if (s->flips) {
+      size_t u = s->flipped[k], p = s->flipped[k + 1];
+      wu = w[u], wp = w[p];
+      gu = espalier_gram_row(gram, u, s->room);
+      gp = espalier_gram_row(gram, p, s->room + n);
+    }
+    if (k + 2 < s->flips) {
+      size_t j = 0;
+      for (; j + 4 <= n; j += 4) *(wide *)(s->y + j) = moved(*(wide *)(s->y + j), s->t + j, wu, gu + j, wp, gp + j);
+      for (; j < n; j++) s->y[j] += s->t[j] * (wu * gu[j] - wp * gp[j]);
+      continue;
+    }
+    memcpy(s->tail, gu + whole_end, (n - whole_end) * sizeof(float));
+    memcpy(s->tail + span, gp + whole_end, (n - whole_end) * sizeof(float));
+    least = sweep_of(plan, s, n, wu, gu, wp, gp, next_u, next_p);
+  }
+  memcpy(own, saved, plan->of * sizeof(float));
+  return least;
+}
+
+static void apply(const espalier_group_plan *plan, group_state *s, const float *blocks, group_move move) {
+  espalier_group_row *row = s->row;
+  size_t start = move.group * plan->of;
+  s->loss += move.change;
+  row->moves++;
+  if (!plan->whole) {
+    size_t flipped[2] = {move.u, move.p};
+    for (int k = 0; k < 2; k++) {
+      size_t j = flipped[k];
+      double wj = row->w[j];
+      s->y[j] = 2 * wj * wj * blocks[j * plan->of + j % plan->of] - s->y[j];
+      s->t[j] = -s->t[j];
+      row->kept[j] ^= 1;
+      s->flipped[k] = (uint32_t)j;
+    }
+    s->flips = 2;
+    const float *gu = blocks + move.u * plan->of, *gp = blocks + move.p * plan->of;
+    for (size_t k = 0; k < plan->of; k++)
+      s->y[start + k] += s->t[start + k] * ((double)row->w[move.u] * gu[k] - (double)row->w[move.p] * gp[k]);
+    pack_swaps(plan, s, blocks, move.group);
+    return;
+  }
+  uint32_t before = mask_of(plan, row->kept, move.group), after = plan->masks[move.p];
+  s->flips = 0;
+  for (uint32_t u = before & ~after, p = after & ~before; u; u &= u - 1, p &= p - 1) {
+    s->flipped[s->flips++] = (uint32_t)(start + (size_t)__builtin_ctz(u));
+    s->flipped[s->flips++] = (uint32_t)(start + (size_t)__builtin_ctz(p));
+  }
+  for (uint32_t k = 0; k < s->flips; k++) row->kept[s->flipped[k]] ^= 1;
+  pack_now(plan, s, blocks, move.group);
+}
+
+// One move, or the end of the row.
+BODY void advance(const espalier_gram *gram, const espalier_group_plan *plan, const float *blocks, uint64_t limit, group_state *s,
+                  const group_state *next) {
+  espalier_group_row *row = s->row;
+  row->limited = row->moves >= limit;
+  s->done = row->limited;
+  if (!s->done) {
+    float least = catch_up(gram, plan, s, next);
+    group_move best = best_move(plan, s, blocks, least);
+    uint64_t each = plan->whole ? plan->count - 1 : (uint64_t)plan->keep * (plan->of - plan->keep);
+    row->choices += gram->n / plan->of * each;
+    // Below the rounding of the correlations the loss no longer falls for sure, and a move could be taken back for ever.
+    s->done = !(best.change < -1e-9 * fabs(s->loss));
+    if (!s->done) {
+      apply(plan, s, blocks, best);
+      row->stopped = row->held && !espalier_held_out_move(row->held, row->w, row->kept, s->flips, s->flipped, s->loss);
+      s->done = row->stopped != 0;
+    }
+  }
+  if (!s->done) return;
+  s->flips = 0;
+  row->after = s->loss;
+  if (!row->held) return;
+  row->after = row->held->own_at_least;
+  row->moves = row->held->moves_at_least;
+  espalier_held_out_end(row->held, row->kept);
+}
+
+BODY void refine_groups_body(const espalier_gram *gram, const espalier_group_plan *plan, const float *blocks, uint64_t limit,
+                             size_t count, espalier_group_row *rows, void *scratch) {
+  size_t n = gram->n, groups = whole_lanes(n / plan->of), padded = groups * plan->of;
+  group_state states[2];
+  for (size_t r = 0; r < count; r++) {
+    group_state *s = &states[r];
+    espalier_group_row *row = &rows[r];
+    *s = (group_state){.row = row, .groups = groups, .y = (double *)((char *)scratch + r * espalier_group_scratch(n, plan))};
+    s->t = (float *)(s->y + padded);
+    s->chosen = s->t + padded;
+    s->x = s->chosen + padded;
+    s->low = s->x + groups * plan->count;
+    s->now = s->low + groups;
+    s->tail = s->now + groups;
+    s->room = s->tail + 2 * WIDTH * plan->of;
+    memset(s->tail, 0, 2 * WIDTH * plan->of * sizeof(float));
+    memset(s->room, 0, 2 * n * sizeof(float));
+    row->moves = row->evaluated = row->choices = 0;
+    row->limited = row->stopped = 0;
+    begin(plan, s, blocks, n);
+    row->before = row->after = s->loss;
+    if (row->held) espalier_held_out_begin(row->held, row->w, row->kept, s->loss);
+    s->done = plan->count == 0 || plan->keep == 0 || plan->keep == plan->of;
+  }
+  while (!states[0].done || (count == 2 && !states[1].done)) {
+    for (size_t r = 0; r < count; r++)
+      if (!states[r].done) advance(gram, plan, blocks, limit, &states[r], &states[count - 1 - r]);
+  }
+}
+TIERS(void, refine_groups,
+      (const espalier_gram *gram, const espalier_group_plan *plan, const float *blocks, uint64_t limit, size_t count,
+       espalier_group_row *rows, void *scratch),
+      (gram, plan, blocks, limit, count, rows, scratch))

@@ -1,0 +1,44 @@
+import CKernels
+import EspalierCore
+
+/// Rows of weights in the type of a checkpoint, rounded to nearest.
+public struct RoundedWeights: ~Copyable, Sendable {
+  public let rows: Int
+  public let columns: Int
+  public let dtype: DType
+  /// The bytes to write, row after row.
+  public let bytes: Buffer<UInt8>
+
+  /// Nil where a weight is not finite in that type.
+  public init?(_ weights: borrowing Matrix, as dtype: DType) {
+    precondition(dtype.isWeight)
+    rows = weights.rows
+    columns = weights.columns
+    self.dtype = dtype
+    let count = rows * columns
+    var bytes = Buffer<UInt8>(count: count * dtype.byteCount)
+    bytes.withUnsafeMutable { bytes in
+      weights.elements.withUnsafe { weights in
+        let (input, output) = (weights.baseAddress!, UnsafeMutableRawPointer(bytes.baseAddress!))
+        switch dtype {
+        case .bf16: espalier_f32_to_bf16(count, input, output.assumingMemoryBound(to: UInt16.self))
+        case .f16: espalier_f32_to_f16(count, input, output.assumingMemoryBound(to: UInt16.self))
+        default: output.copyMemory(from: input, byteCount: count * 4)
+        }
+      }
+    }
+    self.bytes = bytes
+    guard values().firstNotFinite() == nil else { return nil }
+  }
+
+  /// The weights as they will be read: `rows x columns`.
+  public borrowing func values() -> Matrix {
+    var values = Matrix(rows: rows, columns: columns)
+    values.elements.withUnsafeMutable { values in
+      bytes.withUnsafe {
+        load32(UnsafeRawPointer($0.baseAddress!), dtype, count: rows * columns, into: values.baseAddress!)
+      }
+    }
+    return values
+  }
+}

@@ -1,0 +1,63 @@
+import EspalierCore
+import EspalierIO
+import EspalierKernels
+import EspalierPipeline
+
+/// Finds masks and weights together by ADMM.
+public struct ADMM: MatrixStage {
+  public static let name = "admm"
+  public static let summary =
+    "Finds masks and weights together by ADMM, as ALPS does: a dense and a sparse copy of each row are drawn together."
+  public static let revision = 1
+
+  private let choice: PatternChoice
+  private let options: ADMMOptions
+
+  public init(_ parameters: inout Parameters) {
+    choice = PatternChoice(&parameters)
+    var options = ADMMOptions()
+    options.damping = parameters.number(
+      "damping", default: options.damping, in: 0...1000,
+      "What is added to the Gram matrix's diagonal, as a share of its mean.")
+    options.penalty = parameters.number(
+      "penalty", default: options.penalty, in: 1e-9...1e9, "What keeps the two copies together at first.")
+    options.growth = parameters.number(
+      "growth", default: options.growth, in: 1.001...100, "By how much that grows after every three steps.")
+    options.limit = parameters.integer(
+      "maxSteps", default: options.limit, in: 1...1_000_000, "The most steps of one row.")
+    self.options = options
+  }
+
+  public var reads: Set<ArtifactKind> { choice.reads.union([.factor]) }
+  public var writesWeights: Bool { true }
+
+  public func applies(to matrix: ModelOutline.Matrix) -> Bool { choice.applies(to: matrix) }
+
+  public func pattern(after previous: SparsityPattern?) -> SparsityPattern? { choice.planned }
+
+  public func check(_ model: ModelOutline, checkpoint: Checkpoint) throws { try choice.check(model) }
+
+  public func workingSet(_ sizes: UnitSizes) -> WorkingSet { Reconstruct.fitting(sizes, factors: 3) }
+
+  public func run(_ unit: UnitContext) throws -> JSON {
+    let weight = try unit.weight()
+    try weight.tensor.requireFinite()
+    let gram = try unit.gramFactor().gram
+    let pattern = try choice.pattern(unit)
+    var writer = try WeightWriter(unit, weight, gram: gram)
+    let outcome = try pruneByADMM(weight, gram: gram, pattern: pattern, options: options) { rows in
+      try writer.append(rows)
+      try unit.advance(writer.row, of: weight.rows)
+    }
+    let loss = writer.loss
+    try writer.finish()
+    try MaskFile.write(outcome.mask, to: unit.folder + "/" + MaskFile.name)
+    weight.tensor.release()
+    return .object(
+      JSONObject(
+        unit.matrixReport(pattern) + [
+          ("lossAfter", .number(loss)), ("steps", .integer(outcome.steps)),
+          ("mostStepsOfARow", .integer(outcome.mostSteps)), ("rowsAtLimit", .integer(outcome.rowsAtLimit)),
+        ]))
+  }
+}

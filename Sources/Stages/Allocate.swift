@@ -1,0 +1,142 @@
+import EspalierCore
+import EspalierIO
+import EspalierKernels
+import EspalierPipeline
+
+/// Spreads a sparsity over the matrices of a model, before the first mask is made.
+public struct Allocate: AllocationStage {
+  public static let name = "allocate"
+  public static let summary =
+    "Decides how sparse every matrix becomes: all the same, by outliers of the blocks, or by measured errors."
+  public static let revision = 1
+  /// Sparsity by tensor.
+  static let object = "allocation.json"
+  private static let surveyObject = "survey.safetensors"
+
+  enum Method: String, CaseIterable {
+    case uniform
+    case owl
+    case error
+  }
+
+  /// Sparsities at which the error of a matrix is measured, lowest and highest included.
+  private static let points = 9
+
+  private let method: Method
+  private let sparsity: Double
+  private let range: Double
+  private let outlier: Double
+  private let targets: TargetFilter
+
+  public init(_ parameters: inout Parameters) {
+    method = parameters.choice(
+      "method", default: .owl,
+      "uniform: the same everywhere; owl: blocks with more outlying weights keep more; error: the least sum of relative output errors."
+    )
+    sparsity = parameters.number(
+      "sparsity", default: nil, in: 0...1, "Share of all target weights that is pruned.")
+    range = parameters.number(
+      "range", default: 0.08, in: 0...0.5, "How far the sparsity of a matrix may be from that of the whole.")
+    outlier = parameters.number(
+      "outlier", default: 5, in: 1...1000,
+      "With owl: how many times the mean of its block a saliency must be to count as outlying.")
+    targets = TargetFilter(&parameters)
+  }
+
+  public func applies(to matrix: ModelOutline.Matrix) -> Bool { targets.contains(matrix.module) }
+
+  public func check(_ model: ModelOutline, checkpoint: Checkpoint) throws { try targets.check(model) }
+
+  public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
+    guard let matrix = sizes.matrix else { return WorkingSet(rows: 4 << 20) }
+    guard method == .error else { return WorkingSet(rows: OutlierCensus.bins * 16 + matrix.columns * 8) }
+    return WorkingSet(
+      factor: matrix.columns * matrix.columns * 4,
+      rows: 2 * matrix.rows * Mask.rowBytes(matrix.columns) + Swap.blockBytes(matrix))
+  }
+
+  // MARK: - One matrix
+
+  public func survey(_ unit: UnitContext) throws -> JSON {
+    let weight = try unit.weight()
+    try weight.tensor.requireFinite()
+    defer { weight.tensor.release() }
+    let values: [Double]
+    switch method {
+    case .uniform: values = [0]
+    case .owl:
+      let census = OutlierCensus(weight, diagonal: try unit.factor().diagonal)
+      values = [census.sum] + census.counts.map(Double.init)
+    case .error: values = try errors(weight, unit)
+    }
+    var writer = try SafetensorsWriter(
+      path: unit.folder + "/" + Self.surveyObject, tensors: [("values", .f64, [values.count])])
+    try writer.append(values)
+    try writer.finish()
+    return [:]
+  }
+
+  /// The relative error of the output, `tr(D G D^T) / tr(W G W^T)`, of a Wanda mask at every point.
+  private func errors(_ weight: LinearWeight, _ unit: UnitContext) throws -> [Double] {
+    let (factor, gram) = try unit.gramFactor()
+    let nothing = Mask(rows: weight.rows, columns: weight.columns, pattern: .rows(sparsity: 1))
+    let whole = maskLoss(weight, gram: gram, mask: nothing)
+    return try sparsities.enumerated().map { index, sparsity in
+      let mask = mostSalient(weight, .wanda, diagonal: factor.diagonal, pattern: .rows(sparsity: sparsity))
+      try unit.advance(index + 1, of: Self.points)
+      return whole > 0 ? max(0, maskLoss(weight, gram: gram, mask: mask)) / whole : 0
+    }
+  }
+
+  private var lowest: Double { max(0, sparsity - range) }
+  private var highest: Double { min(1, sparsity + range) }
+
+  private var sparsities: [Double] {
+    (0..<Self.points).map { lowest + (highest - lowest) * Double($0) / Double(Self.points - 1) }
+  }
+
+  // MARK: - All of them
+
+  public func run(_ unit: UnitContext) throws -> JSON {
+    let surveyed = unit.matrixInputs(.survey)
+    let matrices = surveyed.map(\.matrix)
+    let values = try surveyed.map {
+      try SafetensorsFile(path: $0.folder + "/" + Self.surveyObject).tensor("values", dtype: .f64).doubles()
+    }
+    let weights = matrices.map { Double($0.rows * $0.columns) }
+    let sparsities: [Double] =
+      switch method {
+      case .uniform: matrices.map { _ in sparsity }
+      case .owl: try byOutliers(matrices, values, weights, unit.model)
+      case .error:
+        SparsityAllocation.leastError(
+          points: self.sparsities, errors: values, weights: weights, sparsity: sparsity)
+      }
+    let members = zip(matrices, sparsities).map { (key: $0.tensor, value: JSON.number($1)) }
+    let json = JSON.object(JSONObject(members))
+    try Folder.writeAtomically(Array(json.prettyText.utf8), to: unit.folder + "/" + Self.object)
+    return [
+      "method": .string(method.rawValue), "matrices": .integer(matrices.count),
+      "leastSparsity": .number(sparsities.min() ?? 0), "mostSparsity": .number(sparsities.max() ?? 0),
+    ]
+  }
+
+  /// One sparsity for each block, from the share of its weights that stand out.
+  private func byOutliers(
+    _ matrices: [ModelOutline.Matrix], _ values: [[Double]], _ weights: [Double], _ model: ModelOutline
+  ) throws -> [Double] {
+    let blockOf = Dictionary(
+      model.blocks.flatMap { block in block.matrices.map { ($0.tensor, block.index) } },
+      uniquingKeysWith: { first, _ in first })
+    let blocks = matrices.map { blockOf[$0.tensor] ?? 0 }
+    var censuses: [Int: OutlierCensus] = [:]
+    for (block, values) in zip(blocks, values) {
+      guard let sum = values.first, values.allSatisfy({ (0...1e300).contains($0) }),
+        let census = OutlierCensus(sum: sum, counts: values.dropFirst().map { Int($0) })
+      else { throw EspalierError.internalFault("a survey of allocate is damaged.") }
+      censuses[block, default: OutlierCensus()].merge(census)
+    }
+    let shares = blocks.map { censuses[$0]?.shareAbove(outlier) ?? 0 }
+    return SparsityAllocation.byOutliers(shares: shares, weights: weights, sparsity: sparsity, range: range)
+  }
+}

@@ -1,0 +1,47 @@
+import EspalierCore
+import EspalierIO
+import EspalierKernels
+import EspalierPipeline
+
+/// A certificate beside a mask: `certificate.safetensors` with `lowerBounds`, F64. It goes from mask to mask down a chain.
+enum CertificateFile {
+  static let name = "certificate.safetensors"
+
+  static func write(_ certificate: Certificate, to folder: String) throws {
+    var writer = try SafetensorsWriter(
+      path: folder + "/" + name, tensors: [("lowerBounds", .f64, [certificate.lowerBounds.count])])
+    try writer.append(certificate.lowerBounds)
+    try writer.finish()
+  }
+
+  /// The bounds beside the mask that the unit reads, where they hold for masks of `pattern` too; nil where there are none.
+  ///
+  /// Bounds of a whole matrix hold for row budgets, which are stricter; those of rows do not hold once weights may leave a row.
+  static func read(_ unit: UnitContext, pattern: SparsityPattern) throws -> Certificate? {
+    let path = try unit.input(.mask, name)
+    guard try Folder.entry(path) != nil else { return nil }
+    let bounds = try SafetensorsFile(path: path).tensor("lowerBounds", dtype: .f64).doubles()
+    guard bounds.allSatisfy({ $0 >= 0 && $0.isFinite }),
+      bounds.count == 1 || bounds.count == unit.matrix?.rows
+    else { throw EspalierError.badInput("these are not the bounds of the mask beside it.", subject: path) }
+    if case .matrix = pattern, bounds.count > 1 { return nil }
+    return Certificate(lowerBounds: bounds)
+  }
+}
+
+extension UnitContext {
+  /// Hands the certificate on to a refined mask, and reports how far from the best it is at most.
+  func carryCertificate(_ mask: Mask, loss: Double) throws -> [(key: String, value: JSON)] {
+    guard let certificate = try CertificateFile.read(self, pattern: mask.pattern) else { return [] }
+    return try write(certificate, loss: loss)
+  }
+
+  /// Writes a certificate beside the unit's mask.
+  func write(_ certificate: Certificate, loss: Double) throws -> [(key: String, value: JSON)] {
+    try CertificateFile.write(certificate, to: folder)
+    return [
+      ("lowerBound", .number(certificate.lowerBound)),
+      ("certifiedGap", .number(certificate.gap(ofLoss: loss))),
+    ]
+  }
+}

@@ -1,0 +1,56 @@
+import EspalierCore
+import EspalierIO
+import EspalierKernels
+import EspalierPipeline
+
+/// Refines masks by DSnoT: moves weights until the mean of every output is that of the dense row.
+public struct DSnoT: MatrixStage {
+  public static let name = "dsnot"
+  public static let summary =
+    "Refines a mask by DSnoT: prunes and restores weights until the mean of every output is that of the dense row."
+  public static let revision = 1
+
+  private let options: DSnoTOptions
+
+  public init(_ parameters: inout Parameters) {
+    var options = DSnoTOptions()
+    options.cycles = parameters.integer(
+      "cycles", default: options.cycles, in: 0...1_000_000, "The most moves of one row.")
+    options.threshold = parameters.number(
+      "threshold", default: options.threshold, in: 0...1000,
+      "A row ends where its expected error is at most this share of its root mean square error.")
+    self.options = options
+  }
+
+  public var reads: Set<ArtifactKind> { [.factor, .mask] }
+
+  public func applies(to matrix: ModelOutline.Matrix) -> Bool { true }
+
+  public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
+    guard let matrix = sizes.matrix else { return WorkingSet() }
+    return WorkingSet(
+      rows: 2 * matrix.rows * Mask.rowBytes(matrix.columns) + 2 * Swap.blockBytes(matrix))
+  }
+
+  public func run(_ unit: UnitContext) throws -> JSON {
+    let weight = try unit.weight()
+    let factor = try unit.factor()
+    var mask = try MaskFile.read(unit.input(.mask, MaskFile.name))
+    let before = factor.gram.map { maskLoss(weight, gram: $0, mask: mask) }
+    let outcome = refineByDSnoT(
+      weight, diagonal: factor.diagonal, means: factor.sums.map { $0 / Double(factor.tokens) },
+      tokens: factor.tokens, mask: &mask, options: options)
+    try MaskFile.write(mask, to: unit.folder + "/" + MaskFile.name)
+    let after = factor.gram.map { maskLoss(weight, gram: $0, mask: mask) }
+    weight.tensor.release()
+    let certificate = try after.map { try unit.carryCertificate(mask, loss: $0) } ?? []
+    return .object(
+      JSONObject(
+        unit.matrixReport(mask.pattern) + [
+          ("lossBefore", .optional(before)), ("lossAfter", .optional(after)),
+          ("expectedErrorBefore", .number(outcome.errorBefore)),
+          ("expectedErrorAfter", .number(outcome.errorAfter)),
+          ("moves", .integer(outcome.moves)), ("mostMovesOfARow", .integer(outcome.mostMoves)),
+        ] + certificate))
+  }
+}

@@ -1,0 +1,135 @@
+import EspalierCore
+import EspalierIO
+import EspalierKernels
+import EspalierPipeline
+
+/// Refines masks by SparseFW: Frank-Wolfe on the relaxed mask, then rounding.
+public struct FrankWolfe: MatrixStage {
+  public static let name = "frankWolfe"
+  public static let summary =
+    "Refines a mask by SparseFW: solves the relaxed problem by Frank-Wolfe, rounds, and can certify the result."
+  public static let revision = 1
+
+  enum Budget: String, CaseIterable {
+    case row
+    case matrix
+  }
+
+  enum Order: String, CaseIterable {
+    case magnitude
+    case wanda
+    case ria
+  }
+
+  /// What `alpha: auto` chooses from.
+  private static let candidates = [0, 0.5, 0.75, 0.9]
+
+  private let alphas: [Double]
+  private let iterations: Int
+  private let step: FrankWolfeOptions.Step
+  private let tolerance: Double
+  private let budget: Budget
+  private let order: Saliency
+  private let onlyImproves: Bool
+  public let holdOut: Double
+
+  public init(_ parameters: inout Parameters) {
+    let alpha = parameters.numberOrWord(
+      "alpha", default: .number(0.9), in: 0...1, word: "auto",
+      "Share of the kept weights, the most salient, that stays as the first mask has it; 0 gives a certificate; auto takes the best of 0, 0.5, 0.75 and 0.9 on held-out windows, for each matrix."
+    )
+    iterations = parameters.integer(
+      "iterations", default: 500, in: 1...1_000_000, "Steps; the paper takes 2000.")
+    step = parameters.choice(
+      "step", default: .openLoop,
+      "How far each step goes: 2/(t+2), the best step, or steps between pairs of weights, which converge much faster."
+    )
+    tolerance = parameters.number(
+      "tolerance", default: 1e-4, in: 0...1,
+      "A row ends where the relaxed optimum is at most this share of its loss away; 0 takes all steps.")
+    budget = parameters.choice(
+      "budget", default: .row, "Whether every row keeps its number of weights, or only the matrix does.")
+    let order: Order = parameters.choice("saliency", default: .wanda, "What orders the weights for alpha.")
+    onlyImproves = parameters.flag(
+      "onlyImproves", default: false,
+      "Whether a row keeps its first mask where the rounded one is no better; the paper always rounds.")
+    let share = parameters.optionalNumber(
+      "holdOut", in: 0...0.9,
+      "Share of the calibration windows that is kept apart to choose alpha on; 0.1 with alpha: auto, else 0.")
+    alphas = if case .number(let alpha) = alpha { [alpha] } else { Self.candidates }
+    holdOut = share ?? (alphas.count > 1 ? 0.1 : 0)
+    self.order =
+      switch order {
+      case .magnitude: .magnitude
+      case .wanda: .wanda
+      case .ria: .ria(power: 0.5)
+      }
+    if alphas.count > 1, holdOut == 0 { parameters.reject("alpha: auto needs holdOut, as 0.1.") }
+  }
+
+  public var reads: Set<ArtifactKind> { [.factor, .mask] }
+
+  public func applies(to matrix: ModelOutline.Matrix) -> Bool { true }
+
+  public func pattern(after previous: SparsityPattern?) throws -> SparsityPattern? {
+    guard budget == .matrix, let previous else { return previous }
+    return try wider(previous)
+  }
+
+  /// The pattern when weights may move from row to row.
+  private func wider(_ pattern: SparsityPattern) throws -> SparsityPattern {
+    switch pattern {
+    case .rows(let sparsity), .matrix(let sparsity): return .matrix(sparsity: sparsity)
+    case .groups(let keep, let of):
+      throw EspalierError.usage(
+        "budget: matrix moves weights from row to row, which \(keep):\(of) does not allow; use budget: row.")
+    }
+  }
+
+  public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
+    guard let matrix = sizes.matrix else { return WorkingSet() }
+    let grams = holdOut > 0 ? 2 : 1
+    let rows = budget == .matrix ? matrix.rows : min(256, matrix.rows)
+    return WorkingSet(
+      factor: grams * matrix.columns * matrix.columns * 4,
+      rows: rows * matrix.columns * (budget == .matrix ? 12 : 24) + 4 * matrix.rows
+        * Mask.rowBytes(matrix.columns)
+        + sizes.threads * matrix.columns * 64 + 128 * matrix.columns * 12)
+  }
+
+  public func run(_ unit: UnitContext) throws -> JSON {
+    let weight = try unit.weight()
+    let (factor, gram) = try unit.gramFactor()
+    var start = try MaskFile.read(unit.input(.mask, MaskFile.name))
+    if budget == .matrix { start = start.with(try wider(start.pattern)) }
+    var best: (alpha: Double, mask: Mask, outcome: FrankWolfeOutcome)?
+    for (index, alpha) in alphas.enumerated() {
+      let options = FrankWolfeOptions(
+        alpha: alpha, iterations: iterations, step: step, tolerance: tolerance, saliency: order,
+        heldOut: factor.heldOut, onlyImproves: onlyImproves)
+      var mask = start
+      let outcome = try frankWolfe(weight, gram: gram, mask: &mask, options: options) { done, total in
+        try unit.advance(index * total + done, of: alphas.count * total)
+      }
+      // Of equal losses the lower alpha, which may come with a certificate.
+      if let least = best?.outcome.heldOutAfter, least <= outcome.heldOutAfter ?? .infinity { continue }
+      best = (alpha, mask, outcome)
+    }
+    guard let (alpha, mask, outcome) = best else {
+      throw EspalierError.internalFault("Frank-Wolfe ran with no alpha.")
+    }
+    try MaskFile.write(mask, to: unit.folder + "/" + MaskFile.name)
+    weight.tensor.release()
+    let certificate = try outcome.certificate.map { try unit.write($0, loss: outcome.lossAfter) } ?? []
+    return .object(
+      JSONObject(
+        unit.matrixReport(mask.pattern) + [
+          ("lossBefore", .number(outcome.lossBefore)), ("lossAfter", .number(outcome.lossAfter)),
+          ("relaxedLoss", .number(outcome.relaxedLoss)), ("gap", .number(outcome.gap)),
+          ("alpha", .number(alpha)), ("rowIterations", .integer(outcome.rowIterations)),
+          ("changedShare", .number(outcome.changedShare)), ("rowsKept", .integer(outcome.rowsKept)),
+          ("heldOutBefore", .optional(outcome.heldOutBefore)),
+          ("heldOutAfter", .optional(outcome.heldOutAfter)),
+        ] + certificate))
+  }
+}

@@ -1,0 +1,75 @@
+import EspalierCore
+import EspalierIO
+import EspalierPipeline
+
+/// How much a stage prunes, and of which matrices: the parameters of every stage that makes masks.
+struct PatternChoice: Sendable {
+  /// The pattern; nil where an allocation decides the share of every row.
+  private let fixed: SparsityPattern?
+  private let targets: TargetFilter
+
+  init(_ parameters: inout Parameters) {
+    let sparsity = parameters.numberOrWord(
+      "sparsity", default: nil, in: 0...1, word: "allocated",
+      "Share of every row that is pruned, or allocated, for what `- allocate` decides; or give keep and of.")
+    let keep = parameters.optionalInteger(
+      "keep", in: 0...65_536, "N:M: weights kept of every group, as 2 in 2:4.")
+    let of = parameters.optionalInteger("of", in: 1...65_536, "N:M: weights of a group, as 4 in 2:4.")
+    fixed = Self.pattern(sparsity, keep, of, &parameters)
+    targets = TargetFilter(&parameters)
+  }
+
+  private static func pattern(
+    _ sparsity: NumberOrWord?, _ keep: Int?, _ of: Int?, _ parameters: inout Parameters
+  )
+    -> SparsityPattern?
+  {
+    switch (sparsity, keep, of) {
+    case (.number(let sparsity), nil, nil): return .rows(sparsity: sparsity)
+    case (.word, nil, nil): return nil
+    case (nil, let keep?, let of?):
+      if keep > of { parameters.reject("keep (\(keep)) must not be larger than of (\(of)).") }
+      return .groups(keep: min(keep, of), of: of)
+    case (nil, nil, nil): parameters.reject("give sparsity (as 0.6), or keep and of (as 2 and 4).")
+    case (nil, _, _): parameters.reject("keep and of belong together, as keep: 2, of: 4.")
+    default:
+      parameters.reject(
+        "give either sparsity or keep and of, not both; --set STAGE.sparsity= takes a value of the recipe away."
+      )
+    }
+    return .rows(sparsity: 0)
+  }
+
+  func applies(to matrix: ModelOutline.Matrix) -> Bool { targets.contains(matrix.module) }
+
+  /// What the stage reads to know its pattern.
+  var reads: Set<ArtifactKind> { fixed == nil ? [.allocation] : [] }
+
+  /// The pattern as far as it is known before any work.
+  var planned: SparsityPattern { fixed ?? .rows(sparsity: 0) }
+
+  func check(_ model: ModelOutline) throws {
+    try targets.check(model)
+    for matrix in model.matrices where applies(to: matrix) && !planned.fits(columns: matrix.columns) {
+      throw EspalierError.usage(
+        "\(matrix.module) has \(matrix.columns) inputs, which \(planned) does not divide; choose another `of`, or put the matrix on the ignore list."
+      )
+    }
+  }
+
+  /// The pattern of the unit's matrix.
+  ///
+  /// - Throws: a usage error where the allocation leaves the matrix out.
+  func pattern(_ unit: UnitContext) throws -> SparsityPattern {
+    if let fixed { return fixed }
+    let path = try unit.input(.allocation, Allocate.object)
+    guard let sparsity = try Folder.readJSON(path)[unit.matrix?.tensor ?? ""]?.double,
+      (0...1).contains(sparsity)
+    else {
+      throw EspalierError.usage(
+        "the allocation leaves \(unit.matrix?.module ?? "the matrix") out; give `allocate` the same targets as this stage."
+      )
+    }
+    return .rows(sparsity: sparsity)
+  }
+}

@@ -1,0 +1,65 @@
+import EspalierCore
+import EspalierIO
+import EspalierKernels
+import EspalierPipeline
+
+/// Fits the kept weights of every matrix anew, on the mask that it has.
+public struct Reconstruct: MatrixStage {
+  public static let name = "reconstruct"
+  public static let summary =
+    "Fits the kept weights anew so that they make up for the pruned ones; the mask stays as it is."
+  public static let revision = 1
+
+  private let damping: Double
+  private let tolerance: Double
+
+  public init(_ parameters: inout Parameters) {
+    let options = ReconstructOptions()
+    damping = parameters.number(
+      "damping", default: options.damping, in: 0...1000,
+      "What moving a weight away from its first value costs, as a share of the mean of the Gram matrix's diagonal."
+    )
+    tolerance = parameters.number(
+      "tolerance", default: options.tolerance, in: 1e-9...1,
+      "A row ends where its gradient is this share of the first.")
+  }
+
+  public var reads: Set<ArtifactKind> { [.factor, .mask] }
+  public var writesWeights: Bool { true }
+
+  public func applies(to matrix: ModelOutline.Matrix) -> Bool { true }
+
+  public func workingSet(_ sizes: UnitSizes) -> WorkingSet { Self.fitting(sizes) }
+
+  /// What fitting a block of rows needs beside the Gram matrix.
+  static func fitting(_ sizes: UnitSizes, factors: Int = 0) -> WorkingSet {
+    guard let matrix = sizes.matrix else { return WorkingSet() }
+    return WorkingSet(
+      factor: (1 + factors) * matrix.columns * matrix.columns * 4,
+      rows: min(256, matrix.rows) * matrix.columns * 40 + 2 * matrix.rows * Mask.rowBytes(matrix.columns)
+        + sizes.threads * min(matrix.columns, 1024) * min(matrix.columns, 1024) * 8)
+  }
+
+  public func run(_ unit: UnitContext) throws -> JSON {
+    let weight = try unit.weight()
+    let gram = try unit.gramFactor().gram
+    let mask = try MaskFile.read(unit.input(.mask, MaskFile.name))
+    var writer = try WeightWriter(unit, weight, gram: gram)
+    let options = ReconstructOptions(damping: damping, tolerance: tolerance)
+    let outcome = try reconstruct(weight, gram: gram, mask: mask, options: options) { rows in
+      try writer.append(rows)
+      try unit.advance(writer.row, of: weight.rows)
+    }
+    let loss = writer.loss
+    try writer.finish()
+    try MaskFile.write(mask, to: unit.folder + "/" + MaskFile.name)
+    weight.tensor.release()
+    return .object(
+      JSONObject(
+        unit.matrixReport(mask.pattern) + [
+          ("lossBefore", .number(outcome.lossBefore)), ("lossAfter", .number(loss)),
+          ("steps", .integer(outcome.steps)), ("mostStepsOfARow", .integer(outcome.mostSteps)),
+          ("rowsAtLimit", .integer(outcome.rowsAtLimit)),
+        ]))
+  }
+}

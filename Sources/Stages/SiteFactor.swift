@@ -1,0 +1,87 @@
+import EspalierCore
+import EspalierIO
+import EspalierKernels
+import EspalierPipeline
+
+/// What is known of the inputs of a site: `factor.safetensors` with `diagonal` and `sums` (F64) and, where they were kept, `gram`
+/// (F32) and that of held-out sequences, `heldOut`; of low rank, each is `.factor` (rank x columns) and `.rest`.
+struct SiteFactor {
+  static let object = "factor.safetensors"
+
+  /// Tokens that it was made from.
+  let tokens: Int
+  /// Sums of squares of every input.
+  let diagonal: [Double]
+  /// Sums of every input.
+  let sums: [Double]
+  let gram: GramMatrix?
+  /// The Gram matrix of the sequences that were kept apart.
+  let heldOut: GramMatrix?
+
+  init(path: String) throws {
+    let file = try SafetensorsFile(path: path)
+    let diagonal = try file.tensor("diagonal", dtype: .f64).doubles()
+    let sums = try file.tensor("sums", dtype: .f64).doubles()
+    let names = Set(file.header.tensors.map(\.name))
+    func gram(_ name: String) throws -> GramMatrix? {
+      if names.contains(name) { return try GramMatrix(file.tensor(name, dtype: .f32)) }
+      guard names.contains(name + ".factor") else { return nil }
+      let rest = try file.tensor(name + ".rest", dtype: .f32).floats()
+      return try GramMatrix(
+        factor: file.tensor(name + ".factor", dtype: .f32), rest: rest.array())
+    }
+    self.diagonal = diagonal
+    self.sums = sums
+    self.gram = try gram("gram")
+    heldOut = try gram("heldOut")
+    let tokens = file.header.metadata.first { $0.key == "tokens" }.flatMap { Int($0.value) }
+    guard let tokens, tokens > 0, sums.count == diagonal.count,
+      [self.gram, heldOut].allSatisfy({ $0 == nil || $0?.columns == diagonal.count })
+    else {
+      throw EspalierError.badInput(
+        "the Gram matrix, its diagonal and its sums do not fit together; the file is damaged.", subject: path)
+    }
+    self.tokens = tokens
+  }
+
+  /// - Parameter heldOut: the sequences that were kept apart; an accumulator of the diagonal alone where there are none.
+  static func write(
+    _ accumulator: borrowing GramAccumulator, heldOut: borrowing GramAccumulator, place: String,
+    to path: String
+  ) throws {
+    if let column = accumulator.firstNotFinite ?? heldOut.firstNotFinite {
+      throw EspalierError.badInput(
+        "the inputs of channel \(column) are not finite. The checkpoint overflows on this text; look for damaged weights.",
+        subject: place)
+    }
+    let columns = accumulator.columns
+    var tensors: [(name: String, dtype: DType, shape: [Int])] = [
+      ("diagonal", .f64, [columns]), ("sums", .f64, [columns]),
+    ]
+    tensors += accumulator.tensors("gram") + heldOut.tensors("heldOut")
+    var writer = try SafetensorsWriter(
+      path: path, tensors: tensors, metadata: [("tokens", String(accumulator.tokens))])
+    try writer.append(accumulator.diagonal)
+    try writer.append(accumulator.sums)
+    try accumulator.append(to: &writer)
+    try heldOut.append(to: &writer)
+    try writer.finish()
+  }
+}
+
+extension UnitContext {
+  /// The factor of the unit's site.
+  func factor() throws -> SiteFactor { try SiteFactor(path: input(.factor, SiteFactor.object)) }
+
+  /// The factor of the unit's site, with its Gram matrix.
+  ///
+  /// - Throws: a usage error where the recipe keeps only diagonals.
+  func gramFactor() throws -> (factor: SiteFactor, gram: GramMatrix) {
+    let factor = try factor()
+    guard let gram = factor.gram else {
+      throw EspalierError.usage(
+        "this stage needs Gram matrices, but the recipe's factor keeps only diagonals; set factor.kind=gram.")
+    }
+    return (factor, gram)
+  }
+}

@@ -1,0 +1,64 @@
+import EspalierCore
+
+/// How a sparsity is spread over matrices; the mean over all weights stays what was asked for.
+enum SparsityAllocation {
+  /// OWL (arXiv 2310.05175, section 3.2): the density grows with the share of outliers, over a span of `2 range`.
+  ///
+  /// - Parameters:
+  ///   - shares: the share of outliers in the block of each matrix.
+  ///   - weights: weights of each matrix.
+  static func byOutliers(shares: [Double], weights: [Double], sparsity: Double, range: Double) -> [Double] {
+    guard let least = shares.min(), let most = shares.max(), most > least else {
+      return shares.map { _ in sparsity }
+    }
+    let rises = shares.map { ($0 - least) / (most - least) * 2 * range }
+    let mean = zip(rises, weights).reduce(0) { $0 + $1.0 * $1.1 } / weights.reduce(0, +)
+    return rises.map { min(1, max(0, sparsity - ($0 - mean))) }
+  }
+
+  /// The sparsities with the least sum of errors, between the first and the last point.
+  ///
+  /// The lower convex hulls of all error curves are climbed together, the cheapest segment per weight first.
+  ///
+  /// - Parameters:
+  ///   - points: sparsities at which errors were measured, ascending.
+  ///   - errors: for each matrix, its error at every point.
+  static func leastError(points: [Double], errors: [[Double]], weights: [Double], sparsity: Double)
+    -> [Double]
+  {
+    guard let first = points.first else { return weights.map { _ in sparsity } }
+    var sparsities = weights.map { _ in first }
+    var room = weights.reduce(0) { $0 + $1 * (sparsity - first) }
+    var segments: [(matrix: Int, from: Double, to: Double, price: Double)] = []
+    for (matrix, errors) in errors.enumerated() {
+      let hull = lowerHull(Array(zip(points, errors)))
+      for (a, b) in zip(hull, hull.dropFirst()) {
+        segments.append((matrix, a.0, b.0, (b.1 - a.1) / ((b.0 - a.0) * weights[matrix])))
+      }
+    }
+    // Slopes of a hull rise: a matrix's segments come in their order.
+    segments.sort { ($0.price, $0.matrix, $0.from) < ($1.price, $1.matrix, $1.from) }
+    for segment in segments where room > 0 {
+      let step = min(segment.to - segment.from, room / weights[segment.matrix])
+      sparsities[segment.matrix] = segment.from + step
+      room -= step * weights[segment.matrix]
+    }
+    return sparsities
+  }
+
+  private static func lowerHull(_ points: [(Double, Double)]) -> [(Double, Double)] {
+    var hull: [(Double, Double)] = []
+    for point in points where point.0 > hull.last?.0 ?? -1 {
+      while hull.count >= 2, let last = hull.last {
+        let before = hull[hull.count - 2]
+        // Above the line from the one before it to the new one: not part of the hull.
+        guard (last.1 - before.1) * (point.0 - before.0) >= (point.1 - before.1) * (last.0 - before.0) else {
+          break
+        }
+        hull.removeLast()
+      }
+      hull.append(point)
+    }
+    return hull
+  }
+}

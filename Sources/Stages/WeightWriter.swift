@@ -1,0 +1,42 @@
+import EspalierCore
+import EspalierIO
+import EspalierKernels
+import EspalierPipeline
+
+/// Writes the fitted weights of a unit's matrix in the checkpoint's type, and measures what they lose as they are written.
+struct WeightWriter: ~Copyable {
+  private let weight: LinearWeight
+  private let gram: GramMatrix
+  private let dtype: DType
+  private var file: SafetensorsWriter
+  /// Rows written so far.
+  private(set) var row = 0
+  /// Sum over the rows of `(w - w')^T G (w - w')`, for w' as it was rounded.
+  private(set) var loss = 0.0
+
+  init(_ unit: UnitContext, _ weight: LinearWeight, gram: GramMatrix) throws {
+    guard let dtype = weight.tensor.dtype else {
+      throw EspalierError.internalFault("the tensor \(weight.tensor.name) has no type.")
+    }
+    file = try SafetensorsWriter(
+      path: unit.folder + "/" + PrunedMatrix.weightFile,
+      tensors: [(PrunedMatrix.weightName, dtype, [weight.rows, weight.columns])])
+    self.weight = weight
+    self.gram = gram
+    self.dtype = dtype
+  }
+
+  /// Writes the next rows: `rows x columns`.
+  mutating func append(_ rows: borrowing Matrix) throws {
+    guard let rounded = RoundedWeights(rows, as: dtype) else {
+      throw EspalierError.badInput(
+        "the fitted weights of rows \(row) to \(row + rows.rows - 1) of \(weight.tensor.name) do not fit into \(dtype.rawValue); raise the damping."
+      )
+    }
+    try file.append(rounded.bytes)
+    loss += updateLoss(weight, rounded.values(), firstRow: row, gram: gram).reduce(0) { $0 + max(0, $1) }
+    row += rows.rows
+  }
+
+  consuming func finish() throws { try file.finish() }
+}

@@ -1,0 +1,107 @@
+import EspalierCore
+import EspalierIO
+import EspalierTestSupport
+import Testing
+
+@testable import EspalierKernels
+
+/// Factors of low rank against the whole Gram matrix of the same inputs.
+@Suite struct LowRankTests {
+  let folder: TemporaryFolder
+  init() throws { folder = try TemporaryFolder() }
+
+  /// Inputs of a falling spectrum: `tokens x columns`.
+  private func inputs(_ tokens: Int, _ columns: Int, _ random: inout SeededRandom) -> Matrix {
+    let mixing = random.matrix(columns, columns)
+    var inputs = Matrix(rows: tokens, columns: columns)
+    for token in 0..<tokens {
+      for source in 0..<columns {
+        let factor = random.normal() / Float(1 + source)
+        for column in 0..<columns { inputs[token, column] += factor * mixing[source, column] }
+      }
+    }
+    return inputs
+  }
+
+  private func factor(_ inputs: borrowing Matrix, _ form: GramForm, parts count: Int = 1) -> GramAccumulator {
+    var accumulator = GramAccumulator(columns: inputs.columns, form: form)
+    for part in parts(of: inputs.rows, size: (inputs.rows + count - 1) / count) {
+      accumulator.add(inputs, rows: part)
+    }
+    accumulator.finish()
+    return accumulator
+  }
+
+  /// What a later stage would read.
+  private func gram(_ accumulator: borrowing GramAccumulator) throws -> (gram: GramMatrix, rank: Int) {
+    let path = folder.path + "/factor"
+    var writer = try SafetensorsWriter(path: path, tensors: accumulator.tensors("gram"))
+    try accumulator.append(to: &writer)
+    try writer.finish()
+    let file = try SafetensorsFile(path: path)
+    let factor = try file.tensor("gram.factor")
+    return (try GramMatrix(factor: factor, rest: file.tensor("gram.rest").floats().array()), factor.shape[0])
+  }
+
+  private func largestDifference(_ a: GramMatrix, _ b: GramMatrix) -> Float {
+    a.withElements { a in
+      b.withElements { other in
+        (0..<b.columns * b.columns).map { abs(a[$0] - other[$0]) }.max() ?? 0
+      }
+    }
+  }
+
+  @Test(arguments: [(40, 16), (9, 16), (200, 33), (64, 64)])
+  func theFullRankLosesNothing(tokens: Int, columns: Int) throws {
+    var random = SeededRandom(seed: 3)
+    let inputs = inputs(tokens, columns, &random)
+    let gathered = factor(inputs, .whole).takeGram()
+    let whole = try #require(gathered)
+    let largest = whole.diagonal.max() ?? 0
+    for count in [1, 3, tokens] {
+      let accumulator = factor(inputs, .lowRank(rank: columns, energy: 1), parts: count)
+      #expect(accumulator.discardedEnergy < 1e-5)
+      let (found, rank) = try gram(accumulator)
+      #expect(rank <= min(tokens, columns) && largestDifference(whole, found) < 2e-5 * Float(largest))
+    }
+  }
+
+  /// A smaller rank keeps the diagonal and tells what it gave up; its error is that of the discarded directions at most.
+  @Test func aLowRankKeepsTheDiagonalAndTellsWhatItGaveUp() throws {
+    var random = SeededRandom(seed: 8)
+    let inputs = inputs(300, 48, &random)
+    let gathered = factor(inputs, .whole).takeGram()
+    let whole = try #require(gathered)
+    let trace = whole.diagonal.reduce(0, +)
+    var last = Double.infinity
+    for rank in [2, 6, 12, 24, 48] {
+      let accumulator = factor(inputs, .lowRank(rank: rank, energy: 1), parts: 7)
+      let discarded = accumulator.discardedEnergy
+      let (found, kept) = try gram(accumulator)
+      #expect(kept == rank && discarded < last)
+      for (a, b) in zip(found.diagonal, whole.diagonal) { #expect(abs(a - b) <= 1e-5 * b) }
+      #expect(Double(largestDifference(whole, found)) <= discarded * trace + 1e-4)
+      last = discarded
+    }
+    #expect(last < 1e-5)
+  }
+
+  @Test func energyChoosesTheRank() throws {
+    var random = SeededRandom(seed: 5)
+    let inputs = inputs(200, 40, &random)
+    var ranks: [Int] = []
+    for energy in [0.5, 0.9, 0.99, 0.9999] {
+      let accumulator = factor(inputs, .lowRank(rank: 40, energy: energy))
+      #expect(accumulator.discardedEnergy <= 1 - energy + 1e-6)
+      ranks.append(try gram(accumulator).rank)
+    }
+    #expect(ranks == ranks.sorted() && Set(ranks).count == 4 && (ranks.last ?? 40) < 40)
+  }
+
+  @Test func inputsWithoutAValueAreFound() {
+    var inputs = Matrix(rows: 8, columns: 4)
+    inputs[3, 2] = .nan
+    #expect(factor(inputs, .lowRank(rank: 2, energy: 1)).firstNotFinite == 2)
+    #expect(factor(Matrix(rows: 8, columns: 4), .lowRank(rank: 2, energy: 1)).firstNotFinite == nil)
+  }
+}

@@ -1,0 +1,74 @@
+import EspalierCore
+import EspalierIO
+import EspalierPipeline
+import EspalierStages
+import EspalierTestSupport
+import Testing
+
+/// Recipes with Frank-Wolfe: chains, certificates and the choice of alpha.
+@Suite(.serialized) struct FrankWolfeStageTests {
+  @Test(arguments: ["{sparsity: 0.5}", "{keep: 2, of: 4}"])
+  func theCertificateGoesDownTheChain(start: String) throws {
+    let bench = try Workbench()
+    let output = try bench.run(
+      bench.recipe("warmStart: \(start)", "frankWolfe: {alpha: 0, iterations: 200}", "swap"))
+    #expect(try Verification(folder: output).findings.isEmpty)
+    let report = try RunReport(work: bench.folder.path + "/work")
+    for matrix in report.matrices {
+      let (relaxed, swapped) = (matrix.steps[1], matrix.steps[2])
+      let bound = try #require(relaxed.lowerBound)
+      #expect(swapped.lowerBound == bound && bound >= 0)
+      let (before, after) = (try #require(relaxed.lossAfter), try #require(swapped.lossAfter))
+      #expect(bound <= after * (1 + 1e-6) && after <= before * (1 + 1e-6))
+      #expect(try #require(swapped.certifiedGap) <= #require(relaxed.certifiedGap) + 1e-9)
+    }
+    let total = try #require(report.totals.first { $0.stage == "swap" })
+    #expect((0..<1).contains(try #require(total.certifiedGap)))
+  }
+
+  /// A bound of rows says nothing once weights may leave their row; one of the matrix holds for both.
+  @Test func boundsHoldOnlyWhereTheyWereProven() throws {
+    let bench = try Workbench()
+    try bench.run(
+      bench.recipe(
+        "warmStart: {sparsity: 0.5}", "frankWolfe: {alpha: 0, iterations: 100}", "swap: {budget: matrix}"),
+      output: "a", work: "work-a")
+    let rows = try RunReport(work: bench.folder.path + "/work-a")
+    #expect(rows.matrices.allSatisfy { $0.steps[1].lowerBound != nil && $0.steps[2].lowerBound == nil })
+    try bench.run(
+      bench.recipe(
+        "warmStart: {sparsity: 0.5}", "frankWolfe: {alpha: 0, iterations: 100, budget: matrix}",
+        "swap: {budget: matrix}"), output: "b", work: "work-b")
+    let whole = try RunReport(work: bench.folder.path + "/work-b")
+    for (a, b) in zip(rows.matrices, whole.matrices) {
+      #expect(b.steps[2].lowerBound != nil && b.pattern.contains("of the matrix"))
+      // More masks to choose from: what can be proven is no more.
+      if a.name.contains("layers.0.") {
+        #expect(try #require(b.steps[1].lowerBound) <= #require(a.steps[1].lowerBound) * (1 + 1e-6))
+      }
+    }
+  }
+
+  @Test func alphaIsChosenForEachMatrix() throws {
+    let bench = try Workbench()
+    let stages = ["warmStart: {sparsity: 0.5}", "frankWolfe: {alpha: auto, iterations: 50, holdOut: 0.25}"]
+    let output = try bench.run(bench.recipe(stages[0], stages[1], samples: 12))
+    #expect(try Verification(folder: output).findings.isEmpty)
+    let store = try ArtifactStore(existing: bench.folder.path + "/work")
+    let reports = try store.manifests().filter { $0.components["stage"]?.string == "frankWolfe" }.map(
+      \.report)
+    #expect(reports.count == 14)
+    for report in reports {
+      #expect([0, 0.5, 0.75, 0.9].contains(report["alpha"]?.double ?? -1))
+      #expect(report["heldOutAfter"]?.double != nil)
+    }
+  }
+
+  @Test func nMKeepsRowBudgets() throws {
+    let bench = try Workbench()
+    let (message, exitCode) = bench.failure {
+      try bench.run(bench.recipe("warmStart: {keep: 2, of: 4}", "frankWolfe: {budget: matrix}"))
+    }
+    #expect(exitCode == 64 && message.contains("budget: matrix moves weights"))
+  }
+}
