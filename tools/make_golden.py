@@ -238,6 +238,7 @@ Written by `tools/make_golden.py` from the reference implementations; the tests 
 | `tokenizers/NAME.json` | tokenizers {tokenizers} | small tokenizers with features that the published samples lack, trained on text of the demo's grammar and on the test texts themselves |
 | `demo-logits.safetensors`, `tinystories-656K-logits.safetensors`, `stories260K-logits.safetensors` | transformers {transformers}, torch {torch} | float32 logits (eager attention, weights upcast) for 1, 2, 17 and 512 tokens: `ids.N`, `logits.N`; of the 512 only the positions in `rows.512` |
 | `masks.safetensors` | the plain reference, torch {torch}, float64 | four seeded layers `a` to `d`: `W`, `X`, `G`; scores, masks before and after 1-swaps, losses, swaps per row for three warm-starts; the relaxed and rounded Frank-Wolfe mask |
+| `updates.safetensors` | plain numpy, float64, by `tools/make_update_golden.py` | small layers with the weights and masks of SparseGPT, a ridge fit on a mask, ADMM and DSnoT as published |
 """
 
 def main():

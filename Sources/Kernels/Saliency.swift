@@ -27,14 +27,7 @@ public func mostSalient(
   precondition(pattern.fits(columns: columns))
   let span = pattern.span(ofColumns: columns)
   let keep = pattern.kept(ofColumns: span)
-  let scale: [Float] =
-    switch saliency {
-    case .magnitude: [Float](repeating: 1, count: columns)
-    case .wanda: diagonal.map { Float($0).squareRoot() }
-    case .ria(let power): diagonal.map { Float(pow($0.squareRoot(), power)) }
-    }
-  precondition(scale.count == columns)
-  let columnSums: [Float] = if case .ria = saliency { magnitudeSums(of: weight) } else { [] }
+  let scores = SaliencyScores(weight, saliency, diagonal: diagonal)
   var mask = Mask(rows: rows, columns: columns, pattern: pattern)
   let rowBytes = mask.rowBytes
   let blocks = parts(of: rows, size: rowsAtATime)
@@ -42,12 +35,48 @@ public func mostSalient(
     nonisolated(unsafe) let bits = bits
     Threads.forEach(blocks.count, scratch: { SaliencyScratch(columns: columns) }) { scratch, index in
       for row in blocks[index] {
-        scratch.score(weight, row: row, columnSums: columnSums, scale: scale)
+        scratch.score(weight, row: row, scores)
         scratch.select(span: span, keep: keep, into: bits.baseAddress! + row * rowBytes)
       }
     }
   }
   return mask
+}
+
+/// Scores the weights of one matrix, row by row.
+struct SaliencyScores: Sendable {
+  let columns: Int
+  private let scale: [Float]
+  /// Sums of the magnitudes of every column; empty where the saliency does not read them.
+  private let columnSums: [Float]
+
+  /// - Parameter diagonal: `G_jj` of every column; not read for magnitude.
+  init(_ weight: LinearWeight, _ saliency: Saliency, diagonal: [Double]) {
+    columns = weight.columns
+    switch saliency {
+    case .magnitude:
+      scale = [Float](repeating: 1, count: weight.columns)
+      columnSums = []
+    case .wanda:
+      scale = diagonal.map { Float(max($0, 0)).squareRoot() }
+      columnSums = []
+    case .ria(let power):
+      scale = diagonal.map { Float(pow(max($0, 0).squareRoot(), power)) }
+      columnSums = magnitudeSums(of: weight)
+    }
+    precondition(scale.count == columns)
+  }
+
+  /// The scores of one row of weights.
+  ///
+  /// - Parameter room: as many as the row has weights, where the saliency reads sums of magnitudes.
+  func score(
+    _ w: UnsafePointer<Float>, room: UnsafeMutablePointer<Double>?, into scores: UnsafeMutablePointer<Float>
+  ) {
+    guard !columnSums.isEmpty, let room else { return espalier_scores(columns, w, scale, scores) }
+    let sum = espalier_add_magnitudes(columns, w, room)
+    espalier_relative_scores(columns, Float(sum), w, columnSums, scale, scores)
+  }
 }
 
 private struct SaliencyScratch: ~Copyable {
@@ -65,18 +94,12 @@ private struct SaliencyScratch: ~Copyable {
     kept = Buffer(count: columns)
   }
 
-  mutating func score(_ weight: LinearWeight, row: Int, columnSums: [Float], scale: [Float]) {
-    let columns = weight.columns
+  mutating func score(_ weight: LinearWeight, row: Int, _ saliency: SaliencyScores) {
     weights.withUnsafeMutable { weights in
       let w = weights.baseAddress!
       weight.load(row..<row + 1, into: w)
       scores.withUnsafeMutable { scores in
-        if columnSums.isEmpty {
-          espalier_scores(columns, w, scale, scores.baseAddress!)
-        } else {
-          let sum = sums.withUnsafeMutable { espalier_add_magnitudes(columns, w, $0.baseAddress!) }
-          espalier_relative_scores(columns, Float(sum), w, columnSums, scale, scores.baseAddress!)
-        }
+        sums.withUnsafeMutable { saliency.score(w, room: $0.baseAddress, into: scores.baseAddress!) }
       }
     }
   }

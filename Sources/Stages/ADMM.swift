@@ -44,13 +44,9 @@ public struct ADMM: MatrixStage {
     try weight.tensor.requireFinite()
     let gram = try unit.gramFactor().gram
     let pattern = try choice.pattern(unit)
-    var writer = try WeightWriter(unit, weight, gram: gram)
-    let outcome = try pruneByADMM(weight, gram: gram, pattern: pattern, options: options) { rows in
-      try writer.append(rows)
-      try unit.advance(writer.row, of: weight.rows)
+    let (outcome, loss) = try unit.writeWeights(weight, gram: gram) {
+      try pruneByADMM(weight, gram: gram, pattern: pattern, options: options, write: $0)
     }
-    let loss = writer.loss
-    try writer.finish()
     try MaskFile.write(outcome.mask, to: unit.folder + "/" + MaskFile.name)
     weight.tensor.release()
     return .object(

@@ -44,14 +44,10 @@ public struct Reconstruct: MatrixStage {
     let weight = try unit.weight()
     let gram = try unit.gramFactor().gram
     let mask = try MaskFile.read(unit.input(.mask, MaskFile.name))
-    var writer = try WeightWriter(unit, weight, gram: gram)
     let options = ReconstructOptions(damping: damping, tolerance: tolerance)
-    let outcome = try reconstruct(weight, gram: gram, mask: mask, options: options) { rows in
-      try writer.append(rows)
-      try unit.advance(writer.row, of: weight.rows)
+    let (outcome, loss) = try unit.writeWeights(weight, gram: gram) {
+      try reconstruct(weight, gram: gram, mask: mask, options: options, write: $0)
     }
-    let loss = writer.loss
-    try writer.finish()
     try MaskFile.write(mask, to: unit.folder + "/" + MaskFile.name)
     weight.tensor.release()
     return .object(

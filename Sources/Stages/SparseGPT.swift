@@ -62,14 +62,10 @@ public struct SparseGPT: MatrixStage {
     try weight.tensor.requireFinite()
     let gram = try unit.gramFactor().gram
     let pattern = wide(try choice.pattern(unit))
-    var writer = try WeightWriter(unit, weight, gram: gram)
     let options = SparseGPTOptions(damping: damping, blockColumns: blockColumns)
-    let outcome = try pruneBySparseGPT(weight, gram: gram, pattern: pattern, options: options) { rows in
-      try writer.append(rows)
-      try unit.advance(writer.row, of: weight.rows)
+    let (outcome, loss) = try unit.writeWeights(weight, gram: gram) {
+      try pruneBySparseGPT(weight, gram: gram, pattern: pattern, options: options, write: $0)
     }
-    let loss = writer.loss
-    try writer.finish()
     try MaskFile.write(outcome.mask, to: unit.folder + "/" + MaskFile.name)
     weight.tensor.release()
     if outcome.damping > damping {

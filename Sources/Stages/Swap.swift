@@ -89,7 +89,7 @@ public struct Swap: MatrixStage {
     return WorkingSet(
       factor: grams * matrix.columns * matrix.columns * 4,
       rows: Self.blockBytes(matrix) + 2 * matrix.rows * Mask.rowBytes(matrix.columns) + correlations
-        + sizes.threads * matrix.columns * 80)
+        + sizes.threads * (matrix.columns * 170 + 512 << 10) + matrix.columns * matrix.columns / 16)
   }
 
   /// Bytes of the block of rows that is refined at a time.

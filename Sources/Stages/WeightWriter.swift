@@ -40,3 +40,22 @@ struct WeightWriter: ~Copyable {
 
   consuming func finish() throws { try file.finish() }
 }
+
+extension UnitContext {
+  /// Writes the weights that `body` hands to its argument, block after block, beside the unit's mask.
+  ///
+  /// - Returns: what `body` returns, and the sum over the rows of `(w - w')^T G (w - w')`.
+  func writeWeights<Outcome>(
+    _ weight: LinearWeight, gram: GramMatrix,
+    _ body: ((borrowing Matrix) throws -> Void) throws -> Outcome
+  ) throws -> (outcome: Outcome, loss: Double) {
+    var writer = try WeightWriter(self, weight, gram: gram)
+    let outcome = try body { rows in
+      try writer.append(rows)
+      try advance(writer.row, of: weight.rows)
+    }
+    let loss = writer.loss
+    try writer.finish()
+    return (outcome, loss)
+  }
+}
