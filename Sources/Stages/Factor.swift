@@ -8,7 +8,7 @@ import EspalierPipeline
 public struct Factor: SiteStage {
   public static let name = "factor"
   public static let summary =
-    "Accumulates the Gram matrix (or only its diagonal) of every site's inputs as they stream by."
+    "Accumulates the Gram matrix of every site's inputs as they stream by, its diagonal, or a factor of low rank."
   public static let revision = 2
 
   enum Kind: String, CaseIterable {
