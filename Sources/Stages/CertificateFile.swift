@@ -3,14 +3,17 @@ import EspalierIO
 import EspalierKernels
 import EspalierPipeline
 
-/// A certificate beside a mask: `certificate.safetensors` with `lowerBounds`, F64. It goes from mask to mask down a chain.
+/// A certificate beside a mask: `certificate.safetensors` with `lowerBounds`, F64, one for each row or one for the matrix, and
+/// `losses`, F64, of every row of the mask beside it. The bounds go from mask to mask down a chain.
 enum CertificateFile {
   static let name = "certificate.safetensors"
 
-  static func write(_ certificate: Certificate, to folder: String) throws {
+  static func write(_ certificate: Certificate, losses: [Double], to folder: String) throws {
     var writer = try SafetensorsWriter(
-      path: folder + "/" + name, tensors: [("lowerBounds", .f64, [certificate.lowerBounds.count])])
+      path: folder + "/" + name,
+      tensors: [("lowerBounds", .f64, [certificate.lowerBounds.count]), ("losses", .f64, [losses.count])])
     try writer.append(certificate.lowerBounds)
+    try writer.append(losses)
     try writer.finish()
   }
 
@@ -30,18 +33,33 @@ enum CertificateFile {
 }
 
 extension UnitContext {
-  /// Hands the certificate on to a refined mask, and reports how far from the best it is at most.
-  func carryCertificate(_ mask: Mask, loss: Double) throws -> [(key: String, value: JSON)] {
+  /// Hands the bounds on to a refined mask, and reports how far from the best it is at most.
+  func carryCertificate(_ mask: Mask, _ weight: LinearWeight, _ gram: GramMatrix) throws -> [(
+    key: String, value: JSON
+  )] {
     guard let certificate = try CertificateFile.read(self, pattern: mask.pattern) else { return [] }
-    return try write(certificate, loss: loss)
+    return try write(certificate, mask, weight, gram)
   }
 
   /// Writes a certificate beside the unit's mask.
-  func write(_ certificate: Certificate, loss: Double) throws -> [(key: String, value: JSON)] {
-    try CertificateFile.write(certificate, to: folder)
-    return [
+  func write(_ certificate: Certificate, _ mask: Mask, _ weight: LinearWeight, _ gram: GramMatrix) throws
+    -> [(
+      key: String, value: JSON
+    )]
+  {
+    let losses = rowLosses(weight, gram: gram, mask: mask)
+    try CertificateFile.write(certificate, losses: losses, to: folder)
+    var report: [(key: String, value: JSON)] = [
       ("lowerBound", .number(certificate.lowerBound)),
-      ("certifiedGap", .number(certificate.gap(ofLoss: loss))),
+      ("certifiedGap", .number(certificate.gap(ofLoss: losses.reduce(0, +)))),
     ]
+    if certificate.lowerBounds.count == losses.count {
+      let gaps = zip(losses, certificate.lowerBounds).map { $0 > 0 ? max(0, 1 - $1 / $0) : 0 }.sorted()
+      report += [
+        ("leastGapOfARow", .optional(gaps.first)), ("medianGapOfARow", .number(gaps[gaps.count / 2])),
+        ("mostGapOfARow", .optional(gaps.last)),
+      ]
+    }
+    return report
   }
 }

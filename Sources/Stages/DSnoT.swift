@@ -42,8 +42,8 @@ public struct DSnoT: MatrixStage {
       tokens: factor.tokens, mask: &mask, options: options)
     try MaskFile.write(mask, to: unit.folder + "/" + MaskFile.name)
     let after = factor.gram.map { maskLoss(weight, gram: $0, mask: mask) }
+    let certificate = try factor.gram.map { try unit.carryCertificate(mask, weight, $0) } ?? []
     weight.tensor.release()
-    let certificate = try after.map { try unit.carryCertificate(mask, loss: $0) } ?? []
     return .object(
       JSONObject(
         unit.matrixReport(mask.pattern) + [

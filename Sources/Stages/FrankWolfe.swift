@@ -119,8 +119,8 @@ public struct FrankWolfe: MatrixStage {
       throw EspalierError.internalFault("Frank-Wolfe ran with no alpha.")
     }
     try MaskFile.write(mask, to: unit.folder + "/" + MaskFile.name)
+    let certificate = try outcome.certificate.map { try unit.write($0, mask, weight, gram) } ?? []
     weight.tensor.release()
-    let certificate = try outcome.certificate.map { try unit.write($0, loss: outcome.lossAfter) } ?? []
     return .object(
       JSONObject(
         unit.matrixReport(mask.pattern) + [

@@ -105,8 +105,8 @@ public struct Swap: MatrixStage {
       case .matrix: try refineMatrix(unit, weight, gram, &mask)
       }
     try MaskFile.write(mask, to: unit.folder + "/" + MaskFile.name)
+    let certificate = try unit.carryCertificate(mask, weight, gram)
     weight.tensor.release()
-    let certificate = try unit.carryCertificate(mask, loss: losses.after)
     return .object(
       JSONObject(
         unit.matrixReport(mask.pattern) + [

@@ -22,6 +22,22 @@ import Testing
       #expect(bound <= after * (1 + 1e-6) && after <= before * (1 + 1e-6))
       #expect(try #require(swapped.certifiedGap) <= #require(relaxed.certifiedGap) + 1e-9)
     }
+    // Row by row: no bound lies above the loss of its row.
+    let store = try ArtifactStore(existing: bench.folder.path + "/work")
+    var files = 0
+    for manifest in try store.manifests() where manifest.report["certifiedGap"] != nil {
+      let file = try SafetensorsFile(path: store.path(manifest.key, "certificate.safetensors"))
+      let (bounds, losses) = (
+        try file.tensor("lowerBounds").doubles(), try file.tensor("losses").doubles()
+      )
+      #expect(bounds.count == losses.count && bounds.count == manifest.report["rows"]?.integer)
+      for (bound, loss) in zip(bounds, losses) { #expect(bound >= 0 && bound <= loss * (1 + 1e-9) + 1e-12) }
+      let sum = try #require(manifest.report["lossAfter"]?.double)
+      #expect(abs(losses.reduce(0, +) - sum) <= 1e-5 * sum)
+      #expect(manifest.report["mostGapOfARow"]?.double ?? 2 <= 1)
+      files += 1
+    }
+    #expect(files == 28)
     let total = try #require(report.totals.first { $0.stage == "swap" })
     #expect((0..<1).contains(try #require(total.certifiedGap)))
   }
