@@ -2,7 +2,7 @@
 """Prunes one model by every method and prints a table: error, certified gap, perplexity. Needs nothing but espalier.
 
 usage: compare.py --model MODEL --calibration TEXT --evaluation TEXT [--samples 128] [--length 512] [--patterns 50%,60%,2:4]
-                  [--methods NAME,...] [--espalier PROGRAM] [--work FOLDER] [--memory SIZE]
+                  [--methods "NAME;..."] [--espalier PROGRAM] [--work FOLDER] [--memory SIZE]
 
 Texts may be token files (.safetensors with input_ids). All runs share one work folder, so that what is the same is made once.
 The error is the sum over all matrices of |W X - W' X|^2 on the calibration text, as a share of Wanda's at the same pattern;
@@ -102,13 +102,13 @@ def run(options, name, stages, pattern_text, folder):
 
 
 def main():
-    options = argparse.ArgumentParser(usage=__doc__)
+    options = argparse.ArgumentParser(usage=__doc__.replace("%", "%%"))
     for name, default in [("model", None), ("calibration", None), ("evaluation", None), ("samples", 128), ("length", 512),
                           ("patterns", "50%,60%,2:4"), ("methods", ""), ("espalier", ".build/release/espalier"), ("work", ""),
                           ("memory", "4GiB")]:
         options.add_argument(f"--{name}", default=default, required=default is None, type=type(default) if default is not None else str)
     options = options.parse_args()
-    chosen = [m for m in METHODS if not options.methods or m[0] in options.methods.split(",")]
+    chosen = [m for m in METHODS if not options.methods or m[0] in options.methods.split(";")]
     patterns = options.patterns.split(",")
     with tempfile.TemporaryDirectory() as folder:
         options.work = options.work or f"{folder}/work"
