@@ -35,10 +35,10 @@ struct CorrelatedProblem {
     let mix = try makeWeight(mixing, in: folder, "mixing")
     var accumulator = GramAccumulator(columns: columns, diagonalOnly: false)
     for part in parts(of: tokens, size: 1024) {
-      let causes = random.matrix(part.count, rank)
+      var causes = random.matrix(part.count, rank)
       var inputs = random.matrix(part.count, columns, scale: 0.5)
       for row in 0..<part.count { inputs.elements.multiply(from: row * columns, by: scales) }
-      linear(causes, mix, adding: true, into: &inputs)
+      linear(PackedMatrix(rounding: &causes, .f32), mix, adding: true, into: &inputs)
       accumulator.add(inputs)
     }
     accumulator.finish()

@@ -15,36 +15,54 @@ struct ForwardBench: ParsableCommand {
   func run() throws {
     if let threads { Threads.use(threads) }
     var random = Normals(seed: 1)
-    let x = random.matrix(tokens, columns)
+    var x = random.matrix(tokens, columns)
     let w = random.matrix(rows, columns)
     let side = random.matrix(1024, 1024)
     let (rows, columns, tokens) = (rows, columns, tokens)
-    let rates = try withFolder { folder in
-      let weight = try makeWeight(w, in: folder, "w")
-      let square = try makeWeight(side, in: folder, "square")
-      var y = Matrix(rows: tokens, columns: rows)
-      var z = Matrix(rows: 1024, columns: 1024)
-      let plain = 2 * 1024 * 1024 * 1024 / seconds { linear(side, square, into: &z) }
-      let layer = 2 * Double(tokens * rows * columns) / seconds { linear(x, weight, into: &y) }
-      var accumulator = GramAccumulator(columns: columns, diagonalOnly: false)
-      // Only half of the products are done; the rate counts those.
-      let gram = Double(tokens * columns * columns) / seconds { accumulator.add(x) }
-      return (plain: plain, layer: layer, gram: gram)
+    let lines = try withFolder { folder in
+      try Precision.allCases.filter(\.isAvailable).map { precision in
+        let dtype: DType = precision == .bf16 ? .bf16 : .f32
+        let weight = try makeWeight(w, in: folder, "w-\(dtype)", dtype)
+        let square = try makeWeight(side, in: folder, "square-\(dtype)", dtype)
+        var y = Matrix(rows: tokens, columns: rows)
+        var z = Matrix(rows: 1024, columns: 1024)
+        var inputs = Matrix(rows: 1024, columns: 1024, side.array())
+        let packed = PackedMatrix(rounding: &inputs, precision)
+        let plain = 2 * 1024 * 1024 * 1024 / seconds { linear(packed, square, into: &z) }
+        let layer =
+          2 * Double(tokens * rows * columns)
+          / seconds { linear(PackedMatrix(rounding: &x, precision), weight, into: &y) }
+        var accumulator = GramAccumulator(columns: columns, form: .whole)
+        // Only half of the products are done; the rate counts those.
+        let gram = Double(tokens * columns * columns) / seconds { accumulator.add(x) }
+        return Line(precision: precision, plain: plain, layer: layer, gram: gram)
+      }
     }
     if json {
       let result: JSON = [
-        "threads": .integer(Threads.count), "squareFlopsPerSecond": .number(rates.plain),
-        "linearFlopsPerSecond": .number(rates.layer),
-        "gramFlopsPerSecond": .number(rates.gram),
+        "threads": .integer(Threads.count), "rates": .array(lines.map(\.json)),
       ]
       return print(result.prettyText)
     }
-    print("product 1024^3            \(fixed(rates.plain / 1e9, 1)) GFLOP/s")
-    print(
-      "linear \(tokens) x \(columns) -> \(rows)  \(fixed(rates.layer / 1e9, 1)) GFLOP/s  \(fixed(rates.layer / rates.plain, 2)) of it"
-    )
-    print(
-      "Gram   \(tokens) x \(columns)          \(fixed(rates.gram / 1e9, 1)) GFLOP/s  \(fixed(rates.gram / rates.plain, 2)) of it"
-    )
+    print("GFLOP/s  product 1024^3  linear \(tokens) x \(columns) -> \(rows)  Gram \(tokens) x \(columns)")
+    for line in lines {
+      print(
+        "\(line.precision.rawValue)  \(fixed(line.plain / 1e9, 1))  \(fixed(line.layer / 1e9, 1)) (\(fixed(line.layer / line.plain, 2)))  \(fixed(line.gram / 1e9, 1)) (\(fixed(line.gram / line.plain, 2)))"
+      )
+    }
+  }
+}
+
+private struct Line {
+  let precision: Precision
+  let plain: Double
+  let layer: Double
+  let gram: Double
+
+  var json: JSON {
+    [
+      "precision": .string(precision.rawValue), "squareFlopsPerSecond": .number(plain),
+      "linearFlopsPerSecond": .number(layer), "gramFlopsPerSecond": .number(gram),
+    ]
   }
 }

@@ -44,11 +44,18 @@ struct Normals {
   }
 }
 
-/// A matrix as a weight in a file, as checkpoints hold them.
-func makeWeight(_ matrix: borrowing Matrix, in folder: String, _ name: String) throws -> LinearWeight {
+/// A matrix as a weight in a file, as checkpoints hold them; f32, or its upper halves as bf16.
+func makeWeight(_ matrix: borrowing Matrix, in folder: String, _ name: String, _ dtype: DType = .f32) throws
+  -> LinearWeight
+{
   let path = "\(folder)/\(name).safetensors"
-  var writer = try SafetensorsWriter(path: path, tensors: [("w", .f32, [matrix.rows, matrix.columns])])
-  try writer.append(matrix.elements)
+  var writer = try SafetensorsWriter(path: path, tensors: [("w", dtype, [matrix.rows, matrix.columns])])
+  if dtype == .bf16 {
+    let halves = matrix.array().map { UInt16($0.bitPattern >> 16).littleEndian }
+    try halves.withUnsafeBytes { try writer.append($0) }
+  } else {
+    try writer.append(matrix.elements)
+  }
   try writer.finish()
   return try LinearWeight(SafetensorsFile(path: path).tensor("w"))
 }

@@ -63,13 +63,15 @@ public struct ModelOutline: Sendable {
   public let vocabularySize: Int
   /// Longest sequence that the model was made for, in tokens.
   public let maximumLength: Int
-  /// Widest row of activations that one block produces per token, all of its live values together.
+  /// The most values that a block holds for each token of a batch, the hidden state among them; see ``Batching``.
   public let activationWidth: Int
+  /// The most values that it holds besides for each token in the inner layers.
+  public let innerWidth: Int
 
   public init(
     modelType: String, blocks: [Block], tensors: [String: [Int]], embeddingTensors: [String], hiddenSize: Int,
     vocabularySize: Int,
-    maximumLength: Int, activationWidth: Int
+    maximumLength: Int, activationWidth: Int, innerWidth: Int
   ) {
     self.modelType = modelType
     self.blocks = blocks
@@ -79,6 +81,7 @@ public struct ModelOutline: Sendable {
     self.vocabularySize = vocabularySize
     self.maximumLength = maximumLength
     self.activationWidth = activationWidth
+    self.innerWidth = innerWidth
   }
 
   public var matrices: [Matrix] { blocks.flatMap(\.matrices) }

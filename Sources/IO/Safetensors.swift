@@ -33,30 +33,36 @@ public struct SafetensorsHeader: Sendable {
         throw EspalierError.badInput(
           "the file has \(size) bytes; it is no safetensors file, or was cut off. Fetch it again.")
       }
-      var length = UInt64(0)
-      try withUnsafeMutableBytes(of: &length) { try file.read(into: $0, at: 0) }
-      length = UInt64(littleEndian: length)
-      guard length <= UInt64(Self.longest) else {
-        throw EspalierError.badInput(
-          "the header claims \(length) bytes; at most \(Self.longest) are allowed. This is no safetensors file."
-        )
-      }
-      guard 8 + Int(length) <= size else {
-        throw EspalierError.badInput(
-          "the header claims \(length) bytes, but the file has only \(size). It was cut off; fetch it again.")
-      }
-      var bytes = Buffer<UInt8>(count: Int(length))
+      var claimed = UInt64(0)
+      try withUnsafeMutableBytes(of: &claimed) { try file.read(into: $0, at: 0) }
+      var bytes = try Buffer<UInt8>(count: Self.length(UInt64(littleEndian: claimed), fileSize: size))
       try bytes.withUnsafeMutable { try file.read(into: UnsafeMutableRawBufferPointer($0), at: 8) }
-      var limits = JSON.Limits()
-      limits.depth = 8
-      limits.values = 4_000_000
-      return try Self(
-        json: JSON(parsing: bytes.span.bytes, limits: limits), dataStart: 8 + Int(length), fileSize: size)
+      return try Self(text: bytes.span.bytes, fileSize: size)
     }
   }
 
-  init(json: JSON, dataStart: Int, fileSize: Int) throws {
-    guard let members = json.object?.members else {
+  /// The length of the header's text that the first eight bytes of the file claim.
+  static func length(_ claimed: UInt64, fileSize: Int) throws -> Int {
+    guard claimed <= UInt64(longest) else {
+      throw EspalierError.badInput(
+        "the header claims \(claimed) bytes; at most \(longest) are allowed. This is no safetensors file."
+      )
+    }
+    guard 8 + Int(claimed) <= fileSize else {
+      throw EspalierError.badInput(
+        "the header claims \(claimed) bytes, but the file has only \(fileSize). It was cut off; fetch it again."
+      )
+    }
+    return Int(claimed)
+  }
+
+  /// Reads the JSON text of a header, which stands after the eight bytes of its length.
+  init(text: RawSpan, fileSize: Int) throws {
+    var limits = JSON.Limits()
+    limits.depth = 8
+    limits.values = 4_000_000
+    let dataStart = 8 + text.byteCount
+    guard let members = try JSON(parsing: text, limits: limits).object?.members else {
       throw EspalierError.badInput("the header is not a JSON object.")
     }
     var tensors: [TensorEntry] = []
@@ -153,6 +159,12 @@ public struct MappedTensor: Sendable {
 
   /// Gives the tensor's pages back to the system.
   public func release() { file.release(entry.range) }
+
+  /// Gives the pages of some of the tensor's bytes back to the system.
+  public func release(_ bytes: Range<Int>) {
+    precondition(bytes.lowerBound >= 0 && bytes.upperBound <= entry.range.count)
+    file.release(entry.range.lowerBound + bytes.lowerBound..<entry.range.lowerBound + bytes.upperBound)
+  }
 
   /// SHA-256 over the bytes.
   public func digest() -> Digest {

@@ -5,17 +5,25 @@ import EspalierIO
 /// Rows that one thread takes at a time in elementwise kernels.
 private let rowsAtATime = 64
 
-/// RMS norm of every row: `x * weight / sqrt(mean(x^2) + epsilon)`; input and output `tokens x columns`, weight `1 x columns`.
+/// RMS norm of rows: `x * weight / sqrt(mean(x^2) + epsilon)`; weight `1 x columns`.
+///
+/// - Parameters:
+///   - input: `tokens x columns`.
+///   - first: the first row of the input; as many are taken as the output has.
 public func rmsNorm(
-  _ input: borrowing Matrix, weight: borrowing Matrix, epsilon: Float, into output: inout Matrix
+  _ input: borrowing Matrix, from first: Int = 0, weight: borrowing Matrix, epsilon: Float,
+  into output: inout Matrix
 ) {
-  let rows = input.rows
+  let rows = output.rows
   let columns = input.columns
-  precondition(weight.columns == columns && output.rows == rows && output.columns == columns)
+  precondition(weight.columns == columns && output.columns == columns)
+  precondition(first >= 0 && first + rows <= input.rows)
   input.elements.withUnsafe { input in
     weight.elements.withUnsafe { weight in
       output.elements.withUnsafeMutable { output in
-        nonisolated(unsafe) let (x, w, y) = (input.baseAddress!, weight.baseAddress!, output.baseAddress!)
+        nonisolated(unsafe) let (x, w, y) = (
+          input.baseAddress! + first * columns, weight.baseAddress!, output.baseAddress!
+        )
         let blocks = parts(of: rows, size: rowsAtATime)
         Threads.forEach(blocks.count) { index in
           for row in blocks[index] {

@@ -55,6 +55,46 @@ public struct LinearWeight: Sendable {
     }
   }
 
+  /// A part of one row, masked, in the precision of a product, as `output` packs it; at most `runSteps` steps.
+  ///
+  /// - Precondition: the part begins at a multiple of 8.
+  func load(
+    _ row: Int, _ part: Range<Int>, _ precision: Precision, into output: UnsafeMutablePointer<UInt32>
+  ) {
+    precondition(row >= 0 && row < rows && part.lowerBound >= 0 && part.upperBound <= columns)
+    precondition(part.lowerBound % 8 == 0 && part.count <= runSteps * precision.valuesPerStep)
+    let count = part.count
+    tensor.withBytes { bytes in
+      let source = bytes.baseAddress! + (row * columns + part.lowerBound) * dtype.byteCount
+      let raw = UnsafeMutableRawPointer(output)
+      if precision == .f32 {
+        load32(source, dtype, count: count, into: raw.assumingMemoryBound(to: Float.self))
+      } else if dtype == .bf16 {
+        raw.copyMemory(from: source, byteCount: count * 2)
+      } else {
+        withUnsafeTemporaryAllocation(of: Float.self, capacity: count) { values in
+          load32(source, dtype, count: count, into: values.baseAddress!)
+          espalier_f32_to_bf16(count, values.baseAddress!, raw.assumingMemoryBound(to: UInt16.self))
+        }
+      }
+    }
+    guard let mask else { return }
+    mask.bits.withUnsafeBufferPointer { bits in
+      let kept = bits.baseAddress! + row * mask.rowBytes + part.lowerBound / 8
+      let raw = UnsafeMutableRawPointer(output)
+      switch precision {
+      case .f32: espalier_mask_f32(count, kept, raw.assumingMemoryBound(to: Float.self))
+      case .bf16: espalier_mask_16(count, kept, raw.assumingMemoryBound(to: UInt16.self))
+      }
+    }
+  }
+
+  /// Gives the pages of these rows back to the system.
+  func release(_ range: Range<Int>) {
+    let rowBytes = columns * dtype.byteCount
+    tensor.release(range.lowerBound * rowBytes..<range.upperBound * rowBytes)
+  }
+
   /// Rows in the type of the checkpoint, with what the mask prunes set to +0; the bytes to write.
   public func maskedBytes(_ range: Range<Int>) -> Buffer<UInt8> {
     precondition(range.lowerBound >= 0 && range.upperBound <= rows)

@@ -23,10 +23,11 @@ public protocol Architecture: Sendable {
   /// - Parameters:
   ///   - hidden: `tokens x hiddenSize`, sequences of `length` tokens following each other.
   ///   - weights: gives the block's tensors.
-  ///   - observe: called with the index of a site in the outline and its inputs, `tokens x columns`, as the pass reaches it.
+  ///   - observe: called with the index of a site in the outline, the inputs of some sequences, `tokens x columns`, and which of those
+  ///     in `hidden` they are, as the pass reaches them; for each site in order.
   func forward(
     block: Int, hidden: inout Matrix, length: Int, weights: borrowing TensorSource,
-    observe: (_ site: Int, _ inputs: borrowing Matrix) throws -> Void
+    observe: (_ site: Int, _ inputs: borrowing Matrix, _ sequences: Range<Int>) throws -> Void
   ) throws
 
   /// The last norm and the weight of the head: states `tokens x hiddenSize` in, normed states out.
@@ -41,10 +42,13 @@ public struct TensorSource: ~Copyable, Sendable {
   public let checkpoint: Checkpoint
   /// Pruned matrices by tensor name; the others are dense.
   public let pruned: [String: PrunedMatrix]
+  /// How products with them are computed.
+  public let precision: Precision
 
-  public init(_ checkpoint: Checkpoint, pruned: [String: PrunedMatrix] = [:]) {
+  public init(_ checkpoint: Checkpoint, pruned: [String: PrunedMatrix] = [:], precision: Precision = .f32) {
     self.checkpoint = checkpoint
     self.pruned = pruned
+    self.precision = precision
   }
 
   public func has(_ name: String) -> Bool { checkpoint.tensors[name] != nil }
@@ -73,16 +77,20 @@ public enum Architectures {
   ///
   /// - Throws: bad input where `model_type` is unknown, or the configuration cannot be computed with.
   public static func make(_ checkpoint: Checkpoint) throws -> any Architecture {
-    let path = checkpoint.folder + "/config.json"
-    guard let modelType = checkpoint.configuration["model_type"]?.string else {
-      throw EspalierError.badInput("model_type is missing.", subject: path)
+    try about(checkpoint.folder + "/config.json") { try make(configuration: checkpoint.configuration) }
+  }
+
+  /// The architecture that the content of `config.json` describes.
+  static func make(configuration: JSON) throws -> any Architecture {
+    guard let modelType = configuration["model_type"]?.string else {
+      throw EspalierError.badInput("model_type is missing.")
     }
     guard let type = all.first(where: { $0.modelTypes.contains(modelType) }) else {
       throw EspalierError.badInput(
-        "model_type \"\(modelType)\" is not known; this version computes \(modelTypes.joined(separator: ", ")).",
-        subject: path)
+        "model_type \"\(modelType.prefix(40))\" is not known; this version computes \(modelTypes.joined(separator: ", "))."
+      )
     }
-    return try about(path) { try type.init(configuration: checkpoint.configuration) }
+    return try type.init(configuration: configuration)
   }
 
   /// Checks, from headers alone, that every tensor which the outline needs is there with its shape.

@@ -33,8 +33,9 @@ public struct Llama: Architecture {
       throw EspalierError.badInput(
         "num_attention_heads (\(heads)) must be a multiple of num_key_value_heads (\(keyHeads)).")
     }
-    guard headSize % 2 == 0 else {
-      throw EspalierError.badInput("head_dim (\(headSize)) must be even for rotary positions.")
+    guard headSize % 2 == 0, headSize <= 65_536 else {
+      throw EspalierError.badInput(
+        "head_dim (\(headSize)) must be even for rotary positions, and at most 65536.")
     }
     let activation = try configuration.text("hidden_act", default: "silu")
     guard activation == "silu" || activation == "swish" else {
@@ -102,7 +103,8 @@ public struct Llama: Architecture {
       embeddingTensors: ["model.embed_tokens.weight"] + (tiedHead ? ["lm_head.weight"] : []),
       hiddenSize: hidden, vocabularySize: vocabulary,
       maximumLength: try configuration.size("max_position_embeddings", default: 2048),
-      activationWidth: 2 * hidden + max(2 * queryWidth + 2 * keyWidth, 2 * inner))
+      activationWidth: hidden + max(2 * hidden + queryWidth + 2 * keyWidth, 3 * queryWidth + 2 * keyWidth),
+      innerWidth: max(2 * hidden + 2 * inner, 3 * inner))
   }
 
   // MARK: - Forward
@@ -115,67 +117,84 @@ public struct Llama: Architecture {
 
   public func forward(
     block: Int, hidden: inout Matrix, length: Int, weights: borrowing TensorSource,
-    observe: (_ site: Int, _ inputs: borrowing Matrix) throws -> Void
+    observe: (_ site: Int, _ inputs: borrowing Matrix, _ sequences: Range<Int>) throws -> Void
   ) throws {
+    let length = min(length, hidden.rows)
     let prefix = "model.layers.\(block)"
     try attend(
       prefix + ".self_attn", norm: prefix + ".input_layernorm.weight", &hidden, length, weights, observe)
     try transform(
-      prefix + ".mlp", norm: prefix + ".post_attention_layernorm.weight", &hidden, weights, observe)
+      prefix + ".mlp", norm: prefix + ".post_attention_layernorm.weight", &hidden, length, weights, observe)
   }
 
   /// hidden += o(attention(norm(hidden)))
   private func attend(
     _ prefix: String, norm: String, _ hidden: inout Matrix, _ length: Int, _ weights: borrowing TensorSource,
-    _ observe: (_ site: Int, _ inputs: borrowing Matrix) throws -> Void
+    _ observe: (_ site: Int, _ inputs: borrowing Matrix, _ sequences: Range<Int>) throws -> Void
   ) throws {
     let tokens = hidden.rows
     let (queryWidth, keyWidth) = (heads * headSize, keyHeads * headSize)
-    var normed = Matrix(rows: tokens, columns: hiddenSize)
-    rmsNorm(hidden, weight: try weights.vector(norm, count: hiddenSize), epsilon: epsilon, into: &normed)
-    try observe(0, normed)
     var queries = Matrix(rows: tokens, columns: queryWidth)
     var keys = Matrix(rows: tokens, columns: keyWidth)
     var values = Matrix(rows: tokens, columns: keyWidth)
-    try apply(prefix + ".q_proj", normed, weights, bias: attentionBias, into: &queries)
-    try apply(prefix + ".k_proj", normed, weights, bias: attentionBias, into: &keys)
-    try apply(prefix + ".v_proj", normed, weights, bias: attentionBias, into: &values)
-    let table = rotary.table(positions: min(length, tokens))
+    do {
+      var normed = Matrix(rows: tokens, columns: hiddenSize)
+      rmsNorm(hidden, weight: try weights.vector(norm, count: hiddenSize), epsilon: epsilon, into: &normed)
+      let input = PackedMatrix(rounding: &normed, weights.precision)
+      try observe(0, normed, 0..<tokens / length)
+      try apply(prefix + ".q_proj", input, weights, bias: attentionBias, into: &queries)
+      try apply(prefix + ".k_proj", input, weights, bias: attentionBias, into: &keys)
+      try apply(prefix + ".v_proj", input, weights, bias: attentionBias, into: &values)
+    }
+    let table = rotary.table(positions: length)
     rotate(&queries, headSize: headSize, length: length, cosine: table.cosine, sine: table.sine)
     rotate(&keys, headSize: headSize, length: length, cosine: table.cosine, sine: table.sine)
     var attended = Matrix(rows: tokens, columns: queryWidth)
     causalAttention(
       queries: queries, keys: keys, values: values, length: length, heads: heads, keyHeads: keyHeads,
       headSize: headSize, into: &attended)
-    try observe(1, attended)
-    try apply(prefix + ".o_proj", attended, weights, bias: attentionBias, adding: true, into: &hidden)
+    let input = PackedMatrix(rounding: &attended, weights.precision)
+    try observe(1, attended, 0..<tokens / length)
+    try apply(prefix + ".o_proj", input, weights, bias: attentionBias, adding: true, into: &hidden)
   }
 
-  /// hidden += down(silu(gate(norm(hidden))) * up(norm(hidden)))
+  /// hidden += down(silu(gate(norm(hidden))) * up(norm(hidden))), a few sequences at a time: the inner layer is wide.
   private func transform(
-    _ prefix: String, norm: String, _ hidden: inout Matrix, _ weights: borrowing TensorSource,
-    _ observe: (_ site: Int, _ inputs: borrowing Matrix) throws -> Void
+    _ prefix: String, norm: String, _ hidden: inout Matrix, _ length: Int, _ weights: borrowing TensorSource,
+    _ observe: (_ site: Int, _ inputs: borrowing Matrix, _ sequences: Range<Int>) throws -> Void
   ) throws {
-    let tokens = hidden.rows
-    var normed = Matrix(rows: tokens, columns: hiddenSize)
-    rmsNorm(hidden, weight: try weights.vector(norm, count: hiddenSize), epsilon: epsilon, into: &normed)
-    try observe(2, normed)
-    var gate = Matrix(rows: tokens, columns: intermediateSize)
-    var up = Matrix(rows: tokens, columns: intermediateSize)
-    try apply(prefix + ".gate_proj", normed, weights, bias: mlpBias, into: &gate)
-    try apply(prefix + ".up_proj", normed, weights, bias: mlpBias, into: &up)
-    siluMultiply(up, into: &gate)
-    try observe(3, gate)
-    try apply(prefix + ".down_proj", gate, weights, bias: mlpBias, adding: true, into: &hidden)
+    let scale = try weights.vector(norm, count: hiddenSize)
+    for sequences in parts(of: hidden.rows / length, size: Batching.innerSequences(length: length)) {
+      let first = sequences.lowerBound * length
+      let tokens = sequences.count * length
+      var gate = Matrix(rows: tokens, columns: intermediateSize)
+      do {
+        var normed = Matrix(rows: tokens, columns: hiddenSize)
+        rmsNorm(hidden, from: first, weight: scale, epsilon: epsilon, into: &normed)
+        let input = PackedMatrix(rounding: &normed, weights.precision)
+        try observe(2, normed, sequences)
+        var up = Matrix(rows: tokens, columns: intermediateSize)
+        try apply(prefix + ".gate_proj", input, weights, bias: mlpBias, into: &gate)
+        try apply(prefix + ".up_proj", input, weights, bias: mlpBias, into: &up)
+        siluMultiply(up, into: &gate)
+      }
+      let input = PackedMatrix(rounding: &gate, weights.precision)
+      try observe(3, gate, sequences)
+      try apply(prefix + ".down_proj", input, weights, bias: mlpBias, adding: true, into: &hidden, at: first)
+    }
   }
 
   private func apply(
-    _ module: String, _ input: borrowing Matrix, _ weights: borrowing TensorSource, bias: Bool,
-    adding: Bool = false, into output: inout Matrix
+    _ module: String, _ input: borrowing PackedMatrix, _ weights: borrowing TensorSource, bias: Bool,
+    adding: Bool = false, into output: inout Matrix, at first: Int = 0
   ) throws {
     let weight = try weights.linear(module + ".weight", rows: output.columns, columns: input.columns)
-    linear(input, weight, adding: adding, into: &output)
-    if bias { addToRows(try weights.vector(module + ".bias", count: output.columns), into: &output) }
+    linear(input, weight, adding: adding, into: &output, at: first)
+    if bias {
+      addToRows(
+        try weights.vector(module + ".bias", count: output.columns), into: &output,
+        rows: first..<first + input.rows)
+    }
   }
 
   public func finish(_ hidden: consuming Matrix, tensors: borrowing TensorSource) throws -> Matrix {

@@ -20,9 +20,10 @@ public struct Model: Sendable {
     let tensors = TensorSource(checkpoint)
     var hidden = try architecture.embed(ids, length: length, tensors: tensors)
     for block in outline.blocks.indices {
-      try architecture.forward(block: block, hidden: &hidden, length: length, weights: tensors) { _, _ in }
+      try architecture.forward(block: block, hidden: &hidden, length: length, weights: tensors) { _, _, _ in }
     }
-    let states = try architecture.finish(hidden, tensors: tensors)
+    var finished = try architecture.finish(hidden, tensors: tensors)
+    let states = PackedMatrix(rounding: &finished, .f32)
     var logits = Matrix(rows: ids.count, columns: outline.vocabularySize)
     linear(states, try architecture.head(tensors), into: &logits)
     return logits

@@ -1,5 +1,6 @@
 import EspalierCore
 import Glibc
+import Synchronization
 
 /// Rotary position embedding: the frequencies of a head's pairs, with the scalings that Llama checkpoints use.
 struct RotaryEmbedding: Sendable {
@@ -26,6 +27,9 @@ struct RotaryEmbedding: Sendable {
       frequencies = plain
     case "linear":
       let factor = try Float(scaling.number("factor"))
+      guard factor > 0 else {
+        throw EspalierError.badInput("rope scaling needs factor > 0.", subject: "config.json")
+      }
       frequencies = plain.map { $0 / factor }
     case "llama3":
       frequencies = try Self.llama3(plain, scaling)
@@ -53,26 +57,43 @@ struct RotaryEmbedding: Sendable {
     }
   }
 
-  /// Cosines and sines of the first `positions` positions; each `positions x (headSize / 2)`.
+  /// Cosines and sines of the first `positions` positions, at least; kept from call to call.
   func table(positions: Int) -> RotaryTable {
-    var table = RotaryTable(positions: positions, half: frequencies.count)
+    tables.withLock { table in
+      if let known = table, known.cosine.rows >= positions { return known }
+      let made = RotaryTable(frequencies, positions: positions)
+      table = made
+      return made
+    }
+  }
+
+  private let tables = TableCache()
+}
+
+/// Cosines and sines, each `positions x (headSize / 2)`.
+final class RotaryTable: Sendable {
+  let cosine: Matrix
+  let sine: Matrix
+
+  init(_ frequencies: [Float], positions: Int) {
+    var cosine = Matrix(rows: positions, columns: frequencies.count)
+    var sine = Matrix(rows: positions, columns: frequencies.count)
     for position in 0..<positions {
       for (index, frequency) in frequencies.enumerated() {
         let angle = Float(position) * frequency
-        table.cosine[position, index] = cosf(angle)
-        table.sine[position, index] = sinf(angle)
+        cosine[position, index] = cosf(angle)
+        sine[position, index] = sinf(angle)
       }
     }
-    return table
+    self.cosine = cosine
+    self.sine = sine
   }
 }
 
-struct RotaryTable: ~Copyable {
-  var cosine: Matrix
-  var sine: Matrix
+private final class TableCache: Sendable {
+  private let table = Mutex<RotaryTable?>(nil)
 
-  init(positions: Int, half: Int) {
-    cosine = Matrix(rows: positions, columns: half)
-    sine = Matrix(rows: positions, columns: half)
+  func withLock(_ body: (inout sending RotaryTable?) -> sending RotaryTable) -> RotaryTable {
+    table.withLock(body)
   }
 }

@@ -14,6 +14,11 @@ public struct Job: Sendable {
   public let memory: Int
   public let threads: Int
 
+  /// How the forward pass computes products.
+  public var precision: Precision {
+    (recipe.source?.stage as? any SourceStage)?.precision(of: checkpoint) ?? .f32
+  }
+
   public init(
     recipe: Recipe, checkpoint: Checkpoint, model: ModelOutline, output: String, work: String, memory: Int,
     threads: Int

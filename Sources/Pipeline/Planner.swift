@@ -34,9 +34,6 @@ public enum Planner {
   /// What the program itself holds: code, libraries and their buffers.
   public static let processBytes = 64 << 20
 
-  /// Tokens that stream together: whole sequences, about 2048 tokens.
-  public static func batchSequences(length: Int) -> Int { max(1, 2048 / max(1, length)) }
-
   /// Checks a job and computes its needs; no tensor is read and nothing is written.
   ///
   /// - Throws: every mistake of recipe, model and output that can be known, and "needs at least" where the memory is too small.
@@ -125,7 +122,7 @@ public enum Planner {
     if case .matrix(let found) = unit.role { matrix = found }
     let sizes = UnitSizes(
       model: job.model, samples: shape.samples, length: shape.length,
-      batchTokens: min(batchSequences(length: shape.length), max(1, shape.samples)) * shape.length,
+      batchTokens: min(Batching.sequences(length: shape.length), max(1, shape.samples)) * shape.length,
       site: site, matrix: matrix, holdOut: unit.holdOut,
       weightBytes: matrix.flatMap { job.checkpoint.tensors[$0.tensor]?.entry.dtype?.byteCount } ?? 4,
       threads: job.threads)

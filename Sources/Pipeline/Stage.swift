@@ -44,7 +44,8 @@ public protocol CorpusStage: Stage {
 public protocol SourceStage: Stage {
   /// Whether the next block sees the outputs of the dense block or of the pruned one.
   var propagatesPruned: Bool { get }
-  /// Parts of the key that concern only the bytes of hidden states and site inputs.
+  /// How products are computed with this checkpoint on this machine; in the keys of what streams.
+  func precision(of checkpoint: Checkpoint) -> Precision
   /// Writes the hidden states that enter the first block, from ``ArtifactKind/tokens``.
   func embed(_ unit: UnitContext) throws -> Committed
   /// Runs one block over ``ArtifactKind/hidden``.

@@ -45,6 +45,7 @@ struct UnitKeys: Sendable {
       if case .site = unit.role, let source = job.recipe.source {
         members.append(("source", .object(JSONObject(stageMembers(source)))))
       }
+      if unit.role != .embed { members.append(("precision", .string(job.precision.rawValue))) }
       if unit.holdOut > 0 { members.append(("holdOut", .number(unit.holdOut))) }
     case .model where unit.kind == .output:
       members += [("configuration", .string(configuration.hex)), ("layout", .string(layout.hex))]

@@ -9,14 +9,21 @@ public struct Capture: SourceStage {
   public static let name = "capture"
   public static let summary =
     "Runs the calibration windows through the model block by block and spills hidden states to disk."
-  public static let revision = 1
+  public static let revision = 2
 
   enum Propagation: String, CaseIterable {
     case pruned
     case dense
   }
 
+  enum Products: String, CaseIterable {
+    case auto
+    case bf16
+    case f32
+  }
+
   private let propagate: Propagation
+  private let products: Products
   private let spill: SpillElement
   private let codec: Codec
 
@@ -40,6 +47,10 @@ public struct Capture: SourceStage {
       "propagate", default: .pruned,
       "What the next block sees: the outputs of the pruned block (as the papers do), or of the dense one, which makes Gram matrices reusable for every sparsity."
     )
+    products = parameters.choice(
+      "precision", default: .auto,
+      "How products are computed: bf16 with sums in f32, or f32; auto takes bf16 where the checkpoint is in bf16 and the processor has instructions for it."
+    )
     spill = parameters.choice("spill", default: .f32, "Type of spilled hidden states; f32 is exact.")
     codec = parameters.choice(
       "codec", default: .none, inKey: false, "Compression of spilled hidden states; never changes a result.")
@@ -47,12 +58,31 @@ public struct Capture: SourceStage {
 
   public var propagatesPruned: Bool { propagate == .pruned }
 
+  public func precision(of checkpoint: Checkpoint) -> Precision {
+    switch products {
+    case .f32: return .f32
+    case .bf16: return .bf16
+    case .auto:
+      let weights = checkpoint.tensors.values.filter { $0.entry.shape.count == 2 }
+      return Precision.bf16.isAvailable && weights.allSatisfy { $0.entry.dtype == .bf16 } ? .bf16 : .f32
+    }
+  }
+
+  public func check(_ model: ModelOutline, checkpoint: Checkpoint) throws {
+    guard precision(of: checkpoint).isAvailable else {
+      throw EspalierError.usage(
+        "this processor has no instructions for products in bf16; set capture.precision=auto or f32.")
+    }
+  }
+
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
     let widest = sizes.model.matrices.map(\.columns).max() ?? 0
+    let innerTokens = min(sizes.samples, Batching.innerSequences(length: sizes.length)) * sizes.length
     return WorkingSet(
-      weights: sizes.threads * 128 * widest * 4,
-      activations: sizes.batchTokens * (2 * sizes.model.hiddenSize + sizes.model.activationWidth) * 4 + sizes
-        .threads * 128 * sizes.length * 4)
+      weights: sizes.threads * (linearScratchBytes + linearRowsAtATime * widest * 4),
+      activations: sizes.batchTokens * sizes.model.activationWidth * 4 + innerTokens * sizes.model.innerWidth
+        * 4
+        + sizes.threads * 128 * sizes.length * 4)
   }
 
   public func embed(_ unit: UnitContext) throws -> Committed {
@@ -92,7 +122,8 @@ public struct Capture: SourceStage {
     let (samples, length) = (hidden.sequences, hidden.tokens)
     let pruned = try advance.map(Self.pruned) ?? [:]
     defer { for matrix in pruned.values { matrix.weights?.release() } }
-    let weights = TensorSource(unit.checkpoint, pruned: pruned)
+    let weights = TensorSource(
+      unit.checkpoint, pruned: pruned, precision: precision(of: unit.checkpoint))
     var writer = try advance.map { try self.writer($0, samples: samples, length: length) }
     for batch in batches(samples: samples, length: length) {
       var states = Matrix(rows: batch.count * length, columns: hidden.width)
@@ -100,8 +131,10 @@ public struct Capture: SourceStage {
       try hidden.read(batch, into: &span)
       hidden.release(batch)
       try architecture.forward(block: block, hidden: &states, length: length, weights: weights) {
-        site, inputs in
-        try sinks[site]?.add(inputs, sequences: batch)
+        site, inputs, sequences in
+        let first = batch.lowerBound
+        try sinks[site]?.add(
+          inputs, sequences: first + sequences.lowerBound..<first + sequences.upperBound)
       }
       if advance != nil {
         try requireFinite(states, "block \(block)", batch, length)
@@ -126,7 +159,7 @@ public struct Capture: SourceStage {
   }
 
   private func batches(samples: Int, length: Int) -> [Range<Int>] {
-    parts(of: samples, size: Planner.batchSequences(length: length))
+    parts(of: samples, size: Batching.sequences(length: length))
   }
 
   private func requireFinite(_ states: borrowing Matrix, _ place: String, _ batch: Range<Int>, _ length: Int)

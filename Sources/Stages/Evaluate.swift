@@ -36,10 +36,11 @@ public struct Evaluate: ModelStage {
   public var readsOutput: Bool { true }
 
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
-    let tokens = max(2048, length ?? Self.defaultLength(sizes.model))
+    let tokens = max(1024, length ?? Self.defaultLength(sizes.model))
     return WorkingSet(
       weights: sizes.threads * 512 * sizes.model.hiddenSize * 4,
-      activations: tokens * (2 * sizes.model.hiddenSize + sizes.model.activationWidth + sizes.threads * 512)
+      activations: tokens
+        * (sizes.model.hiddenSize + sizes.model.activationWidth + sizes.model.innerWidth + sizes.threads * 512)
         * 4)
   }
 

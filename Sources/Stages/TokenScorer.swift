@@ -42,7 +42,7 @@ struct TokenScorer {
           var hidden = hidden
           try model.architecture.forward(
             block: block, hidden: &hidden, length: group.length, weights: tensors
-          ) { _, _ in }
+          ) { _, _, _ in }
           return hidden
         }
         try Folder.remove(path(index, block))

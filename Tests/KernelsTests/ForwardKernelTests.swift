@@ -29,22 +29,25 @@ import Testing
     var random = SeededRandom(seed: 9)
     var mask = Mask(rows: rows, columns: columns, pattern: .rows(sparsity: 0.5))
     for row in 0..<rows { for column in 0..<columns { mask[row, column] = Bool.random(using: &random) } }
-    let x = random.matrix(tokens, columns)
+    var inputs = random.matrix(tokens, columns)
+    let x = PackedMatrix(rounding: &inputs, .f32)
     let w = try weight(rows, columns, seed: 4, mask: mask)
     let dense = try weight(rows, columns, seed: 4).matrix(0..<rows)
     let bias = random.matrix(1, rows)
     var y = Matrix(rows: tokens, columns: rows)
     linear(x, w, into: &y)
-    addToRows(bias, into: &y)
+    addToRows(bias, into: &y, rows: 0..<tokens)
     for token in 0..<tokens {
       for row in 0..<rows {
-        let terms = (0..<columns).map { mask[row, $0] ? Double(x[token, $0]) * Double(dense[row, $0]) : 0 }
+        let terms = (0..<columns).map {
+          mask[row, $0] ? Double(inputs[token, $0]) * Double(dense[row, $0]) : 0
+        }
         expectNear(y[token, row], terms.reduce(Double(bias[0, row]), +), Double(columns).squareRoot() + 1)
       }
     }
     var twice = Matrix(rows: tokens, columns: rows, y.array())
     linear(x, w, adding: true, into: &twice)
-    addToRows(bias, into: &twice)
+    addToRows(bias, into: &twice, rows: 0..<tokens)
     for token in 0..<tokens {
       for row in 0..<rows { expectNear(twice[token, row], 2 * Double(y[token, row]), Double(columns) + 1) }
     }
@@ -133,9 +136,9 @@ import Testing
     for threads in [1, 2, 3, 7] {
       Threads.use(threads)
       var random = SeededRandom(seed: 3)
-      let x = random.matrix(70, 500)
+      var x = random.matrix(70, 500)
       var y = Matrix(rows: 70, columns: 512)
-      linear(x, try weight(512, 500, seed: 1), into: &y)
+      linear(PackedMatrix(rounding: &x, .f32), try weight(512, 500, seed: 1), into: &y)
       var z = Matrix(rows: 70, columns: 512)
       causalAttention(
         queries: y, keys: y, values: y, length: 35, heads: 8, keyHeads: 8, headSize: 64, into: &z)

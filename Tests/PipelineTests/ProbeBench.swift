@@ -64,7 +64,8 @@ struct ProbeBench {
         checkpoint.tensors.filter { !$0.name.contains("layers") }.map { ($0.name, $0.shape) },
         uniquingKeysWith: { first, _ in first }),
       embeddingTensors: ["model.embed_tokens.weight"], hiddenSize: checkpoint.hidden,
-      vocabularySize: checkpoint.vocabulary, maximumLength: 128, activationWidth: 4 * checkpoint.hidden)
+      vocabularySize: checkpoint.vocabulary, maximumLength: 128, activationWidth: 4 * checkpoint.hidden,
+      innerWidth: 0)
   }
 
   func job(

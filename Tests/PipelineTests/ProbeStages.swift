@@ -66,6 +66,8 @@ struct Words: CorpusStage {
 }
 
 struct Stream: SourceStage {
+  func precision(of checkpoint: Checkpoint) -> Precision { .f32 }
+
   static let name = "stream"
   static let summary = "Test: hidden states."
   static let revision = 1

@@ -91,11 +91,11 @@ import Testing
         let source = propagate == "pruned" ? pruned : dense
         try source.architecture.forward(
           block: earlier, hidden: &hidden, length: 24, weights: TensorSource(source.checkpoint)
-        ) { _, _ in }
+        ) { _, _, _ in }
       }
       try dense.architecture.forward(
         block: block, hidden: &hidden, length: 24, weights: TensorSource(dense.checkpoint)
-      ) { site, inputs in
+      ) { site, inputs, _ in
         let norms = (0..<inputs.columns).map { column in
           (0..<inputs.rows).reduce(0.0) { $0 + Double(inputs[$1, column]) * Double(inputs[$1, column]) }
         }

@@ -65,6 +65,7 @@ void espalier_select_kept(size_t n, size_t keep, const float *scores, uint32_t *
 
 #include "frankwolfe.h"
 #include "fullscan.h"
+#include "gemm.h"
 #include "gram.h"
 #include "rowends.h"
 #include "swap.h"

@@ -1,0 +1,243 @@
+#include "tiers.h"
+
+#include <string.h>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+enum { PANEL = ESPALIER_GEMM_PANEL, RUN = ESPALIER_GEMM_RUN, HALF = PANEL / 2 };
+
+typedef float lanes __attribute__((vector_size(64)));
+typedef float loose_lanes __attribute__((vector_size(64), aligned(4)));
+typedef uint32_t words __attribute__((vector_size(64)));
+typedef uint32_t loose_words __attribute__((vector_size(64), aligned(4)));
+
+int espalier_has_bf16(void) {
+#if defined(__x86_64__)
+  return espalier_isa() == 2 && __builtin_cpu_supports("avx512bf16");
+#else
+  return 0;
+#endif
+}
+
+// ---- Packing
+
+// A 16 x 16 block is transposed in four rounds, each exchanging halves of a smaller size.
+BODY void transpose_words(words *m) {
+  for (int half = 8; half >= 1; half /= 2) {
+    for (int i = 0; i < 16; i++) {
+      if (i & half) continue;
+      words x = m[i], y = m[i + half];
+      switch (half) {
+      case 8:
+        m[i] = __builtin_shufflevector(x, y, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23);
+        m[i + half] = __builtin_shufflevector(x, y, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+        break;
+      case 4:
+        m[i] = __builtin_shufflevector(x, y, 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27);
+        m[i + half] = __builtin_shufflevector(x, y, 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31);
+        break;
+      case 2:
+        m[i] = __builtin_shufflevector(x, y, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29);
+        m[i + half] = __builtin_shufflevector(x, y, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
+        break;
+      default:
+        m[i] = __builtin_shufflevector(x, y, 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30);
+        m[i + half] = __builtin_shufflevector(x, y, 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31);
+      }
+    }
+  }
+}
+
+BODY void pack_rows_body(size_t rows, size_t steps, size_t ld, const uint32_t *restrict x, uint32_t *restrict panel) {
+  size_t step = 0;
+  for (; step + PANEL <= steps && rows == PANEL; step += PANEL) {
+    words block[PANEL];
+    for (size_t row = 0; row < PANEL; row++) block[row] = *(const loose_words *)(x + row * ld + step);
+    transpose_words(block);
+    for (size_t i = 0; i < PANEL; i++) *(words *)(panel + (step + i) * PANEL) = block[i];
+  }
+  for (; step < steps; step++)
+    for (size_t row = 0; row < PANEL; row++) panel[step * PANEL + row] = row < rows ? x[row * ld + step] : 0;
+}
+TIERS(void, pack_rows, (size_t rows, size_t steps, size_t ld, const uint32_t *x, uint32_t *panel),
+      (rows, steps, ld, x, panel))
+
+BODY void pack_columns_f32_body(size_t count, size_t k, size_t ld, const float *restrict x, uint32_t *restrict panel) {
+  for (size_t i = 0; i < k; i++) {
+    if (count == PANEL) {
+      memcpy(panel + i * PANEL, x + i * ld, PANEL * 4);
+    } else {
+      memset(panel + i * PANEL, 0, PANEL * 4);
+      memcpy(panel + i * PANEL, x + i * ld, count * 4);
+    }
+  }
+}
+TIERS(void, pack_columns_f32, (size_t count, size_t k, size_t ld, const float *x, uint32_t *panel),
+      (count, k, ld, x, panel))
+
+BODY uint32_t rounded(uint32_t bits) {
+  uint32_t nan = (bits >> 16) | 0x40;
+  return (bits & 0x7FFFFFFF) > 0x7F800000 ? nan : (bits + 0x7FFF + (bits >> 16 & 1)) >> 16;
+}
+
+BODY void pack_columns_bf16_body(size_t count, size_t k, size_t ld, const float *restrict x, uint32_t *restrict panel) {
+  for (size_t i = 0; i < k; i += 2) {
+    uint32_t even[PANEL] = {0}, odd[PANEL] = {0};
+    uint32_t *step = panel + i / 2 * PANEL;
+    if (count == PANEL) {
+      memcpy(even, x + i * ld, PANEL * 4);
+      if (i + 1 < k) memcpy(odd, x + (i + 1) * ld, PANEL * 4);
+    } else {
+      memcpy(even, x + i * ld, count * 4);
+      if (i + 1 < k) memcpy(odd, x + (i + 1) * ld, count * 4);
+    }
+    for (size_t j = 0; j < PANEL; j++) step[j] = rounded(even[j]) | rounded(odd[j]) << 16;
+  }
+}
+TIERS(void, pack_columns_bf16, (size_t count, size_t k, size_t ld, const float *x, uint32_t *panel),
+      (count, k, ld, x, panel))
+
+BODY void round_bf16_body(size_t n, float *restrict x, uint16_t *restrict y) {
+  for (size_t i = 0; i < n; i++) {
+    uint32_t bits;
+    memcpy(&bits, x + i, 4);
+    uint32_t high = rounded(bits);
+    y[i] = (uint16_t)high;
+    high <<= 16;
+    memcpy(x + i, &high, 4);
+  }
+}
+TIERS(void, round_bf16, (size_t n, float *x, uint16_t *y), (n, x, y))
+
+// ---- Tiles
+
+// Adds a tile of 16-column vectors to C, or stores it.
+BODY void store_tile(size_t rows, size_t columns, const lanes *sums, size_t panels, int add, float *c, size_t ldc) {
+  for (size_t i = 0; i < rows; i++) {
+    for (size_t j = 0; j < panels; j++) {
+      float *target = c + i * ldc + j * PANEL;
+      lanes value = sums[i * panels + j];
+      if (columns >= (j + 1) * PANEL) {
+        loose_lanes *whole = (loose_lanes *)target;
+        *whole = add ? *whole + value : value;
+      } else {
+        float values[PANEL];
+        memcpy(values, &value, sizeof values);
+        for (size_t l = 0; l < columns - j * PANEL; l++) target[l] = add ? target[l] + values[l] : values[l];
+      }
+    }
+  }
+}
+
+// rows_at_once x (panels * 16) of C; both are constants where it is inlined.
+BODY void tile_f32(size_t rows_at_once, size_t panels, size_t rows, size_t columns, size_t steps, const uint32_t *a,
+                   const uint32_t *b, size_t b_stride, int add, float *c, size_t ldc) {
+  lanes sums[HALF * 3];
+#pragma clang loop unroll(full)
+  for (size_t i = 0; i < rows_at_once * panels; i++) sums[i] = (lanes){0};
+  const float *x = (const float *)a;
+  const float *y = (const float *)b;
+  for (size_t step = 0; step < steps; step++) {
+    lanes columns_here[3];
+#pragma clang loop unroll(full)
+    for (size_t j = 0; j < panels; j++) columns_here[j] = *(const lanes *)(y + j * b_stride + step * PANEL);
+#pragma clang loop unroll(full)
+    for (size_t i = 0; i < rows_at_once; i++) {
+#pragma clang loop unroll(full)
+      for (size_t j = 0; j < panels; j++) sums[i * panels + j] += columns_here[j] * x[step * PANEL + i];
+    }
+  }
+  store_tile(rows, columns, sums, panels, add, c, ldc);
+}
+
+#define SMALLER(x, y) ((x) < (y) ? (x) : (y))
+
+// One run of steps over all tiles: `tile` for 3, 2 and 1 panels of B at a time.
+#define RUN_OF_TILES(tile, height, widest)                                                                        \
+  for (size_t column = 0; column < columns;) {                                                                    \
+    size_t left = (columns - column + PANEL - 1) / PANEL;                                                         \
+    size_t panels = SMALLER(left, (size_t)(widest));                                                              \
+    size_t width = SMALLER(columns - column, panels * PANEL);                                                     \
+    const uint32_t *right = b + column / PANEL * b_stride + start * PANEL;                                        \
+    for (size_t row = 0; row < rows; row += (height)) {                                                           \
+      if ((ptrdiff_t)(column + width) <= (ptrdiff_t)row + first_column && first_column != PTRDIFF_MIN) break;      \
+      const uint32_t *left_rows = a + row / PANEL * a_stride + start * PANEL + row % PANEL;                       \
+      size_t count = SMALLER(rows - row, (size_t)(height));                                                       \
+      float *target = c + row * ldc + column;                                                                     \
+      if (panels == 3)                                                                                            \
+        tile(height, 3, count, width, steps_here, left_rows, right, b_stride, adding, target, ldc);               \
+      else if (panels == 2)                                                                                       \
+        tile(height, 2, count, width, steps_here, left_rows, right, b_stride, adding, target, ldc);               \
+      else                                                                                                        \
+        tile(height, 1, count, width, steps_here, left_rows, right, b_stride, adding, target, ldc);               \
+    }                                                                                                             \
+    column += panels * PANEL;                                                                                     \
+  }
+
+#define RUNS(tile, height, widest)                                  \
+  for (size_t start = 0; start < steps; start += RUN) {             \
+    size_t steps_here = SMALLER(steps - start, (size_t)RUN);        \
+    int adding = add || start > 0;                                  \
+    RUN_OF_TILES(tile, height, widest)                              \
+  }
+
+#define PARAMETERS                                                                                                  \
+  (size_t rows, size_t columns, size_t steps, const uint32_t *a, size_t a_stride, const uint32_t *b, size_t b_stride, \
+   ptrdiff_t first_column, int add, float *c, size_t ldc)
+#define ARGUMENTS (rows, columns, steps, a, a_stride, b, b_stride, first_column, add, c, ldc)
+
+#if defined(__x86_64__)
+__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c"))) static void gemm_f32_avx512 PARAMETERS {
+  RUNS(tile_f32, 8, 3)
+}
+// 16 registers of 8 lanes hold a tile of 4 x 16.
+__attribute__((target("avx2,fma,f16c"))) static void gemm_f32_avx2 PARAMETERS { RUNS(tile_f32, 4, 1) }
+#endif
+static void gemm_f32_plain PARAMETERS { RUNS(tile_f32, 4, 1) }
+
+void espalier_gemm_f32 PARAMETERS {
+#if defined(__x86_64__)
+  int tier = espalier_isa();
+  if (tier == 2) return gemm_f32_avx512 ARGUMENTS;
+  if (tier == 1) return gemm_f32_avx2 ARGUMENTS;
+#endif
+  gemm_f32_plain ARGUMENTS;
+}
+
+#if defined(__x86_64__)
+#define BF16_TARGET target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma,f16c")
+
+__attribute__((BF16_TARGET, always_inline)) static inline void tile_bf16(
+    size_t rows_at_once, size_t panels, size_t rows, size_t columns, size_t steps, const uint32_t *a, const uint32_t *b,
+    size_t b_stride, int add, float *c, size_t ldc) {
+  lanes sums[HALF * 3];
+#pragma clang loop unroll(full)
+  for (size_t i = 0; i < rows_at_once * panels; i++) sums[i] = (lanes){0};
+  for (size_t step = 0; step < steps; step++) {
+    __m512bh columns_here[3];
+#pragma clang loop unroll(full)
+    for (size_t j = 0; j < panels; j++) columns_here[j] = (__m512bh)_mm512_load_si512(b + j * b_stride + step * PANEL);
+#pragma clang loop unroll(full)
+    for (size_t i = 0; i < rows_at_once; i++) {
+      __m512bh pair = (__m512bh)_mm512_set1_epi32((int)a[step * PANEL + i]);
+#pragma clang loop unroll(full)
+      for (size_t j = 0; j < panels; j++)
+        sums[i * panels + j] = (lanes)_mm512_dpbf16_ps((__m512)sums[i * panels + j], columns_here[j], pair);
+    }
+  }
+  store_tile(rows, columns, sums, panels, add, c, ldc);
+}
+
+__attribute__((BF16_TARGET)) static void gemm_bf16_avx512 PARAMETERS { RUNS(tile_bf16, 8, 3) }
+#endif
+
+void espalier_gemm_bf16 PARAMETERS {
+#if defined(__x86_64__)
+  if (espalier_has_bf16()) return gemm_bf16_avx512 ARGUMENTS;
+#endif
+  (void)rows, (void)columns, (void)steps, (void)a, (void)a_stride, (void)b, (void)b_stride, (void)first_column;
+  (void)add, (void)c, (void)ldc;
+  __builtin_trap();
+}

@@ -1,0 +1,32 @@
+// Products of packed matrices. A panel holds 16 rows side by side: step after step, one cache line of 16 values of 32 bits, either
+// f32 of one k or pairs of bf16 of two. Sums run over k in order, in runs of ESPALIER_GEMM_RUN steps whose results are added to C in
+// f32: an element of C depends on nothing but its own row, its own column and that order.
+#ifndef ESPALIER_GEMM_H
+#define ESPALIER_GEMM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum { ESPALIER_GEMM_PANEL = 16, ESPALIER_GEMM_RUN = 128 };
+
+/// Whether this processor, within the limit set, multiplies pairs of bf16 with sums in f32.
+int espalier_has_bf16(void);
+
+/// Packs rows x[rows][ld], at most 16, `steps` steps of 32 bits each, into one panel; missing rows are 0.
+void espalier_pack_rows(size_t rows, size_t steps, size_t ld, const uint32_t *x, uint32_t *panel);
+/// Packs `count` (at most 16) columns of x[k][ld] into one panel of k steps; missing columns are 0.
+void espalier_pack_columns_f32(size_t count, size_t k, size_t ld, const float *x, uint32_t *panel);
+/// The same in pairs of bf16, rounded to nearest even: (k + 1) / 2 steps.
+void espalier_pack_columns_bf16(size_t count, size_t k, size_t ld, const float *x, uint32_t *panel);
+/// Rounds x[n] to bf16 in place, and writes the bf16 to y.
+void espalier_round_bf16(size_t n, float *x, uint16_t *y);
+
+/// C[rows][columns] = or += A B^T over `steps` steps: A in panels of 16 rows, `a_stride` values apart, B in panels of 16 columns,
+/// `b_stride` values apart. Tiles of C with nothing at columns >= row + first_column are left out: PTRDIFF_MIN for none.
+void espalier_gemm_f32(size_t rows, size_t columns, size_t steps, const uint32_t *a, size_t a_stride, const uint32_t *b,
+                       size_t b_stride, ptrdiff_t first_column, int add, float *c, size_t ldc);
+/// The same from pairs of bf16; only where ``espalier_has_bf16``.
+void espalier_gemm_bf16(size_t rows, size_t columns, size_t steps, const uint32_t *a, size_t a_stride, const uint32_t *b,
+                        size_t b_stride, ptrdiff_t first_column, int add, float *c, size_t ldc);
+
+#endif
