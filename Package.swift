@@ -76,7 +76,7 @@ let package = Package(
     .executableTarget(
       name: "espalier-bench",
       dependencies: [
-        "EspalierCore", "EspalierIO", "EspalierKernels",
+        "EspalierCore", "EspalierIO", "EspalierKernels", "EspalierModels", "EspalierTokenizers",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       path: "Benchmarks", swiftSettings: strict),

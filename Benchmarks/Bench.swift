@@ -7,5 +7,8 @@ struct Bench: ParsableCommand {
     abstract: "Rates of the hot loops, as ratios to what the machine can do in the same run.",
     discussion:
       "Run it from a release build: swift run -c release espalier-bench SUBCOMMAND. Quote ratios, not times.",
-    subcommands: [ForwardBench.self, SwapBench.self, FrankWolfeBench.self])
+    subcommands: [
+      ForwardBench.self, GramBench.self, SwapBench.self, FrankWolfeBench.self, SpillBench.self,
+      SynthBench.self,
+    ])
 }

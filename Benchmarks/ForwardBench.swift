@@ -32,7 +32,7 @@ struct ForwardBench: ParsableCommand {
         let layer =
           2 * Double(tokens * rows * columns)
           / seconds { linear(PackedMatrix(rounding: &x, precision), weight, into: &y) }
-        var accumulator = GramAccumulator(columns: columns, form: .whole)
+        var accumulator = GramAccumulator(columns: columns, form: .whole, precision: precision)
         // Only half of the products are done; the rate counts those.
         let gram = Double(tokens * columns * columns) / seconds { accumulator.add(x) }
         return Line(precision: precision, plain: plain, layer: layer, gram: gram)

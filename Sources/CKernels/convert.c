@@ -71,6 +71,19 @@ BODY size_t first_not_finite_f32_body(size_t n, const float *x) {
 }
 TIERS(size_t, first_not_finite_f32, (size_t n, const float *x), (n, x))
 
+BODY size_t first_not_finite_16_body(size_t n, uint16_t exponent, const uint16_t *x) {
+  size_t i = 0;
+  for (; i + 128 <= n; i += 128) {
+    uint16_t found = 0;
+    for (size_t j = 0; j < 128; j++) found |= (x[i + j] & exponent) == exponent;
+    if (found) break;
+  }
+  for (; i < n; i++)
+    if ((x[i] & exponent) == exponent) return i;
+  return n;
+}
+TIERS(size_t, first_not_finite_16, (size_t n, uint16_t exponent, const uint16_t *x), (n, exponent, x))
+
 BODY void mask_f32_body(size_t n, const uint8_t *restrict kept, float *restrict x) {
   for (size_t i = 0; i < n; i++) x[i] = kept[i >> 3] >> (i & 7) & 1 ? x[i] : 0.0f;
 }

@@ -72,27 +72,27 @@ BODY float largest_of(size_t n, const float *x) {
   return largest;
 }
 
-BODY void softmax_body(size_t n, size_t live, float *x) {
+BODY void softmax_body(size_t n, size_t live, float factor, float *x) {
   float largest = largest_of(live, x);
   float lanes[LANES] = {0};
   size_t i = 0;
   for (; i + LANES <= live; i += LANES)
     for (size_t j = 0; j < LANES; j++) {
-      float e = exponential(x[i + j] - largest);
+      float e = exponential((x[i + j] - largest) * factor);
       x[i + j] = e;
       lanes[j] += e;
     }
   double sum = 0;
   for (size_t j = 0; j < LANES; j++) sum += lanes[j];
   for (; i < live; i++) {
-    x[i] = exponential(x[i] - largest);
+    x[i] = exponential((x[i] - largest) * factor);
     sum += x[i];
   }
   float scale = (float)(1.0 / sum);
   for (i = 0; i < live; i++) x[i] *= scale;
   for (i = live; i < n; i++) x[i] = 0;
 }
-TIERS(void, softmax, (size_t n, size_t live, float *x), (n, live, x))
+TIERS(void, softmax, (size_t n, size_t live, float factor, float *x), (n, live, factor, x))
 
 BODY void log_sum_exp_body(size_t n, const float *restrict x, float *restrict largest, double *restrict sum) {
   float top = largest_of(n, x);

@@ -11,7 +11,7 @@ enum { PANEL = ESPALIER_GEMM_PANEL, RUN = ESPALIER_GEMM_RUN, HALF = PANEL / 2 };
 typedef float lanes __attribute__((vector_size(64)));
 typedef float loose_lanes __attribute__((vector_size(64), aligned(4)));
 typedef uint32_t words __attribute__((vector_size(64)));
-typedef uint32_t loose_words __attribute__((vector_size(64), aligned(4)));
+typedef uint32_t loose_words __attribute__((vector_size(64), aligned(1)));
 
 int espalier_has_bf16(void) {
 #if defined(__x86_64__)

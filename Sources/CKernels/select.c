@@ -8,6 +8,16 @@
 // O(n), whatever the scores are.
 void espalier_select_kept(size_t n, size_t keep, const float *scores, uint32_t *scratch, uint8_t *kept) {
   size_t prune = n - keep;
+  if (n <= 32) {
+    // A group of N:M: how many stand before each.
+    for (size_t i = 0; i < n; i++) {
+      size_t before = 0;
+      for (size_t j = 0; j < i; j++) before += scores[j] <= scores[i];
+      for (size_t j = i + 1; j < n; j++) before += scores[j] < scores[i];
+      kept[i] = before >= prune;
+    }
+    return;
+  }
   memcpy(scratch, scores, n * sizeof(uint32_t));
   uint32_t prefix = 0, mask = 0;
   size_t below = prune;

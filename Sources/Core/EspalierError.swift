@@ -54,11 +54,16 @@ public struct EspalierError: Error, Sendable {
 }
 
 extension EspalierError: CustomStringConvertible {
-  /// One line: the subject, the message, the cause.
+  /// The subject, the message, the cause; control characters, which names from files may hold, as escapes.
   public var description: String {
     var line = subject.map { "\($0): \(message)" } ?? message
     if let cause { line += " (\(cause))" }
-    return line
+    var shown = ""
+    for scalar in line.unicodeScalars {
+      let isControl = (scalar.value < 0x20 && scalar != "\n") || (0x7F...0x9F).contains(scalar.value)
+      shown += isControl ? scalar.escaped(asASCII: true) : String(scalar)
+    }
+    return shown
   }
 }
 

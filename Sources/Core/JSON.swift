@@ -1,7 +1,7 @@
 /// A JSON value as it stands in a file: members keep their order, strings their exact bytes, integers their value.
 ///
 /// Read with ``init(parsing:limits:)``, which is made for hostile files; written with ``text``.
-public indirect enum JSON: Sendable {
+public enum JSON: Sendable {
   case null
   case bool(Bool)
   case integer(Int)

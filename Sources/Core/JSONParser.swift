@@ -3,8 +3,8 @@ extension JSON {
   public struct Limits: Sendable {
     /// Arrays and objects inside each other.
     public var depth = 64
-    /// Values in the whole text.
-    public var values = 20_000_000
+    /// Values in the whole text; the largest vocabularies with their merges have two million.
+    public var values = 4_000_000
 
     public init() {}
   }
@@ -77,7 +77,7 @@ private struct JSONParser {
       guard peek() == UInt8(ascii: "\"") else { throw failure("a key in double quotes is expected") }
       let start = position
       let key = try parseString()
-      guard keys.insert(Array(key.utf8)).inserted else {
+      guard isNew(key, members, &keys) else {
         position = start
         throw failure("the key \"\(key.prefix(80))\" occurs twice")
       }
@@ -88,6 +88,15 @@ private struct JSONParser {
       if take(UInt8(ascii: "}")) { return JSONObject(members) }
       guard take(UInt8(ascii: ",")) else { throw failure("a comma or } is expected") }
     }
+  }
+
+  /// Whether no member has exactly this key. `keys` holds those of objects with more than a few members.
+  private func isNew(_ key: String, _ members: [(key: String, value: JSON)], _ keys: inout Set<[UInt8]>)
+    -> Bool
+  {
+    guard members.count >= 8 else { return !members.contains { $0.key.utf8.elementsEqual(key.utf8) } }
+    if keys.isEmpty { keys = Set(members.map { Array($0.key.utf8) }) }
+    return keys.insert(Array(key.utf8)).inserted
   }
 
   private mutating func parseArray(depth: Int) throws -> [JSON] {

@@ -72,11 +72,24 @@ public struct Mask: Sendable, Equatable {
     case .rows: return (0..<rows).first { keptCount(row: $0) != kept }
     case .matrix: return keptCount == rows * kept ? nil : 0
     case .groups(let keep, let of):
-      return (0..<rows).first { row in
-        stride(from: 0, to: columns, by: of).contains { start in
-          (start..<start + of).count { self[row, $0] } != keep
+      return bits.withUnsafeBufferPointer { bits in
+        (0..<rows).first { row in
+          let line = UnsafeBufferPointer(rebasing: bits[row * rowBytes..<(row + 1) * rowBytes])
+          return stride(from: 0, to: columns, by: of).contains { Self.count(line, $0..<$0 + of) != keep }
         }
       }
     }
+  }
+
+  /// Bits of a row that are set in a range.
+  private static func count(_ line: UnsafeBufferPointer<UInt8>, _ range: Range<Int>) -> Int {
+    var (count, index) = (0, range.lowerBound)
+    while index < range.upperBound {
+      // As many bits of a byte as belong to the range.
+      let taken = min(8 - index % 8, range.upperBound - index)
+      count += (line[index / 8] >> UInt8(index % 8) & UInt8((1 << taken) - 1)).nonzeroBitCount
+      index += taken
+    }
+    return count
   }
 }

@@ -9,6 +9,17 @@ public struct Manifest: Sendable {
     public let path: String
     public let size: Int
     public let digest: Digest
+
+    init(path: String, size: Int, digest: Digest) {
+      self.path = path
+      self.size = size
+      self.digest = digest
+    }
+
+    /// The file `file` as the object `path`.
+    public init(path: String, at file: String) throws {
+      self.init(path: path, size: try Folder.entry(file)?.size ?? 0, digest: try SHA256.digest(ofFile: file))
+    }
   }
 
   public let key: Digest
@@ -29,14 +40,22 @@ public struct Manifest: Sendable {
 public struct ArtifactStore: Sendable {
   public let folder: String
 
+  /// The artifacts of a work folder, which is made where there is none.
+  ///
+  /// - Throws: a usage error where a later version made it.
   public init(folder: String) throws {
     self.folder = folder
+    try checkFormat()
     for name in ["manifests", "objects", "partial"] { try Folder.create("\(folder)/\(name)") }
+    if try Folder.entry(formatPath) == nil {
+      let format = JSON.integer(Self.format).sealed("format")
+      try Folder.writeAtomically(Array((format.text + "\n").utf8), to: formatPath)
+    }
   }
 
   /// The artifacts of an existing work folder, for reading only.
   ///
-  /// - Throws: an I/O error where there is none.
+  /// - Throws: an I/O error where there is none; a usage error where a later version made it.
   public init(existing folder: String) throws {
     guard try Folder.entry(folder + "/manifests")?.isFolder == true else {
       throw EspalierError(
@@ -44,6 +63,22 @@ public struct ArtifactStore: Sendable {
         subject: folder)
     }
     self.folder = folder
+    try checkFormat()
+  }
+
+  /// How the folder is laid out; whoever changes that raises this number.
+  private static let format = 1
+  private var formatPath: String { folder + "/format.json" }
+
+  /// A format that cannot be read is none: nothing in it is needed.
+  private func checkFormat() throws {
+    guard try Folder.entry(formatPath) != nil,
+      let format = (try? Folder.readJSON(formatPath, limit: 4096))?.opened("format")?.integer,
+      format > Self.format
+    else { return }
+    throw EspalierError.usage(
+      "a later version of espalier made this work folder (format \(format), this one knows \(Self.format)); use that version, or choose another folder with --work.",
+      subject: folder)
   }
 
   /// The manifest of `key`; nil where there is none or it is damaged, which is the same: the artifact is made again.
@@ -116,11 +151,23 @@ public struct ArtifactStore: Sendable {
   }
 
   /// Every readable manifest, in the order of their keys.
-  public func manifests() throws -> [Manifest] {
-    try Folder.names(in: "\(folder)/manifests").flatMap { prefix in
+  public func manifests() throws -> [Manifest] { try keys().compactMap { try manifest($0) } }
+
+  /// Paths of manifests that are there but not as they were written.
+  public func damagedManifests() throws -> [String] {
+    try keys().filter { try manifest($0) == nil }.map(manifestPath)
+  }
+
+  /// The keys that files below `manifests/` are named after; whatever else lies there is none of ours.
+  private func keys() throws -> [Digest] {
+    let prefixes = try Folder.names(in: "\(folder)/manifests")
+    return try prefixes.filter { try Folder.entry("\(folder)/manifests/\($0)")?.isFolder == true }.flatMap {
+      prefix in
       try Folder.names(in: "\(folder)/manifests/\(prefix)").compactMap { name in
-        guard name.hasSuffix(".json"), let key = Digest(hex: String(name.dropLast(5))) else { return nil }
-        return try manifest(key)
+        guard name.hasSuffix(".json"), let key = Digest(hex: String(name.dropLast(5))),
+          key.hex.hasPrefix(prefix)
+        else { return nil }
+        return key
       }
     }
   }
@@ -137,23 +184,22 @@ public struct ArtifactStore: Sendable {
       if entry.isFolder {
         objects += try Self.objects(in: path, below: prefix + name + "/")
       } else {
-        objects.append(.init(path: prefix + name, size: entry.size, digest: try SHA256.digest(ofFile: path)))
+        objects.append(try Manifest.Object(path: prefix + name, at: path))
       }
     }
     try Folder.sync(folder)
     return objects
   }
 
-  private static func digest(of objects: [Manifest.Object]) -> Digest {
+  /// The digest of an artifact of these objects alone.
+  public static func digest(of objects: [Manifest.Object]) -> Digest {
     SHA256.digest(of: objects.map { "\($0.path)\0\($0.digest.hex)\n" }.joined())
   }
 }
 
 extension Manifest {
   /// The manifest as its file holds it, with a digest of its own so that a flipped bit is found.
-  fileprivate var file: JSON {
-    ["manifest": body, "sha256": .string(SHA256.digest(of: body.canonical.text).hex)]
-  }
+  var file: JSON { body.sealed("manifest") }
 
   private var body: JSON {
     [
@@ -166,16 +212,15 @@ extension Manifest {
     ]
   }
 
-  fileprivate init?(file: JSON) {
-    guard let body = file["manifest"], let sum = file["sha256"]?.string,
-      SHA256.digest(of: body.canonical.text).hex == sum,
-      body["format"]?.integer == 1, let key = body["key"]?.string.flatMap(Digest.init(hex:)),
+  init?(file: JSON) {
+    guard let body = file.opened("manifest"), body["format"]?.integer == 1,
+      let key = body["key"]?.string.flatMap(Digest.init(hex:)),
       let digest = body["digest"]?.string.flatMap(Digest.init(hex:)), let list = body["objects"]?.array
     else { return nil }
     var objects: [Object] = []
     for item in list {
-      guard let path = item["path"]?.string, !path.hasPrefix("/"), !path.split(separator: "/").contains(".."),
-        let size = item["size"]?.integer, let digest = item["sha256"]?.string.flatMap(Digest.init(hex:))
+      guard let path = item["path"]?.string, Folder.isBelow(path), let size = item["size"]?.integer,
+        let digest = item["sha256"]?.string.flatMap(Digest.init(hex:))
       else { return nil }
       objects.append(Object(path: path, size: size, digest: digest))
     }

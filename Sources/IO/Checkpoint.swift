@@ -38,13 +38,19 @@ public struct Checkpoint: Sendable {
     var files: [String: MappedFile] = [:]
     for shard in index.shards {
       let path = folder + "/" + shard
-      guard try Folder.entry(path)?.isFile == true else {
+      guard let entry = try Folder.entry(path), entry.isFile else {
         throw EspalierError.badInput(
           "the shard \(shard) is missing, but model.safetensors.index.json names it. Fetch it again.",
           subject: folder)
       }
       entries[shard] = try SafetensorsHeader(path: path).tensors
-      files[shard] = try MappedFile.open(path)
+      let file = try MappedFile.open(path)
+      guard file.identity == entry.identity else {
+        throw EspalierError(
+          .io, "the file was changed or replaced while it was opened; run the same command again.",
+          subject: path)
+      }
+      files[shard] = file
       for entry in entries[shard] ?? [] where index.map == nil || index.map?[entry.name] == shard {
         tensors[entry.name] = (shard, entry)
       }
@@ -68,22 +74,29 @@ public struct Checkpoint: Sendable {
         "neither model.safetensors nor model.safetensors.index.json is there. Convert the weights to safetensors first.",
         subject: folder)
     }
-    guard let members = try Folder.readJSON(path, limit: 256 << 20)["weight_map"]?.object?.members,
-      !members.isEmpty
-    else {
-      throw EspalierError.badInput("weight_map is missing or empty.", subject: path)
+    let index = try Folder.readJSON(path, limit: 256 << 20)
+    return try about(path) { try weightMap(index) }
+  }
+
+  /// Which shard holds each tensor, and the shards, from the content of `model.safetensors.index.json`.
+  static func weightMap(_ index: JSON) throws -> (map: [String: String]?, shards: [String]) {
+    guard let members = index["weight_map"]?.object?.members, !members.isEmpty else {
+      throw EspalierError.badInput("weight_map is missing or empty.")
     }
     var map: [String: String] = [:]
     for (name, value) in members {
-      guard let shard = value.string, !shard.isEmpty, !shard.hasPrefix("."), !shard.contains("/"),
-        !shard.utf8.contains(0)
-      else {
-        throw EspalierError.badInput(
-          "weight_map names a shard for \(name) that is not a plain file name.", subject: path)
+      guard let shard = value.string, isFileName(shard) else {
+        throw EspalierError.badInput("weight_map names a shard for \(name) that is not a plain file name.")
       }
       map[name] = shard
     }
     return (map, Set(map.values).sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) })
+  }
+
+  /// Whether a name that a file gives leads to an entry of the same folder, and can be shown to people.
+  private static func isFileName(_ name: String) -> Bool {
+    !name.isEmpty && !name.hasPrefix(".") && name.utf8.count <= 255
+      && name.unicodeScalars.allSatisfy { $0 != "/" && $0.value >= 0x20 && !(0x7F...0x9F).contains($0.value) }
   }
 
   /// The tensor of this name.
@@ -110,14 +123,38 @@ public struct Checkpoint: Sendable {
 
   /// Any tensor of a shard.
   public func mapped(_ entry: TensorEntry, shard: String) throws -> MappedTensor {
+    try MappedTensor(entry: entry, file: file(shard))
+  }
+
+  /// Which file of that name was mapped; see ``Folder/Entry/identity``.
+  public func identity(ofShard shard: String) throws -> String { try file(shard).identity }
+
+  private func file(_ shard: String) throws -> MappedFile {
     guard let file = files[shard] else {
       throw EspalierError.internalFault("\(shard) is no shard of \(folder).")
     }
-    return try MappedTensor(entry: entry, file: file)
+    return file
   }
 
-  /// Names of all entries of the folder that are plain files, sorted.
-  public func fileNames() throws -> [String] {
-    try Folder.names(in: folder).filter { try Folder.entry(folder + "/" + $0)?.isFile == true }
+  /// Paths of all files in the folder and in those below it, sorted folder by folder.
+  ///
+  /// A link to a file is that file, as in the cache of Hugging Face. Hidden folders (`.git`, `.cache`) are no part of a checkpoint.
+  ///
+  /// - Throws: bad input that names a link to a folder or to nothing, a pipe or a device.
+  public func fileNames() throws -> [String] { try fileNames(below: "") }
+
+  private func fileNames(below prefix: String) throws -> [String] {
+    try Folder.names(in: folder + "/" + prefix).flatMap { name in
+      let path = folder + "/" + prefix + name
+      let entry = try Folder.entry(path)
+      if entry?.isFile == true { return [prefix + name] }
+      if entry?.isFolder == true, name.hasPrefix(".") { return [] }
+      guard entry?.isFolder == true, try !Folder.isLink(path) else {
+        throw EspalierError.badInput(
+          "this is \(entry == nil ? "a link to nothing" : entry?.isFolder == true ? "a link to a folder" : "a pipe or a device"), which is not copied; put files in its place, or remove it.",
+          subject: path)
+      }
+      return try fileNames(below: prefix + name + "/")
+    }
   }
 }

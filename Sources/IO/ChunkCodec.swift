@@ -2,25 +2,29 @@ import CLZ4
 import CZstd
 import EspalierCore
 
-/// The sizes of one inner chunk and how it is stored: shuffled, compressed, followed by its CRC-32C.
-struct ChunkFormat: Hashable, Sendable {
+/// The sizes of one inner chunk and how it is stored: shuffled and compressed or as it is, then its CRC-32C.
+package struct ChunkFormat: Hashable, Sendable {
   let codec: SpillCodec
   /// Bytes of one element.
   let elementBytes: Int
   /// Bytes of the elements of one chunk.
-  let chunkBytes: Int
+  package let chunkBytes: Int
+  /// Whether bytes of the same place in their elements stand together, which is what can be compressed.
+  let isShuffled: Bool
 
-  init(codec: SpillCodec, elementBytes: Int, elements: Int) {
+  /// - Parameter isShuffled: arrays are shuffled where they are compressed; other formats only compare.
+  init(codec: SpillCodec, elementBytes: Int, elements: Int, isShuffled: Bool? = nil) {
     precondition((elementBytes == 2 || elementBytes == 4) && elements > 0, "no such chunk")
     self.codec = codec
     self.elementBytes = elementBytes
+    self.isShuffled = isShuffled ?? (codec != .none)
     chunkBytes = elements * elementBytes
   }
 
-  init(_ layout: SpillLayout) {
+  package init(_ layout: SpillLayout, isShuffled: Bool? = nil) {
     self.init(
-      codec: layout.codec, elementBytes: layout.element.byteCount, elements: layout.chunkTokens * layout.width
-    )
+      codec: layout.codec, elementBytes: layout.element.byteCount,
+      elements: layout.chunkTokens * layout.width, isShuffled: isShuffled)
   }
 
   /// Bytes of a stored chunk, at most.
@@ -34,39 +38,48 @@ struct ChunkFormat: Hashable, Sendable {
 
   /// Bytes of a stored chunk, at least.
   var smallestStored: Int { codec == .none ? chunkBytes + 4 : 5 }
+
+  /// Copies the first elements of a chunk that is not compressed, as they stood before the shuffle.
+  fileprivate func arrange(_ chunk: UnsafeRawBufferPointer, into elements: UnsafeMutableRawBufferPointer) {
+    if isShuffled {
+      Shuffle.undo(chunk, elements, elementBytes: elementBytes)
+    } else {
+      elements.copyMemory(from: UnsafeRawBufferPointer(rebasing: chunk[..<elements.count]))
+    }
+  }
 }
 
 /// Turns chunks into what stands in a shard file, with buffers that are used again and again.
-struct ChunkEncoder: ~Copyable {
+package struct ChunkEncoder: ~Copyable {
   let format: ChunkFormat
   private let compressor: ChunkCompressor
   private var shuffled: Buffer<UInt8>
   private var stored: Buffer<UInt8>
   private var storedCount = 0
 
-  init(_ format: ChunkFormat) throws {
+  package init(_ format: ChunkFormat) throws {
     self.format = format
     compressor = try ChunkCompressor(format.codec)
-    shuffled = Buffer(count: format.codec == .none ? 0 : format.chunkBytes)
+    shuffled = Buffer(count: format.isShuffled ? format.chunkBytes : 0)
     stored = Buffer(count: format.largestStored)
   }
 
   /// Encodes one chunk of `format.chunkBytes` bytes; ``withStored(_:)`` then gives the result.
-  mutating func encode(_ chunk: UnsafeRawBufferPointer) throws {
+  package mutating func encode(_ chunk: UnsafeRawBufferPointer) throws {
     precondition(chunk.count == format.chunkBytes, "a chunk of another size")
     let format = format
     storedCount = try stored.withUnsafeMutable { stored in
       let stored = UnsafeMutableRawBufferPointer(stored)
-      var count = format.chunkBytes
-      if format.codec == .none {
-        Shuffle.apply(chunk, stored, elementBytes: format.elementBytes)
-      } else {
-        count = try shuffled.withUnsafeMutable { shuffled in
-          let shuffled = UnsafeMutableRawBufferPointer(shuffled)
-          Shuffle.apply(chunk, shuffled, elementBytes: format.elementBytes)
-          return try compressor.compress(UnsafeRawBufferPointer(shuffled), into: stored)
+      let count =
+        if format.isShuffled {
+          try shuffled.withUnsafeMutable { shuffled in
+            let shuffled = UnsafeMutableRawBufferPointer(shuffled)
+            Shuffle.apply(chunk, shuffled, elementBytes: format.elementBytes)
+            return try compressor.compress(UnsafeRawBufferPointer(shuffled), into: stored)
+          }
+        } else {
+          try compressor.compress(chunk, into: stored)
         }
-      }
       let checksum = CRC32C.checksum(UnsafeRawBufferPointer(rebasing: stored[..<count]))
       stored.storeBytes(of: checksum.littleEndian, toByteOffset: count, as: UInt32.self)
       return count + 4
@@ -74,7 +87,9 @@ struct ChunkEncoder: ~Copyable {
   }
 
   /// The chunk that was encoded last, as it is stored.
-  borrowing func withStored<Result>(_ body: (UnsafeRawBufferPointer) throws -> Result) rethrows -> Result {
+  package borrowing func withStored<Result>(_ body: (UnsafeRawBufferPointer) throws -> Result) rethrows
+    -> Result
+  {
     try stored.withUnsafe {
       try body(UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer($0)[..<storedCount]))
     }
@@ -82,42 +97,40 @@ struct ChunkEncoder: ~Copyable {
 }
 
 /// Why stored bytes are no chunk.
-enum ChunkFault: String, Error {
+package enum ChunkFault: String, Error {
   case size = "has an impossible size"
   case checksum = "does not have its checksum"
   case compression = "cannot be decompressed"
 }
 
 /// Turns stored chunks, which nobody vouches for, back into their bytes.
-struct ChunkDecoder: ~Copyable {
+package struct ChunkDecoder: ~Copyable {
   let format: ChunkFormat
   private let decompressor: ChunkDecompressor
-  private var shuffled: Buffer<UInt8>
+  private var planes: Buffer<UInt8>
 
-  init(_ format: ChunkFormat) throws {
+  package init(_ format: ChunkFormat) throws {
     self.format = format
     decompressor = try ChunkDecompressor(format.codec)
-    shuffled = Buffer(count: format.codec == .none ? 0 : format.chunkBytes)
+    planes = Buffer(count: format.codec == .none ? 0 : format.chunkBytes)
   }
 
-  /// Fills `chunk`, of `format.chunkBytes` bytes, from what is stored; never writes beyond it.
-  mutating func decode(_ stored: UnsafeRawBufferPointer, into chunk: UnsafeMutableRawBufferPointer)
+  /// Fills `elements` with the first elements of a stored chunk, all of them or fewer.
+  package mutating func decode(_ stored: UnsafeRawBufferPointer, into elements: UnsafeMutableRawBufferPointer)
     throws(ChunkFault)
   {
-    precondition(chunk.count == format.chunkBytes, "a chunk of another size")
+    precondition(
+      elements.count <= format.chunkBytes && elements.count % format.elementBytes == 0, "no such elements")
     guard stored.count >= format.smallestStored, stored.count <= format.largestStored else { throw .size }
     let body = UnsafeRawBufferPointer(rebasing: stored.dropLast(4))
     let checksum = stored.loadUnaligned(fromByteOffset: body.count, as: UInt32.self)
     guard CRC32C.checksum(body) == UInt32(littleEndian: checksum) else { throw .checksum }
-    guard format.codec != .none else {
-      Shuffle.undo(body, chunk, elementBytes: format.elementBytes)
-      return
-    }
-    let elementBytes = format.elementBytes
-    try shuffled.withUnsafeMutable { (shuffled) throws(ChunkFault) in
-      let shuffled = UnsafeMutableRawBufferPointer(shuffled)
-      guard decompressor.decompress(body, into: shuffled) else { throw .compression }
-      Shuffle.undo(UnsafeRawBufferPointer(shuffled), chunk, elementBytes: elementBytes)
+    let format = format
+    guard format.codec != .none else { return format.arrange(body, into: elements) }
+    try planes.withUnsafeMutable { (planes) throws(ChunkFault) in
+      let planes = UnsafeMutableRawBufferPointer(planes)
+      guard decompressor.decompress(body, into: planes) else { throw .compression }
+      format.arrange(UnsafeRawBufferPointer(planes), into: elements)
     }
   }
 }
@@ -266,22 +279,23 @@ private enum Shuffle {
     }
   }
 
+  /// Fills `target` with the first elements of those whose bytes are given.
   static func undo(
     _ bytes: UnsafeRawBufferPointer, _ target: UnsafeMutableRawBufferPointer, elementBytes: Int
   ) {
+    let stride = bytes.count / elementBytes
     let count = target.count / elementBytes
-    guard let planes = bytes.baseAddress, let elements = target.baseAddress, bytes.count >= target.count
-    else { return }
+    guard let planes = bytes.baseAddress, let elements = target.baseAddress, count <= stride else { return }
     let first = planes.assumingMemoryBound(to: UInt8.self)
-    let second = first + count
+    let second = first + stride
     if elementBytes == 2 {
       for index in 0..<count {
         let element = UInt16(first[index]) | UInt16(second[index]) << 8
         elements.storeBytes(of: element.littleEndian, toByteOffset: 2 * index, as: UInt16.self)
       }
     } else {
-      let third = second + count
-      let fourth = third + count
+      let third = second + stride
+      let fourth = third + stride
       for index in 0..<count {
         let low = UInt32(first[index]) | UInt32(second[index]) << 8
         let element = low | UInt32(third[index]) << 16 | UInt32(fourth[index]) << 24

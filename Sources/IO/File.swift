@@ -28,10 +28,13 @@ public struct File: ~Copyable, Sendable {
   deinit { close(descriptor) }
 
   /// Size in bytes.
-  public func size() throws -> Int {
+  public func size() throws -> Int { try entry().size }
+
+  /// What was opened, wherever its path leads by now.
+  func entry() throws -> Folder.Entry {
     var status = stat()
     guard fstat(descriptor, &status) == 0 else { throw EspalierError.system("read the size", path) }
-    return Int(status.st_size)
+    return Folder.Entry(status)
   }
 
   /// Fills `buffer` from `offset` on.
@@ -84,41 +87,48 @@ public struct File: ~Copyable, Sendable {
     guard retrying({ fsync(descriptor) }) == 0 else { throw EspalierError.system("sync", path) }
   }
 
-  /// Copies the whole of `source` to the start of this file, inside the kernel where the file system can.
-  public func copy(contentsOf source: borrowing File) throws {
-    var remaining = try source.size()
-    var from = off_t(0)
-    var to = off_t(0)
-    while remaining > 0 {
+  /// Lets the system forget what it holds of the file in memory, so that it is read from the disk again.
+  public func forgetCached() { posix_fadvise(descriptor, 0, 0, POSIX_FADV_DONTNEED) }
+
+  /// Copies bytes of `source` to the same place in this file, inside the kernel where it can; file systems that share bytes between
+  /// files (XFS, btrfs) then copy none.
+  ///
+  /// - Throws: an I/O error, also where the source ends before.
+  public func copy(_ range: Range<Int>, of source: borrowing File) throws {
+    var from = off_t(range.lowerBound)
+    var to = from
+    while from < range.upperBound {
+      let remaining = range.upperBound - Int(from)
       let count = retrying { espalier_copy_file_range(source.descriptor, &from, descriptor, &to, remaining) }
-      if count > 0 {
-        remaining -= count
-      } else if count == 0 {
-        throw EspalierError(
-          .io, "the file became shorter while it was copied; run again.", subject: source.path)
-      } else if errno == EXDEV || errno == EINVAL || errno == ENOSYS || errno == EOPNOTSUPP {
-        return try copyThroughMemory(source, from: Int(from), count: remaining)
-      } else {
+      if count > 0 { continue }
+      // Between disks, and on file systems that know no such call; some of these say that the file is at its end.
+      guard count == 0 || [EXDEV, EINVAL, ENOSYS, EOPNOTSUPP].contains(errno) else {
         throw EspalierError.system("copy \(source.path) to", path)
       }
+      return try copyThroughMemory(Int(from)..<range.upperBound, of: source)
     }
   }
 
-  private func copyThroughMemory(_ source: borrowing File, from start: Int, count: Int) throws {
-    var buffer = Buffer<UInt8>(count: min(count, 1 << 20))
-    for part in parts(of: count, size: 1 << 20) {
+  private func copyThroughMemory(_ range: Range<Int>, of source: borrowing File) throws {
+    var buffer = Buffer<UInt8>(count: min(range.count, 1 << 20))
+    for part in parts(of: range.count, size: 1 << 20) {
       try buffer.withUnsafeMutable { bytes in
         let piece = UnsafeMutableRawBufferPointer(
           rebasing: UnsafeMutableRawBufferPointer(bytes)[0..<part.count])
-        try source.read(into: piece, at: start + part.lowerBound)
-        try write(UnsafeRawBufferPointer(piece), at: start + part.lowerBound)
+        try source.read(into: piece, at: range.lowerBound + part.lowerBound)
+        try write(UnsafeRawBufferPointer(piece), at: range.lowerBound + part.lowerBound)
       }
     }
   }
 
   /// Maps the whole file for reading.
   public func map() throws -> MappedFile {
-    try MappedFile(descriptor: descriptor, size: size(), path: path)
+    try MappedFile(descriptor: descriptor, entry: entry(), path: path)
+  }
+
+  /// What the system knows the file by, valid within `body`.
+  func withDescriptor<Result: ~Copyable>(_ body: (Int32) throws -> Result) rethrows -> Result {
+    try body(descriptor)
   }
 
   /// Takes an exclusive lock that the system releases when the process ends; false where another holds it.

@@ -8,8 +8,19 @@ public enum Folder {
     public let isFolder: Bool
     public let isFile: Bool
     public let size: Int
-    /// Changes whenever the content may have changed: size, time of change in nanoseconds, file number.
+    /// Changes whenever the content may have changed: size, times of change in nanoseconds, file number.
     public let identity: String
+
+    init(_ status: stat) {
+      let kind = status.st_mode & S_IFMT
+      isFolder = kind == S_IFDIR
+      isFile = kind == S_IFREG
+      size = Int(status.st_size)
+      // Programs can set the time of a content's change, but not that of the entry's.
+      let (content, entry) = (status.st_mtim, status.st_ctim)
+      identity =
+        "\(size)-\(content.tv_sec).\(content.tv_nsec)-\(entry.tv_sec).\(entry.tv_nsec)-\(status.st_ino)"
+    }
   }
 
   /// The entry at `path`; nil where nothing is there.
@@ -19,11 +30,7 @@ public enum Folder {
       if errno == ENOENT || errno == ENOTDIR { return nil }
       throw EspalierError.system("look at", path)
     }
-    let kind = status.st_mode & S_IFMT
-    let modified = status.st_mtim
-    return Entry(
-      isFolder: kind == S_IFDIR, isFile: kind == S_IFREG, size: Int(status.st_size),
-      identity: "\(status.st_size)-\(modified.tv_sec).\(modified.tv_nsec)-\(status.st_ino)")
+    return Entry(status)
   }
 
   /// Names of the entries of a folder, sorted by their bytes.
@@ -46,6 +53,31 @@ public enum Folder {
     }
     guard errno == 0 else { throw EspalierError.system("list", path) }
     return names.sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) }
+  }
+
+  /// Whether a link stands at `path` itself, whatever it leads to.
+  public static func isLink(_ path: String) throws -> Bool {
+    var status = stat()
+    guard lstat(path, &status) == 0 else {
+      if errno == ENOENT || errno == ENOTDIR { return false }
+      throw EspalierError.system("look at", path)
+    }
+    return status.st_mode & S_IFMT == S_IFLNK
+  }
+
+  /// Whether `path`, which need not exist, is the folder or lies somewhere below it, links followed.
+  public static func contains(_ folder: String, _ path: String) throws -> Bool {
+    let outer = try real(folder)
+    let inner = try real(existing(path))
+    return inner == outer
+      || inner.starts(with: outer == [UInt8(ascii: "/")] ? outer : outer + [UInt8(ascii: "/")])
+  }
+
+  /// The path from the root without any link, as bytes.
+  private static func real(_ path: String) throws -> [UInt8] {
+    guard let real = realpath(path, nil) else { throw EspalierError.system("follow the path", path) }
+    defer { free(real) }
+    return Array(String(cString: real).utf8)
   }
 
   /// Makes a folder and those above it.
@@ -85,22 +117,39 @@ public enum Folder {
     guard descriptor >= 0 else { throw EspalierError.system("open the folder", path) }
     defer { close(descriptor) }
     // Some network file systems cannot sync a folder and say EINVAL; the rename itself is then the commit.
-    guard fsync(descriptor) == 0 || errno == EINVAL else {
+    guard retrying({ fsync(descriptor) }) == 0 || errno == EINVAL else {
       throw EspalierError.system("sync the folder", path)
     }
   }
 
-  /// Free bytes for this user on the disk that holds `path`, or the nearest folder above it that exists.
-  public static func freeBytes(at path: String) throws -> Int {
-    var status = statvfs()
-    var place = path
-    while statvfs(place, &status) != 0 {
-      guard errno == ENOENT, parent(of: place) != place else {
-        throw EspalierError.system("measure the disk of", path)
-      }
-      place = parent(of: place)
+  /// A disk, as far as it matters to whoever writes on it.
+  public struct Disk: Sendable, Hashable {
+    /// Tells it from the other disks of the machine.
+    public let device: UInt64
+    /// Bytes that are free for this user.
+    public let free: Int
+
+    public init(device: UInt64, free: Int) {
+      self.device = device
+      self.free = free
     }
-    return Int(status.f_bavail) * Int(status.f_frsize)
+  }
+
+  /// The disk that holds `path`, or will hold it.
+  public static func disk(at path: String) throws -> Disk {
+    let place = try existing(path)
+    var (status, space) = (stat(), statvfs())
+    guard stat(place, &status) == 0, statvfs(place, &space) == 0 else {
+      throw EspalierError.system("measure the disk of", path)
+    }
+    return Disk(device: UInt64(status.st_dev), free: Int(space.f_bavail) * Int(space.f_frsize))
+  }
+
+  /// `path`, or the nearest folder above it that exists.
+  public static func existing(_ path: String) throws -> String {
+    var place = path
+    while try entry(place) == nil, parent(of: place) != place { place = parent(of: place) }
+    return place
   }
 
   /// The folder that holds `path`.
@@ -116,13 +165,25 @@ public enum Folder {
     return trimmed.lastIndex(of: "/").map { String(trimmed[trimmed.index(after: $0)...]) } ?? trimmed
   }
 
+  /// Whether a path that a file gives, taken from some folder, leads to something below that folder.
+  //
+  // By bytes: for a String, a slash with a combining mark behind it is no slash.
+  public static func isBelow(_ path: String) -> Bool {
+    !path.utf8.contains(0)
+      && path.utf8.split(separator: UInt8(ascii: "/"), omittingEmptySubsequences: false).allSatisfy {
+        !$0.isEmpty && !$0.elementsEqual(".".utf8) && !$0.elementsEqual("..".utf8)
+      }
+  }
+
   /// The whole content of a file of at most `limit` bytes.
   ///
-  /// - Throws: an I/O error, or bad input where the file is larger.
+  /// - Throws: an I/O error, or bad input where the file is larger, or a folder, a pipe or a device.
   public static func read(_ path: String, limit: Int = 1 << 30) throws -> [UInt8] {
     guard let entry = try entry(path) else { throw EspalierError.system("open", path, ENOENT) }
-    guard !entry.isFolder else {
-      throw EspalierError.badInput("this is a folder, not a file.", subject: path)
+    // Opening a pipe would wait for ever.
+    guard entry.isFile else {
+      throw EspalierError.badInput(
+        "this is a \(entry.isFolder ? "folder" : "pipe or a device"), not a file.", subject: path)
     }
     let file = try File(reading: path)
     let size = try file.size()

@@ -2,6 +2,8 @@ import EspalierCore
 import Glibc
 
 /// The right to change a folder, held by one process at a time and given back when the process ends, however it ends.
+///
+/// The system keeps the lock, so that the file of a process that died is no lock. What stands in the file is for people only.
 public struct FolderLock: ~Copyable {
   private let file: File
 
@@ -10,20 +12,46 @@ public struct FolderLock: ~Copyable {
   /// - Throws: `interrupted` (exit 75) with the holder's name where another process has it.
   public init(folder: String) throws {
     try Folder.create(folder)
-    let path = folder + "/lock"
-    let file = try File(writing: path)
-    guard try file.lock() else {
-      let holder = (try? Folder.read(path, limit: 1024)).map { String(decoding: $0, as: UTF8.self) } ?? ""
-      throw EspalierError(
-        .interrupted,
-        "another run\(holder.isEmpty ? "" : " (\(holder))") is using this work folder; wait for it, or choose another with --work.",
-        subject: folder)
+    let file = try Self.take(folder + "/lock", of: folder)
+    try file.resize(to: 0)
+    try file.write(Array("process \(getpid()) on \(Self.host())\nboot \(Self.boot())\n".utf8), at: 0)
+    self.file = file
+  }
+
+  private static func take(_ path: String, of folder: String) throws -> File {
+    while true {
+      let file = try File(writing: path)
+      guard try file.lock() else { throw refusal(path, of: folder) }
+      // A lock on a file that was removed in the meantime is seen by nobody else.
+      if try file.entry().identity == Folder.entry(path)?.identity { return file }
     }
+  }
+
+  private static func refusal(_ path: String, of folder: String) -> EspalierError {
+    let text = (try? Folder.read(path, limit: 1024)).map { String(decoding: $0, as: UTF8.self) } ?? ""
+    let lines = text.split(separator: "\n").map(String.init)
+    let isElsewhere =
+      lines.first?.hasSuffix(" on \(host())") == false || lines.dropFirst().first != "boot \(boot())"
+    // The lock of a machine that is gone can stay with a file server.
+    let advice = isElsewhere ? " If that machine is gone for good, remove the file lock in it." : ""
+    return EspalierError(
+      .interrupted,
+      "another run\(lines.first.map { " (\($0))" } ?? "") is using this work folder; wait for it, or choose another with --work.\(advice)",
+      subject: folder)
+  }
+
+  private static func host() -> String {
     var name = [CChar](repeating: 0, count: 256)
     gethostname(&name, 255)
-    let host = String(decoding: name.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
-    try file.resize(to: 0)
-    try file.write(Array("process \(getpid()) on \(host)".utf8), at: 0)
-    self.file = file
+    return String(decoding: name.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
+  }
+
+  /// Tells one start of a machine from the next; empty where the system does not say.
+  private static func boot() -> String {
+    // The size of files in /proc is not known before they are read.
+    var bytes = [UInt8](repeating: 0, count: 36)
+    guard let file = try? File(reading: "/proc/sys/kernel/random/boot_id") else { return "" }
+    guard (try? bytes.withUnsafeMutableBytes { try file.read(into: $0, at: 0) }) != nil else { return "" }
+    return String(decoding: bytes, as: UTF8.self)
   }
 }

@@ -1,3 +1,4 @@
+import CLinux
 import EspalierCore
 import Glibc
 
@@ -7,15 +8,19 @@ import Glibc
 public final class MappedFile: Sendable {
   public let path: String
   public let count: Int
+  /// What was opened, wherever the path leads by now; see ``Folder/Entry/identity``.
+  public let identity: String
   // The mapping is never written and never moves while this object lives.
   private nonisolated(unsafe) let base: UnsafeRawPointer
 
   /// Maps the file at `path`.
   public static func open(_ path: String) throws -> MappedFile { try File(reading: path).map() }
 
-  init(descriptor: Int32, size: Int, path: String) throws {
+  init(descriptor: Int32, entry: Folder.Entry, path: String) throws {
     self.path = path
+    let size = entry.size
     count = size
+    identity = entry.identity
     if size == 0 {
       base = UnsafeRawPointer(bitPattern: 64)!
       return
@@ -29,6 +34,11 @@ public final class MappedFile: Sendable {
   deinit {
     if count > 0 { munmap(UnsafeMutableRawPointer(mutating: base), count) }
   }
+
+  /// From here on, a mapped byte that cannot be read ends the process with a message that names the file.
+  ///
+  /// The system has no other way to say that a file became shorter, or its disk failed, than SIGBUS.
+  public static func reportFaults(exitCode: Int32) { espalier_report_faults(exitCode) }
 
   /// The bytes, valid within `body`.
   public func withBytes<Result: ~Copyable, Failure: Error>(

@@ -60,7 +60,6 @@ public struct SafetensorsHeader: Sendable {
   init(text: RawSpan, fileSize: Int) throws {
     var limits = JSON.Limits()
     limits.depth = 8
-    limits.values = 4_000_000
     let dataStart = 8 + text.byteCount
     guard let members = try JSON(parsing: text, limits: limits).object?.members else {
       throw EspalierError.badInput("the header is not a JSON object.")
@@ -156,6 +155,9 @@ public struct MappedTensor: Sendable {
   ) throws(Failure) -> Result {
     try file.withBytes(entry.range, body)
   }
+
+  /// Tells the system to start reading the tensor.
+  public func prefetch() { file.prefetch(entry.range) }
 
   /// Gives the tensor's pages back to the system.
   public func release() { file.release(entry.range) }

@@ -10,37 +10,13 @@ public struct SafetensorsWriter: ~Copyable {
   public init(
     path: String, tensors: [(name: String, dtype: DType, shape: [Int])], metadata: [(String, String)] = []
   ) throws {
-    var offset = 0
-    var members: [(key: String, value: JSON)] = [
-      (
-        "__metadata__",
-        .object(
-          JSONObject([(key: "format", value: "pt")] + metadata.map { (key: $0.0, value: .string($0.1)) }))
-      )
-    ]
-    for tensor in tensors {
-      guard let count = elementCount(of: tensor.shape) else {
-        throw EspalierError.internalFault("the shape \(tensor.shape) is too large.")
-      }
-      let next = offset + count * tensor.dtype.byteCount
-      members.append(
-        (
-          tensor.name,
-          [
-            "dtype": .string(tensor.dtype.rawValue), "shape": .array(tensor.shape.map(JSON.integer)),
-            "data_offsets": [.integer(offset), .integer(next)],
-          ]
-        ))
-      offset = next
-    }
-    var header = Array(JSON.object(JSONObject(members)).text.utf8)
-    header += [UInt8](repeating: 0x20, count: (8 - header.count % 8) % 8)
-    let length = withUnsafeBytes(of: UInt64(header.count).littleEndian) { Array($0) }
+    let layout = try SafetensorsLayout(tensors)
+    let header = layout.header(metadata: metadata)
     let file = try File(writing: path, truncate: true)
-    try file.write(length + header, at: 0)
+    try file.write(header, at: 0)
     self.file = file
-    position = 8 + header.count
-    end = position + offset
+    position = header.count
+    end = position + layout.byteCount
   }
 
   /// Writes the next bytes.

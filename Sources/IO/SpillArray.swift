@@ -46,7 +46,15 @@ public final class SpillArray: Sendable {
     shards = Mutex(Array(repeating: nil, count: layout.shardCount))
   }
 
+  /// Bytes of memory that one read at a time needs at most; mapped pages and the values are not among them.
+  public static func byteCount(of layout: SpillLayout) -> Int {
+    // Bytes that are put in order, elements that are converted; the context of libzstd has 160 KiB.
+    2 * layout.chunkBytes + layout.shardCount * (layout.chunksPerShard * 8 + 256) + 256 << 10
+  }
+
   /// Reads whole sequences, row-major, into a buffer of exactly their values.
+  ///
+  /// The system is told to start reading as many sequences that follow.
   ///
   /// - Throws: bad input that names shard, chunk and the way out where files are damaged; an I/O error;
   ///   an internal fault for sequences that the array has not or a buffer of another size.
@@ -57,10 +65,23 @@ public final class SpillArray: Sendable {
         subject: folder)
     }
     guard let base = values.baseAddress else { return }
-    try decode(sequences) { sequence, tokens, elements in
-      guard let elements = elements.baseAddress else { return }
-      let first = (sequence - sequences.lowerBound) * layout.valuesPerSequence + tokens.lowerBound * width
-      element.load(elements, base + first, count: tokens.count * width)
+    prefetch(sequences.upperBound..<min(self.sequences, sequences.upperBound + sequences.count))
+    var decoder = try ChunkDecoder(ChunkFormat(layout))
+    var chunk = Buffer<UInt8>(count: element == .f32 ? 0 : layout.chunkBytes)
+    try forEachChunk(sequences) { (place, stored) throws(ChunkFault) in
+      let first = (place.sequence - sequences.lowerBound) * layout.valuesPerSequence
+      let values = base + first + place.tokens.lowerBound * width
+      let count = place.tokens.count * width
+      if element == .f32 {
+        try decoder.decode(stored, into: UnsafeMutableRawBufferPointer(start: values, count: count * 4))
+      } else {
+        try chunk.withUnsafeMutable { (chunk) throws(ChunkFault) in
+          let elements = UnsafeMutableRawBufferPointer(
+            start: chunk.baseAddress, count: count * element.byteCount)
+          try decoder.decode(stored, into: elements)
+          if let elements = elements.baseAddress { element.load(elements, values, count: count) }
+        }
+      }
     }
   }
 
@@ -76,8 +97,18 @@ public final class SpillArray: Sendable {
   public func contentDigest() throws -> Digest {
     var hash = SHA256()
     hash.update(layout.digestPrefix)
+    var decoder = try ChunkDecoder(ChunkFormat(layout))
+    var chunk = Buffer<UInt8>(count: layout.chunkBytes)
     for sequence in 0..<sequences {
-      try decode(sequence..<sequence + 1) { _, _, elements in hash.update(elements) }
+      prefetch(sequence + 1..<min(sequences, sequence + 2))
+      try forEachChunk(sequence..<sequence + 1) { (place, stored) throws(ChunkFault) in
+        try chunk.withUnsafeMutable { (chunk) throws(ChunkFault) in
+          let elements = UnsafeMutableRawBufferPointer(
+            start: chunk.baseAddress, count: place.tokens.count * width * element.byteCount)
+          try decoder.decode(stored, into: elements)
+          hash.update(UnsafeRawBufferPointer(elements))
+        }
+      }
       release(sequence..<sequence + 1)
     }
     let digest = hash.finalize()
@@ -103,29 +134,21 @@ public final class SpillArray: Sendable {
     }
   }
 
-  /// Decodes chunk after chunk and gives the elements of each without the zeros that fill it up.
-  private func decode(
+  /// Gives each stored chunk of the sequences, and the tokens that it holds.
+  private func forEachChunk(
     _ sequences: Range<Int>,
-    _ body: (_ sequence: Int, _ tokens: Range<Int>, _ elements: UnsafeRawBufferPointer) -> Void
+    _ body: (_ place: (sequence: Int, tokens: Range<Int>), _ stored: UnsafeRawBufferPointer)
+      throws(ChunkFault)
+      -> Void
   ) throws {
-    var decoder = try ChunkDecoder(ChunkFormat(layout))
-    var chunk = Buffer<UInt8>(count: layout.chunkBytes)
     for (number, chunks) in pieces(sequences) {
       let shard = try shard(number)
       for index in chunks {
         let (sequence, part) = (index / layout.chunksPerSequence, index % layout.chunksPerSequence)
-        let tokens = layout.tokens(ofChunk: part)
+        let place = (number * layout.sequencesPerShard + sequence, layout.tokens(ofChunk: part))
         do {
-          try chunk.withUnsafeMutable { (chunk) throws(ChunkFault) in
-            let chunk = UnsafeMutableRawBufferPointer(chunk)
-            try shard.file.withBytes(shard.bytes(ofChunks: index..<index + 1)) {
-              (stored) throws(ChunkFault) in
-              try decoder.decode(stored, into: chunk)
-            }
-            let used = tokens.count * layout.width * layout.element.byteCount
-            body(
-              number * layout.sequencesPerShard + sequence, tokens,
-              UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(chunk)[..<used]))
+          try shard.file.withBytes(shard.bytes(ofChunks: index..<index + 1)) { (stored) throws(ChunkFault) in
+            try body(place, stored)
           }
         } catch {
           throw EspalierError.spill("chunk \(index) \(error.rawValue)", shard.file.path)
@@ -160,7 +183,7 @@ public final class SpillArray: Sendable {
 }
 
 /// One shard file, mapped, with its index checked.
-private final class SpillShard: Sendable {
+final class SpillShard: Sendable {
   let file: MappedFile
   /// Where each chunk begins, and where the last one ends: they stand one after another without gaps.
   private let bounds: [Int]
@@ -186,7 +209,7 @@ private final class SpillShard: Sendable {
   }
 
   /// Reads an index whose first `chunks` entries are chunks and whose others are absent; nil for any other.
-  private static func bounds(_ index: UnsafeRawBufferPointer, chunks: Int, format: ChunkFormat) -> [Int]? {
+  static func bounds(_ index: UnsafeRawBufferPointer, chunks: Int, format: ChunkFormat) -> [Int]? {
     func word(_ place: Int) -> UInt64 {
       UInt64(littleEndian: index.loadUnaligned(fromByteOffset: place * 8, as: UInt64.self))
     }

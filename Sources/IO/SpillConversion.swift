@@ -4,7 +4,9 @@ extension SpillElement {
   /// Stores `count` values as elements, row after row.
   ///
   /// - Returns: false where a finite value has no finite element; its element is then an infinity.
-  func store(_ values: UnsafePointer<Float>, _ elements: UnsafeMutableRawPointer, count: Int) -> Bool {
+  package func store(
+    _ values: UnsafePointer<Float>, _ elements: UnsafeMutableRawPointer, count: Int
+  ) -> Bool {
     switch self {
     case .f32:
       elements.copyMemory(from: values, byteCount: count * 4)

@@ -32,6 +32,11 @@ public enum SpillCodec: Hashable, Sendable {
   case zstd(level: Int)
 
   static let zstdLevels = 1...19
+
+  /// What is tried where no codec is asked for; see docs/results.md.
+  public static let preferred = SpillCodec.zstd(level: 1)
+  /// A codec that makes the first chunk smaller by less than this ratio is not worth its time.
+  public static let worthwhileRatio = 1.1
 }
 
 extension SpillCodec: LosslessStringConvertible {

@@ -11,7 +11,8 @@ public struct SpillLayout: Hashable, Sendable {
   /// Values of each token.
   public let width: Int
   public let element: SpillElement
-  public let codec: SpillCodec
+  /// May change until the first chunk is written.
+  public internal(set) var codec: SpillCodec
   /// Tokens of one inner chunk; the last one of a sequence is filled up with zeros.
   let chunkTokens: Int
   let chunksPerSequence: Int
@@ -66,21 +67,9 @@ public struct SpillLayout: Hashable, Sendable {
     sequences * chunksPerSequence * ChunkFormat(self).largestStored + shardCount * indexBytes + 4096
   }
 
-  /// Bytes of memory that a writer, or one read at a time, needs at most; mapped pages and the caller's
-  /// values are not among them.
-  public var workingByteCount: Int {
-    let context =
-      switch codec {
-      case .none: 0
-      case .lz4: 64 << 10
-      // Measured with libzstd 1.5: 1.3 MiB up to level 3; above, it grows with the chunk.
-      case .zstd(let level): level <= 3 ? 2 << 20 : (4 << 20) + 18 * chunkBytes
-      }
-    return 2 * chunkBytes + ChunkFormat(self).largestStored + 2 * indexBytes + context
-  }
-
   var chunkBytes: Int { chunkTokens * width * element.byteCount }
   var shardCount: Int { (sequences - 1) / sequencesPerShard + 1 }
+  var chunkCount: Int { sequences * chunksPerSequence }
   var chunksPerShard: Int { sequencesPerShard * chunksPerSequence }
   /// Bytes of a shard's index: offset and size of each inner chunk, and a checksum.
   var indexBytes: Int { chunksPerShard * 16 + 4 }

@@ -65,13 +65,13 @@ extension SpillLayout {
     let compression: [JSON] =
       switch codec {
       case .none: []
-      case .lz4: [["name": "numcodecs.lz4", "configuration": [:]]]
+      case .lz4: [shuffle, ["name": "numcodecs.lz4", "configuration": [:]]]
       case .zstd(let level):
-        [["name": "zstd", "configuration": ["level": .integer(level), "checksum": false]]]
+        [shuffle, ["name": "zstd", "configuration": ["level": .integer(level), "checksum": false]]]
       }
     return [
       "chunk_shape": [1, .integer(chunkTokens), .integer(width)],
-      "codecs": .array([bytes, shuffle] + compression + [checksum]),
+      "codecs": .array([bytes] + compression + [checksum]),
       "index_codecs": [bytes, checksum],
       "index_location": "end",
     ]

@@ -99,7 +99,10 @@ public func embed(_ ids: [Int32], table: LinearWeight, into output: inout Matrix
   output.elements.withUnsafeMutable { output in
     for (index, id) in ids.enumerated() {
       table.load(Int(id)..<Int(id) + 1, into: output.baseAddress! + index * columns)
+      // Rows lie anywhere in the table, and the system maps pages around each: soon all of it would be held.
+      if index % 64 == 63 { table.release(0..<table.rows) }
     }
+    table.release(0..<table.rows)
   }
 }
 

@@ -1,15 +1,14 @@
 import CKernels
-import COpenBLAS
 import EspalierCore
 import EspalierIO
 
-/// Columns of one tile of the Gram matrix.
-private let tileSize = 384
+/// Columns whose sums one thread adds up at a time.
+private let momentColumns = 384
 
 /// Accumulates `G = X^T X` over the inputs of a site, for X of `tokens x columns` at a time, and the exact diagonal.
 ///
-/// Tiles of the upper triangle are shared among the threads; the order of summation is that of the calls. f32 products are summed
-/// per call, the diagonal in f64.
+/// The order of summation is that of the calls. f32 products are summed per call, the diagonal in f64. Two accumulators of different
+/// tokens add up to one, see ``merge(_:diagonal:sums:tokens:)``.
 public struct GramAccumulator: ~Copyable, Sendable {
   public let columns: Int
   /// Tokens seen.
@@ -19,30 +18,39 @@ public struct GramAccumulator: ~Copyable, Sendable {
   /// Sums of squares of every input, f64, `columns`.
   public private(set) var diagonal: Buffer<Double>
   /// `columns x columns`, its upper triangle only until ``finish()``; nil where it is not kept whole.
-  private var gram: Matrix?
+  private var gram: GramElements?
   /// A factor of low rank in place of the whole matrix.
   private var lowRank: LowRankFactor?
   public let form: GramForm
-  private let tiles: [(rows: Range<Int>, columns: Range<Int>)]
 
   /// - Parameter diagonalOnly: leaves the matrix out; enough for Wanda and RIA.
   public init(columns: Int, diagonalOnly: Bool) {
     self.init(columns: columns, form: diagonalOnly ? .diagonal : .whole)
   }
 
-  public init(columns: Int, form: GramForm) {
+  /// - Parameter precision: how products are computed; inputs of bf16 have been rounded.
+  /// - Parameter file: where a whole matrix grows, `columns x columns` zeros in f32; nil for memory. It makes no difference to
+  ///   the result.
+  public init(
+    columns: Int, form: GramForm, precision: Precision = .f32, in file: consuming MappedBuffer? = nil
+  ) {
+    self.init(columns: columns, form: form, precision: precision, in: file, window: nil)
+  }
+
+  /// - Parameter window: bytes of a matrix in a file that are worked on at a time; only tests change it.
+  init(
+    columns: Int, form: GramForm, precision: Precision = .f32, in file: consuming MappedBuffer?, window: Int?
+  ) {
     self.columns = columns
     self.form = form
     sums = Buffer(count: columns)
     diagonal = Buffer(count: columns)
-    gram = form == .whole ? Matrix(rows: columns, columns: columns) : nil
+    gram = form == .whole ? GramElements(columns: columns, precision, in: file, window: window) : nil
     if case .lowRank(let rank, _) = form {
       lowRank = LowRankFactor(columns: columns, rank: rank)
     } else {
       lowRank = nil
     }
-    let ranges = parts(of: columns, size: tileSize)
-    tiles = ranges.indices.flatMap { i in ranges[i...].map { (rows: ranges[i], columns: $0) } }
   }
 
   /// Adds the rows of `inputs`, or some of them.
@@ -51,14 +59,13 @@ public struct GramAccumulator: ~Copyable, Sendable {
     precondition(inputs.columns == columns && range.lowerBound >= 0 && range.upperBound <= inputs.rows)
     let rows = range.count
     let columns = columns
-    let tiles = tiles
     tokens += rows
     inputs.elements.withUnsafe { inputs in
       nonisolated(unsafe) let x = inputs.baseAddress! + range.lowerBound * columns
       sums.withUnsafeMutable { sums in
         diagonal.withUnsafeMutable { diagonal in
           nonisolated(unsafe) let (sums, squares) = (sums.baseAddress!, diagonal.baseAddress!)
-          let ranges = parts(of: columns, size: tileSize)
+          let ranges = parts(of: columns, size: momentColumns)
           Threads.forEach(ranges.count) { index in
             let start = ranges[index].lowerBound
             for row in 0..<rows {
@@ -69,37 +76,67 @@ public struct GramAccumulator: ~Copyable, Sendable {
         }
       }
       lowRank?.add(x, count: rows)
-      gram?.elements.withUnsafeMutable { gram in
-        nonisolated(unsafe) let g = gram.baseAddress!
-        Threads.forEach(tiles.count) { index in
-          let tile = tiles[index]
-          cblas_sgemm(
-            CblasRowMajor, CblasTrans, CblasNoTrans, blasint(tile.rows.count), blasint(tile.columns.count),
-            blasint(rows), 1,
-            x + tile.rows.lowerBound, blasint(columns), x + tile.columns.lowerBound, blasint(columns), 1,
-            g + tile.rows.lowerBound * columns + tile.columns.lowerBound, blasint(columns))
-        }
-      }
+      gram?.add(x, rows: rows)
     }
+  }
+
+  /// Adds what another accumulator of the same form found of other tokens; before ``finish()``.
+  ///
+  /// A whole matrix is added in f32. The factor of one of low rank is stacked on this one's, as `F^T F + E^T E` is the product of the
+  /// stack; what it had discarded adds up.
+  ///
+  /// - Parameters:
+  ///   - other: the other's Gram matrix; nil where only diagonals are kept.
+  ///   - diagonal, sums: the other's, one value for each column.
+  /// - Throws: bad input where the other has another width or form.
+  public mutating func merge(_ other: GramMatrix?, diagonal: [Double], sums: [Double], tokens: Int) throws {
+    let isFactored = if case .lowRank = form { true } else { false }
+    guard diagonal.count == columns, sums.count == columns, other?.columns ?? columns == columns,
+      form == .diagonal ? other == nil : other?.isFactored == isFactored
+    else { throw EspalierError.badInput("Gram matrices of different widths or kinds cannot be added.") }
+    self.tokens += tokens
+    for column in 0..<columns {
+      self.diagonal[column] += diagonal[column]
+      self.sums[column] += sums[column]
+    }
+    guard let other else { return }
+    if isFactored { lowRank?.add(other) } else { gram?.add(other) }
+  }
+
+  /// The same where only the Gram matrix of the other is known, and neither the sums of the inputs nor the exact diagonal.
+  public mutating func merge(_ other: GramMatrix, tokens: Int) throws {
+    try merge(
+      other, diagonal: other.diagonal, sums: [Double](repeating: 0, count: other.columns), tokens: tokens)
   }
 
   /// Makes the matrix whole and symmetric, or folds the factor; call it once, after the last ``add(_:rows:)``.
   public mutating func finish() {
-    let columns = columns
-    gram?.elements.withUnsafeMutable { gram in
-      let g = gram.baseAddress!
-      for row in 0..<columns {
-        for column in 0..<row { g[row * columns + column] = g[column * columns + row] }
-      }
-    }
+    gram?.mirror()
     guard case .lowRank(_, let energy) = form else { return }
     let trace = trace
     lowRank?.finish(energy: energy, trace: trace)
   }
 
-  /// Bytes that a factor of low rank takes while it grows.
+  /// Bytes of memory that a factor of low rank takes while it grows.
   public static func lowRankByteCount(columns: Int, rank: Int) -> Int {
     LowRankFactor.byteCount(columns: columns, rank: rank)
+  }
+
+  /// Bytes of memory that a whole matrix in a file takes while it grows.
+  public static func mappedByteCount(columns: Int) -> Int { GramElements.mappedByteCount(columns: columns) }
+
+  /// Bytes of memory that ``merge(_:diagonal:sums:tokens:)`` takes beside, for a matrix that is mapped.
+  public static func mergeByteCount(columns: Int) -> Int { GramElements.mergeByteCount(columns: columns) }
+
+  /// How often all pages of a matrix in a file are touched for so many tokens, about.
+  public static func mappedSweeps(tokens: Int) -> Double { GramElements.mappedSweeps(tokens: tokens) }
+
+  /// Rows of a factor of low rank; nil for the other forms.
+  public var rank: Int? {
+    switch lowRank {
+    case .some(let factor): factor.rank
+    case .none: nil
+    }
   }
 
   /// The sum of the diagonal.
@@ -122,25 +159,31 @@ public struct GramAccumulator: ~Copyable, Sendable {
     }
   }
 
-  /// The tensors that ``append(to:)`` writes; their names begin with `name`.
+  /// The tensors that ``write(_:to:)`` writes; their names begin with `name`.
   public func tensors(_ name: String) -> [(name: String, dtype: DType, shape: [Int])] {
     switch lowRank {
     case .some(let factor):
       [("\(name).factor", .f32, [factor.rank, columns]), ("\(name).rest", .f32, [columns])]
-    case .none: form == .whole ? [(name, .f32, [columns, columns])] : []
+    case .none: Self.tensors(name, columns: columns, form)
     }
   }
 
-  /// Writes the matrix, `columns x columns` in f32, or its factor, `rank x columns`, and what the diagonal has beyond it.
-  public borrowing func append(to writer: inout SafetensorsWriter) throws {
+  /// The tensors of a whole matrix; none for a diagonal.
+  public static func tensors(_ name: String, columns: Int, _ form: GramForm) -> [(
+    name: String, dtype: DType, shape: [Int]
+  )] { form == .whole ? [(name, .f32, [columns, columns])] : [] }
+
+  /// Writes the matrix, `columns x columns` in f32, where it is not in its file already, or its factor, `rank x columns`, and what
+  /// the diagonal has beyond it.
+  public borrowing func write(_ name: String, to draft: borrowing SafetensorsDraft) throws {
     switch gram {
-    case .some(let gram): try writer.append(gram.elements)
+    case .some(let gram): try gram.write(name, to: draft)
     case .none: break
     }
     switch lowRank {
     case .some(let factor):
-      try factor.withElements { try writer.append(UnsafeRawBufferPointer($0)) }
-      try writer.append(rest(factor))
+      try factor.withElements { try draft.write(UnsafeRawBufferPointer($0), to: "\(name).factor") }
+      try draft.write(rest(factor), to: "\(name).rest")
     case .none: break
     }
   }
@@ -150,10 +193,14 @@ public struct GramAccumulator: ~Copyable, Sendable {
     return (0..<columns).map { Float(max(0, diagonal[$0] - known[$0])) }
   }
 
-  /// The matrix, for use in memory; nil where only the diagonal was kept.
+  /// The matrix, for use in memory; nil where it is in a file or only the diagonal was kept.
   public consuming func takeGram() -> GramMatrix? {
     switch consume gram {
-    case .some(let gram): GramMatrix(gram)
+    case .some(let gram):
+      switch gram.takeMatrix() {
+      case .some(let matrix): GramMatrix(matrix)
+      case .none: nil
+      }
     case .none: nil
     }
   }

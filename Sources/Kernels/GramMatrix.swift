@@ -124,6 +124,12 @@ extension GramMatrix {
     }
   }
 
+  /// Gives the pages of these rows of a whole matrix back to the system, where they are read from a file.
+  func release(_ rows: Range<Int>) {
+    guard case .whole(.mapped(let tensor)) = storage else { return }
+    tensor.release(rows.lowerBound * columns * 4..<rows.upperBound * columns * 4)
+  }
+
   /// Rows of G: `range.count x columns` from `output` on, by the calling thread alone.
   func load(_ range: Range<Int>, into output: UnsafeMutablePointer<Float>) {
     precondition(range.lowerBound >= 0 && range.upperBound <= columns)

@@ -66,14 +66,15 @@ private struct WeightPanels: ~Copyable {
     panels.withUnsafeMutable { panels in
       lines.withUnsafeMutable { lines in
         for (index, range) in parts(of: rows.count, size: panelWidth).enumerated() {
+          let target = panels.baseAddress! + index * runSteps * panelWidth
+          let first = rows.lowerBound + range.lowerBound
+          if weight.pack(first..<first + range.count, slice, precision, into: target) { continue }
           for row in 0..<range.count {
             let line = lines.baseAddress! + row * runSteps
             line[steps - 1] = 0
-            weight.load(rows.lowerBound + range.lowerBound + row, slice, precision, into: line)
+            weight.load(first + row, slice, precision, into: line)
           }
-          espalier_pack_rows(
-            range.count, steps, runSteps, lines.baseAddress!,
-            panels.baseAddress! + index * runSteps * panelWidth)
+          espalier_pack_rows(range.count, steps, runSteps, lines.baseAddress!, target)
         }
       }
       body(panels.baseAddress!)

@@ -1,6 +1,7 @@
 import CKernels
 import EspalierCore
 import EspalierIO
+import Synchronization
 
 /// The weight of a linear layer (`rows x columns`, d_out x d_in) as it stands in the checkpoint, with an optional mask.
 ///
@@ -89,6 +90,24 @@ public struct LinearWeight: Sendable {
     }
   }
 
+  /// Packs a part of at most 16 rows straight from the file, where nothing has to be converted or masked; false where it has.
+  func pack(
+    _ range: Range<Int>, _ part: Range<Int>, _ precision: Precision, into panel: UnsafeMutablePointer<UInt32>
+  ) -> Bool {
+    let values = precision.valuesPerStep
+    guard mask == nil, dtype == (precision == .f32 ? .f32 : .bf16), columns % values == 0,
+      part.upperBound % values == 0
+    else { return false }
+    precondition(range.lowerBound >= 0 && range.upperBound <= rows && part.upperBound <= columns)
+    tensor.withBytes {
+      let source = $0.baseAddress! + (range.lowerBound * columns + part.lowerBound) * dtype.byteCount
+      espalier_pack_rows(
+        range.count, part.count / values, columns / values, source.assumingMemoryBound(to: UInt32.self), panel
+      )
+    }
+    return true
+  }
+
   /// Gives the pages of these rows back to the system.
   func release(_ range: Range<Int>) {
     let rowBytes = columns * dtype.byteCount
@@ -155,26 +174,34 @@ extension MappedTensor {
     return row
   }
 
-  /// Throws where an element is infinite or not a number, naming its place.
+  /// Throws where an element is infinite or not a number, naming its place; reads the tensor once and gives its pages back.
   public func requireFinite() throws {
-    guard let dtype, dtype.isWeight, let count = elementCount(of: shape) else { return }
-    var piece = Buffer<Float>(count: min(count, 1 << 16))
-    for part in parts(of: count, size: 1 << 16) {
-      let found = withBytes { bytes in
-        piece.withUnsafeMutable { output in
-          load32(
-            bytes.baseAddress! + part.lowerBound * dtype.byteCount, dtype, count: part.count,
-            into: output.baseAddress!)
-          return espalier_first_not_finite_f32(part.count, output.baseAddress!)
-        }
-      }
-      if found < part.count {
-        let index = part.lowerBound + found
-        let width = max(1, shape.last ?? 1)
-        throw EspalierError.badInput(
-          "the tensor \(name) holds a value that is not finite at row \(index / width), column \(index % width). Repair or replace the checkpoint; such a model cannot be pruned.",
-          subject: file.path)
-      }
+    guard let dtype, dtype.isWeight, let count = elementCount(of: shape), count > 0 else { return }
+    let pieces = parts(of: count, size: 1 << 20)
+    let first = Atomic<Int>(count)
+    Threads.forEach(pieces.count) { index in
+      let piece = pieces[index]
+      let found = withBytes { firstNotFinite($0.baseAddress!, dtype, in: piece) }
+      release(piece.lowerBound * dtype.byteCount..<piece.upperBound * dtype.byteCount)
+      if let found { first.min(found, ordering: .relaxed) }
     }
+    let index = first.load(ordering: .relaxed)
+    guard index < count else { return }
+    let width = max(1, shape.last ?? 1)
+    throw EspalierError.badInput(
+      "the tensor \(name) holds a value that is not finite at row \(index / width), column \(index % width). Repair or replace the checkpoint; such a model cannot be pruned.",
+      subject: file.path)
   }
+}
+
+/// The first element of a range that is infinite or not a number.
+private func firstNotFinite(_ base: UnsafeRawPointer, _ dtype: DType, in range: Range<Int>) -> Int? {
+  let start = base + range.lowerBound * dtype.byteCount
+  let found =
+    switch dtype {
+    case .f32: espalier_first_not_finite_f32(range.count, start.assumingMemoryBound(to: Float.self))
+    case .bf16: espalier_first_not_finite_16(range.count, 0x7F80, start.assumingMemoryBound(to: UInt16.self))
+    default: espalier_first_not_finite_16(range.count, 0x7C00, start.assumingMemoryBound(to: UInt16.self))
+    }
+  return found < range.count ? range.lowerBound + found : nil
 }

@@ -1,3 +1,4 @@
+import CKernels
 import COpenBLAS
 import EspalierCore
 
@@ -42,6 +43,16 @@ struct LowRankFactor: ~Copyable, Sendable {
       filled += taken
       done += taken
       if filled == stack.rows { fold(to: mostRank) }
+    }
+  }
+
+  /// Adds another factor of other rows: its rows as if they were inputs, and what it had discarded.
+  mutating func add(_ other: GramMatrix) {
+    precondition(other.columns == columns && other.isFactored)
+    other.withKernel { other in
+      guard let factor = other.factor, let rest = other.rest else { return }
+      add(factor, count: other.rank)
+      discarded += (0..<columns).reduce(0) { $0 + Double(rest[$1]) }
     }
   }
 

@@ -31,6 +31,44 @@ extension Precision {
   }
 }
 
+extension Precision {
+  /// Packs at most 16 rows of `x`, one after the other, into one panel; with bf16 they are rounded in place.
+  ///
+  /// - Parameter lines: `panelWidth * runSteps` words of scratch.
+  func packPanel(
+    rows: Int, columns: Int, _ x: UnsafeMutablePointer<Float>, lines: UnsafeMutablePointer<UInt32>,
+    into panel: UnsafeMutablePointer<UInt32>
+  ) {
+    guard self == .bf16 else {
+      x.withMemoryRebound(to: UInt32.self, capacity: rows * columns) {
+        espalier_pack_rows(rows, columns, columns, $0, panel)
+      }
+      return
+    }
+    for slice in parts(of: columns, size: 2 * runSteps) {
+      let count = steps(slice.count)
+      for row in 0..<rows {
+        let line = lines + row * runSteps
+        line[count - 1] = 0
+        line.withMemoryRebound(to: UInt16.self, capacity: 2 * runSteps) {
+          espalier_round_bf16(slice.count, x + row * columns + slice.lowerBound, $0)
+        }
+      }
+      espalier_pack_rows(rows, count, runSteps, lines, panel + slice.lowerBound / 2 * panelWidth)
+    }
+  }
+
+  /// Packs at most 16 columns of `depth` rows, `stride` apart, into one panel.
+  func packColumns(
+    _ count: Int, depth: Int, stride: Int, _ x: UnsafePointer<Float>, into panel: UnsafeMutablePointer<UInt32>
+  ) {
+    switch self {
+    case .f32: espalier_pack_columns_f32(count, depth, stride, x, panel)
+    case .bf16: espalier_pack_columns_bf16(count, depth, stride, x, panel)
+    }
+  }
+}
+
 /// A matrix in panels of 16 rows, as `gemm.c` multiplies it: the inputs of linear layers, packed once for all layers that share them.
 public struct PackedMatrix: ~Copyable, Sendable {
   public let rows: Int
@@ -42,39 +80,25 @@ public struct PackedMatrix: ~Copyable, Sendable {
 
   /// Packs the rows of `matrix`, a sum over its columns to come. With bf16 the matrix itself is rounded too, so that whoever looks
   /// at it sees what the products see.
-  public init(rounding matrix: inout Matrix, _ precision: Precision) {
+  ///
+  /// - Parameter length: rows of a sequence, where no panel shall hold rows of two.
+  public init(rounding matrix: inout Matrix, _ precision: Precision, length: Int? = nil) {
     let (rows, columns) = (matrix.rows, matrix.columns)
     let steps = precision.steps(columns)
-    let panels = parts(of: rows, size: panelWidth)
-    var words = Buffer<UInt32>(count: panels.count * steps * panelWidth)
+    let length = max(1, length ?? rows)
+    let panels = parts(of: length, size: panelWidth)
+    let count = rows / length * panels.count
+    var words = Buffer<UInt32>(count: count * steps * panelWidth)
     matrix.elements.withUnsafeMutable { x in
       words.withUnsafeMutable { words in
-        nonisolated(unsafe) let (x, panel) = (x.baseAddress!, words.baseAddress!)
-        let slices = parts(of: columns, size: runSteps * precision.valuesPerStep)
-        Threads.forEach(panels.count, scratch: { Buffer<UInt32>(count: panelWidth * runSteps) }) {
-          scratch, index in
-          scratch.withUnsafeMutable { scratch in
-            let scratch = scratch.baseAddress!
-            let (range, panel) = (panels[index], panel + index * steps * panelWidth)
-            for slice in slices {
-              let target = panel + slice.lowerBound / precision.valuesPerStep * panelWidth
-              let start = x + range.lowerBound * columns + slice.lowerBound
-              guard precision == .bf16 else {
-                start.withMemoryRebound(to: UInt32.self, capacity: 1) {
-                  espalier_pack_rows(range.count, slice.count, columns, $0, target)
-                }
-                continue
-              }
-              let count = precision.steps(slice.count)
-              for row in 0..<range.count {
-                let line = scratch + row * runSteps
-                line[count - 1] = 0
-                line.withMemoryRebound(to: UInt16.self, capacity: 2 * runSteps) {
-                  espalier_round_bf16(slice.count, start + row * columns, $0)
-                }
-              }
-              espalier_pack_rows(range.count, count, runSteps, scratch, target)
-            }
+        nonisolated(unsafe) let (x, words) = (x.baseAddress!, words.baseAddress!)
+        Threads.forEach(count, scratch: { Buffer<UInt32>(count: panelWidth * runSteps) }) { scratch, index in
+          let panel = panels[index % panels.count]
+          let first = index / panels.count * length + panel.lowerBound
+          scratch.withUnsafeMutable {
+            precision.packPanel(
+              rows: panel.count, columns: columns, x + first * columns, lines: $0.baseAddress!,
+              into: words + index * steps * panelWidth)
           }
         }
       }
@@ -94,11 +118,9 @@ public struct PackedMatrix: ~Copyable, Sendable {
     words.withUnsafeMutable { words in
       nonisolated(unsafe) let (x, words) = (matrix, words.baseAddress!)
       Threads.forEach(panels.count) { index in
-        let (panel, source) = (words + index * steps * panelWidth, x + panels[index].lowerBound)
-        switch precision {
-        case .f32: espalier_pack_columns_f32(panels[index].count, tokens, columns, source, panel)
-        case .bf16: espalier_pack_columns_bf16(panels[index].count, tokens, columns, source, panel)
-        }
+        precision.packColumns(
+          panels[index].count, depth: tokens, stride: columns, x + panels[index].lowerBound,
+          into: words + index * steps * panelWidth)
       }
     }
     rows = columns

@@ -103,7 +103,8 @@ public struct Llama: Architecture {
       embeddingTensors: ["model.embed_tokens.weight"] + (tiedHead ? ["lm_head.weight"] : []),
       hiddenSize: hidden, vocabularySize: vocabulary,
       maximumLength: try configuration.size("max_position_embeddings", default: 2048),
-      activationWidth: hidden + max(2 * hidden + queryWidth + 2 * keyWidth, 3 * queryWidth + 2 * keyWidth),
+      activationWidth: hidden
+        + max(3 * hidden + 2 * queryWidth + 2 * keyWidth, 3 * queryWidth + 4 * keyWidth),
       innerWidth: max(2 * hidden + 2 * inner, 3 * inner))
   }
 
@@ -133,6 +134,21 @@ public struct Llama: Architecture {
     _ observe: (_ site: Int, _ inputs: borrowing Matrix, _ sequences: Range<Int>) throws -> Void
   ) throws {
     let tokens = hidden.rows
+    var attended = Matrix(rows: tokens, columns: heads * headSize)
+    try attend(prefix, norm: norm, hidden, length, weights, observe, into: &attended)
+    let input = PackedMatrix(rounding: &attended, weights.precision)
+    try observe(1, attended, 0..<tokens / length)
+    try apply(prefix + ".o_proj", input, weights, bias: attentionBias, adding: true, into: &hidden)
+  }
+
+  /// attention(norm(hidden))
+  private func attend(
+    _ prefix: String, norm: String, _ hidden: borrowing Matrix, _ length: Int,
+    _ weights: borrowing TensorSource,
+    _ observe: (_ site: Int, _ inputs: borrowing Matrix, _ sequences: Range<Int>) throws -> Void,
+    into attended: inout Matrix
+  ) throws {
+    let tokens = hidden.rows
     let (queryWidth, keyWidth) = (heads * headSize, keyHeads * headSize)
     var queries = Matrix(rows: tokens, columns: queryWidth)
     var keys = Matrix(rows: tokens, columns: keyWidth)
@@ -149,13 +165,9 @@ public struct Llama: Architecture {
     let table = rotary.table(positions: length)
     rotate(&queries, headSize: headSize, length: length, cosine: table.cosine, sine: table.sine)
     rotate(&keys, headSize: headSize, length: length, cosine: table.cosine, sine: table.sine)
-    var attended = Matrix(rows: tokens, columns: queryWidth)
     causalAttention(
-      queries: queries, keys: keys, values: values, length: length, heads: heads, keyHeads: keyHeads,
-      headSize: headSize, into: &attended)
-    let input = PackedMatrix(rounding: &attended, weights.precision)
-    try observe(1, attended, 0..<tokens / length)
-    try apply(prefix + ".o_proj", input, weights, bias: attentionBias, adding: true, into: &hidden)
+      queries: &queries, keys: &keys, values: values, length: length, heads: heads, keyHeads: keyHeads,
+      headSize: headSize, weights.precision, into: &attended)
   }
 
   /// hidden += down(silu(gate(norm(hidden))) * up(norm(hidden))), a few sequences at a time: the inner layer is wide.

@@ -160,10 +160,14 @@ public struct Parameters {
   }
 
   /// A list of texts.
-  public mutating func texts(_ name: String, default fallback: [String], _ text: String) -> [String] {
+  ///
+  /// - Parameter inKey: false where they never change a result by themselves, as paths.
+  public mutating func texts(
+    _ name: String, default fallback: [String], inKey: Bool = true, _ text: String
+  ) -> [String] {
     describe(name, "list of texts", "[\(fallback.joined(separator: ", "))]", text)
     let value = read(name, fallback, expects: "a list of texts") { $0.texts } ?? fallback
-    key.append((name, .array(value.map(JSON.string))))
+    if inKey { key.append((name, .array(value.map(JSON.string)))) }
     return value
   }
 

@@ -40,9 +40,12 @@ public struct Recipe: Sendable {
   public init(path: String, overrides: [String] = [], registry: StageRegistry) throws {
     let bytes: [UInt8]
     do {
-      bytes = try Folder.read(path, limit: 1 << 20)
+      bytes = try Folder.read(path, limit: BoundedYAML.mostBytes)
     } catch let error as EspalierError {
-      throw EspalierError.usage("the recipe cannot be read: \(error.message)", subject: path)
+      let isThere = try Folder.entry(path) != nil
+      throw EspalierError(
+        isThere && error.code == .io ? .io : .usage, "the recipe cannot be read: \(error.message)",
+        subject: path)
     }
     guard let text = String(validating: bytes, as: UTF8.self) else {
       throw EspalierError.usage("the recipe is not valid UTF-8.", subject: path)
@@ -92,7 +95,9 @@ private struct RecipeReader {
   private mutating func drafts(_ text: String) throws -> [Draft] {
     let root: Node?
     do {
-      root = try Yams.compose(yaml: text)
+      root = try BoundedYAML.compose(text)
+    } catch let error as EspalierError {
+      throw error.about(source)
     } catch {
       throw Self.invalid(error, text, source)
     }
@@ -101,12 +106,6 @@ private struct RecipeReader {
         root.map { RecipePosition($0, source) } ?? RecipePosition(source: source, line: 1, column: 1)
       throw EspalierError.usage(
         "a recipe starts with `stages:` and a list of stages.", subject: "\(position)")
-    }
-    var room = Self.mostValues
-    guard Self.fits(root, depth: 0, &room) else {
-      throw EspalierError.usage(
-        "the recipe is nested more than \(Self.deepest) deep or has more than \(Self.mostValues) values, those that aliases repeat included.",
-        subject: source)
     }
     var drafts: [Draft] = []
     for (key, value) in mapping {
@@ -181,7 +180,7 @@ private struct RecipeReader {
     let text = String(override[override.index(after: equals)...])
     // A value in brackets is a list, as in a recipe; anything else is taken as it stands, so that paths need no quotes.
     let value: RecipeValue =
-      if text.hasPrefix("["), let node = try? Yams.compose(yaml: text) {
+      if text.hasPrefix("["), let node = try? BoundedYAML.compose(text) {
         RecipeValue(node, source: position.source)
       } else { .scalar(text, isPlain: true) }
     drafts[index].members.append(.init(key: key, value: value, position: position))
@@ -204,19 +203,6 @@ private struct RecipeReader {
     return Recipe.Entry(
       id: draft.id, stage: stage, key: JSON.object(JSONObject(parameters.key)).canonical,
       files: parameters.files)
-  }
-
-  /// More than any recipe needs; nested aliases can stand for any number and depth.
-  private static let mostValues = 10_000
-  private static let deepest = 50
-
-  private static func fits(_ node: Node, depth: Int, _ room: inout Int) -> Bool {
-    room -= 1
-    guard room >= 0, depth <= deepest else { return false }
-    for child in node.sequence ?? [] where !fits(child, depth: depth + 1, &room) { return false }
-    for (key, value) in node.mapping ?? [:]
-    where !fits(key, depth: depth + 1, &room) || !fits(value, depth: depth + 1, &room) { return false }
-    return true
   }
 
   private static func invalid(_ error: any Error, _ text: String, _ source: String) -> EspalierError {

@@ -53,6 +53,8 @@ public struct RunReport: Sendable {
   public let history: RunHistory
   public let matrices: [Matrix]
   public let totals: [Total]
+  /// The part of the inputs' energy that factors of low rank left to the diagonal, from 0 to 1, by unit.
+  public let discardedEnergies: [(unit: String, share: Double)]
   /// Reports of evaluating stages, by stage.
   public let evaluations: [(stage: String, result: JSON)]
 
@@ -82,6 +84,9 @@ public struct RunReport: Sendable {
       } else if report["pruned"] != nil {
         evaluations.append((stage, report))
       }
+    }
+    discardedEnergies = history.entries.compactMap { entry in
+      entry.manifest.report["discardedEnergy"]?.double.map { (entry.unit, $0) }
     }
     self.matrices = matrices
     self.evaluations = evaluations
@@ -148,6 +153,8 @@ public struct RunReport: Sendable {
             "seconds": .number($0.seconds),
           ]
         }),
+      "discardedEnergies": .object(
+        JSONObject(discardedEnergies.map { (key: $0.unit, value: .number($0.share)) })),
       "evaluations": .array(evaluations.map { ["stage": .string($0.stage), "result": $0.result] }),
       "perplexities": .object(
         JSONObject(

@@ -35,6 +35,8 @@ public struct Runner: Sendable {
       try work(&log)
       try log.append("end", [("peak", .integer(Self.peakMemory()))])
     } catch {
+      // On a full disk, what is half done is in the way.
+      try? store.removePartial()
       try? log.append("stopped", [("reason", .string("\(error)"))])
       throw error
     }
@@ -109,7 +111,7 @@ public struct Runner: Sendable {
       state.trusted.insert(input)
     }
     if isDamaged { return }
-    let units = fitting(candidates)
+    let units = UnitNeeds(job).together(candidates, graph)
     let start = Self.seconds()
     for unit in units {
       report(
@@ -119,6 +121,7 @@ public struct Runner: Sendable {
           blocks: job.model.blocks.count))
     }
     let results = try execute(units, state)
+    try keys.requireSameFiles()
     for (unit, result) in zip(units, results) {
       guard let key = state.keys[unit], let components = state.components[unit] else { continue }
       let manifest = try store.commit(
@@ -140,20 +143,6 @@ public struct Runner: Sendable {
           report: result.report))
     }
     try keys.save()
-  }
-
-  /// As many sites of a pass as the memory allows, at least one; hidden states go with the first.
-  private func fitting(_ candidates: [Int]) -> [Int] {
-    guard graph.units[candidates[0]].pass != nil else { return [candidates[0]] }
-    var room = job.memory - Planner.workingSet(graph.units[candidates[0]], job: job).total
-    return [candidates[0]]
-      + candidates.dropFirst().filter { candidate in
-        guard case .site = graph.units[candidate].role else { return true }
-        let factor = Planner.workingSet(graph.units[candidate], job: job).factor
-        guard factor <= room else { return false }
-        room -= factor
-        return true
-      }
   }
 
   private func execute(_ units: [Int], _ state: RunState) throws -> [Committed] {
@@ -199,7 +188,8 @@ public struct Runner: Sendable {
     }
     return try contexts.map { context in
       if case .site(let site) = context.unit.role, let sink = sinks[site] {
-        return Committed(content: nil, report: try about(context.unit.id) { try sink.finish() })
+        let report = try about(context.unit.id) { try sink.finish() }
+        return Committed(content: sink.content, report: report)
       }
       guard let advanced else { throw EspalierError.internalFault("the source wrote no hidden states.") }
       return advanced
@@ -207,16 +197,18 @@ public struct Runner: Sendable {
   }
 
   private func context(_ unit: Int, _ state: RunState) throws -> UnitContext {
-    guard let key = state.keys[unit] else {
+    guard let key = state.keys[unit], let components = state.components[unit] else {
       throw EspalierError.internalFault("the unit \(graph.units[unit].id) has no key.")
     }
     let inputs = graph.units[unit].inputs.compactMap { input in
       state.manifests[input].map { (unit: graph.units[input], manifest: $0) }
     }
     return UnitContext(
-      job: job, unit: graph.units[unit], key: key, folder: try store.begin(key), inputs: inputs, store: store,
+      job: job, unit: graph.units[unit], key: key, components: components, folder: try store.begin(key),
+      inputs: inputs, store: store,
       progress: ProgressReporter(
-        unit: graph.units[unit].id, done: state.manifests.count, total: graph.units.count, handler: report))
+        unit: graph.units[unit].id, done: state.manifests.count, total: graph.units.count, handler: report),
+      keys: keys)
   }
 
   private func outputIsPresent(_ unit: Int, _ key: Digest) throws -> Bool {

@@ -6,10 +6,15 @@ import Synchronization
 ///
 /// They are remembered in the work folder with the identity (size, time of change, file number) of the file, so that a
 /// second run does not read a large checkpoint again to know that it is the same.
+///
+/// A file that changes while a run is on would have its new bytes under the old key, or the other way round:
+/// ``requireSameFiles()`` finds it.
 final class SourceDigests: Sendable {
   private struct Record {
     var identity: String
     var digests: [String: Digest]
+    /// Whether this process relies on it.
+    var isUsed = false
   }
 
   private let checkpoint: Checkpoint
@@ -21,7 +26,7 @@ final class SourceDigests: Sendable {
     path = work + "/sources.json"
     var records: [String: Record] = [:]
     // A cache: where it cannot be read, the digests are computed again.
-    let json = (try? Folder.entry(path)) != nil ? try? Folder.readJSON(path) : nil
+    let json = (try? Folder.entry(path)) != nil ? try? Folder.readJSON(path).opened("sources") : nil
     for (file, value) in json?.object?.members ?? [] {
       guard let identity = value["identity"]?.string else { continue }
       let digests = value["digests"]?.object?.members.compactMap { member in
@@ -38,7 +43,7 @@ final class SourceDigests: Sendable {
     guard let (shard, entry) = checkpoint.tensors[name] else {
       throw EspalierError.badInput("the tensor \(name) is missing.", subject: checkpoint.folder)
     }
-    return try digest(of: "\(checkpoint.folder)/\(shard)", part: name) {
+    return try digest(of: "\(checkpoint.folder)/\(shard)", checkpoint.identity(ofShard: shard), part: name) {
       let bytes = try checkpoint.mapped(entry, shard: shard).digest()
       return SHA256.digest(of: "\(entry.dtype?.rawValue ?? "?") \(entry.shape) \(bytes.hex)")
     }
@@ -52,7 +57,22 @@ final class SourceDigests: Sendable {
 
   /// The digest of a whole file.
   func file(_ path: String) throws -> Digest {
-    try digest(of: path, part: "") { try SHA256.digest(ofFile: path) }
+    guard let identity = try Folder.entry(path)?.identity else { throw Self.gone(path) }
+    return try digest(of: path, identity, part: "") { try SHA256.digest(ofFile: path) }
+  }
+
+  /// - Throws: an I/O error that names a file whose digest went into a key and that is another one by now.
+  func requireSameFiles() throws {
+    let used = records.withLock { $0.filter(\.value.isUsed).mapValues(\.identity) }
+    for (file, identity) in used.sorted(by: { $0.key < $1.key }) {
+      guard let now = try Folder.entry(file)?.identity else { throw Self.gone(file) }
+      guard now == identity else {
+        throw EspalierError(
+          .io,
+          "the file was changed or replaced while the run was on. What was done before is kept; run the same command again.",
+          subject: file)
+      }
+    }
   }
 
   /// Writes the digests down for the next run.
@@ -70,25 +90,31 @@ final class SourceDigests: Sendable {
             )
           }))
     }
-    try Folder.writeAtomically(Array(json.text.utf8), to: path)
+    try Folder.writeAtomically(Array(json.sealed("sources").text.utf8), to: path)
   }
 
-  private func digest(of file: String, part: String, compute: () throws -> Digest) throws -> Digest {
-    guard let identity = try Folder.entry(file)?.identity else {
-      throw EspalierError(
-        .io,
-        "the file is gone; it was there when the job began. Put it back, then run the same command again.",
-        subject: file)
-    }
+  private static func gone(_ file: String) -> EspalierError {
+    EspalierError(
+      .io,
+      "the file is gone; it was there when the job began. Put it back, then run the same command again.",
+      subject: file)
+  }
+
+  /// - Parameter identity: of the file that `compute` reads.
+  private func digest(of file: String, _ identity: String, part: String, compute: () throws -> Digest) throws
+    -> Digest
+  {
     let known = records.withLock { records in
-      records[file]?.identity == identity ? records[file]?.digests[part] : nil
+      // What was used before stays, so that a file that is another one by now is found.
+      if records[file]?.identity != identity, records[file]?.isUsed != true {
+        records[file] = Record(identity: identity, digests: [:])
+      }
+      records[file]?.isUsed = true
+      return records[file]?.digests[part]
     }
     if let known { return known }
     let digest = try compute()
-    records.withLock { records in
-      if records[file]?.identity != identity { records[file] = Record(identity: identity, digests: [:]) }
-      records[file]?.digests[part] = digest
-    }
+    records.withLock { $0[file]?.digests[part] = digest }
     return digest
   }
 }

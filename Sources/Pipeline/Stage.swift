@@ -18,19 +18,27 @@ public protocol Stage: Sendable {
   init(_ parameters: inout Parameters)
 
   /// Files besides those named in the parameters whose content decides the result, by role; for the key.
-  func sourceFiles(of checkpoint: Checkpoint) -> [String: String]
+  func sourceFiles(of checkpoint: Checkpoint) throws -> [String: String]
 
   /// Throws what can be known to be wrong before any tensor is read.
   func check(_ model: ModelOutline, checkpoint: Checkpoint) throws
 
-  /// Bytes of memory that one unit needs beyond mapped weights, by purpose; see ``WorkingSet``.
+  /// Bytes of memory that one unit needs, by purpose, with the mapped pages that it holds; see ``WorkingSet``.
   func workingSet(_ sizes: UnitSizes) -> WorkingSet
+
+  /// What one unit computes; what it reads of the checkpoint and of other units, and what it writes, is known without it.
+  func work(_ sizes: UnitSizes) -> Work
+
+  /// Bytes that one unit leaves in the work folder.
+  func artifactBytes(_ sizes: UnitSizes) -> Int
 }
 
 extension Stage {
   public func sourceFiles(of checkpoint: Checkpoint) -> [String: String] { [:] }
   public func check(_ model: ModelOutline, checkpoint: Checkpoint) throws {}
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet { WorkingSet() }
+  public func work(_ sizes: UnitSizes) -> Work { Work() }
+  public func artifactBytes(_ sizes: UnitSizes) -> Int { 0 }
 }
 
 /// Turns text into token ids: writes `tokens.safetensors` with `input_ids`, I32, samples x length.
@@ -38,6 +46,11 @@ public protocol CorpusStage: Stage {
   /// Samples and tokens of each.
   var shape: (samples: Int, length: Int) { get }
   func run(_ unit: UnitContext) throws -> JSON
+}
+
+extension CorpusStage {
+  /// Token ids of 4 bytes.
+  public func artifactBytes(_ sizes: UnitSizes) -> Int { sizes.tokens * 4 }
 }
 
 /// Streams the calibration data through the model.
@@ -56,6 +69,11 @@ public protocol SourceStage: Stage {
   func stream(_ unit: UnitContext, sinks: [Int: any SiteSink], advance: UnitContext?) throws -> Committed?
 }
 
+extension SourceStage {
+  /// Hidden states in f32.
+  public func artifactBytes(_ sizes: UnitSizes) -> Int { sizes.tokens * sizes.model.hiddenSize * 4 }
+}
+
 /// What a source wrote: a report, and the digest of the content where that is not the digest of the files.
 public struct Committed: Sendable {
   public let content: Digest?
@@ -71,7 +89,18 @@ public struct Committed: Sendable {
 public protocol SiteStage: Stage {
   /// Whether factors are kept for later runs; nil leaves it to the pipeline.
   var keeps: Bool? { get }
+  /// Content of artifacts of earlier runs that a site's artifact is made from, for its key.
+  ///
+  /// - Parameter components: the other parts of the key, by name.
+  func earlier(_ components: JSON, job: Job) throws -> [Digest]
   func sink(_ unit: UnitContext) throws -> any SiteSink
+}
+
+extension SiteStage {
+  public func earlier(_ components: JSON, job: Job) throws -> [Digest] { [] }
+
+  /// What it holds in memory.
+  public func artifactBytes(_ sizes: UnitSizes) -> Int { workingSet(sizes).factor }
 }
 
 /// An accumulator for one site.
@@ -80,6 +109,12 @@ public protocol SiteSink: AnyObject {
   func add(_ inputs: borrowing Matrix, sequences: Range<Int>) throws
   /// Writes the result into the unit's folder.
   func finish() throws -> JSON
+  /// The digest of the content, once it is written, where that is not the digest of the files.
+  var content: Digest? { get }
+}
+
+extension SiteSink {
+  public var content: Digest? { nil }
 }
 
 /// Decides how sparse every matrix becomes, from a look at each in the dense model.
@@ -115,6 +150,12 @@ extension MatrixStage {
   public var holdOut: Double { 0 }
   public var writesWeights: Bool { false }
   public func pattern(after previous: SparsityPattern?) throws -> SparsityPattern? { previous }
+
+  /// The mask and, where weights are fitted, those in the checkpoint's type.
+  public func artifactBytes(_ sizes: UnitSizes) -> Int {
+    guard let matrix = sizes.matrix else { return 0 }
+    return matrix.rows * Mask.rowBytes(matrix.columns) + (writesWeights ? sizes.tensorBytes : 0)
+  }
 }
 
 /// Works on the whole model after the last block.
@@ -156,44 +197,4 @@ public struct ArtifactKind: Hashable, Sendable {
   public static let mask = ArtifactKind("mask")
   /// The emitted checkpoint.
   public static let output = ArtifactKind("output")
-}
-
-/// Sizes that decide how much memory a unit needs.
-public struct UnitSizes: Sendable {
-  public let model: ModelOutline
-  public let samples: Int
-  public let length: Int
-  /// Tokens that stream together; decided by the sizes alone, so that results do not depend on memory.
-  public let batchTokens: Int
-  public let site: ModelOutline.Site?
-  public let matrix: ModelOutline.Matrix?
-  /// The share of the sequences that a site keeps apart.
-  public let holdOut: Double
-  /// Bytes of a weight in the checkpoint.
-  public let weightBytes: Int
-  public let threads: Int
-}
-
-/// Bytes by purpose.
-public struct WorkingSet: Sendable {
-  public var weights = 0
-  public var activations = 0
-  public var factor = 0
-  public var rows = 0
-
-  public init(weights: Int = 0, activations: Int = 0, factor: Int = 0, rows: Int = 0) {
-    self.weights = weights
-    self.activations = activations
-    self.factor = factor
-    self.rows = rows
-  }
-
-  public var total: Int { weights + activations + factor + rows }
-
-  public static func + (left: WorkingSet, right: WorkingSet) -> WorkingSet {
-    WorkingSet(
-      weights: left.weights + right.weights, activations: left.activations + right.activations,
-      factor: left.factor + right.factor,
-      rows: left.rows + right.rows)
-  }
 }

@@ -34,4 +34,6 @@ public struct Unit: Sendable {
   public let isTransient: Bool
   /// The share of the calibration sequences that a site's factor keeps apart.
   public let holdOut: Double
+  /// The pattern of the mask that it makes, as far as it is known before any work.
+  public var pattern: SparsityPattern? = nil
 }

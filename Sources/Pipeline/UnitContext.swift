@@ -6,11 +6,14 @@ public struct UnitContext: Sendable {
   public let job: Job
   public let unit: Unit
   public let key: Digest
+  /// The parts of the key, by name.
+  public let components: JSON
   /// A new folder for the unit's objects; what stands in it when the work is done is committed.
   public let folder: String
   let inputs: [(unit: Unit, manifest: Manifest)]
   let store: ArtifactStore
   let progress: ProgressReporter
+  let keys: UnitKeys
 
   public var checkpoint: Checkpoint { job.checkpoint }
   public var model: ModelOutline { job.model }
@@ -25,6 +28,9 @@ public struct UnitContext: Sendable {
     guard case .site(let index) = unit.role, let block = unit.block else { return nil }
     return model.blocks[block].sites[index]
   }
+
+  /// The sizes by which the plan counted the unit's memory.
+  public var sizes: UnitSizes { UnitNeeds(job).sizes(unit) }
 
   /// Path of an object of the only input of this kind.
   ///
@@ -50,6 +56,9 @@ public struct UnitContext: Sendable {
       return (matrix, store.path(manifest.key), manifest.report)
     }
   }
+
+  /// For a stage that writes outside of its folder: throws where a source file is not the one that went into its key.
+  public func requireSameSources() throws { try keys.requireSameFiles() }
 
   /// Tells the user something that should be read.
   public func note(_ text: String) { progress.note(text) }

@@ -214,7 +214,7 @@ public struct UnitGraph: Sendable {
         }
         masks[matrix.tensor] = append(
           "\(id(entry))/\(matrix.module)", entry, .matrix(matrix), block: block, kind: .mask, inputs: inputs,
-          tensors: [matrix.tensor])
+          tensors: [matrix.tensor], pattern: patterns[matrix.tensor])
       }
     }
 
@@ -264,7 +264,7 @@ public struct UnitGraph: Sendable {
     private mutating func append(
       _ id: String, _ entry: Int, _ role: Unit.Role, block: Int? = nil, kind: ArtifactKind,
       inputs: [Int] = [], tensors: [String] = [],
-      pass: Int? = nil, isTransient: Bool = false, holdOut: Double = 0
+      pass: Int? = nil, isTransient: Bool = false, holdOut: Double = 0, pattern: SparsityPattern? = nil
     ) -> Int {
       let streams = StreamedUnit(role: role, block: block, inputs: inputs)
       if kind == .factor || kind == .hidden {
@@ -274,7 +274,7 @@ public struct UnitGraph: Sendable {
       units.append(
         Unit(
           id: id, entry: entry, role: role, block: block, kind: kind, inputs: inputs, tensors: tensors,
-          pass: pass, isTransient: isTransient, holdOut: holdOut))
+          pass: pass, isTransient: isTransient, holdOut: holdOut, pattern: pattern))
       return units.count - 1
     }
   }

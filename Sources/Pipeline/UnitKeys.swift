@@ -53,7 +53,8 @@ struct UnitKeys: Sendable {
     }
     let tensors = unit.kind == .output ? job.checkpoint.tensors.keys.sorted() : unit.tensors
     if !tensors.isEmpty { members.append(("tensors", .string(try digests.tensors(tensors).hex))) }
-    let files = entry.files.merging(entry.stage.sourceFiles(of: job.checkpoint)) { own, _ in own }.sorted {
+    let files = try entry.files.merging(entry.stage.sourceFiles(of: job.checkpoint)) { own, _ in own }.sorted
+    {
       $0.key < $1.key
     }
     if !files.isEmpty {
@@ -63,10 +64,17 @@ struct UnitKeys: Sendable {
           .object(JSONObject(try files.map { (key: $0.key, value: .string(try digests.file($0.value).hex)) }))
         ))
     }
+    if case .site = unit.role, let stage = entry.stage as? any SiteStage {
+      let earlier = try stage.earlier(.object(JSONObject(members)), job: job)
+      if !earlier.isEmpty { members.append(("earlier", .array(earlier.map { .string($0.hex) }))) }
+    }
     return .object(JSONObject(members))
   }
 
   func save() throws { try digests.save() }
+
+  /// - Throws: an I/O error where a file that went into a key is another one by now.
+  func requireSameFiles() throws { try digests.requireSameFiles() }
 
   /// Where each tensor stands in which shard: the same tensors in other shards are another output.
   private var layout: Digest {

@@ -37,7 +37,26 @@ public struct ADMM: MatrixStage {
 
   public func check(_ model: ModelOutline, checkpoint: Checkpoint) throws { try choice.check(model) }
 
-  public func workingSet(_ sizes: UnitSizes) -> WorkingSet { Reconstruct.fitting(sizes, factors: 3) }
+  public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
+    guard let matrix = sizes.matrix else { return WorkingSet() }
+    var needs = Reconstruct.fitting(sizes)
+    let square = matrix.columns * matrix.columns * 4
+    // The eigenvectors; and what they take while they are computed, which is before there are rows.
+    needs.factor += square
+    needs.rows = max(needs.rows, 2 * square)
+    return needs
+  }
+
+  public func work(_ sizes: UnitSizes) -> Work {
+    guard let matrix = sizes.matrix else { return Work() }
+    let columns = Double(matrix.columns)
+    let steps = Double(min(options.limit, 30))
+    // Eigenvectors, by one thread and bound by the memory half of the time; two products and a choice of weights a step.
+    return Work(
+      operations: 180 * columns * columns * columns + 2 * steps * matrix.gramOperations
+        + Reconstruct.fittingOperations(matrix, sizes.pattern),
+      memoryBytes: steps * (matrix.selectionBytes + 64 * matrix.weights))
+  }
 
   public func run(_ unit: UnitContext) throws -> JSON {
     let weight = try unit.weight()

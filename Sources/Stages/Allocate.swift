@@ -49,10 +49,24 @@ public struct Allocate: AllocationStage {
 
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
     guard let matrix = sizes.matrix else { return WorkingSet(rows: 4 << 20) }
-    guard method == .error else { return WorkingSet(rows: OutlierCensus.bins * 16 + matrix.columns * 8) }
+    guard method == .error else {
+      return WorkingSet(weights: sizes.tensorBytes, rows: OutlierCensus.bins * 16 + matrix.columns * 8)
+    }
     return WorkingSet(
-      factor: matrix.columns * matrix.columns * 4,
+      weights: sizes.tensorBytes, factor: sizes.factorBytes,
       rows: 2 * matrix.rows * Mask.rowBytes(matrix.columns) + Swap.blockBytes(matrix))
+  }
+
+  public func work(_ sizes: UnitSizes) -> Work {
+    guard let matrix = sizes.matrix else { return Work() }
+    switch method {
+    case .uniform: return Work(memoryBytes: matrix.weights * 4)
+    case .owl: return Work(memoryBytes: matrix.weights * 32)
+    case .error:
+      let points = Double(Self.points)
+      return Work(
+        operations: (points + 1) * matrix.gramOperations / 2, memoryBytes: points * matrix.selectionBytes)
+    }
   }
 
   // MARK: - One matrix

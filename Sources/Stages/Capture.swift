@@ -29,12 +29,14 @@ public struct Capture: SourceStage {
 
   /// Codecs for hidden states, by name.
   enum Codec: String, CaseIterable {
+    case auto
     case none
     case lz4
     case zstd
 
     var spillCodec: SpillCodec {
       switch self {
+      case .auto: .preferred
       case .none: .none
       case .lz4: .lz4
       case .zstd: .zstd(level: 1)
@@ -53,7 +55,9 @@ public struct Capture: SourceStage {
     )
     spill = parameters.choice("spill", default: .f32, "Type of spilled hidden states; f32 is exact.")
     codec = parameters.choice(
-      "codec", default: .none, inKey: false, "Compression of spilled hidden states; never changes a result.")
+      "codec", default: .auto, inKey: false,
+      "Compression of spilled hidden states, which never changes a result; auto takes zstd where the first of them become smaller by a tenth, else none."
+    )
   }
 
   public var propagatesPruned: Bool { propagate == .pruned }
@@ -82,7 +86,32 @@ public struct Capture: SourceStage {
       weights: sizes.threads * (linearScratchBytes + linearRowsAtATime * widest * 4),
       activations: sizes.batchTokens * sizes.model.activationWidth * 4 + innerTokens * sizes.model.innerWidth
         * 4
-        + sizes.threads * 128 * sizes.length * 4)
+        + sizes.threads * 128 * sizes.length * 4 + writerBytes(sizes))
+  }
+
+  /// Memory for hidden states on their way to the disk.
+  private func writerBytes(_ sizes: UnitSizes) -> Int {
+    let layout = try? SpillLayout(
+      sequences: sizes.samples, tokens: sizes.length, width: sizes.model.hiddenSize, element: spill,
+      codec: codec.spillCodec)
+    return layout.map(SpillWriter.byteCount) ?? 0
+  }
+
+  public func work(_ sizes: UnitSizes) -> Work {
+    var work = Work()
+    let spilled = artifactBytes(sizes)
+    if sizes.role != .embed, let block = sizes.block {
+      work = block.forwardWork(
+        sizes.model, tokens: sizes.tokens, length: sizes.length, precision: sizes.precision)
+      work.decodedBytes = [codec.spillCodec: spilled]
+    }
+    if sizes.role == .embed || sizes.role == .advance { work.encodedBytes = [codec.spillCodec: spilled] }
+    return work
+  }
+
+  /// Hidden states, as if they could not be compressed.
+  public func artifactBytes(_ sizes: UnitSizes) -> Int {
+    sizes.tokens * sizes.model.hiddenSize * spill.byteCount
   }
 
   public func embed(_ unit: UnitContext) throws -> Committed {
@@ -118,6 +147,7 @@ public struct Capture: SourceStage {
     // Mapped pages of a block that is done would fill the memory with the whole model.
     defer { for tensor in tensors { tensor.release() } }
     for tensor in tensors { try tensor.requireFinite() }
+    try readAhead(block + 1, unit)
     let hidden = try SpillArray(folder: unit.input(.hidden, "hidden"))
     let (samples, length) = (hidden.sequences, hidden.tokens)
     let pruned = try advance.map(Self.pruned) ?? [:]
@@ -146,6 +176,16 @@ public struct Capture: SourceStage {
     return Committed(content: content, report: ["samples": .integer(samples)])
   }
 
+  /// Has the system read a block's weights while the one before is computed, where the memory has room for both.
+  private func readAhead(_ block: Int, _ unit: UnitContext) throws {
+    guard block < unit.model.blocks.count else { return }
+    let tensors = try unit.model.blocks[block].tensors.map {
+      try unit.checkpoint.tensor($0.key, shape: $0.value)
+    }
+    guard tensors.reduce(0, { $0 + $1.entry.range.count }) <= unit.job.memory / 8 else { return }
+    for tensor in tensors { tensor.prefetch() }
+  }
+
   private static func pruned(_ unit: UnitContext) throws -> [String: PrunedMatrix] {
     Dictionary(
       try unit.matrixInputs(.mask).map { ($0.matrix.tensor, try PrunedMatrix(folder: $0.folder)) },
@@ -155,7 +195,7 @@ public struct Capture: SourceStage {
   private func writer(_ unit: UnitContext, samples: Int, length: Int) throws -> SpillWriter {
     try SpillWriter(
       folder: unit.folder + "/hidden", sequences: samples, tokens: length, width: unit.model.hiddenSize,
-      element: spill, codec: codec.spillCodec)
+      element: spill, codec: codec.spillCodec, ifWorthwhile: codec == .auto)
   }
 
   private func batches(samples: Int, length: Int) -> [Range<Int>] {

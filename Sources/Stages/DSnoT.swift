@@ -29,7 +29,16 @@ public struct DSnoT: MatrixStage {
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
     guard let matrix = sizes.matrix else { return WorkingSet() }
     return WorkingSet(
-      rows: 2 * matrix.rows * Mask.rowBytes(matrix.columns) + 2 * Swap.blockBytes(matrix))
+      weights: sizes.tensorBytes, factor: sizes.factorBytes,
+      rows: 2 * matrix.rows * Mask.rowBytes(matrix.columns) + Swap.blockBytes(matrix))
+  }
+
+  public func work(_ sizes: UnitSizes) -> Work {
+    guard let matrix = sizes.matrix else { return Work() }
+    // The losses before and after; each move looks at a row's weights.
+    return Work(
+      operations: matrix.gramOperations,
+      memoryBytes: matrix.weights * (64 + 8 * Double(min(options.cycles, matrix.columns))))
   }
 
   public func run(_ unit: UnitContext) throws -> JSON {

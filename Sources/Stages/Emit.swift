@@ -12,20 +12,27 @@ public struct Emit: ModelStage {
 
   public init(_ parameters: inout Parameters) {}
 
-  public func sourceFiles(of checkpoint: Checkpoint) -> [String: String] {
-    // Shards are in the key by their tensors; what cannot be listed fails when it is copied.
-    let names = (try? Self.otherFiles(of: checkpoint)) ?? []
-    return Dictionary(
-      names.map { ($0, checkpoint.folder + "/" + $0) }, uniquingKeysWith: { first, _ in first })
+  public func sourceFiles(of checkpoint: Checkpoint) throws -> [String: String] {
+    // Shards are in the key by their tensors.
+    Dictionary(
+      try Self.otherFiles(of: checkpoint).map { ($0, checkpoint.folder + "/" + $0) },
+      uniquingKeysWith: { first, _ in first })
   }
 
   public func outputIsPresent(_ key: Digest, job: Job) throws -> Bool {
     guard try Folder.entry(job.output + "/" + OutputRecord.fileName) != nil else { return false }
-    return try OutputRecord(folder: job.output).key == key
+    let record = try OutputRecord(folder: job.output)
+    return try record.key == key && record.damage(in: job.output).isEmpty
   }
 
   public func checkOutput(job: Job) throws {
     let output = job.output
+    for path in [output, job.work] where try Folder.contains(job.checkpoint.folder, path) {
+      throw EspalierError.usage(
+        "this lies in the folder of the model, which is copied whole; choose a place outside of it.",
+        subject: path)
+    }
+    _ = try job.checkpoint.fileNames()
     guard let entry = try Folder.entry(output) else { return }
     guard entry.isFolder else {
       throw EspalierError.usage(
@@ -45,54 +52,78 @@ public struct Emit: ModelStage {
   }
 
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
+    // A piece of a weight twice, and what its digest is taken from; a mask as it is read.
     let largest = sizes.model.matrices.map { $0.rows * Mask.rowBytes($0.columns) }.max() ?? 0
-    return WorkingSet(weights: 8 << 20, rows: 2 * largest)
+    return WorkingSet(weights: 3 * Self.pieceBytes, rows: 2 * largest)
   }
 
   public func run(_ unit: UnitContext) throws -> JSON {
     let output = unit.job.output
-    if try Folder.entry(output) != nil { return try report(written(output, unit), unit) }
+    if let record = try written(output, unit) { return try report(record, unit) }
     let masks = Dictionary(
       unit.matrixInputs(.mask).map { ($0.matrix.tensor, $0.folder) }, uniquingKeysWith: { _, last in last })
     let partial = output + ".partial-\(unit.key.short)"
-    try Folder.remove(partial)
-    try Folder.create(partial)
-    let other = try Self.otherFiles(of: unit.checkpoint)
-    let total = other.count + unit.checkpoint.shards.count
-    for (index, name) in other.enumerated() {
-      try Self.copy(name, from: unit.checkpoint.folder, to: partial).sync()
-      try unit.advance(index + 1, of: total)
+    do {
+      let record = try write(masks, to: partial, unit)
+      try unit.requireSameSources()
+      try Folder.move(partial, to: output)
+      return try report(record, unit)
+    } catch {
+      // On a full disk, what is half done is in the way.
+      try? Folder.remove(partial)
+      throw error
     }
-    var matrices: [OutputRecord.Matrix] = []
-    for (index, shard) in unit.checkpoint.shards.enumerated() {
-      matrices += try prune(shard, unit.checkpoint, masks, into: partial) {
-        try unit.advance(other.count + index, of: total)
-      }
-      try unit.advance(other.count + index + 1, of: total)
-    }
-    let record = try OutputRecord(
-      key: unit.key, matrices: matrices, recipe: unit.job.recipe, files: other + unit.checkpoint.shards,
-      folder: partial)
-    try record.write(to: partial)
-    try Folder.sync(partial)
-    try Folder.move(partial, to: output)
-    return try report(record, unit)
   }
 
-  /// The record of an output that an earlier run completed just before it was stopped.
-  private func written(_ output: String, _ unit: UnitContext) throws -> OutputRecord {
+  private func write(_ masks: [String: String], to partial: String, _ unit: UnitContext) throws
+    -> OutputRecord
+  {
+    try Folder.remove(partial)
+    try Folder.create(partial)
+    let names = try Self.otherFiles(of: unit.checkpoint) + unit.checkpoint.shards
+    let sizes = try names.map { try Folder.entry(unit.checkpoint.folder + "/" + $0)?.size ?? 0 }
+    // Every byte is written, then read for its digest.
+    let total = 2 * sizes.reduce(0, +)
+    var done = 0
+    func advance(_ bytes: Int) throws {
+      done += bytes
+      try unit.advance(done, of: total)
+    }
+    var matrices: [OutputRecord.Matrix] = []
+    for name in names {
+      try Folder.create(Folder.parent(of: partial + "/" + name))
+      matrices += try Self.write(name, unit.checkpoint, masks, into: partial, advance: advance)
+    }
+    for folder in Self.folders(of: names) { try Folder.sync(partial + "/" + folder) }
+    let record = try OutputRecord(
+      key: unit.key, matrices: matrices, recipe: unit.job.recipe, files: names, folder: partial, read: advance
+    )
+    try record.write(to: partial)
+    try Folder.sync(partial)
+    return record
+  }
+
+  /// The record of an output that an earlier run completed just before it was stopped; nil where there is none.
+  ///
+  /// An output that is not as it was written is set aside: it may hold what its owner added.
+  private func written(_ output: String, _ unit: UnitContext) throws -> OutputRecord? {
+    guard try Folder.entry(output) != nil else { return nil }
     let record = try OutputRecord(folder: output)
     guard record.key == unit.key else {
       throw EspalierError.usage(
         "the output folder holds another pruned model; choose another --output, or remove it.",
         subject: output)
     }
-    if let finding = try record.damage(in: output).first {
+    guard let finding = try record.damage(in: output).first else { return record }
+    let aside = output + ".damaged"
+    guard try Folder.entry(aside) == nil else {
       throw EspalierError.badInput(
-        "the file is not what espalier wrote; remove the output folder, then run the same command again.",
+        "\(finding.problem) \(aside) is from an earlier time; remove it, then run the same command again.",
         subject: finding.subject)
     }
-    return record
+    try Folder.move(output, to: aside)
+    unit.note("\(finding.subject): \(finding.problem) The output is written again; this one is now \(aside).")
+    return nil
   }
 
   /// The artifact of the unit is the digest of the output, so that what is measured on it has its own key.
@@ -105,39 +136,69 @@ public struct Emit: ModelStage {
     return json
   }
 
-  private func prune(
-    _ shard: String, _ checkpoint: Checkpoint, _ masks: [String: String], into folder: String,
-    tile: () throws -> Void
+  /// Writes a file of the checkpoint with its pruned matrices; returns these.
+  ///
+  /// Nothing is written twice: what lies between the pruned matrices is copied, and these are masked piece by piece.
+  private static func write(
+    _ name: String, _ checkpoint: Checkpoint, _ masks: [String: String], into folder: String,
+    advance: (Int) throws -> Void
   ) throws -> [OutputRecord.Matrix] {
-    let file = try Self.copy(shard, from: checkpoint.folder, to: folder)
-    var matrices: [OutputRecord.Matrix] = []
-    for entry in checkpoint.entries[shard] ?? [] {
-      guard let pruned = masks[entry.name], checkpoint.tensors[entry.name]?.shard == shard,
-        let dtype = entry.dtype
-      else { continue }
-      let matrix = try PrunedMatrix(folder: pruned)
-      let weight = try LinearWeight(checkpoint.mapped(entry, shard: shard), pruned: matrix)
-      let rowBytes = weight.columns * dtype.byteCount
-      for rows in parts(of: weight.rows, size: max(1, (4 << 20) / rowBytes)) {
-        try file.write(weight.maskedBytes(rows), at: entry.range.lowerBound + rows.lowerBound * rowBytes)
-        try tile()
+    let source = try File(reading: checkpoint.folder + "/" + name)
+    let file = try File(writing: folder + "/" + name, truncate: true)
+    var (position, unsynced) = (0, 0)
+    // Bytes that wait for the disk take memory: few may.
+    func wrote(_ bytes: Int) throws {
+      position += bytes
+      unsynced += bytes
+      if unsynced >= copiedBytes {
+        try file.sync()
+        unsynced = 0
       }
-      weight.tensor.release()
+      try advance(bytes)
+    }
+    func copy(to end: Int) throws {
+      while position < end {
+        let next = position..<min(end, position + copiedBytes)
+        try file.copy(next, of: source)
+        try wrote(next.count)
+      }
+    }
+    var matrices: [OutputRecord.Matrix] = []
+    for entry in checkpoint.entries[name] ?? [] {
+      guard let pruned = masks[entry.name], checkpoint.tensors[entry.name]?.shard == name else { continue }
+      try copy(to: entry.range.lowerBound)
+      let matrix = try PrunedMatrix(folder: pruned)
+      let weight = try LinearWeight(checkpoint.mapped(entry, shard: name), pruned: matrix)
+      let rowBytes = entry.range.count / weight.rows
+      for rows in parts(of: weight.rows, size: max(1, pieceBytes / rowBytes)) {
+        try file.write(weight.maskedBytes(rows), at: position)
+        weight.tensor.release(rows.lowerBound * rowBytes..<rows.upperBound * rowBytes)
+        try wrote(rows.count * rowBytes)
+      }
       matrices.append(
         .init(
           name: entry.name, rows: weight.rows, columns: weight.columns, pattern: matrix.mask.pattern,
           hasNewWeights: matrix.weights != nil))
     }
+    try copy(to: source.size())
     try file.sync()
     return matrices
   }
 
-  private static func copy(_ name: String, from source: String, to target: String) throws -> File {
-    try Folder.create(Folder.parent(of: target + "/" + name))
-    let file = try File(writing: target + "/" + name, truncate: true)
-    try file.copy(contentsOf: File(reading: source + "/" + name))
-    return file
+  /// The folders in which these files lie, at any depth.
+  private static func folders(of names: [String]) -> Set<String> {
+    var folders: Set<String> = []
+    for name in names {
+      var folder = Folder.parent(of: name)
+      while folders.insert(folder).inserted { folder = Folder.parent(of: folder) }
+    }
+    return folders
   }
+
+  /// Bytes of a weight that are masked at a time, and of a file that are read for its digest.
+  private static let pieceBytes = 4 << 20
+  /// Bytes that are copied, or written without being on the disk, at a time.
+  private static let copiedBytes = 64 << 20
 
   /// Every file of the checkpoint but its shards and what an earlier run of ours wrote.
   private static func otherFiles(of checkpoint: Checkpoint) throws -> [String] {

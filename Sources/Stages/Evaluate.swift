@@ -44,6 +44,32 @@ public struct Evaluate: ModelStage {
         * 4)
   }
 
+  public func work(_ sizes: UnitSizes) -> Work {
+    let length = length ?? Self.defaultLength(sizes.model)
+    // A token of a text is about four bytes; a token id is four.
+    func tokens(_ path: String?) -> Int {
+      path.map { ((try? Folder.entry($0)) ?? nil)?.size ?? 0 }.map { $0 / 4 } ?? 0
+    }
+    let windows = min(windows ?? .max, tokens(text) / length) * length
+    let all = (windows + tokens(questions)) * (dense ? 2 : 1)
+    var work = Work()
+    for block in sizes.model.blocks {
+      work += block.forwardWork(sizes.model, tokens: all, length: length, precision: .f32)
+    }
+    let (hidden, blocks) = (all * sizes.model.hiddenSize, sizes.model.blocks.count)
+    work.operations += 2 * Double(hidden) * Double(sizes.model.vocabularySize)
+    work.encodedBytes = [.none: hidden * 4 * (blocks + 1)]
+    work.decodedBytes = work.encodedBytes
+    work.writtenBytes = hidden * 4 * (blocks + 1)
+    let weights = sizes.model.matrices.reduce(sizes.model.vocabularySize * sizes.model.hiddenSize) {
+      $0 + $1.rows * $1.columns
+    }
+    work.readBytes = (dense ? 2 : 1) * weights * sizes.weightBytes
+    // The hidden states before and after a block.
+    work.scratchBytes = 2 * (windows + tokens(questions)) * sizes.model.hiddenSize * 4
+    return work
+  }
+
   public func run(_ unit: UnitContext) throws -> JSON {
     var report: [(key: String, value: JSON)] = [("pruned", try measure(unit.job.output, unit))]
     if dense { report.append(("dense", try measure(unit.checkpoint.folder, unit))) }

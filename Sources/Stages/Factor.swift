@@ -9,7 +9,7 @@ public struct Factor: SiteStage {
   public static let name = "factor"
   public static let summary =
     "Accumulates the Gram matrix of every site's inputs as they stream by, its diagonal, or a factor of low rank."
-  public static let revision = 2
+  public static let revision = 3
 
   enum Kind: String, CaseIterable {
     case gram
@@ -27,6 +27,18 @@ public struct Factor: SiteStage {
   private let rank: Int
   private let energy: Double
   private let keep: Keeping
+  private let earlier: EarlierFactors
+  private let adds: Int
+  private let inputs: Inputs
+  private let codec: Capture.Codec
+
+  /// How a site's inputs are kept beside its factor.
+  enum Inputs: String, CaseIterable {
+    case none
+    case f32
+    case bf16
+    case f16
+  }
 
   public init(_ parameters: inout Parameters) {
     kind = parameters.choice(
@@ -42,19 +54,114 @@ public struct Factor: SiteStage {
       "keep", default: .auto, inKey: false,
       "Whether factors stay in the work folder; auto keeps them where capture.propagate is dense, so that other recipes find them."
     )
+    let folders = parameters.texts(
+      "add", default: [], inKey: false,
+      "Work folders of earlier runs on other texts, whose factors are still there (keep: always, or capture.propagate: dense) and are added to these."
+    )
+    (earlier, adds) = (EarlierFactors(folders: folders), folders.count)
+    inputs = parameters.choice(
+      "inputs", default: .none,
+      "Keeps the inputs of every site beside its factor, in this type, as an array (sharded Zarr) to look at; they are large."
+    )
+    codec = parameters.choice(
+      "codec", default: .none, inKey: false, "Compression of these inputs; never changes a result.")
   }
 
   public var keeps: Bool? { keep == .auto ? nil : keep == .always }
 
+  public func check(_ model: ModelOutline, checkpoint: Checkpoint) throws { try earlier.check() }
+
+  public func earlier(_ components: JSON, job: Job) throws -> [Digest] {
+    try earlier.matching(components, job: job).map(\.digest)
+  }
+
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
     let columns = sizes.site?.columns ?? 0
-    let bytes =
+    let matrix =
       switch kind {
-      case .gram: columns * columns * 4
+      case .gram:
+        isMapped(sizes) ? GramAccumulator.mappedByteCount(columns: columns) : columns * columns * 4
       case .diagonal: 0
       case .svd: GramAccumulator.lowRankByteCount(columns: columns, rank: rank)
       }
-    return WorkingSet(factor: columns * 16 + (sizes.holdOut > 0 ? 2 : 1) * bytes)
+    return WorkingSet(factor: besideBytes(sizes) + (sizes.holdOut > 0 ? 2 : 1) * matrix)
+  }
+
+  /// Whether Gram matrices grow in their files, as the memory does not hold them.
+  private func isMapped(_ sizes: UnitSizes) -> Bool {
+    guard kind == .gram, let columns = sizes.site?.columns else { return false }
+    let matrix = columns * columns * 4
+    return besideBytes(sizes) + (sizes.holdOut > 0 ? 2 : 1) * matrix > sizes.available
+      && GramAccumulator.mappedByteCount(columns: columns) < matrix
+  }
+
+  /// Memory for sums, diagonals, what is spilled and what is added.
+  private func besideBytes(_ sizes: UnitSizes) -> Int {
+    let columns = sizes.site?.columns ?? 0
+    var bytes = 2 * columns * 16
+    if let layout = layout(sizes) { bytes += SpillWriter.byteCount(of: layout) }
+    if adds > 0 {
+      switch kind {
+      case .gram: bytes += GramAccumulator.mergeByteCount(columns: columns)
+      case .diagonal: break
+      case .svd: bytes += min(rank, columns) * columns * 4
+      }
+    }
+    return bytes
+  }
+
+  /// The array of a site's inputs; nil where they are not kept.
+  private func layout(_ sizes: UnitSizes) -> SpillLayout? {
+    guard let element = SpillElement(rawValue: inputs.rawValue), let columns = sizes.site?.columns else {
+      return nil
+    }
+    return try? SpillLayout(
+      sequences: sizes.samples, tokens: sizes.length, width: columns, element: element,
+      codec: codec.spillCodec)
+  }
+
+  public func work(_ sizes: UnitSizes) -> Work {
+    let columns = Double(sizes.site?.columns ?? 0)
+    let (tokens, batches) = (Double(sizes.tokens), Double(sizes.tokens) / Double(max(1, sizes.batchTokens)))
+    // Sums and squares of all inputs.
+    var work = Work(memoryBytes: tokens * columns * 8)
+    switch kind {
+    case .diagonal: break
+    case .gram:
+      // The upper half, which is read and written again for each batch.
+      work.add(operations: tokens * columns * columns, sizes.precision)
+      work.memoryBytes += batches * columns * columns * 4
+      if isMapped(sizes) {
+        let bytes = Int(GramAccumulator.mappedSweeps(tokens: sizes.tokens) * columns * columns * 2)
+        work.readBytes += bytes
+        work.writtenBytes += bytes
+      }
+    case .svd:
+      // As many rows as the rank come in before the stack, twice as high, is folded: its own Gram matrix, the eigenvectors of
+      // that by one thread, and a product.
+      let rank = min(Double(rank), columns)
+      let fold = 8 * rank * rank * columns + 180 * 8 * rank * rank * rank
+      work.operations += max(1, tokens / rank) * fold
+    }
+    if inputs != .none { work.encodedBytes[codec.spillCodec] = inputBytes(sizes) }
+    return work
+  }
+
+  /// Bytes of the inputs that are kept, before compression.
+  private func inputBytes(_ sizes: UnitSizes) -> Int {
+    guard let element = SpillElement(rawValue: inputs.rawValue) else { return 0 }
+    return sizes.tokens * (sizes.site?.columns ?? 0) * element.byteCount
+  }
+
+  public func artifactBytes(_ sizes: UnitSizes) -> Int {
+    let columns = sizes.site?.columns ?? 0
+    let matrix =
+      switch kind {
+      case .gram: columns * columns * 4
+      case .diagonal: 0
+      case .svd: (min(rank, columns) + 1) * columns * 4
+      }
+    return columns * 16 + (sizes.holdOut > 0 ? 2 : 1) * matrix + inputBytes(sizes)
   }
 
   private var form: GramForm {
@@ -71,28 +178,63 @@ public struct Factor: SiteStage {
       throw EspalierError.usage(
         "holding sequences out needs Gram matrices, but the factor keeps only diagonals; set kind=gram.")
     }
-    return FactorSink(
-      columns: site.columns, form: form, holdOut: unit.unit.holdOut,
-      place: "block \(unit.unit.block ?? 0), site \(site.name)", folder: unit.folder)
+    let digests = unit.components["earlier"]?.array?.compactMap { $0.string.flatMap(Digest.init(hex:)) }
+    let sizes = unit.sizes
+    return try FactorSink(
+      columns: site.columns, form: form, holdOut: unit.unit.holdOut, isMapped: isMapped(sizes),
+      precision: unit.job.precision,
+      adding: earlier.read(digests ?? []),
+      spill: layout(sizes).map {
+        try SpillWriter(
+          folder: unit.folder + "/" + SiteFactor.inputs, sequences: $0.sequences, tokens: $0.tokens,
+          width: $0.width, element: $0.element, codec: $0.codec)
+      }, place: "block \(unit.unit.block ?? 0), site \(site.name)", folder: unit.folder)
   }
 }
 
 private final class FactorSink: SiteSink {
   private var accumulator: GramAccumulator
   private var heldOut: GramAccumulator
+  /// The file in which the matrices grow, where memory does not hold them.
+  private var draft: SafetensorsDraft?
+  private var spill: SpillWriter?
   private let holdOut: Double
+  private let earlier: [SiteFactor]
   private let place: String
-  private let folder: String
+  private let path: String
+  private(set) var content: Digest?
 
-  init(columns: Int, form: GramForm, holdOut: Double, place: String, folder: String) {
-    accumulator = GramAccumulator(columns: columns, form: form)
-    heldOut = GramAccumulator(columns: columns, form: holdOut > 0 ? form : .diagonal)
+  init(
+    columns: Int, form: GramForm, holdOut: Double, isMapped: Bool, precision: Precision,
+    adding earlier: [SiteFactor],
+    spill: consuming SpillWriter?, place: String, folder: String
+  ) throws {
+    path = folder + "/" + SiteFactor.object
+    self.spill = spill
     self.holdOut = holdOut
+    self.earlier = earlier
     self.place = place
-    self.folder = folder
+    let apart = holdOut > 0 ? form : .diagonal
+    guard isMapped else {
+      draft = nil
+      accumulator = GramAccumulator(columns: columns, form: form, precision: precision)
+      heldOut = GramAccumulator(columns: columns, form: apart, precision: precision)
+      return
+    }
+    let draft = try SiteFactor.draft(
+      path, columns: columns,
+      GramAccumulator.tensors("gram", columns: columns, form)
+        + GramAccumulator.tensors("heldOut", columns: columns, apart))
+    accumulator = GramAccumulator(
+      columns: columns, form: form, precision: precision, in: try draft.map("gram"))
+    heldOut = GramAccumulator(
+      columns: columns, form: apart, precision: precision,
+      in: apart == .whole ? try draft.map("heldOut") : nil)
+    self.draft = consume draft
   }
 
   func add(_ inputs: borrowing Matrix, sequences: Range<Int>) throws {
+    try spill?.append(inputs.elements.span)
     guard holdOut > 0 else { return accumulator.add(inputs) }
     let length = inputs.rows / max(1, sequences.count)
     for (index, sequence) in sequences.enumerated() {
@@ -107,6 +249,11 @@ private final class FactorSink: SiteSink {
   }
 
   func finish() throws -> JSON {
+    for factor in earlier {
+      try accumulator.merge(
+        factor.gram, diagonal: factor.diagonal, sums: factor.sums, tokens: factor.tokens)
+      if let gram = factor.heldOut { try heldOut.merge(gram, tokens: factor.heldOutTokens) }
+    }
     accumulator.finish()
     heldOut.finish()
     let apart = heldOut.tokens
@@ -115,11 +262,23 @@ private final class FactorSink: SiteSink {
         "holdOut \(holdOut) of the calibration sequences leaves none on one side; draw more samples or change holdOut."
       )
     }
-    try SiteFactor.write(
-      accumulator, heldOut: heldOut, place: place, to: folder + "/" + SiteFactor.object)
-    return [
-      "columns": .integer(accumulator.columns), "tokens": .integer(accumulator.tokens),
-      "heldOutTokens": .integer(apart), "discardedEnergy": .number(accumulator.discardedEnergy),
+    let file =
+      try draft.take()
+      ?? SiteFactor.draft(
+        path, columns: accumulator.columns, accumulator.tensors("gram") + heldOut.tensors("heldOut"))
+    try SiteFactor.write(accumulator, heldOut: heldOut, place: place, to: file)
+    var report: [(key: String, value: JSON)] = [
+      ("columns", .integer(accumulator.columns)), ("tokens", .integer(accumulator.tokens)),
+      ("heldOutTokens", .integer(apart)),
     ]
+    if let rank = accumulator.rank {
+      report += [("rank", .integer(rank)), ("discardedEnergy", .number(accumulator.discardedEnergy))]
+    }
+    if let inputs = try spill.take()?.finish() {
+      report.append(("inputs", .string(inputs.hex)))
+      // Whether inputs are kept beside it, and how, is nothing to those who read the factor.
+      content = ArtifactStore.digest(of: [try .init(path: SiteFactor.object, at: path)])
+    }
+    return .object(JSONObject(report))
   }
 }

@@ -88,13 +88,31 @@ public struct FrankWolfe: MatrixStage {
 
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
     guard let matrix = sizes.matrix else { return WorkingSet() }
-    let grams = holdOut > 0 ? 2 : 1
     let rows = budget == .matrix ? matrix.rows : min(256, matrix.rows)
+    // Three values of f32 for each weight, the best ones so far, and terms of the bound in f64, a block of rows at a time.
+    let certifies = alphas.contains(0)
+    let best = certifies && budget == .row && step != .pairwise ? 4 : 0
+    let terms = certifies ? min(256, matrix.rows) * matrix.columns * 8 : 0
     return WorkingSet(
-      factor: grams * matrix.columns * matrix.columns * 4,
-      rows: rows * matrix.columns * (budget == .matrix ? 12 : 24) + 4 * matrix.rows
+      weights: sizes.tensorBytes, factor: sizes.factorBytes,
+      rows: rows * matrix.columns * (12 + best) + terms + 4 * matrix.rows
         * Mask.rowBytes(matrix.columns)
         + sizes.threads * matrix.columns * 64 + 128 * matrix.columns * 12)
+  }
+
+  public func work(_ sizes: UnitSizes) -> Work {
+    guard let matrix = sizes.matrix else { return Work() }
+    let columns = Double(matrix.columns)
+    // Measured: a step changes a few per cent of a vertex, and reads G where it did; pairwise steps read two rows of G each, as
+    // many as a row has entries in an iteration, and come to the tolerance within a few iterations.
+    let traffic =
+      step == .pairwise
+      ? Double(min(iterations, 4)) * 16 * columns * columns
+      : Double(iterations) * (0.1 * columns * columns + 60 * columns)
+    let turns = Double(alphas.count)
+    return Work(
+      operations: turns * matrix.gramOperations * (3 + (holdOut > 0 ? 2 : 0)),
+      memoryBytes: turns * Double(matrix.rows) * traffic)
   }
 
   public func run(_ unit: UnitContext) throws -> JSON {

@@ -32,7 +32,12 @@ public struct OutputRecord: Sendable {
   private let recipe: String
 
   /// Records the named files of `folder`, and the recipe.
-  init(key: Digest, matrices: [Matrix], recipe: Recipe, files: [String], folder: String) throws {
+  ///
+  /// - Parameter read: called with the size of each file that was read.
+  init(
+    key: Digest, matrices: [Matrix], recipe: Recipe, files: [String], folder: String,
+    read: (Int) throws -> Void
+  ) throws {
     self.key = key
     self.matrices = matrices
     stages = Self.stages(of: recipe)
@@ -41,8 +46,10 @@ public struct OutputRecord: Sendable {
     try Folder.writeAtomically(Array(self.recipe.utf8), to: folder + "/" + Self.recipeName)
     self.files = try (files + [Self.recipeName]).map { name in
       let path = folder + "/" + name
-      return File(
+      let file = File(
         name: name, size: try Folder.entry(path)?.size ?? 0, digest: try SHA256.digest(ofFile: path))
+      try read(file.size)
+      return file
     }
   }
 
@@ -56,13 +63,28 @@ public struct OutputRecord: Sendable {
         "there is no \(Self.fileName); give a folder that espalier wrote.", subject: folder)
     }
     let json = try Folder.readJSON(path)
+    self = try about(path) {
+      guard json["sha256"]?.string == Self.seal(json).hex else { throw Self.damaged }
+      return try Self(json: json)
+    }
+  }
+
+  /// What the record's own digest is taken of: everything but itself.
+  private static func seal(_ json: JSON) -> Digest {
+    let members = json.object?.members.filter { $0.key != "sha256" } ?? []
+    return SHA256.digest(of: JSON.object(JSONObject(members)).canonical.text)
+  }
+
+  private static var damaged: EspalierError {
+    .badInput("the record is damaged; run the recipe again into a new folder.")
+  }
+
+  /// Reads the content of `espalier.json`.
+  init(json: JSON) throws {
     guard let key = json["key"]?.string.flatMap(Digest.init(hex:)),
       let stages = json["stages"]?.string.flatMap(Digest.init(hex:)), let matrices = json["matrices"]?.array,
       let files = json["files"]?.array
-    else {
-      throw EspalierError.badInput(
-        "the record is damaged; run the recipe again into a new folder.", subject: path)
-    }
+    else { throw Self.damaged }
     self.key = key
     self.stages = stages
     recipe = json["recipe"]?.string ?? ""
@@ -70,16 +92,15 @@ public struct OutputRecord: Sendable {
       guard let name = item["name"]?.string, let rows = item["rows"]?.integer,
         let columns = item["columns"]?.integer, let pattern = Self.pattern(item),
         rows > 0, columns > 0, pattern.fits(columns: columns)
-      else { throw EspalierError.badInput("the record of a matrix is damaged.", subject: path) }
+      else { throw EspalierError.badInput("the record of a matrix is damaged.") }
       return Matrix(
         name: name, rows: rows, columns: columns, pattern: pattern,
         hasNewWeights: item["newWeights"]?.bool ?? false)
     }
     self.files = try files.map { item in
-      guard let name = item["name"]?.string, !name.hasPrefix("/"), !name.split(separator: "/").contains(".."),
-        let size = item["size"]?.integer,
+      guard let name = item["name"]?.string, Folder.isBelow(name), let size = item["size"]?.integer,
         let digest = item["sha256"]?.string.flatMap(Digest.init(hex:))
-      else { throw EspalierError.badInput("the record of a file is damaged.", subject: path) }
+      else { throw EspalierError.badInput("the record of a file is damaged.") }
       return File(name: name, size: size, digest: digest)
     }
   }
@@ -116,7 +137,9 @@ public struct OutputRecord: Sendable {
       "files": .array(
         files.map { ["name": .string($0.name), "size": .integer($0.size), "sha256": .string($0.digest.hex)] }),
     ]
-    try Folder.writeAtomically(Array((json.prettyText + "\n").utf8), to: folder + "/" + Self.fileName)
+    let sealed = JSON.object(
+      JSONObject((json.object?.members ?? []) + [("sha256", .string(Self.seal(json).hex))]))
+    try Folder.writeAtomically(Array((sealed.prettyText + "\n").utf8), to: folder + "/" + Self.fileName)
   }
 
   private static func json(_ matrix: Matrix) -> JSON {

@@ -31,13 +31,31 @@ public struct Reconstruct: MatrixStage {
 
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet { Self.fitting(sizes) }
 
-  /// What fitting a block of rows needs beside the Gram matrix.
-  static func fitting(_ sizes: UnitSizes, factors: Int = 0) -> WorkingSet {
+  /// What fitting a block of rows needs.
+  static func fitting(_ sizes: UnitSizes) -> WorkingSet {
     guard let matrix = sizes.matrix else { return WorkingSet() }
+    // Narrow rows have a factor of their own.
+    let kept = sizes.pattern?.kept(ofColumns: matrix.columns) ?? matrix.columns
+    let narrow = kept <= 1024 ? sizes.threads * kept * kept * 8 : 0
     return WorkingSet(
-      factor: (1 + factors) * matrix.columns * matrix.columns * 4,
-      rows: min(256, matrix.rows) * matrix.columns * 40 + 2 * matrix.rows * Mask.rowBytes(matrix.columns)
-        + sizes.threads * min(matrix.columns, 1024) * min(matrix.columns, 1024) * 8)
+      weights: sizes.tensorBytes, factor: sizes.factorBytes,
+      rows: min(256, matrix.rows) * matrix.columns * 28 + 2 * matrix.rows * Mask.rowBytes(matrix.columns)
+        + narrow)
+  }
+
+  public func work(_ sizes: UnitSizes) -> Work {
+    guard let matrix = sizes.matrix else { return Work() }
+    return Work(operations: Self.fittingOperations(matrix, sizes.pattern), memoryBytes: matrix.weights * 64)
+  }
+
+  /// Operations of fitting all rows: a factor of each row's own, or conjugate gradients, and the losses before and after.
+  static func fittingOperations(_ matrix: ModelOutline.Matrix, _ pattern: SparsityPattern?) -> Double {
+    let kept = Double(pattern?.kept(ofColumns: matrix.columns) ?? matrix.columns / 2)
+    // A small factor in f64 costs as much as two and a half products in f32.
+    let direct = kept <= 1024 ? 2.5 * kept * kept * kept / 3 : .infinity
+    let expectedSteps = 40.0
+    return Double(matrix.rows) * min(direct, expectedSteps * 2 * Double(matrix.columns * matrix.columns))
+      + 2 * matrix.gramOperations
   }
 
   public func run(_ unit: UnitContext) throws -> JSON {

@@ -7,6 +7,8 @@ import EspalierPipeline
 /// (F32) and that of held-out sequences, `heldOut`; of low rank, each is `.factor` (rank x columns) and `.rest`.
 struct SiteFactor {
   static let object = "factor.safetensors"
+  /// The folder of the inputs themselves, a spill array, where they were kept.
+  static let inputs = "inputs"
 
   /// Tokens that it was made from.
   let tokens: Int
@@ -17,6 +19,7 @@ struct SiteFactor {
   let gram: GramMatrix?
   /// The Gram matrix of the sequences that were kept apart.
   let heldOut: GramMatrix?
+  let heldOutTokens: Int
 
   init(path: String) throws {
     let file = try SafetensorsFile(path: path)
@@ -34,38 +37,45 @@ struct SiteFactor {
     self.sums = sums
     self.gram = try gram("gram")
     heldOut = try gram("heldOut")
-    let tokens = file.header.metadata.first { $0.key == "tokens" }.flatMap { Int($0.value) }
-    guard let tokens, tokens > 0, sums.count == diagonal.count,
+    func count(_ key: String) -> Int? {
+      file.header.metadata.first { $0.key == key }.flatMap { Int($0.value) }
+    }
+    guard let tokens = count("tokens"), tokens > 0, sums.count == diagonal.count,
       [self.gram, heldOut].allSatisfy({ $0 == nil || $0?.columns == diagonal.count })
     else {
       throw EspalierError.badInput(
         "the Gram matrix, its diagonal and its sums do not fit together; the file is damaged.", subject: path)
     }
     self.tokens = tokens
+    heldOutTokens = count("heldOutTokens") ?? 0
   }
 
-  /// - Parameter heldOut: the sequences that were kept apart; an accumulator of the diagonal alone where there are none.
+  /// A new file for a factor of these columns, with the tensors of its Gram matrices.
+  static func draft(
+    _ path: String, columns: Int, _ matrices: [(name: String, dtype: DType, shape: [Int])]
+  ) throws -> SafetensorsDraft {
+    try SafetensorsDraft(
+      path: path, tensors: [("diagonal", .f64, [columns]), ("sums", .f64, [columns])] + matrices)
+  }
+
+  /// - Parameters:
+  ///   - heldOut: the sequences that were kept apart; an accumulator of the diagonal alone where there are none.
+  ///   - draft: made by ``draft(_:columns:_:)`` with the tensors of both.
   static func write(
     _ accumulator: borrowing GramAccumulator, heldOut: borrowing GramAccumulator, place: String,
-    to path: String
+    to draft: consuming SafetensorsDraft
   ) throws {
     if let column = accumulator.firstNotFinite ?? heldOut.firstNotFinite {
       throw EspalierError.badInput(
         "the inputs of channel \(column) are not finite. The checkpoint overflows on this text; look for damaged weights.",
         subject: place)
     }
-    let columns = accumulator.columns
-    var tensors: [(name: String, dtype: DType, shape: [Int])] = [
-      ("diagonal", .f64, [columns]), ("sums", .f64, [columns]),
-    ]
-    tensors += accumulator.tensors("gram") + heldOut.tensors("heldOut")
-    var writer = try SafetensorsWriter(
-      path: path, tensors: tensors, metadata: [("tokens", String(accumulator.tokens))])
-    try writer.append(accumulator.diagonal)
-    try writer.append(accumulator.sums)
-    try accumulator.append(to: &writer)
-    try heldOut.append(to: &writer)
-    try writer.finish()
+    try draft.write(accumulator.diagonal, to: "diagonal")
+    try draft.write(accumulator.sums, to: "sums")
+    try accumulator.write("gram", to: draft)
+    try heldOut.write("heldOut", to: draft)
+    try draft.finish(
+      metadata: [("tokens", String(accumulator.tokens)), ("heldOutTokens", String(heldOut.tokens))])
   }
 }
 

@@ -52,9 +52,23 @@ public struct SparseGPT: MatrixStage {
   public func check(_ model: ModelOutline, checkpoint: Checkpoint) throws { try choice.check(model) }
 
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
-    var needs = Reconstruct.fitting(sizes, factors: 2)
-    if budget == .matrix, let matrix = sizes.matrix { needs.rows += matrix.rows * matrix.columns * 20 }
-    return needs
+    guard let matrix = sizes.matrix else { return WorkingSet() }
+    let rows = budget == .matrix ? matrix.rows : min(256, matrix.rows)
+    // The factor of the inverse beside the Gram matrix; rows, their errors and roundings, and buffers of the products.
+    return WorkingSet(
+      weights: sizes.tensorBytes, factor: sizes.factorBytes + matrix.columns * matrix.columns * 4,
+      rows: rows * (matrix.columns * 20 + blockColumns * 13) + 2 * matrix.rows * Mask.rowBytes(matrix.columns)
+        + sizes.threads * 3 << 20)
+  }
+
+  public func work(_ sizes: UnitSizes) -> Work {
+    guard let matrix = sizes.matrix else { return Work() }
+    let columns = Double(matrix.columns)
+    // The factor of the inverse, what each block of columns takes from those to its right, and the loss; inside a block the
+    // columns go one by one.
+    return Work(
+      operations: columns * columns * columns * 2 / 3 + 1.5 * matrix.gramOperations,
+      memoryBytes: matrix.weights * (6 * Double(blockColumns) + 64))
   }
 
   public func run(_ unit: UnitContext) throws -> JSON {

@@ -84,12 +84,25 @@ public struct Swap: MatrixStage {
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
     guard let matrix = sizes.matrix else { return WorkingSet() }
     // The Gram matrix is mapped; all of it is read again and again, so that it counts.
-    let grams = holdOut > 0 ? 2 : 1
     let correlations = budget == .matrix ? matrix.rows * matrix.columns * 5 : 0
     return WorkingSet(
-      factor: grams * matrix.columns * matrix.columns * 4,
+      weights: sizes.tensorBytes, factor: sizes.factorBytes,
       rows: Self.blockBytes(matrix) + 2 * matrix.rows * Mask.rowBytes(matrix.columns) + correlations
         + sizes.threads * (matrix.columns * 170 + 512 << 10) + matrix.columns * matrix.columns / 16)
+  }
+
+  public func work(_ sizes: UnitSizes) -> Work {
+    guard let matrix = sizes.matrix else { return Work() }
+    let columns = Double(matrix.columns)
+    let isGrouped = if case .groups = sizes.pattern { true } else { false }
+    // Measured on trained models: swaps of a row to its optimum, and the bytes that each of them moves, mostly two rows of G.
+    let optimum = (isGrouped ? 0.11 : 0.12) * columns * (budget == .matrix ? 3 : 1)
+    let swaps = maxSwaps.map { min(Double($0), optimum) } ?? optimum
+    let traffic = (isGrouped ? 8 : 24) * columns * (holdOut > 0 ? 2 : 1)
+    return Work(
+      // Correlations at first, and the losses at the end by half a product.
+      operations: matrix.gramOperations * (holdOut > 0 ? 2.5 : 1.5),
+      memoryBytes: Double(matrix.rows) * swaps * traffic + matrix.weights * 64 + columns * columns * 4)
   }
 
   /// Bytes of the block of rows that is refined at a time.

@@ -62,6 +62,16 @@ public struct Tokenize: CorpusStage {
     }
   }
 
+  /// The text is held whole, with its tokens and what they are made from; measured.
+  public func workingSet(_ sizes: UnitSizes) -> WorkingSet { WorkingSet(rows: 5 * corpusBytes) }
+
+  public func work(_ sizes: UnitSizes) -> Work {
+    Work(
+      memoryBytes: Corpus.holdsTokens(corpus) ? 0 : 3000 * Double(corpusBytes), readBytes: corpusBytes)
+  }
+
+  private var corpusBytes: Int { ((try? Folder.entry(corpus)) ?? nil)?.size ?? 0 }
+
   public func run(_ unit: UnitContext) throws -> JSON {
     let windows =
       Corpus.holdsTokens(corpus)

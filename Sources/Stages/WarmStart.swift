@@ -41,8 +41,16 @@ public struct WarmStart: MatrixStage {
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
     guard let matrix = sizes.matrix else { return WorkingSet() }
     return WorkingSet(
+      weights: sizes.tensorBytes, factor: sizes.factorBytes,
       rows: matrix.rows * Mask.rowBytes(matrix.columns) + sizes.threads * matrix.columns * 32
         + Swap.blockBytes(matrix))
+  }
+
+  public func work(_ sizes: UnitSizes) -> Work {
+    guard let matrix = sizes.matrix else { return Work() }
+    // The loss by half a product.
+    return Work(
+      operations: method == .magnitude ? 0 : matrix.gramOperations / 2, memoryBytes: matrix.selectionBytes)
   }
 
   public func run(_ unit: UnitContext) throws -> JSON {

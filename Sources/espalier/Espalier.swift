@@ -1,5 +1,6 @@
 import ArgumentParser
 import EspalierCore
+import EspalierIO
 import Glibc
 
 @main
@@ -23,11 +24,14 @@ struct Espalier: ParsableCommand {
     version: "0.1.0",
     subcommands: [
       PlanCommand.self, RunCommand.self, StatusCommand.self, ReportCommand.self, InspectCommand.self,
-      EvaluateCommand.self, VerifyCommand.self,
-      StagesCommand.self,
+      EvaluateCommand.self, VerifyCommand.self, ExplainCommand.self, StagesCommand.self,
     ])
 
   static func main() {
+    // A closed pipe and a limit of file sizes are errors of the write, not the end of the process.
+    signal(SIGPIPE, SIG_IGN)
+    signal(SIGXFSZ, SIG_IGN)
+    MappedFile.reportFaults(exitCode: EspalierError.Code.io.exitCode)
     do {
       var command = try parseAsRoot()
       try command.run()

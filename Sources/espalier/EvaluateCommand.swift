@@ -56,6 +56,7 @@ struct EvaluateCommand: ParsableCommand {
     if let threads { Threads.use(threads) }
     Interruption.watch()
     let model = try Model(folder: model)
+    try AddressSpace.check(memory: 0, threads: Threads.count)
     let scratch =
       (scratch ?? getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp") + "/espalier-evaluate-\(getpid())"
     let progress: (Int, Int) throws -> Void = { done, total in

@@ -1,49 +1,79 @@
 import ArgumentParser
 import EspalierCore
+import EspalierIO
 import EspalierPipeline
+import EspalierStages
 
 struct PlanCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "plan", abstract: "Check a job and tell what it needs; reads no tensor and writes nothing.")
+    commandName: "plan",
+    abstract: "Check a job and tell what it needs; reads no tensor and leaves nothing behind.",
+    discussion: """
+      Times are those of a run from nothing: the work of each stage over the rates of this machine, which are measured for about \
+      two seconds with a file of 64 MiB in the work folder. How long searches take depends on the model; expect half to twice.
+      """)
 
   @OptionGroup var options: JobOptions
 
   func run() throws {
     let job = try options.job()
     let plan = try Planner.plan(job)
-    options.json ? Terminal.out(plan.json) : show(plan, job)
+    var rates: MachineRates?
+    var reason: String?
+    do {
+      rates = try MachineRates.measured(onTheDiskOf: job.work)
+    } catch let error as EspalierError {
+      reason = "no times: \(error)"
+    }
+    options.json ? Terminal.out(plan.json(rates)) : show(plan, job, rates)
+    if let reason { Terminal.error(reason) }
   }
 
-  private func show(_ plan: Plan, _ job: Job) {
+  private func show(_ plan: Plan, _ job: Job, _ rates: MachineRates?) {
+    func columns(_ work: Work) -> [String] {
+      [
+        "\(ByteSize(bytes: work.readBytes))", "\(ByteSize(bytes: work.writtenBytes))",
+        Terminal.number(work.allOperations / 1e9), rates.map { Terminal.duration($0.seconds(work)) } ?? "",
+      ]
+    }
     Terminal.table(
-      ["stage", "units", "memory of a unit", "artifacts"],
-      plan.stages.map {
-        [
-          $0.id, $0.idleReason == nil ? String($0.units) : "-", "\(ByteSize(bytes: $0.memory.total))",
-          "\(ByteSize(bytes: $0.artifactBytes))",
-        ]
-      })
+      ["stage", "units", "memory of a unit", "artifacts", "read", "written", "GFLOP", "time"],
+      plan.stages.map { stage in
+        guard stage.idleReason == nil else { return [stage.id, "-"] + [String](repeating: "", count: 6) }
+        return [
+          stage.id, String(stage.units), "\(ByteSize(bytes: stage.memory.total))",
+          "\(ByteSize(bytes: stage.artifactBytes))",
+        ] + columns(stage.work)
+      } + [["in all", String(plan.units), "", ""] + columns(plan.work)])
     Terminal.out("")
     for stage in plan.stages { if let reason = stage.idleReason { Terminal.out("\(stage.id): \(reason)") } }
-    Terminal.out("memory at most  \(ByteSize(bytes: plan.peakMemory)) of \(ByteSize(bytes: job.memory))")
-    Terminal.out("work folder     \(ByteSize(bytes: plan.workBytes)) in \(job.work)")
+    Terminal.out(
+      "memory at most  \(ByteSize(bytes: plan.peakMemory)) of \(ByteSize(bytes: job.memory)); \(ByteSize(bytes: plan.leastMemory)) would do"
+    )
+    Terminal.out("work folder     \(ByteSize(bytes: plan.workBytes)) at most in \(job.work)")
     Terminal.out("pruned model    \(ByteSize(bytes: plan.outputBytes)) in \(job.output)")
-    Terminal.out("to be read      \(ByteSize(bytes: plan.readBytes))")
-    Terminal.out("to be computed  \(Terminal.number(plan.operations / 1e9)) GFLOP")
+    if let rates {
+      Terminal.out(
+        "this machine    \(Terminal.number(rates.operations / 1e9)) GFLOP/s in f32, \(Terminal.number(rates.narrowOperations / 1e9)) in bf16; memory \(Self.rate(rates.memory)), disk \(Self.rate(rates.read)) read, \(Self.rate(rates.write)) written"
+      )
+    }
   }
+
+  private static func rate(_ bytes: Double) -> String { "\(ByteSize(bytes: Int(bytes)))/s" }
 }
 
 extension Plan {
-  var json: JSON {
+  func json(_ rates: MachineRates?) -> JSON {
     [
-      "units": .integer(units), "peakMemory": .integer(peakMemory), "workBytes": .integer(workBytes),
-      "outputBytes": .integer(outputBytes),
-      "readBytes": .integer(readBytes), "operations": .number(operations),
+      "units": .integer(units), "peakMemory": .integer(peakMemory), "leastMemory": .integer(leastMemory),
+      "workBytes": .integer(workBytes), "outputBytes": .integer(outputBytes),
+      "diskBytes": .integer(diskBytes),
+      "work": work.json(rates), "rates": rates?.json ?? .null,
       "stages": .array(
         stages.map { stage in
           [
             "id": .string(stage.id), "stage": .string(stage.name), "units": .integer(stage.units),
-            "artifactBytes": .integer(stage.artifactBytes),
+            "artifactBytes": .integer(stage.artifactBytes), "work": stage.work.json(rates),
             "memory": [
               "total": .integer(stage.memory.total), "weights": .integer(stage.memory.weights),
               "activations": .integer(stage.memory.activations),
@@ -52,6 +82,32 @@ extension Plan {
             "idle": stage.idleReason.map(JSON.string) ?? .null,
           ]
         }),
+    ]
+  }
+}
+
+extension Work {
+  fileprivate func json(_ rates: MachineRates?) -> JSON {
+    [
+      "operations": .number(operations), "bf16Operations": .number(narrowOperations),
+      "memoryBytes": .number(memoryBytes), "readBytes": .integer(readBytes),
+      "writtenBytes": .integer(writtenBytes), "hashedBytes": .integer(hashedBytes),
+      "encodedBytes": .integer(encodedBytes.values.reduce(0, +)),
+      "decodedBytes": .integer(decodedBytes.values.reduce(0, +)), "scratchBytes": .integer(scratchBytes),
+      "commits": .integer(commits), "seconds": .optional(rates?.seconds(self)),
+    ]
+  }
+}
+
+extension MachineRates {
+  fileprivate var json: JSON {
+    func codecs(_ rates: [SpillCodec: Double]) -> JSON {
+      .object(JSONObject(rates.map { ("\($0.key)", JSON.number($0.value)) }.sorted { $0.0 < $1.0 }))
+    }
+    return [
+      "operations": .number(operations), "bf16Operations": .number(narrowOperations),
+      "memory": .number(memory), "hash": .number(hash), "write": .number(write), "read": .number(read),
+      "commitSeconds": .number(commit), "encode": codecs(encode), "decode": codecs(decode),
     ]
   }
 }

@@ -56,6 +56,13 @@ enum ReportTable {
           $0.swaps.map(String.init) ?? "", fixed($0.seconds, 2),
         ]
       })
+    if let most = report.discardedEnergies.max(by: { $0.share < $1.share }) {
+      let mean =
+        report.discardedEnergies.reduce(0) { $0 + $1.share } / Double(report.discardedEnergies.count)
+      Terminal.out(
+        "factors of low rank leave \(Terminal.percent(mean)) of the inputs' energy to the diagonal, \(Terminal.percent(most.share)) at most (\(most.unit))"
+      )
+    }
     for (stage, result) in report.evaluations {
       for model in ["dense", "pruned"] {
         if let perplexity = result[model]?["perplexity"] {

@@ -16,6 +16,7 @@ struct RunCommand: ParsableCommand {
   func run() throws {
     let job = try options.job()
     let plan = try Planner.plan(job)
+    try AddressSpace.check(memory: plan.peakMemory, threads: job.threads)
     for stage in plan.stages { if let reason = stage.idleReason { Terminal.error("\(stage.id): \(reason)") } }
     Interruption.watch()
     let display = ProgressDisplay()

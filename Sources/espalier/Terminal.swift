@@ -3,23 +3,30 @@ import Glibc
 
 /// Writing for people and machines.
 enum Terminal {
-  /// A line to standard output.
-  static func out(_ line: String) { write(line + "\n", to: STDOUT_FILENO) }
+  /// A line to standard output; ends the process where it cannot be written, as on a full disk.
+  static func out(_ line: String) {
+    let failure = write(line + "\n", to: STDOUT_FILENO)
+    // Nobody reads any more: as good as read.
+    guard failure != 0, failure != EPIPE else { return }
+    error("espalier: cannot write to standard output: \(String(cString: strerror(failure))).")
+    Glibc.exit(EspalierError.Code.io.exitCode)
+  }
 
   /// A line to standard error.
-  static func error(_ line: String) { write(line + "\n", to: STDERR_FILENO) }
+  static func error(_ line: String) { _ = write(line + "\n", to: STDERR_FILENO) }
 
   /// Text to standard error that replaces the current line of a terminal.
-  static func renew(_ text: String) { write("\r\u{1B}[K" + text, to: STDERR_FILENO) }
+  static func renew(_ text: String) { _ = write("\r\u{1B}[K" + text, to: STDERR_FILENO) }
 
-  private static func write(_ text: String, to descriptor: Int32) {
+  /// - Returns: the number of the error; 0 where all was written.
+  private static func write(_ text: String, to descriptor: Int32) -> Int32 {
     var bytes = Array(text.utf8)[...]
     while !bytes.isEmpty {
       let count = bytes.withUnsafeBytes { Glibc.write(descriptor, $0.baseAddress, $0.count) }
-      // Nobody reads any more, or the disk is full: there is no better place to say so.
-      if count < 0 && errno != EINTR { return }
+      if count < 0 && errno != EINTR { return errno }
       bytes = bytes.dropFirst(max(0, count))
     }
+    return 0
   }
 
   /// JSON to standard output.

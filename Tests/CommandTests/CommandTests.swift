@@ -52,7 +52,9 @@ import Testing
   }
 
   @Test func everyCommandExplainsItself() throws {
-    for command in ["plan", "run", "status", "report", "inspect", "evaluate", "verify", "stages"] {
+    for command in [
+      "plan", "run", "status", "report", "inspect", "evaluate", "verify", "explain", "stages",
+    ] {
       let help = try Program.run([command, "--help"])
       #expect(help.exitCode == 0 && help.output.contains("USAGE: espalier \(command)"))
       #expect(help.output.contains("--json"))

@@ -24,17 +24,22 @@ struct Program {
   ///
   /// - Parameters:
   ///   - onErrorLine: sees every line of standard error; true kills the program at once.
+  ///   - program: another one than espalier.
   ///   - killAfter: sends `signal` after so many microseconds.
+  ///   - environment: what is added to the environment.
+  ///   - output: where standard output goes; by default into the result.
   static func run(
-    _ arguments: [String], killAfter: UInt32? = nil, signal: Int32 = SIGKILL,
+    _ arguments: [String], of program: String = path, killAfter: UInt32? = nil, signal: Int32 = SIGKILL,
+    environment: [String: String] = [:], output place: String? = nil,
     onErrorLine: (String) -> Bool = { _ in false }
   ) throws -> Result {
     let process = Process()
-    process.executableURL = URL(fileURLWithPath: path)
+    process.executableURL = URL(fileURLWithPath: program)
     process.arguments = arguments
+    process.environment = ProcessInfo.processInfo.environment.merging(environment) { $1 }
     let folder = try TemporaryFolder()
     _ = FileManager.default.createFile(atPath: folder.path + "/out", contents: nil)
-    let output = try FileHandle(forWritingTo: URL(fileURLWithPath: folder.path + "/out"))
+    let output = try FileHandle(forWritingTo: URL(fileURLWithPath: place ?? folder.path + "/out"))
     let errors = Pipe()
     process.standardOutput = output
     process.standardError = errors

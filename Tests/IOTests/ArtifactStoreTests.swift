@@ -148,6 +148,48 @@ import Testing
     #expect(try forge("objects", [["path": "a", "size": 1, "sha256": sum]])?.objects.count == 1)
   }
 
+  /// A file manager's or a user's own files do no harm.
+  @Test func strayFilesAreNoManifests() throws {
+    try commit(key)
+    try put("x", folder + "/manifests/.DS_Store")
+    try put("x", folder + "/manifests/README.json")
+    try put("x", "\(folder)/manifests/\(key.hex.prefix(2))/notes.json")
+    try Folder.create("\(folder)/manifests/\(key.hex.prefix(2))/deep")
+    // A copy in a folder of another name is not where it would be looked for.
+    try Folder.create(folder + "/manifests/backup")
+    try put("x", folder + "/manifests/backup/\(key.hex).json")
+    #expect(try store.manifests().map(\.key) == [key])
+    #expect(try store.damagedManifests().isEmpty)
+  }
+
+  @Test func damagedManifestsAreNamed() throws {
+    try commit(key)
+    #expect(try store.damagedManifests().isEmpty)
+    try put("{", manifestPath(key))
+    #expect(try store.damagedManifests() == [manifestPath(key)] && store.manifests().isEmpty)
+  }
+
+  @Test func aFolderOfALaterVersionIsRefused() throws {
+    try commit(key)
+    let path = folder + "/format.json"
+    let good = try Folder.read(path)
+    try Folder.writeAtomically(Array(JSON.integer(2).sealed("format").text.utf8), to: path)
+    for open in [{ _ = try ArtifactStore(folder: folder) }, { _ = try ArtifactStore(existing: folder) }] {
+      let error = failure(open)
+      #expect(error?.code == .usage && error?.subject == folder)
+      #expect(error?.message.contains("a later version of espalier made this work folder (format 2") == true)
+    }
+    // A mark that is lost or damaged is no later version.
+    for place in good.indices {
+      var bad = good
+      bad[place] ^= 2
+      try Folder.writeAtomically(bad, to: path)
+      #expect(try ArtifactStore(existing: folder).manifest(key) != nil)
+    }
+    try Folder.remove(path)
+    #expect(try ArtifactStore(folder: folder).manifest(key) != nil && Folder.read(path) == good)
+  }
+
   @Test func damagedObjectsAreFound() throws {
     let manifest = try commit(key)
     for (name, size) in [("a", 5), ("deep/er/c", 5)] {

@@ -32,12 +32,15 @@ import Testing
   }
 
   @Test func bytesOfElementsAreShuffledAsInNumcodecs() throws {
-    #expect(
-      try stored([1, 2, 3, 4, 5, 6], ChunkFormat(codec: .none, elementBytes: 2, elements: 3)).dropLast(4)
-        == [1, 3, 5, 2, 4, 6])
-    #expect(
-      try stored([UInt8](1...8), ChunkFormat(codec: .none, elementBytes: 4, elements: 2)).dropLast(4)
-        == [1, 5, 2, 6, 3, 7, 4, 8])
+    func shuffled(_ bytes: [UInt8], _ elementBytes: Int) throws -> [UInt8] {
+      try stored(
+        bytes,
+        ChunkFormat(
+          codec: .none, elementBytes: elementBytes, elements: bytes.count / elementBytes, isShuffled: true)
+      ).dropLast(4)
+    }
+    #expect(try shuffled([1, 2, 3, 4, 5, 6], 2) == [1, 3, 5, 2, 4, 6])
+    #expect(try shuffled([UInt8](1...8), 4) == [1, 5, 2, 6, 3, 7, 4, 8])
   }
 
   @Test func lz4BeginsWithTheLength() throws {
@@ -49,13 +52,20 @@ import Testing
 
   @Test(arguments: codecs) func chunksComeBack(codec: SpillCodec) throws {
     var numbers = SpillNumbers(seed: 5)
-    for (elementBytes, elements) in [(2, 1), (2, 7), (4, 1), (4, 5), (2, 4096), (4, 1000)] {
-      let format = ChunkFormat(codec: codec, elementBytes: elementBytes, elements: elements)
-      for range in [0...0, 0...3, 0...255] as [ClosedRange<UInt8>] {
-        let chunk = (0..<format.chunkBytes).map { _ in UInt8.random(in: range, using: &numbers) }
-        let stored = try stored(chunk, format)
-        #expect(stored.count >= format.smallestStored && stored.count <= format.largestStored)
-        #expect(try decoded(stored, format) == chunk)
+    for (elementBytes, elements) in [(2, 1), (2, 7), (4, 1), (4, 5), (2, 4096), (4, 1000), (2, 65), (4, 131)]
+    {
+      for isShuffled in [false, true] {
+        let format = ChunkFormat(
+          codec: codec, elementBytes: elementBytes, elements: elements, isShuffled: isShuffled)
+        for range in [0...0, 0...3, 0...255] as [ClosedRange<UInt8>] {
+          let chunk = (0..<format.chunkBytes).map { _ in UInt8.random(in: range, using: &numbers) }
+          let stored = try stored(chunk, format)
+          #expect(stored.count >= format.smallestStored && stored.count <= format.largestStored)
+          for count in Set([elements, elements / 2, 1, 0]) {
+            let first = Array(chunk[..<(count * elementBytes)])
+            #expect(try decoded(stored, format, elements: count) == first)
+          }
+        }
       }
     }
   }
@@ -128,16 +138,17 @@ import Testing
     return encoder.withStored { Array($0) }
   }
 
-  private func decoded(_ stored: [UInt8], _ format: ChunkFormat) throws -> [UInt8] {
+  private func decoded(_ stored: [UInt8], _ format: ChunkFormat, elements: Int? = nil) throws -> [UInt8] {
     var decoder = try ChunkDecoder(format)
-    var target = [UInt8](repeating: 0xA5, count: format.chunkBytes + 64)
+    let count = elements.map { $0 * format.elementBytes } ?? format.chunkBytes
+    var target = [UInt8](repeating: 0xA5, count: count + 64)
     defer {
-      #expect(target[format.chunkBytes...].allSatisfy { $0 == 0xA5 }, "bytes beyond the chunk were written")
+      #expect(target[count...].allSatisfy { $0 == 0xA5 }, "bytes beyond the elements were written")
     }
     try target.withUnsafeMutableBytes { target in
-      let chunk = UnsafeMutableRawBufferPointer(rebasing: target[..<format.chunkBytes])
+      let chunk = UnsafeMutableRawBufferPointer(rebasing: target[..<count])
       try stored.withUnsafeBytes { try decoder.decode($0, into: chunk) }
     }
-    return Array(target[..<format.chunkBytes])
+    return Array(target[..<count])
   }
 }

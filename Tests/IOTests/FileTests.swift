@@ -58,11 +58,26 @@ import Testing
     defer { try? Folder.remove(memory) }
     if access("/dev/shm", W_OK) == 0 { targets.append(memory) }
     for target in targets {
-      try File(writing: target).copy(contentsOf: File(reading: folder / "f"))
+      try File(writing: target).copy(0..<content.count, of: File(reading: folder / "f"))
       #expect(try Folder.read(target) == content)
     }
-    try File(writing: folder / "empty").copy(contentsOf: File(writing: folder / "nothing"))
+    try File(writing: folder / "empty").copy(0..<0, of: File(writing: folder / "nothing"))
     #expect(try Folder.read(folder / "empty") == [])
+  }
+
+  @Test func rangesAreCopiedToTheSamePlace() throws {
+    let folder = try SpillFolder()
+    let content = (0..<10_000).map { UInt8(truncatingIfNeeded: $0 &* 31) }
+    try File(writing: folder / "f").write(content, at: 0)
+    let source = try File(reading: folder / "f")
+    let target = try File(writing: folder / "g")
+    for range in [5000..<9000, 0..<1, 4096..<4097, 100..<100, 9999..<10_000] {
+      try target.copy(range, of: source)
+      #expect(try bytes(target, range) == Array(content[range]))
+    }
+    #expect(try bytes(target, 1..<4096).allSatisfy { $0 == 0 })
+    let error = #expect(throws: EspalierError.self) { try target.copy(9000..<10_001, of: source) }
+    #expect(error?.code == .io && error?.subject == folder / "f")
   }
 
   @Test func mapsShowTheBytesAndOutliveTheFile() throws {

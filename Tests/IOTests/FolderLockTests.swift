@@ -26,6 +26,35 @@ import Testing
     }
   }
 
+  /// The server of a network disk may keep the lock of a machine that is gone.
+  @Test func aLockOfAnotherMachineSaysWhatToDo() throws {
+    let temporary = try TemporaryFolder()
+    let path = temporary.path + "/lock"
+    let held = try File(writing: path)
+    #expect(try held.lock())
+    try held.write(Array("process 1 on elsewhere\nboot 0-1\n".utf8), at: 0)
+    let error = #expect(throws: EspalierError.self) { _ = try FolderLock(folder: temporary.path) }
+    #expect(error?.message.hasPrefix("another run (process 1 on elsewhere) is using") == true)
+    #expect(
+      error?.message.hasSuffix("If that machine is gone for good, remove the file lock in it.") == true)
+    // The same machine before it was started anew.
+    let lock = try FolderLock(folder: temporary.path + "/other")
+    let own = String(decoding: try Folder.read(temporary.path + "/other/lock"), as: UTF8.self)
+    #expect(own.contains("\nboot "))
+    withExtendedLifetime(lock) {}
+    let host = own.split(separator: "\n")[0].split(separator: " ").last ?? ""
+    try held.resize(to: 0)
+    try held.write(Array("process 1 on \(host)\nboot 0-1\n".utf8), at: 0)
+    let again = #expect(throws: EspalierError.self) { _ = try FolderLock(folder: temporary.path) }
+    #expect(again?.message.contains("If that machine is gone") == true)
+    // As it says; the old lock is then on a file that nobody looks at.
+    try Folder.remove(path)
+    let next = try FolderLock(folder: temporary.path)
+    #expect(throws: EspalierError.self) { _ = try FolderLock(folder: temporary.path) }
+    withExtendedLifetime(next) {}
+    withExtendedLifetime(held) {}
+  }
+
   /// The file stays when a process dies; the lock does not.
   @Test func aFileThatNobodyHoldsIsNoLock() throws {
     let temporary = try TemporaryFolder()

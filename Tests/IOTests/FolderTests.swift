@@ -111,10 +111,13 @@ import Testing
     #expect(error?.subject == folder / "bad" && error?.message.contains("line 1, column 8") == true)
   }
 
-  @Test func freeBytesOfAPlaceThatIsNotThereYet() throws {
+  @Test func theDiskOfAPlaceThatIsNotThereYet() throws {
     let folder = try SpillFolder()
-    #expect(try Folder.freeBytes(at: folder.path) > 0)
-    #expect(try Folder.freeBytes(at: folder / "not/yet/made") > 0)
+    let disk = try Folder.disk(at: folder.path)
+    let later = try Folder.disk(at: folder / "not/yet/made")
+    #expect(disk.free > 0 && later.free > 0 && disk.device == later.device)
+    #expect(try Folder.existing(folder / "not/yet/made") == folder.path)
+    #expect(try Folder.disk(at: "/proc").device != disk.device)
   }
 
   private func put(_ text: String, _ path: String) throws {

@@ -58,12 +58,16 @@ extension SpillLayout {
     var first = 0
     while first < sequences {
       let last = min(sequences, first + Int.random(in: 0...3, using: &numbers))
-      try values[first * valuesPerSequence..<last * valuesPerSequence].withUnsafeBufferPointer {
-        try writer.append($0)
-      }
+      try writer.append(values[first * valuesPerSequence..<last * valuesPerSequence])
       first = last
     }
     return try writer.finish()
+  }
+}
+
+extension SpillWriter {
+  mutating func append(_ values: ArraySlice<Float>) throws {
+    try values.withUnsafeBufferPointer { try append($0) }
   }
 }
 

@@ -58,13 +58,13 @@ import Testing
     var random = SeededRandom(seed: 2)
     let sequences = 2
     let tokens = sequences * length
-    let q = random.matrix(tokens, heads * headSize)
-    let k = random.matrix(tokens, keyHeads * headSize)
+    var q = random.matrix(tokens, heads * headSize)
+    var k = random.matrix(tokens, keyHeads * headSize)
     let v = random.matrix(tokens, keyHeads * headSize)
     var y = Matrix(rows: tokens, columns: heads * headSize)
     causalAttention(
-      queries: q, keys: k, values: v, length: length, heads: heads, keyHeads: keyHeads, headSize: headSize,
-      into: &y)
+      queries: &q, keys: &k, values: v, length: length, heads: heads, keyHeads: keyHeads,
+      headSize: headSize, .f32, into: &y)
     for token in stride(from: 0, to: tokens, by: max(1, tokens / 40)) {
       let start = token / length * length
       for head in 0..<heads {
@@ -96,9 +96,9 @@ import Testing
     #expect(accumulator.tokens == 53)
     let diagonal = (0..<columns).map { accumulator.diagonal[$0] }
     let path = folder.path + "/gram.safetensors"
-    var writer = try SafetensorsWriter(path: path, tensors: [("gram", .f32, [columns, columns])])
-    try accumulator.append(to: &writer)
-    try writer.finish()
+    let draft = try SafetensorsDraft(path: path, tensors: accumulator.tensors("gram"))
+    try accumulator.write("gram", to: draft)
+    try draft.finish()
     let gram = try LinearWeight(SafetensorsFile(path: path).tensor("gram")).matrix(0..<columns)
     let all = batches.joined().map(Double.init)
     for i in stride(from: 0, to: columns, by: 7) {
@@ -139,9 +139,12 @@ import Testing
       var x = random.matrix(70, 500)
       var y = Matrix(rows: 70, columns: 512)
       linear(PackedMatrix(rounding: &x, .f32), try weight(512, 500, seed: 1), into: &y)
+      var keys = Matrix(rows: 70, columns: 512, y.array())
+      let values = Matrix(rows: 70, columns: 512, y.array())
       var z = Matrix(rows: 70, columns: 512)
       causalAttention(
-        queries: y, keys: y, values: y, length: 35, heads: 8, keyHeads: 8, headSize: 64, into: &z)
+        queries: &y, keys: &keys, values: values, length: 35, heads: 8, keyHeads: 8, headSize: 64, .f32,
+        into: &z)
       rmsNorm(z, weight: random.matrix(1, 512), epsilon: 1e-5, into: &y)
       let scores = logProbabilities(
         y, head: try weight(900, 512, seed: 2), targets: [Int32](repeating: 5, count: 70))
@@ -149,9 +152,9 @@ import Testing
       accumulator.add(y)
       accumulator.finish()
       let path = folder.path + "/gram-\(threads).safetensors"
-      var writer = try SafetensorsWriter(path: path, tensors: [("gram", .f32, [512, 512])])
-      try accumulator.append(to: &writer)
-      try writer.finish()
+      let draft = try SafetensorsDraft(path: path, tensors: accumulator.tensors("gram"))
+      try accumulator.write("gram", to: draft)
+      try draft.finish()
       let gram = try SafetensorsFile(path: path).tensor("gram").digest()
       results.append(
         y.array().map(\.bitPattern) + scores.map { UInt32(truncatingIfNeeded: $0.bitPattern) }

@@ -35,9 +35,9 @@ import Testing
   /// What a later stage would read.
   private func gram(_ accumulator: borrowing GramAccumulator) throws -> (gram: GramMatrix, rank: Int) {
     let path = folder.path + "/factor"
-    var writer = try SafetensorsWriter(path: path, tensors: accumulator.tensors("gram"))
-    try accumulator.append(to: &writer)
-    try writer.finish()
+    let draft = try SafetensorsDraft(path: path, tensors: accumulator.tensors("gram"))
+    try accumulator.write("gram", to: draft)
+    try draft.finish()
     let file = try SafetensorsFile(path: path)
     let factor = try file.tensor("gram.factor")
     return (try GramMatrix(factor: factor, rest: file.tensor("gram.rest").floats().array()), factor.shape[0])
@@ -103,5 +103,46 @@ import Testing
     inputs[3, 2] = .nan
     #expect(factor(inputs, .lowRank(rank: 2, energy: 1)).firstNotFinite == 2)
     #expect(factor(Matrix(rows: 8, columns: 4), .lowRank(rank: 2, energy: 1)).firstNotFinite == nil)
+  }
+
+  /// Factors of two texts, one merged into the other, are that of both; exact where the rank holds both.
+  @Test(arguments: [(48, 1e-5), (12, 0.2)])
+  func factorsOfTwoTextsAddUp(rank: Int, error: Double) throws {
+    var random = SeededRandom(seed: 12)
+    let first = inputs(130, 48, &random)
+    let second = inputs(90, 48, &random)
+    var whole = GramAccumulator(columns: 48, form: .whole)
+    whole.add(first)
+    whole.add(second)
+    whole.finish()
+    let (trace, exact) = ((0..<48).reduce(0) { $0 + whole.diagonal[$1] }, (0..<48).map { whole.diagonal[$0] })
+    let gathered = whole.takeGram()
+    let both = try #require(gathered)
+    let form = GramForm.lowRank(rank: rank, energy: 1)
+    let earlier = factor(first, form)
+    let (gram, _) = try gram(earlier)
+    var sum = GramAccumulator(columns: 48, form: form)
+    sum.add(second)
+    try sum.merge(
+      gram, diagonal: (0..<48).map { earlier.diagonal[$0] }, sums: (0..<48).map { earlier.sums[$0] },
+      tokens: 130)
+    sum.finish()
+    #expect(sum.tokens == 220)
+    for column in 0..<48 { #expect(abs(sum.diagonal[column] - exact[column]) <= 1e-12 * exact[column]) }
+    let (found, _) = try self.gram(sum)
+    #expect(Double(largestDifference(both, found)) <= error * trace)
+    // What both gave up is what the factor lacks of the trace.
+    let rest = try SafetensorsFile(path: folder.path + "/factor").tensor("gram.rest").floats().array()
+    #expect(abs(rest.reduce(0.0) { $0 + Double($1) } / trace - sum.discardedEnergy) <= 1e-5)
+    #expect(sum.discardedEnergy <= 2 * factorOfBoth(first, second, form).discardedEnergy + 1e-5)
+  }
+
+  private func factorOfBoth(_ a: borrowing Matrix, _ b: borrowing Matrix, _ form: GramForm) -> GramAccumulator
+  {
+    var accumulator = GramAccumulator(columns: a.columns, form: form)
+    accumulator.add(a)
+    accumulator.add(b)
+    accumulator.finish()
+    return accumulator
   }
 }

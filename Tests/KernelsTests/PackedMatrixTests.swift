@@ -110,3 +110,27 @@ import Testing
     #expect(best.array() == other.array())
   }
 }
+
+extension PackedMatrixTests {
+  @Test func attentionInBF16IsNearAttentionInF32() {
+    guard Precision.bf16.isAvailable else { return }
+    var random = SeededRandom(seed: 4)
+    let (length, heads, keyHeads, headSize) = (77, 4, 2, 24)
+    let q = random.matrix(2 * length, heads * headSize)
+    let k = random.matrix(2 * length, keyHeads * headSize)
+    let v = random.matrix(2 * length, keyHeads * headSize)
+    let results = Precision.allCases.map { precision -> [Float] in
+      var queries = Matrix(rows: q.rows, columns: q.columns, q.array())
+      var keys = Matrix(rows: k.rows, columns: k.columns, k.array())
+      var y = Matrix(rows: q.rows, columns: q.columns)
+      causalAttention(
+        queries: &queries, keys: &keys, values: v, length: length, heads: heads, keyHeads: keyHeads,
+        headSize: headSize, precision, into: &y)
+      return y.array()
+    }
+    let difference = zip(results[0], results[1]).reduce(0.0) { $0 + Double(($1.0 - $1.1) * ($1.0 - $1.1)) }
+    let size = results[0].reduce(0.0) { $0 + Double($1 * $1) }
+    #expect(difference > 0)
+    #expect((difference / size).squareRoot() < 0.01)
+  }
+}

@@ -30,12 +30,15 @@ import Testing
     espalier_silu_multiply(count, w, &y)
     for i in 0..<count { #expect(near(y[i], Double(x[i]) / (1 + exp(-Double(x[i]))) * Double(w[i]))) }
 
+    let factor: Float = 0.75
     for live in Set([1, (count + 1) / 2, count]) {
       y = x
-      espalier_softmax(count, live, &y)
+      espalier_softmax(count, live, factor, &y)
       let top = x[..<live].map(Double.init).max() ?? 0
-      let sum = x[..<live].reduce(0.0) { $0 + exp(Double($1) - top) }
-      for i in 0..<count { #expect(near(y[i], i < live ? exp(Double(x[i]) - top) / sum : 0)) }
+      let sum = x[..<live].reduce(0.0) { $0 + exp((Double($1) - top) * Double(factor)) }
+      for i in 0..<count {
+        #expect(near(y[i], i < live ? exp((Double(x[i]) - top) * Double(factor)) / sum : 0))
+      }
     }
 
     var largest: Float = 0

@@ -127,12 +127,13 @@ import Testing
   }
 
   /// Other memory limits stream other numbers of sites together.
-  @Test(arguments: [1, 150, 250, 1 << 30]) func memoryAndThreadsDecideNoByte(memory: Int) throws {
+  @Test(arguments: [1, 200, 201, 1 << 30]) func memoryAndThreadsDecideNoByte(memory: Int) throws {
     let bench = try ProbeBench()
     let sizes = ["sum.memory=100", "stream.memory=1"]
     let wide = try bench.job(overrides: sizes)
     _ = try bench.run(wide)
-    let narrow = try bench.job(overrides: sizes, output: "o", work: "w", memory: memory, threads: 3)
+    let narrow = try bench.job(
+      overrides: sizes, output: "o", work: "w", memory: Planner.processBytes + memory, threads: 3)
     let began = Mutex<[String]>([])
     let made = try bench.run(narrow) { event in
       switch event {
@@ -180,6 +181,35 @@ import Testing
       }
     }
     #expect(error?.code == .badInput && error?.description == "sum/1/down: full.")
+  }
+
+  /// Bytes that changed after their digest went into a key are in no artifact under that key.
+  @Test(arguments: ["words", "sum/0/down", "first/model.layers.1.mlp.down_proj", "write"])
+  func aSourceThatChangesDuringARunIsFound(unit: String) throws {
+    let bench = try ProbeBench()
+    let job = try bench.job(ProbeBench.recipe, output: "out", work: "work")
+    let error = failure {
+      try Probe.$hook.withValue(
+        { if $0 == unit { try Probe.write("upon a time, once", to: bench.corpus) } },
+        operation: { _ = try bench.run(job) })
+    }
+    #expect(error?.code == .io && error?.subject == bench.corpus)
+    #expect(error?.message.contains("changed or replaced while the run was on") == true)
+    #expect(try !RunHistory(work: job.work).entries.map(\.unit).contains(unit))
+    #expect(try Folder.names(in: job.work + "/partial") == [])
+    let fresh = try bench.job(ProbeBench.recipe, output: "fresh", work: "fresh.work")
+    _ = try bench.run(fresh)
+    try Folder.remove(job.output)
+    _ = try bench.run(job)
+    #expect(try bench.results(job) == bench.results(fresh))
+  }
+
+  /// What is half done is of no use, and may be what fills the disk.
+  @Test func aFailedRunLeavesNothingHalfDone() throws {
+    let bench = try ProbeBench()
+    let job = try bench.job()
+    #expect(try run(bench, job, stopAt: 9))
+    #expect(try Folder.names(in: job.work + "/partial") == [])
   }
 
   /// A stage of a later revision does not take the old one's masks for its own.

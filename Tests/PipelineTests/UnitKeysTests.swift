@@ -189,7 +189,7 @@ import Testing
   private func poison() throws -> Digest {
     let poison = SHA256.digest(of: "poison")
     let json = try Folder.readJSON(cache)
-    let members = try #require(json.object?.members).map { file, value in
+    let members = try #require(json.opened("sources")?.object?.members).map { file, value in
       let names = value["digests"]?.object?.members.map(\.key) ?? []
       return (
         key: file,
@@ -199,7 +199,8 @@ import Testing
         ] as JSON
       )
     }
-    try Folder.writeAtomically(Array(JSON.object(JSONObject(members)).text.utf8), to: cache)
+    let forged = JSON.object(JSONObject(members)).sealed("sources")
+    try Folder.writeAtomically(Array(forged.text.utf8), to: cache)
     return poison
   }
 
@@ -237,8 +238,48 @@ import Testing
     // The same length and the same file; only the time tells.
     Thread.sleep(forTimeInterval: 0.02)
     try File(writing: bench.corpus).write(Array("O".utf8), at: 0)
-    #expect(try second.file(bench.corpus) == SHA256.digest(of: "Once upon a time"))
-    #expect(try second.file(bench.corpus) != file)
+    let third = try digests()
+    #expect(try third.file(bench.corpus) == SHA256.digest(of: "Once upon a time"))
+    #expect(try third.file(bench.corpus) != file)
+  }
+
+  /// What went into a key must still be there when its unit is done, whether the key was computed or remembered.
+  @Test func filesThatChangeDuringARunAreFound() throws {
+    let before = try digests()
+    let digest = try before.tensor(tensor)
+    _ = try before.file(bench.corpus)
+    try before.requireSameFiles()
+    Thread.sleep(forTimeInterval: 0.02)
+    // A new file under the old name: the old bytes are still mapped, and are what is digested.
+    var checkpoint = ProbeBench.checkpoint
+    checkpoint.edit = { name, values in if name == self.tensor { values[0] += 1 } }
+    try Folder.remove(bench.model + "/model.safetensors")
+    try checkpoint.write(to: bench.model)
+    #expect(try before.tensor(tensor) == digest)
+    let norm = try before.tensor("model.norm.weight")
+    let error = failure { try before.requireSameFiles() }
+    #expect(error?.code == .io && error?.subject == bench.model + "/model.safetensors")
+    // Nothing of it is remembered under the new file's name.
+    try before.save()
+    let after = try digests()
+    #expect(try after.tensor(tensor) != digest && after.tensor("model.norm.weight") == norm)
+    try Folder.remove(bench.corpus)
+    #expect(failure { try before.requireSameFiles() }?.message.contains("gone") == true)
+  }
+
+  /// A flipped bit would give a false key to right bytes.
+  @Test func everyFlippedByteOfTheCacheIsNoticed() throws {
+    let first = try digests()
+    let expected = try (first.tensor(tensor), first.file(bench.corpus))
+    try first.save()
+    let good = try Folder.read(cache)
+    for place in good.indices {
+      var bad = good
+      bad[place] ^= 0x01
+      try File(writing: cache).write(bad, at: 0)
+      let again = try digests()
+      #expect(try again.tensor(tensor) == expected.0 && again.file(bench.corpus) == expected.1)
+    }
   }
 
   @Test func aDamagedCacheIsNoHarm() throws {

@@ -19,10 +19,12 @@ public enum Places {
 public final class TemporaryFolder: Sendable {
   public let path: String
 
-  public init() throws {
+  /// - Parameter onDisk: not in memory, for what is large.
+  public init(onDisk: Bool = false) throws {
     var random = SystemRandomNumberGenerator()
     // In memory where there is such a folder: thousands of small synced files are slow on a disk.
-    path = (Places.exists("/dev/shm") ? "/dev/shm" : "/tmp") + "/espalier-test-\(random.next())"
+    let parent = onDisk ? "/var/tmp" : Places.exists("/dev/shm") ? "/dev/shm" : "/tmp"
+    path = parent + "/espalier-test-\(random.next())"
     try Folder.create(path)
   }
 

@@ -22,6 +22,8 @@ void espalier_f32_to_bf16(size_t n, const float *x, uint16_t *y);
 void espalier_f32_to_f16(size_t n, const float *x, uint16_t *y);
 /// Index of the first element that is infinite or not a number; n where all are finite.
 size_t espalier_first_not_finite_f32(size_t n, const float *x);
+/// The same for elements of 16 bits with these exponent bits.
+size_t espalier_first_not_finite_16(size_t n, uint16_t exponent, const uint16_t *x);
 /// Sets x[i] to +0 where bit i of `kept` (least significant bit first) is 0.
 void espalier_mask_f32(size_t n, const uint8_t *kept, float *x);
 /// The same for elements of 16 bits.
@@ -37,8 +39,8 @@ void espalier_silu_multiply(size_t n, const float *up, float *gate);
 void espalier_add(size_t n, const float *x, float *y);
 /// Rotates pairs (x[i], x[i + half]) of one head by the angles whose cosines and sines are given, each of `half`.
 void espalier_rope(size_t half, const float *cosine, const float *sine, float *x);
-/// Row softmax in place: x[0..<live] becomes a distribution, x[live..<n] becomes 0.
-void espalier_softmax(size_t n, size_t live, float *x);
+/// Row softmax of x times a positive factor, in place: x[0..<live] becomes a distribution, x[live..<n] becomes 0.
+void espalier_softmax(size_t n, size_t live, float factor, float *x);
 /// Largest of x and the sum of exp(x - largest), in f64.
 void espalier_log_sum_exp(size_t n, const float *x, float *largest, double *sum);
 /// sums[j] += x[j] and squares[j] += x[j]^2, in f64.

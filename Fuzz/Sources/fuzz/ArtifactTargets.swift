@@ -1,0 +1,115 @@
+import EspalierCore
+import Glibc
+
+@testable import EspalierIO
+@testable import EspalierStages
+
+/// The manifest of an artifact; its digest of itself is put right.
+enum ManifestTarget: FuzzTarget {
+  static let name = "manifest"
+  static let words =
+    ["format", "key", "digest", "components", "objects", "path", "size", "sha256", "report"].map {
+      "\"\($0)\":"
+    }
+    + ["../", "/", "..", "\\u0000", "\\u0301", "9223372036854775807", "-1"]
+
+  static func seeds() -> [[UInt8]] {
+    let digest = SHA256.digest(of: "")
+    let manifest = Manifest(
+      key: digest, components: ["stage": "swap", "revision": 1],
+      objects: [
+        .init(path: "mask.safetensors", size: 100, digest: digest),
+        .init(path: "c/0/0/0", size: 0, digest: digest),
+      ],
+      digest: digest, report: ["loss": 0.5])
+    return [Array((manifest.file["manifest"] ?? .null).text.utf8)]
+  }
+
+  static func large() -> [[UInt8]] {
+    let digest = SHA256.digest(of: "")
+    let objects = (0..<200_000).map { Manifest.Object(path: "c/\($0)/0/0", size: $0, digest: digest) }
+    let manifest = Manifest(key: digest, components: [:], objects: objects, digest: digest, report: [:])
+    return [Array((manifest.file["manifest"] ?? .null).text.utf8)]
+  }
+
+  static func run(_ bytes: [UInt8]) throws {
+    let body = try JSON(parsing: bytes.span.bytes)
+    require(Manifest(file: body) == nil || body["manifest"] != nil, "a manifest without a digest was read")
+    let file: JSON = ["manifest": body, "sha256": .string(SHA256.digest(of: body.canonical.text).hex)]
+    guard let manifest = Manifest(file: file) else { return }
+    require(manifest.objects.allSatisfy { Folder.isBelow($0.path) }, "an object lies outside of its artifact")
+    guard let again = Manifest(file: try JSON(parsing: manifest.file.prettyText)) else {
+      fatalError("our own manifest is refused")
+    }
+    require(
+      again.objects == manifest.objects && again.report == manifest.report, "another manifest came back")
+  }
+}
+
+/// `espalier.json` of a pruned checkpoint.
+enum RecordTarget: FuzzTarget {
+  static let name = "record"
+  static let words =
+    [
+      "tool", "format", "key", "stages", "recipe", "matrices", "name", "rows", "columns", "sparsity",
+      "budget",
+      "keep", "of", "newWeights", "files", "size", "sha256",
+    ].map { "\"\($0)\":" } + ["\"matrix\"", "../", "\\u0301", "9223372036854775807", "0.5"]
+
+  static func seeds() -> [[UInt8]] {
+    let hex = SHA256.digest(of: "").hex
+    return [
+      #"{"tool":"espalier","format":1,"key":"\#(hex)","stages":"\#(hex)","recipe":"stages: [emit]","matrices":[{"name":"a","rows":4,"columns":8,"keep":2,"of":4},{"name":"b","rows":4,"columns":8,"sparsity":0.5,"budget":"matrix","newWeights":true}],"files":[{"name":"config.json","size":3,"sha256":"\#(hex)"}]}"#
+    ].map { Array($0.utf8) }
+  }
+
+  static func run(_ bytes: [UInt8]) throws {
+    let record = try OutputRecord(json: JSON(parsing: bytes.span.bytes))
+    require(record.files.allSatisfy { Folder.isBelow($0.name) }, "a file lies outside of the folder")
+    for matrix in record.matrices {
+      require(!"\(matrix.pattern)".isEmpty, "a pattern without a text")
+      require(
+        (0...matrix.columns).contains(matrix.pattern.kept(ofColumns: matrix.columns)), "too many are kept")
+    }
+  }
+}
+
+/// Masks and tokens in safetensors files: the length of the header's text, the text, the data.
+enum MaskTarget: FuzzTarget {
+  static let name = "mask"
+  static let words =
+    SafetensorsTarget.words + [
+      "\"kept\":", "\"input_ids\":", "\"columns\":", "\"sparsity\":", "\"budget\":", "\"keep\":", "\"of\":",
+      "\"matrix\"", "\"0.5\"", "\"nan\"",
+    ]
+
+  /// A file in memory: nothing of this comes to a disk.
+  private static let path = "/dev/shm/espalier-fuzz-\(getpid())"
+
+  static func seeds() throws -> [[UInt8]] {
+    let patterns: [SparsityPattern] = [.rows(sparsity: 0.5), .matrix(sparsity: 0.5), .groups(keep: 2, of: 4)]
+    return try patterns.map { pattern in
+      let bits = [UInt8](repeating: 0b0011_0011, count: 4)
+      guard let mask = Mask(rows: 4, columns: 8, pattern: pattern, bits: bits) else { return [] }
+      try MaskFile.write(mask, to: path)
+      let file = try Folder.read(path)
+      return Array(file[0..<2] + file[8...])
+    } + [
+      [68, 0] + Array(#"{"input_ids":{"dtype":"I32","shape":[2,2],"data_offsets":[0,16]}}   "#.utf8)
+        + bytes(7, 16)
+    ]
+  }
+
+  static func run(_ input: [UInt8]) throws {
+    var taker = Taker(input)
+    let file = bytes(taker.number(2), 8) + Array(taker.rest)
+    do {
+      let target = try File(writing: path, truncate: true)
+      try target.write(file, at: 0)
+    }
+    let tokens = Result { try TokenFile.read(path) }
+    if case .success(let rows) = tokens { require(rows.allSatisfy { !$0.isEmpty }, "a row of no tokens") }
+    let mask = try MaskFile.read(path)
+    require(mask.bits.count == mask.rows * mask.rowBytes && mask.firstRowOffPattern() == nil, "a wrong mask")
+  }
+}

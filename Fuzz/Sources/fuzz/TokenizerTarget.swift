@@ -1,0 +1,98 @@
+import EspalierCore
+import EspalierTokenizers
+
+/// `tokenizer.json`, then a text to tokens and back.
+enum TokenizerTarget: FuzzTarget {
+  static let name = "tokenizer"
+  static let words =
+    [
+      "type", "model", "vocab", "merges", "unk_token", "byte_fallback", "fuse_unk", "ignore_merges",
+      "continuing_subword_prefix", "end_of_word_suffix", "dropout", "normalizer", "normalizers", "pattern",
+      "String", "Regex", "content", "prepend", "strip_left", "strip_right", "pre_tokenizer", "pretokenizers",
+      "behavior", "invert", "add_prefix_space", "use_regex", "individual_digits", "replacement",
+      "prepend_scheme", "split", "post_processor", "processors", "single", "pair", "special_tokens",
+      "SpecialToken", "Sequence", "id", "ids", "cls", "sep", "decoder", "decoders", "start", "stop",
+      "added_tokens", "single_word", "lstrip", "rstrip", "normalized", "special",
+    ].map { "\"\($0)\":" }
+    + [
+      "BPE", "WordLevel", "Sequence", "NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "ByteLevel",
+      "Prepend", "Strip", "Replace", "Metaspace", "Split", "Digits", "Punctuation", "Whitespace",
+      "WhitespaceSplit", "BertPreTokenizer", "TemplateProcessing", "BertProcessing", "RobertaProcessing",
+      "ByteFallback", "Fuse", "Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous",
+    ].map { "\"\($0)\"" } + [
+      "\\\\p{L}", "(?:", "(?i:", "[^\\\\s]", "+(?!\\\\S)", "{1,3}", "\\\\X", "a b", "▁", "<0x61>",
+    ]
+
+  private static let model =
+    #"{"type":"BPE","unk_token":"?","fuse_unk":true,"byte_fallback":true,"vocab":{"a":0,"b":1,"ab":2,"c":3,"?":4,"<0x61>":5,"▁":6,"é":7,"Ġ":8},"merges":["a b"]}"#
+
+  private static func file(
+    _ model: String = model, normalizer: String = "null", pre: String = "null", post: String = "null",
+    decoder: String = "null", added: String = "[]"
+  ) -> [UInt8] {
+    Array(
+      #"{"version":"1.0","added_tokens":\#(added),"normalizer":\#(normalizer),"pre_tokenizer":\#(pre),"post_processor":\#(post),"decoder":\#(decoder),"model":\#(model)}"#
+        .utf8)
+  }
+
+  static func seeds() -> [[UInt8]] {
+    [
+      file(),
+      file(
+        #"{"type":"WordLevel","unk_token":"?","vocab":{"?":0,"a":1,"ab":2}}"#,
+        pre: #"{"type":"Whitespace"}"#, decoder: #"{"type":"Fuse"}"#),
+      file(
+        ##"{"type":"BPE","continuing_subword_prefix":"#","end_of_word_suffix":"$","vocab":{"a":0,"#b$":1,"ab$":2},"merges":[["a","#b$"]]}"##
+      ),
+      file(
+        normalizer:
+          #"{"type":"Sequence","normalizers":[{"type":"NFKD"},{"type":"StripAccents"},{"type":"Lowercase"},{"type":"Replace","pattern":{"Regex":" {2,}"},"content":"_"},{"type":"Prepend","prepend":"▁"},{"type":"Strip","strip_left":true,"strip_right":false}]}"#,
+        pre: #"{"type":"Metaspace","replacement":"▁","prepend_scheme":"first","split":true}"#,
+        decoder:
+          #"{"type":"Sequence","decoders":[{"type":"Replace","pattern":{"String":"▁"},"content":" "},{"type":"ByteFallback"},{"type":"Fuse"},{"type":"Strip","content":" ","start":1,"stop":0}]}"#
+      ),
+      file(
+        pre:
+          #"{"type":"Sequence","pretokenizers":[{"type":"Split","pattern":{"Regex":"(?i:'s|'t)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}|\\s+(?!\\S)|\\s+"},"behavior":"Isolated","invert":false},{"type":"ByteLevel","add_prefix_space":true,"use_regex":false}]}"#,
+        post:
+          #"{"type":"Sequence","processors":[{"type":"ByteLevel"},{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"<s>"}},{"Sequence":{"id":"A"}}],"pair":[{"Sequence":{"id":"A"}},{"Sequence":{"id":"B"}}],"special_tokens":{"<s>":{"id":"<s>","ids":[3],"tokens":["<s>"]}}}]}"#,
+        decoder: #"{"type":"ByteLevel"}"#,
+        added:
+          #"[{"id":9,"content":"<s>","single_word":false,"lstrip":true,"rstrip":true,"normalized":false,"special":true},{"id":10,"content":"Ab","single_word":true,"lstrip":false,"rstrip":false,"normalized":true,"special":false}]"#
+      ),
+      file(
+        pre:
+          #"{"type":"Sequence","pretokenizers":[{"type":"Digits","individual_digits":true},{"type":"Punctuation","behavior":"MergedWithNext"},{"type":"Split","pattern":{"String":"b"},"behavior":"MergedWithPrevious","invert":true}]}"#,
+        post: #"{"type":"RobertaProcessing","cls":["a",0],"sep":["b",1]}"#),
+    ]
+  }
+
+  /// A vocabulary as large as the largest, merges that chain, patterns that go back again and again.
+  static func large() -> [[UInt8]] {
+    let tokens = (0..<300_000).map { "\"t\($0)\":\($0)" }.joined(separator: ",")
+    let chain = (1...2_000).map { "\"\(String(repeating: "a", count: $0))\":\($0)" }.joined(separator: ",")
+    let merges = (1..<2_000).map { "\"\(String(repeating: "a", count: $0)) a\"" }.joined(separator: ",")
+    func splitting(_ pattern: String) -> [UInt8] {
+      file(
+        pre: #"{"type":"Split","pattern":{"Regex":"\#(pattern)"},"behavior":"Isolated","invert":false}"#)
+    }
+    return [
+      file("{\"type\":\"BPE\",\"vocab\":{\(tokens)},\"merges\":[]}"),
+      file("{\"type\":\"BPE\",\"vocab\":{\(chain)},\"merges\":[\(merges)]}"),
+      splitting("(.*)*!"), splitting("((.|\\\\n)+)+$x"),
+      splitting("(x+x+)+y|" + String(repeating: "a?", count: 1000)),
+      splitting(String(repeating: "(", count: 2000) + String(repeating: ")*", count: 2000)),
+      splitting(String(repeating: "[", count: 4000)), splitting(String(repeating: "a{1000}", count: 500)),
+    ]
+  }
+
+  private static let text = Array("ab  Ab 12'S é,e\u{301}\n\t<s> aab\u{1F600}\u{AC00}▁b ".utf8)
+
+  static func run(_ bytes: [UInt8]) throws {
+    let tokenizer = try Tokenizer(json: JSON(parsing: bytes.span.bytes))
+    let ids = try tokenizer.encode(text, addSpecialTokens: true)
+    require(ids.allSatisfy { $0 >= 0 }, "an id below zero")
+    _ = try tokenizer.decode(ids, skipSpecialTokens: false)
+    require(try tokenizer.encode(text, addSpecialTokens: true) == ids, "other tokens the second time")
+  }
+}

@@ -1,0 +1,111 @@
+import EspalierCore
+
+/// Encodes the chunks of a spill array in their order and writes its files.
+struct SpillShards: ~Copyable {
+  private let folder: String
+  private var layout: SpillLayout
+  private var encoder: ChunkEncoder
+  private var shard: SpillShardWriter
+  private var digest: SHA256?
+  private var written = 0
+  private var codecIsOpen: Bool
+
+  /// - Parameter ifWorthwhile: the layout's codec is used where it pays for the first chunk, else none.
+  init(_ layout: SpillLayout, in folder: String, ifWorthwhile: Bool) throws {
+    let encoder = try ChunkEncoder(ChunkFormat(layout))
+    let shard = try SpillShardWriter(layout, shard: 0, in: folder)
+    var digest = SHA256()
+    digest.update(layout.digestPrefix)
+    self.folder = folder
+    self.layout = layout
+    self.encoder = encoder
+    self.shard = shard
+    self.digest = consume digest
+    codecIsOpen = ifWorthwhile
+  }
+
+  static func byteCount(of layout: SpillLayout) -> Int {
+    let context =
+      switch layout.codec {
+      case .none: 0
+      case .lz4: 64 << 10
+      // Measured with libzstd 1.5: 1.3 MiB up to level 3; above, it grows with the chunk.
+      case .zstd(let level): level <= 3 ? 2 << 20 : (4 << 20) + 18 * layout.chunkBytes
+      }
+    return layout.chunkBytes + ChunkFormat(layout).largestStored + 2 * layout.indexBytes + context
+  }
+
+  /// Writes the next chunk, its elements filled up with zeros where it is the last one of a sequence.
+  mutating func append(_ chunk: UnsafeRawBufferPointer) throws {
+    if written > 0, written % layout.chunksPerShard == 0 {
+      shard = try SpillShardWriter(layout, shard: written / layout.chunksPerShard, in: folder)
+    }
+    let tokens = layout.tokens(ofChunk: written % layout.chunksPerSequence)
+    let used = tokens.count * layout.width * layout.element.byteCount
+    digest?.update(UnsafeRawBufferPointer(rebasing: chunk[..<used]))
+    try encoder.encode(chunk)
+    if codecIsOpen {
+      codecIsOpen = false
+      let count = encoder.withStored(\.count)
+      if Double(chunk.count) < SpillCodec.worthwhileRatio * Double(count) {
+        layout.codec = .none
+        encoder = try ChunkEncoder(ChunkFormat(layout))
+        try encoder.encode(chunk)
+      }
+    }
+    try encoder.withStored { try shard.append($0) }
+    written += 1
+    if written == layout.chunkCount || written % layout.chunksPerShard == 0 { try shard.close() }
+  }
+
+  /// Writes `zarr.json`; returns when files and folders are on the disk.
+  ///
+  /// - Returns: the SHA-256 over shape, element type and the elements in row-major order, whatever the codec.
+  mutating func finish() throws -> Digest {
+    guard written == layout.chunkCount, let digest = digest.take()?.finalize() else {
+      throw EspalierError.internalFault("A spill array was ended unfinished or twice.", subject: folder)
+    }
+    try Folder.sync(folder + "/c")
+    try Folder.writeAtomically(
+      Array(layout.metadata(digest: digest).prettyText.utf8), to: folder + "/zarr.json")
+    try Folder.sync(Folder.parent(of: folder))
+    return digest
+  }
+}
+
+/// Writes one shard file: stored chunks one after another, then the index.
+struct SpillShardWriter: ~Copyable {
+  private let file: File
+  private let path: String
+  private var index: [UInt64]
+  private var next = 0
+  private var offset = 0
+
+  init(_ layout: SpillLayout, shard: Int, in folder: String) throws {
+    path = layout.path(ofShard: shard, in: folder)
+    try Folder.create(Folder.parent(of: path))
+    file = try File(writing: path, truncate: true)
+    // Zarr's mark of a chunk that is absent.
+    index = Array(repeating: .max, count: layout.chunksPerShard * 2)
+  }
+
+  mutating func append(_ stored: UnsafeRawBufferPointer) throws {
+    try file.write(stored, at: offset)
+    index[next] = UInt64(offset).littleEndian
+    index[next + 1] = UInt64(stored.count).littleEndian
+    next += 2
+    offset += stored.count
+  }
+
+  /// Writes the index, and returns when the file and the folders above it are on the disk.
+  mutating func close() throws {
+    let checksum = try index.withUnsafeBytes { bytes in
+      try file.write(bytes, at: offset)
+      return CRC32C.checksum(bytes)
+    }
+    try withUnsafeBytes(of: checksum.littleEndian) { try file.write($0, at: offset + index.count * 8) }
+    try file.sync()
+    try Folder.sync(Folder.parent(of: path))
+    try Folder.sync(Folder.parent(of: Folder.parent(of: path)))
+  }
+}

@@ -1,0 +1,246 @@
+import CKernels
+import EspalierCore
+import EspalierIO
+
+/// Columns of one tile of the Gram matrix.
+private let tileSize = 384
+/// Bytes of pages of a matrix in a file that are worked on before they are given back.
+private let usualWindow = 128 << 20
+/// The most tiles that are mirrored together in each direction; eight are three pages wide.
+private let mirrorTiles = 8
+/// Rows of inputs that are gathered for a matrix in a file, whose pages are then touched once for all of them.
+private let gatheredRows = 1024
+
+/// Inputs that came together.
+private final class Inputs: Sendable {
+  let packed: PackedMatrix
+  init(_ packed: consuming PackedMatrix) { self.packed = packed }
+}
+
+/// The elements of a Gram matrix while it grows, `columns x columns` in f32: in memory, or in a file that is mapped.
+///
+/// Only the upper triangle is summed up, in tiles which the threads share; ``mirror()`` makes the matrix whole. Where the elements
+/// are makes no difference to them.
+struct GramElements: ~Copyable, Sendable {
+  let columns: Int
+  private var memory: Matrix?
+  private var file: MappedBuffer?
+  private let precision: Precision
+  /// Inputs not yet summed up, packed, as they came.
+  private var gathered: [Inputs] = []
+  private let window: Int
+
+  /// A matrix of zeros.
+  ///
+  /// - Parameter file: the place of the elements, which are zero, where they shall not lie in memory.
+  init(columns: Int, _ precision: Precision, in file: consuming MappedBuffer?, window: Int? = nil) {
+    self.columns = columns
+    self.window = window ?? usualWindow
+    self.precision = precision
+    memory = nil
+    self.file = file
+    if self.file == nil {
+      memory = Matrix(rows: columns, columns: columns)
+    } else {
+      precondition(self.file?.byteCount == columns * columns * 4)
+    }
+  }
+
+  /// Bytes of memory that a matrix in a file takes at most.
+  static func mappedByteCount(columns: Int) -> Int {
+    mergeByteCount(columns: columns) + gatheredRows * columns * 4
+  }
+
+  /// Bytes of memory that ``add(_:)`` takes beside.
+  static func mergeByteCount(columns: Int) -> Int {
+    max(usualWindow, pageBytes(rows: tileSize, columns: columns))
+  }
+
+  /// Bytes of pages that hold a part of a matrix: its rows may begin and end within one.
+  private static func pageBytes(rows: Int, columns: Int) -> Int { rows * (columns * 4 + 2 * 4096) }
+
+  /// How often the pages of a matrix in a file are touched for so many tokens, about.
+  static func mappedSweeps(tokens: Int) -> Double { (Double(tokens) / Double(gatheredRows)).rounded(.up) }
+
+  // MARK: - Sums
+
+  /// Adds `X^T X` for X of `rows x columns`.
+  mutating func add(_ x: UnsafePointer<Float>, rows: Int) {
+    guard rows > 0 else { return }
+    let inputs = Inputs(PackedMatrix(columnsOf: x, rows: rows, columns: columns, precision))
+    guard file != nil else { return addProducts([inputs]) }
+    if gathered.reduce(rows, { $0 + $1.packed.columns }) > gatheredRows { addGathered() }
+    gathered.append(inputs)
+    if rows >= gatheredRows { addGathered() }
+  }
+
+  private mutating func addGathered() {
+    let inputs = gathered
+    gathered = []
+    addProducts(inputs)
+  }
+
+  /// Adds the product of each, in their order.
+  private mutating func addProducts(_ inputs: [Inputs]) {
+    guard !inputs.isEmpty else { return }
+    let columns = columns
+    let bands = file == nil ? [0..<columns] : bands()
+    for (index, band) in bands.enumerated() {
+      if index + 1 < bands.count { prefetch(bands[index + 1], bands[index + 1].lowerBound..<columns) }
+      let tiles = Self.tiles(of: band, columns)
+      withElements { elements in
+        nonisolated(unsafe) let elements = elements
+        Threads.forEach(tiles.count) { index in
+          for input in inputs { Self.addTile(tiles[index], input.packed, columns, into: elements) }
+        }
+      }
+      release(band)
+    }
+  }
+
+  /// Of a tile on the diagonal, what is below it is left out.
+  private static func addTile(
+    _ tile: Tile, _ x: borrowing PackedMatrix, _ columns: Int, into g: UnsafeMutablePointer<Float>
+  ) {
+    let (steps, stride, precision) = (x.steps, x.stride, x.precision)
+    x.withPanels { panels in
+      precision.multiply(
+        rows: tile.rows.count, columns: tile.columns.count, steps: steps,
+        panels + tile.rows.lowerBound / panelWidth * stride, stride,
+        panels + tile.columns.lowerBound / panelWidth * stride, stride,
+        firstColumn: tile.rows == tile.columns ? 0 : .min, adding: true,
+        into: g + tile.rows.lowerBound * columns + tile.columns.lowerBound, stride: columns)
+    }
+  }
+
+  /// Adds a whole matrix, `columns x columns`; of a mapped one only few pages stay in memory.
+  mutating func add(_ other: GramMatrix) {
+    precondition(other.columns == columns && !other.isFactored)
+    addGathered()
+    let columns = columns
+    for band in bands() {
+      other.withElements { other in
+        withElements { elements in
+          nonisolated(unsafe) let (other, elements) = (other, elements)
+          Threads.forEach(band.count) { index in
+            let start = (band.lowerBound + index) * columns + band.lowerBound
+            espalier_add(columns - band.lowerBound, other + start, elements + start)
+          }
+        }
+      }
+      other.release(band)
+      release(band)
+    }
+  }
+
+  // MARK: - The whole matrix
+
+  /// Sums up what was gathered and copies the upper triangle to the lower one; call it once, after the last sum.
+  mutating func mirror() {
+    addGathered()
+    let columns = columns
+    let ranges = file == nil ? [0..<columns] : parts(of: columns, size: mirrorSize)
+    let blocks = ranges.indices.flatMap { i in ranges[i...].map { (rows: ranges[i], columns: $0) } }
+    for (index, block) in blocks.enumerated() {
+      if index + 1 < blocks.count { prefetch(blocks[index + 1].rows, blocks[index + 1].columns) }
+      let tiles = Self.tiles(of: block.rows, columns).filter { block.columns.contains($0.columns.lowerBound) }
+      withElements { elements in
+        nonisolated(unsafe) let elements = elements
+        Threads.forEach(tiles.count, scratch: { Buffer<UInt32>(count: 16 * tileSize) }) { scratch, index in
+          Self.mirror(tiles[index], columns, elements, &scratch)
+        }
+      }
+      release(block.rows)
+      release(block.columns)
+    }
+  }
+
+  /// Copies a tile to its place in the lower triangle, of one on the diagonal what is above it: each cache line is read and written
+  /// once.
+  private static func mirror(
+    _ tile: Tile, _ columns: Int, _ g: UnsafeMutablePointer<Float>, _ scratch: inout Buffer<UInt32>
+  ) {
+    scratch.withUnsafeMutable { scratch in
+      let turned = scratch.baseAddress!
+      for part in parts(of: tile.rows.count, size: 16) {
+        let rows = tile.rows.lowerBound + part.lowerBound..<tile.rows.lowerBound + part.upperBound
+        // Elements of these rows from the tile's begin, or from the diagonal, on.
+        let start = max(tile.columns.lowerBound, rows.upperBound)
+        let count = tile.columns.upperBound - start
+        if rows.lowerBound >= tile.columns.lowerBound {
+          for row in rows {
+            for column in rows.lowerBound..<row { g[row * columns + column] = g[column * columns + row] }
+          }
+        }
+        guard count > 0 else { continue }
+        (g + rows.lowerBound * columns + start).withMemoryRebound(to: UInt32.self, capacity: 1) {
+          espalier_pack_rows(rows.count, count, columns, $0, turned)
+        }
+        for column in 0..<count {
+          let line = UnsafeRawPointer(turned + column * 16)
+          UnsafeMutableRawPointer(g + (start + column) * columns + rows.lowerBound)
+            .copyMemory(from: line, byteCount: rows.count * 4)
+        }
+      }
+    }
+  }
+
+  /// The elements row after row; nil where they are in a file.
+  consuming func takeMatrix() -> Matrix? { memory }
+
+  /// Writes all elements; nothing where they are in the file already.
+  borrowing func write(_ name: String, to draft: borrowing SafetensorsDraft) throws {
+    switch memory {
+    case .some(let matrix): try draft.write(matrix.elements, to: name)
+    case .none: break
+    }
+  }
+
+  // MARK: - Parts
+
+  private typealias Tile = (rows: Range<Int>, columns: Range<Int>)
+
+  /// The tiles of some rows, which begin with one, from the diagonal on.
+  private static func tiles(of band: Range<Int>, _ columns: Int) -> [Tile] {
+    let ranges = parts(of: columns, size: tileSize)
+    return ranges.indices.filter { band.contains(ranges[$0].lowerBound) }.flatMap { i in
+      ranges[i...].map { (rows: ranges[i], columns: $0) }
+    }
+  }
+
+  /// Rows whose upper triangles fit the window, and are whole tiles.
+  private func bands() -> [Range<Int>] {
+    var bands: [Range<Int>] = []
+    for rows in parts(of: columns, size: tileSize) {
+      if let last = bands.last,
+        Self.pageBytes(rows: rows.upperBound - last.lowerBound, columns: columns - last.lowerBound) <= window
+      {
+        bands[bands.count - 1] = last.lowerBound..<rows.upperBound
+      } else {
+        bands.append(rows)
+      }
+    }
+    return bands
+  }
+
+  /// Columns of the blocks that are mirrored together: two of them fit the window.
+  private var mirrorSize: Int {
+    let sizes = (1...mirrorTiles).map { $0 * tileSize }
+    return sizes.last { 2 * Self.pageBytes(rows: $0, columns: $0) <= window } ?? tileSize
+  }
+
+  private func prefetch(_ rows: Range<Int>, _ range: Range<Int>) {
+    for row in rows {
+      file?.prefetch((row * columns + range.lowerBound) * 4..<(row * columns + range.upperBound) * 4)
+    }
+  }
+
+  private func release(_ rows: Range<Int>) {
+    file?.release(rows.lowerBound * columns * 4..<rows.upperBound * columns * 4)
+  }
+
+  private mutating func withElements(_ body: (UnsafeMutablePointer<Float>) -> Void) {
+    memory?.elements.withUnsafeMutable { body($0.baseAddress!) }
+    file?.withUnsafeMutable { body($0.baseAddress!.assumingMemoryBound(to: Float.self)) }
+  }
+}

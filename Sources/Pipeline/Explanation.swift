@@ -1,0 +1,126 @@
+import EspalierCore
+import EspalierIO
+
+/// Why a unit was made: what its key consists of, and how that differs from the last time.
+public struct Explanation: Sendable {
+  /// One component of a key that is another one than before.
+  public struct Difference: Sendable {
+    /// As `parameters.samples`, `files.corpus`, `inputs.factor block 0 site 1`, `tensors`.
+    public let component: String
+    /// Null where there was none.
+    public let before: JSON
+    /// Null where there is none.
+    public let after: JSON
+    /// The unit that makes the input, where it is one.
+    public let input: String?
+  }
+
+  public let unit: String
+  public let manifest: Manifest
+  /// Whether the artifact's bytes are in the work folder; those of a freed artifact are not.
+  public let isPresent: Bool
+  /// Whether the last run made it, rather than finding it.
+  public let wasMade: Bool
+  /// The artifact of the same stage at the same place under another key, the one made last.
+  public let previous: Manifest?
+  public let differences: [Difference]
+  /// For inputs that differ, what is at their root: units with no differing inputs, and how these differ.
+  public let causes: [(unit: String, differences: [Difference])]
+
+  /// Explains a unit of the last run in a work folder.
+  ///
+  /// - Throws: a usage error where that run has no such unit, or did not reach it.
+  public init(work: String, unit: String) throws {
+    let comparison = try Comparison(work: work)
+    guard let manifest = comparison.current[unit] else {
+      throw EspalierError.usage(comparison.unknown(unit), subject: work)
+    }
+    self.unit = unit
+    self.manifest = manifest
+    isPresent = try comparison.store.isPresent(manifest)
+    wasMade = comparison.made.contains(manifest.key.hex)
+    previous = comparison.previous(manifest)
+    differences = comparison.differences(manifest)
+    var seen: Set = [unit]
+    causes = differences.compactMap(\.input).flatMap { comparison.causes($0, &seen) }
+  }
+}
+
+/// The last run's artifacts beside those of earlier ones.
+private struct Comparison {
+  let store: ArtifactStore
+  /// The artifacts of the last run by unit.
+  private(set) var current: [String: Manifest] = [:]
+  /// Keys, in hexadecimal, of the artifacts that the last run made.
+  let made: Set<String>
+  /// Units of the last run in their order.
+  private let units: [String]
+  /// All artifacts by stage and place.
+  private let artifacts: [String: [Manifest]]
+  /// When an artifact was made, as a number that grows.
+  private let age: [String: Int]
+
+  init(work: String) throws {
+    let history = try RunHistory(work: work)
+    store = try ArtifactStore(existing: work)
+    let events = try EventLog.read(work: work)
+    let start = events.lastIndex { $0["event"]?.string == "start" } ?? 0
+    made = Set(events[start...].filter { $0["event"]?.string == "done" }.compactMap { $0["key"]?.string })
+    for entry in history.entries { current[entry.unit] = entry.manifest }
+    units = history.entries.map(\.unit)
+    artifacts = try Dictionary(grouping: store.manifests(), by: Self.place)
+    var age: [String: Int] = [:]
+    for (index, event) in events.enumerated() where event["event"]?.string == "done" {
+      if let key = event["key"]?.string { age[key] = index }
+    }
+    self.age = age
+  }
+
+  private static func place(_ manifest: Manifest) -> String {
+    "\(manifest.components["stage"]?.string ?? "") \(manifest.components["place"]?.string ?? "")"
+  }
+
+  func unknown(_ unit: String) -> String {
+    let stage = unit.prefix { $0 != "/" }
+    let near = units.filter { $0.prefix { $0 != "/" } == stage }
+    let shown = (near.isEmpty ? units : near).prefix(4).joined(separator: ", ")
+    return
+      "the last run has no unit \(unit), or has not reached it; it has \(shown.isEmpty ? "none yet" : "\(shown), ...")."
+  }
+
+  func previous(_ manifest: Manifest) -> Manifest? {
+    artifacts[Self.place(manifest), default: []].filter { $0.key != manifest.key }
+      .max { age[$0.key.hex, default: -1] < age[$1.key.hex, default: -1] }
+  }
+
+  func differences(_ manifest: Manifest) -> [Explanation.Difference] {
+    guard let previous = previous(manifest) else { return [] }
+    return differences("", previous.components, manifest.components)
+  }
+
+  private func differences(_ name: String, _ before: JSON, _ after: JSON) -> [Explanation.Difference] {
+    if before.canonical == after.canonical { return [] }
+    guard let old = before.object, let new = after.object else {
+      let input = name.hasPrefix("inputs.") ? after.string.flatMap(unit(ofContent:)) : nil
+      return [.init(component: name, before: before, after: after, input: input)]
+    }
+    let names = new.members.map(\.key) + old.members.map(\.key).filter { new[$0] == nil }
+    return names.flatMap {
+      differences(name.isEmpty ? $0 : "\(name).\($0)", old[$0] ?? .null, new[$0] ?? .null)
+    }
+  }
+
+  private func unit(ofContent digest: String) -> String? {
+    units.first { current[$0]?.digest.hex == digest }
+  }
+
+  func causes(_ unit: String, _ seen: inout Set<String>) -> [(
+    unit: String, differences: [Explanation.Difference]
+  )] {
+    guard seen.insert(unit).inserted, let manifest = current[unit] else { return [] }
+    let differences = differences(manifest)
+    let own = differences.filter { $0.input == nil }
+    let further = differences.compactMap(\.input).flatMap { causes($0, &seen) }
+    return further + (own.isEmpty ? [] : [(unit, own)])
+  }
+}

@@ -1,0 +1,105 @@
+import EspalierCore
+import EspalierIO
+
+/// A run from nothing in which nothing is done: what streams together, what memory and disk hold at a time, and what there is
+/// to compute.
+struct Rehearsal {
+  /// By stage of the recipe.
+  private(set) var work: [Work]
+  /// The most bytes that units which run together need.
+  private(set) var peakMemory = 0
+  /// The most bytes of the work folder, and of work folder and output together.
+  private(set) var peakWorkBytes = 0
+  private(set) var peakDiskBytes = 0
+
+  private let graph: UnitGraph
+  private let needs: UnitNeeds
+  private let outputBytes: Int
+  private let artifactBytes: [Int]
+  /// Tensors whose digest is known.
+  private var knownTensors: Set<String> = []
+
+  /// - Parameter outputBytes: those of the pruned checkpoint.
+  init(_ graph: UnitGraph, _ needs: UnitNeeds, outputBytes: Int) {
+    self.graph = graph
+    self.needs = needs
+    self.outputBytes = outputBytes
+    artifactBytes = graph.units.map(needs.artifactBytes)
+    work = [Work](repeating: Work(), count: needs.job.recipe.entries.count)
+    run()
+  }
+
+  private mutating func run() {
+    var scheduler = Scheduler(graph: graph)
+    let digest = SHA256.digest(of: "")
+    var held = 0
+    var written = 0
+    while true {
+      switch scheduler.next() {
+      case .lookUp(let unit):
+        countTensors(graph.units[unit])
+        scheduler.missing(unit)
+      case .run(let candidates):
+        let units = needs.together(candidates, graph)
+        peakMemory = max(peakMemory, needs.memory(units.map { graph.units[$0] }))
+        held += units.reduce(0) { $0 + artifactBytes[$1] }
+        if graph.units[units[0]].kind == .output { written += outputBytes }
+        let scratch = count(units)
+        peakWorkBytes = max(peakWorkBytes, held + scratch)
+        peakDiskBytes = max(peakDiskBytes, held + scratch + written)
+        for unit in units { scheduler.committed(unit, digest: digest) }
+      case .release(let unit):
+        held -= artifactBytes[unit]
+        scheduler.released(unit)
+      case .finished: return
+      }
+    }
+  }
+
+  /// Keys hold the digests of tensors: each is read once to be known.
+  private mutating func countTensors(_ unit: Unit) {
+    let bytes = needs.tensorBytes(unit.tensors.filter { knownTensors.insert($0).inserted })
+    work[unit.entry].readBytes += bytes
+    work[unit.entry].hashedBytes += bytes
+  }
+
+  /// Counts what units that run together do; returns what they have on the disk while they run.
+  private mutating func count(_ indices: [Int]) -> Int {
+    let units = indices.map { graph.units[$0] }
+    var scratch = 0
+    func add(_ work: Work, to entry: Int) {
+      self.work[entry] += work
+      scratch += work.scratchBytes
+    }
+    for unit in units where unit.role != .advance {
+      add(needs.work(unit), to: unit.entry)
+    }
+    // What streams is counted once, with the hidden states after it where they are wanted.
+    var reader = units[0].entry
+    let entries = needs.job.recipe.entries
+    if units[0].streams, let source = entries.firstIndex(where: { $0.stage is any SourceStage }) {
+      let unit = units.first { $0.role == .advance } ?? units[0]
+      add(entries[source].stage.work(needs.sizes(unit)), to: source)
+      reader = source
+    }
+    let inputs = Set(units.flatMap(\.inputs)).reduce(0) { $0 + artifactBytes[$1] }
+    work[reader].readBytes += inputs + needs.tensorBytes(Set(units.flatMap(\.tensors)))
+    for (index, unit) in zip(indices, units) {
+      let bytes = artifactBytes[index] + (unit.kind == .output ? outputBytes : 0)
+      work[unit.entry].writtenBytes += bytes
+      work[unit.entry].hashedBytes += bytes
+      work[unit.entry].commits += 1
+    }
+    return scratch
+  }
+}
+
+extension Unit {
+  /// Whether a block streams for it.
+  fileprivate var streams: Bool {
+    switch role {
+    case .site, .advance: true
+    default: false
+    }
+  }
+}

@@ -1,0 +1,122 @@
+import EspalierCore
+import EspalierIO
+import EspalierKernels
+import EspalierPipeline
+import Glibc
+
+extension MachineRates {
+  /// Measures this machine for about two seconds, with 64 MiB on the disk that holds `path`; they are removed again.
+  ///
+  /// - Throws: an I/O error where nothing can be written there.
+  public static func measured(onTheDiskOf path: String) throws -> MachineRates {
+    let folder = try Folder.existing(path) + "/espalier-calibration-\(getpid())"
+    try Folder.create(folder)
+    defer { try? Folder.remove(folder) }
+    let file = try CalibrationFile(folder + "/file.safetensors")
+    var (encode, decode) = ([SpillCodec: Double](), [SpillCodec: Double]())
+    for codec: SpillCodec in [.none, .lz4, .zstd(level: 1)] {
+      (encode[codec], decode[codec]) = try codecRates(codec, folder + "/\(codec)", write: file.writeRate)
+    }
+    let narrow: Precision = Precision.bf16.isAvailable ? .bf16 : .f32
+    return MachineRates(
+      operations: try file.productRate(.f32), narrowOperations: try file.productRate(narrow),
+      memory: memoryReadRate(), hash: file.hashRate, write: file.writeRate, read: file.readRate,
+      commit: try commitSeconds(folder + "/store"), encode: encode, decode: decode)
+  }
+
+  /// Seconds that it takes until a small artifact is safe.
+  private static func commitSeconds(_ folder: String) throws -> Double {
+    let store = try ArtifactStore(folder: folder)
+    return try (0..<3).map { turn in
+      let key = SHA256.digest(of: "\(turn)")
+      return try elapsed {
+        let path = try store.begin(key) + "/object"
+        try Folder.writeAtomically([UInt8](repeating: 1, count: 4096), to: path)
+        _ = try store.commit(key, components: .null, report: .null)
+      }
+    }.min() ?? 0
+  }
+
+  /// Bytes a second of hidden states that are written, the disk left out, and read.
+  private static func codecRates(
+    _ codec: SpillCodec, _ folder: String, write: Double
+  ) throws -> (encode: Double, decode: Double) {
+    let (sequences, tokens, width) = (2, 1024, 2048)
+    var values = Matrix(rows: sequences * tokens, columns: width)
+    var state: UInt64 = 1
+    for index in 0..<sequences * tokens * width {
+      state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+      values.elements[index] = Float(Int32(truncatingIfNeeded: state >> 32)) * 0x1p-31
+    }
+    let bytes = Double(sequences * tokens * width * 4)
+    let encoding = try elapsed {
+      var writer = try SpillWriter(
+        folder: folder, sequences: sequences, tokens: tokens, width: width, element: .f32, codec: codec)
+      try writer.append(values.elements.span)
+      _ = try writer.finish()
+    }
+    let decoding = try elapsed {
+      var span = values.elements.mutableSpan
+      try SpillArray(folder: folder).read(0..<sequences, into: &span)
+    }
+    return (bytes / max(encoding - bytes / write, encoding / 10), bytes / decoding)
+  }
+}
+
+/// A file of 64 MiB that begins with a weight in bf16.
+private struct CalibrationFile {
+  private static let (rows, columns, pieces) = (1024, 2048, 16)
+  private let path: String
+  /// Bytes a second.
+  let writeRate: Double
+  let readRate: Double
+  let hashRate: Double
+
+  init(_ path: String) throws {
+    self.path = path
+    // Values of about 1, which no file system compresses.
+    var piece = Buffer<UInt16>(count: Self.rows * Self.columns)
+    var state: UInt32 = 1
+    for index in 0..<piece.count {
+      state = state &* 1_664_525 &+ 1_013_904_223
+      piece[index] = 0x3F00 | UInt16(state >> 24) | UInt16(state >> 8 & 0x8000)
+    }
+    let bytes = Double(Self.pieces * piece.count * 2)
+    writeRate =
+      bytes
+      / (try elapsed {
+        var writer = try SafetensorsWriter(
+          path: path,
+          tensors: [
+            ("weight", .bf16, [Self.rows, Self.columns]),
+            ("rest", .bf16, [(Self.pieces - 1) * Self.rows, Self.columns]),
+          ])
+        for _ in 0..<Self.pieces { try writer.append(piece) }
+        try writer.finish()
+      })
+    try File(reading: path).forgetCached()
+    readRate = bytes / (try elapsed { _ = try Folder.read(path) })
+    hashRate = bytes / (try elapsed { _ = try SHA256.digest(ofFile: path) })
+  }
+
+  /// Operations a second of a linear layer.
+  func productRate(_ precision: Precision) throws -> Double {
+    let weight = try LinearWeight(SafetensorsFile(path: path).tensor("weight"))
+    var inputs = Matrix(rows: 1024, columns: Self.columns)
+    for index in 0..<inputs.elements.count { inputs.elements[index] = Float(index % 7) - 3 }
+    let packed = PackedMatrix(rounding: &inputs, precision)
+    var outputs = Matrix(rows: inputs.rows, columns: Self.rows)
+    var (least, all) = (Double.infinity, 0.0)
+    while all < 0.25 {
+      let time = elapsed { linear(packed, weight, into: &outputs) }
+      (least, all) = (min(least, time), all + time)
+    }
+    return 2 * Double(inputs.rows * Self.columns * Self.rows) / least
+  }
+}
+
+private func elapsed(_ body: () throws -> Void) rethrows -> Double {
+  let start = ContinuousClock.now
+  try body()
+  return max((ContinuousClock.now - start) / .seconds(1), 1e-9)
+}

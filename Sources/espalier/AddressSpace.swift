@@ -1,0 +1,37 @@
+import EspalierCore
+import EspalierIO
+import Glibc
+
+/// The limit of address space (`ulimit -v`).
+enum AddressSpace {
+  /// Stack, allocator and OpenBLAS buffer of a thread.
+  private static let threadBytes = 256 << 20
+
+  /// Checks that a limit, where there is one, leaves room for this much memory.
+  ///
+  /// Without room, threads that cannot be made are waited for without end.
+  ///
+  /// - Throws: a usage error that names what is needed.
+  static func check(memory: Int, threads: Int) throws {
+    var limit = rlimit()
+    guard getrlimit(__rlimit_resource_t(RLIMIT_AS.rawValue), &limit) == 0, limit.rlim_cur < 1 << 60 else {
+      return
+    }
+    // Libraries and mapped shards, which are there by now.
+    let needed = used() + memory + (threads + 1) * threadBytes
+    guard Int(limit.rlim_cur) < needed else { return }
+    throw EspalierError.usage(
+      "this needs \(ByteSize(bytes: needed)) of address space, but the limit is \(ByteSize(bytes: Int(limit.rlim_cur))); raise it (ulimit -v), or give fewer --threads."
+    )
+  }
+
+  private static func used() -> Int {
+    // The size of files in /proc is not known before they are read.
+    var bytes = [UInt8](repeating: 0, count: 12)
+    guard let file = try? File(reading: "/proc/self/statm"),
+      (try? bytes.withUnsafeMutableBytes({ try file.read(into: $0, at: 0) })) != nil,
+      let pages = Int(String(decoding: bytes.prefix { $0 >= 0x30 && $0 <= 0x39 }, as: UTF8.self))
+    else { return 0 }
+    return pages * sysconf(Int32(_SC_PAGESIZE))
+  }
+}

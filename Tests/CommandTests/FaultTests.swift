@@ -1,0 +1,120 @@
+import EspalierCore
+import EspalierIO
+import EspalierTestSupport
+import Foundation
+import Testing
+
+/// System calls of the real program fail, one at a time; afterwards the same command ends with the same bytes.
+///
+/// The short form of `tools/faults`, which tries every place; see docs/reliability.md.
+@Suite(.serialized, .enabled(if: Shim.path != nil, "needs a C compiler")) struct FaultTests {
+  private static let recipe = "wanda-50"
+
+  /// A model, and the digest of what an undisturbed run writes.
+  private struct Subject {
+    let scene: Scene
+    let whole: [String]
+
+    init() throws {
+      scene = try Scene()
+      #expect(try Program.run(scene.arguments(recipe, output: "whole")).exitCode == 0)
+      whole = try scene.digest("whole")
+    }
+
+    func run(_ fault: String, log: String? = nil) throws -> Program.Result {
+      var environment = ["LD_PRELOAD": Shim.path ?? "", "FAULT": fault + ":" + scene.folder.path]
+      if let log { environment["FAULT_LOG"] = log }
+      return try Program.run(scene.arguments(recipe, output: "harmed"), environment: environment)
+    }
+
+    /// Harms a call at some places of a run, one after the other.
+    func harm(_ calls: String, _ action: String, places: Int, _ check: (Program.Result) -> Bool) throws {
+      let log = scene.folder.path + "/calls"
+      try Folder.remove(log)
+      #expect(try run("\(calls):0:none", log: log).exitCode == 0)
+      let count = try Folder.read(log).count { $0 == UInt8(ascii: "\n") }
+      try #require(count > 0, "no calls of \(calls)")
+      try forget()
+      for place in stride(from: 1, through: count, by: max(1, count / places)) {
+        let result = try run("\(calls):\(place)\(action.hasPrefix("+") ? "" : ":")\(action)")
+        #expect(check(result), "\(calls) \(place) \(action): \(result.exitCode) \(result.errors)")
+        if result.exitCode == 0 { #expect(try scene.digest("harmed") == whole, "\(calls) \(place)") }
+        let again = try Program.run(scene.arguments(recipe, output: "harmed"))
+        #expect(again.exitCode == 0, "\(calls) \(place) \(action), then \(again.errors)")
+        #expect(try scene.digest("harmed") == whole, "\(calls) \(place) \(action)")
+        try forget()
+      }
+    }
+
+    private func forget() throws {
+      try Folder.remove(scene.folder.path + "/harmed")
+      try Folder.remove(scene.folder.path + "/harmed.work")
+    }
+  }
+
+  @Test func killedAtAnyChangeOfTheDisk() throws {
+    let subject = try Subject()
+    try subject.harm("changes", "kill", places: 24) { $0.exitCode == 137 }
+    try subject.harm("pwrite,copy_file_range", "tear", places: 8) { $0.exitCode == 137 }
+  }
+
+  @Test func aFullDisk() throws {
+    try Subject().harm("open+,mkdir,pwrite,copy_file_range,rename", "+:ENOSPC", places: 10) {
+      $0.exitCode == 74 && $0.errors.contains("Make room on that disk, then run the same command again.")
+    }
+  }
+
+  @Test func failedCalls() throws {
+    let subject = try Subject()
+    try subject.harm("fsync", "EIO", places: 4) { $0.exitCode == 74 && $0.errors.contains("cannot sync") }
+    try subject.harm("pread", "EIO", places: 4) { [0, 74].contains($0.exitCode) }
+    // Of the model's folder, too: its list of files is in a key.
+    try subject.harm("opendir", "EIO", places: 100) { [0, 74].contains($0.exitCode) }
+    try subject.harm("mmap", "ENOMEM", places: 4) { $0.exitCode == 74 && $0.errors.contains("ulimit -v") }
+    try subject.harm("open+", "+:EACCES", places: 4) {
+      $0.exitCode == 74 && $0.errors.contains("permissions")
+    }
+  }
+
+  @Test func callsThatDoHalf() throws {
+    let subject = try Subject()
+    try subject.harm("pwrite,pread,copy_file_range", "+:short", places: 1) { $0.exitCode == 0 }
+    try subject.harm("copy_file_range", "+:EXDEV", places: 1) { $0.exitCode == 0 }
+    try subject.harm("pwrite,pread,fsync,ftruncate,copy_file_range", "EINTR", places: 8) {
+      $0.exitCode == 0
+    }
+  }
+
+  @Test func clocksThatJump() throws {
+    let subject = try Subject()
+    for (fault, shift, code) in [("changes:300:kill", "31536000", 137), ("changes:0:none", "-63072000", 0)] {
+      let result = try Program.run(
+        subject.scene.arguments(Self.recipe, output: "harmed"),
+        environment: [
+          "LD_PRELOAD": Shim.path ?? "", "FAULT": "\(fault):\(subject.scene.folder.path)",
+          "FAULT_CLOCK": shift,
+        ])
+      #expect(result.exitCode == Int32(code), "\(result.errors)")
+    }
+    #expect(try subject.scene.digest("harmed") == subject.whole)
+    #expect(try Program.run(["report", subject.scene.folder.path + "/harmed.work"]).exitCode == 0)
+  }
+}
+
+/// `tools/faults/shim.c`, compiled; nil where there is no compiler.
+enum Shim {
+  static let path: String? = {
+    for compiler in ["/usr/bin/cc", "/usr/bin/gcc", "/usr/bin/clang", "/opt/swift/usr/bin/clang"] {
+      let target = "/tmp/espalier-shim-\(getpid()).so"
+      let process = Process()
+      process.executableURL = URL(fileURLWithPath: compiler)
+      process.arguments = [
+        "-O1", "-shared", "-fPIC", "-o", target, Places.repository + "/tools/faults/shim.c", "-ldl",
+      ]
+      guard (try? process.run()) != nil else { continue }
+      process.waitUntilExit()
+      if process.terminationStatus == 0 { return target }
+    }
+    return nil
+  }()
+}

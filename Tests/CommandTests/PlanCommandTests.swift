@@ -1,0 +1,48 @@
+import EspalierCore
+import EspalierIO
+import EspalierTestSupport
+import Testing
+
+/// What `espalier plan` prints.
+@Suite struct PlanCommandTests {
+  @Test func jsonHasAllOfThePlan() throws {
+    let scene = try Scene()
+    let result = try Program.run(scene.arguments("sparseswaps-60", command: "plan", ["--json"]))
+    #expect(result.exitCode == 0, "\(result.errors)")
+    let plan = result.json
+    for key in ["units", "peakMemory", "leastMemory", "workBytes", "outputBytes", "diskBytes"] {
+      #expect((plan[key]?.integer ?? 0) > 0, "\(key)")
+    }
+    for key in ["operations", "memory", "hash", "write", "read", "commitSeconds"] {
+      #expect((plan["rates"]?[key]?.double ?? 0) > 0, "\(key)")
+    }
+    for codec in ["none", "lz4", "zstd:1"] {
+      #expect((plan["rates"]?["encode"]?[codec]?.double ?? 0) > 0, "\(codec)")
+      #expect((plan["rates"]?["decode"]?[codec]?.double ?? 0) > 0, "\(codec)")
+    }
+    let stages = plan["stages"]?.array ?? []
+    #expect(stages.count == 7)
+    let keys = [
+      "operations", "bf16Operations", "memoryBytes", "readBytes", "writtenBytes", "hashedBytes",
+      "encodedBytes",
+      "decodedBytes", "scratchBytes", "commits", "seconds",
+    ]
+    for stage in stages {
+      #expect(stage["work"]?.object?.members.map(\.key) == keys)
+      #expect((stage["work"]?["seconds"]?.double ?? 0) > 0 || stage["idle"]?.string != nil)
+      #expect((stage["memory"]?["total"]?.integer ?? -1) >= 0)
+    }
+    let sum = stages.reduce(0.0) { $0 + ($1["work"]?["seconds"]?.double ?? 0) }
+    #expect(abs(sum - (plan["work"]?["seconds"]?.double ?? 0)) < 1e-6 * sum)
+    // Only what the user put there is there.
+    #expect(try Folder.names(in: scene.folder.path) == ["model", "text.txt"])
+  }
+
+  @Test func peopleSeeTimesAndMemory() throws {
+    let scene = try Scene()
+    let text = try Program.run(scene.arguments("wanda-50", command: "plan")).output
+    for word in ["memory at most", "would do", "in all", "GFLOP", "time", "this machine"] {
+      #expect(text.contains(word), "\(text)")
+    }
+  }
+}

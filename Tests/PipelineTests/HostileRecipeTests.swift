@@ -1,0 +1,75 @@
+import EspalierCore
+import EspalierTestSupport
+import Testing
+
+@testable import EspalierPipeline
+
+/// Recipes that are made to keep the machine busy: each is refused, or read, in less than seconds.
+@Suite(.timeLimit(.minutes(1))) struct HostileRecipeTests {
+  private func message(_ text: String) -> String {
+    failure { _ = try Recipe(text: text, source: "r.yaml", registry: Probe.registry) }?.description
+      ?? "no error"
+  }
+
+  private func doubling(_ levels: Int) -> String {
+    "&a0 [x, x]" + (1...levels).map { ", &a\($0) [*a\($0 - 1), *a\($0 - 1)]" }.joined()
+  }
+
+  /// A key is hashed with all that its aliases stand for, before anybody could count it: 2^40 values.
+  @Test(arguments: ["{? *a40 : x}", "{*a40 : x}", "{[*a40]: x}", "{*a40}", "*a40"])
+  func aliasesThatDouble(end: String) {
+    #expect(message("stages: [\(doubling(40)), \(end)]\n").contains("aliases"))
+  }
+
+  /// As many aliases as are read, as often as they can be multiplied, inside as many keys.
+  @Test func aliasesWithinTheBounds() {
+    let wide = "[x" + String(repeating: ",x", count: 5000) + "]"
+    let keys = String(repeating: "{? ", count: 10) + "[*c,*c]" + String(repeating: " : y}", count: 10)
+    let text = "{a: &a \(wide), b: &b [*a,*a,*a], c: &c [*b,*b,*b], d: \(keys)}"
+    #expect(message(text).contains("10000 values"))
+  }
+
+  @Test(arguments: ["[", "{", "{a: ", "[{b: ", "- ", "? ", "- ? ", "[[],"])
+  func nestingOfEveryKind(open: String) {
+    for count in [40, 400, 8000] {
+      let text = message("stages: " + String(repeating: open, count: count))
+      #expect(text.hasPrefix("r.yaml") && text != "no error", "\(text)")
+      #expect(message(String(repeating: open, count: count)).hasPrefix("r.yaml"))
+    }
+    let steps = (0..<120).map { String(repeating: " ", count: $0) + "-\n" }.joined()
+    #expect(message("stages:\n" + steps).contains("nested more than"))
+  }
+
+  /// Time grew with the square of the length.
+  @Test func longTexts() {
+    for text in [
+      String(repeating: "[", count: 15) + String(repeating: "a: b,", count: 6000),
+      "stages: {" + String(repeating: "a: 1,", count: 6000) + "}",
+      "stages:\n" + (0..<3000).map { "  k\($0): a\n" }.joined(),
+      "stages:\n" + (0..<3000).map { "  - k\($0)\n" }.joined(),
+      "stages:\n  - " + String(repeating: "k", count: 32_000),
+      "stages: [" + (0..<3000).map { "&a\($0) x," }.joined() + "]",
+      String(repeating: "\n", count: 32_000) + "%",
+      String(repeating: "\u{85}", count: 16_000) + "[",
+    ] { #expect(message(text) != "no error") }
+    #expect(message(String(repeating: "#", count: 32_769)).contains("at most 32768 are read"))
+    #expect(message("stages: [write]\n" + String(repeating: "#", count: 32_000)) == "no error")
+  }
+
+  /// Stars and brackets where recipes have them.
+  @Test func whatIsNotHostileIsRead() {
+    let star = #""re:.*[a-z]*(q|k)*\\d*_proj*""#
+    #expect(message("stages: [{first: {targets: [\(star), \(star), \(star)]}}]") == "no error")
+    let shared = (1...8).map { "  - better: {id: b\($0), targets: *t}\n" }.joined()
+    #expect(message("stages:\n  - first: {targets: &t [a, b]}\n" + shared) == "no error")
+    #expect(message("# " + String(repeating: "-", count: 150) + "\nstages: [write]\n") == "no error")
+  }
+
+  @Test(arguments: [
+    "\u{0}", "\u{1}", "\u{1B}", "\u{FFFE}", "\u{FEFF}\u{FEFF}", "\"\\ud800\"", "!%ff x", "%YAML 9.9\n---\n",
+  ])
+  func charactersThatYAMLHasNot(text: String) {
+    let shown = message("stages: [" + text + "]")
+    #expect(shown.hasPrefix("r.yaml") && shown.unicodeScalars.allSatisfy { $0.value >= 0x20 || $0 == "\n" })
+  }
+}

@@ -1,0 +1,83 @@
+import EspalierCore
+import EspalierIO
+import EspalierPipeline
+import EspalierStages
+import EspalierTestSupport
+import Testing
+
+/// What the built-in stages say that they will do.
+@Suite struct PlannedWorkTests {
+  @Test func everyStageThatComputesSaysSo() throws {
+    let bench = try Workbench()
+    let chains = [
+      ["allocate: {method: owl, sparsity: 0.5}", "warmStart: {sparsity: allocated}", "swap", "dsnot"],
+      [
+        "allocate: {method: error, sparsity: 0.5}", "warmStart: {sparsity: allocated, method: ria}",
+        "frankWolfe",
+      ],
+      ["warmStart: {keep: 2, of: 4}", "swap: {moves: group}", "frankWolfe: {step: pairwise}", "reconstruct"],
+      ["warmStart: {method: magnitude, sparsity: 0.5}", "swap: {budget: matrix}"],
+      ["sparseGPT: {sparsity: 0.5}"], ["admm: {sparsity: 0.5}"],
+    ]
+    var seen: Set<String> = []
+    for chain in chains {
+      for factor in ["{}", "{kind: svd, rank: 8}"] {
+        let recipe = """
+          stages:
+            - tokenize: {corpus: "\(bench.corpus)", samples: 6, length: 24, draw: consecutive}
+            - capture: {codec: lz4}
+            - factor: \(factor)
+          \(chain.map { "  - \($0)" }.joined(separator: "\n"))
+            - emit
+            - evaluate: {text: "\(bench.corpus)", length: 32}
+          """
+        let plan = try Planner.plan(try bench.job(recipe))
+        for stage in plan.stages {
+          seen.insert(stage.name)
+          #expect(stage.work.readBytes > 0 && stage.work.commits == stage.units, "\(stage.id)")
+          #expect(stage.work.writtenBytes >= stage.artifactBytes, "\(stage.id)")
+          // The copy of the checkpoint computes nothing.
+          #expect(stage.work.memoryBytes > 0 || stage.name == "emit", "\(stage.id)")
+          if ["capture", "swap", "frankWolfe", "reconstruct", "sparseGPT", "admm", "evaluate"].contains(
+            stage.name)
+          {
+            #expect(stage.work.allOperations > 0, "\(stage.id)")
+          }
+        }
+        #expect(plan.work.encodedBytes[.lz4] ?? 0 > 0 && plan.work.decodedBytes[.lz4] ?? 0 > 0)
+      }
+    }
+    #expect(seen == Set(StageRegistry.builtIn.names))
+  }
+
+  /// More to do is more work.
+  @Test func workFollowsTheSizes() throws {
+    let bench = try Workbench()
+    func work(_ stage: String, _ more: String = "", overrides: [String] = []) throws -> Work {
+      let chain = stage == "capture" ? "swap" : more.isEmpty ? stage : "\(stage): {\(more)}"
+      let job = try bench.job(bench.recipe("warmStart: {sparsity: 0.5}", chain), overrides: overrides)
+      return try #require(Planner.plan(job).stages.first { $0.name == stage }).work
+    }
+    #expect(try work("swap", "maxSwaps: 1").memoryBytes < work("swap").memoryBytes)
+    #expect(try work("frankWolfe", "iterations: 10").memoryBytes < work("frankWolfe").memoryBytes)
+    #expect(try work("dsnot", "cycles: 1").memoryBytes < work("dsnot").memoryBytes)
+    for sizes in [["tokenize.samples=12"], ["tokenize.length=48"]] {
+      #expect(try work("capture").allOperations < work("capture", overrides: sizes).allOperations)
+    }
+  }
+
+  @Test func calibrationMeasuresAndLeavesNothing() throws {
+    let bench = try Workbench()
+    let before = try Folder.names(in: bench.folder.path)
+    let rates = try MachineRates.measured(onTheDiskOf: bench.folder.path + "/not/there")
+    #expect(try Folder.names(in: bench.folder.path) == before)
+    for rate in [rates.operations, rates.narrowOperations, rates.memory, rates.hash, rates.write, rates.read]
+    {
+      #expect(rate > 1e6 && rate < 1e15)
+    }
+    #expect(rates.commit > 0 && rates.commit < 10)
+    for codec: SpillCodec in [.none, .lz4, .zstd(level: 1)] {
+      #expect((rates.encode[codec] ?? 0) > 1e5 && (rates.decode[codec] ?? 0) > 1e5)
+    }
+  }
+}
