@@ -79,7 +79,7 @@ typedef struct {
   const float *w;
   const double *diagonal;
   double *c;
-  // All padded to whole lanes. `twice` is 2 w where kept and -2 w where pruned, so that a or b is s^2 + twice c; `low` is a lower
+  // All padded. `twice` is 2 w where kept and -2 w where pruned, so that a or b is s^2 + twice c; `low` is a lower
   // bound of it.
   uint8_t *kept;
   float *twice, *s, *x, *low;
@@ -462,7 +462,8 @@ BODY size_t lay_out(search_state *row, size_t n, size_t span, uint8_t *scratch) 
   return used;
 }
 
-size_t espalier_swap_padded(size_t n) { return (n + WIDTH - 1) / WIDTH * WIDTH; }
+// The last lanes of a run reach past its end, and a run may begin anywhere.
+size_t espalier_swap_padded(size_t n) { return (n + 2 * WIDTH - 1) / WIDTH * WIDTH; }
 
 size_t espalier_swap_scratch(size_t n, size_t span) { return (lay_out(&(search_state){0}, n, span, 0) + 63) / 64 * 64; }
 

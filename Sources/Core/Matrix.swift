@@ -12,6 +12,14 @@ public struct Matrix: ~Copyable, Sendable {
     elements = Buffer(count: rows * columns)
   }
 
+  /// A matrix for those who write every element before it is read.
+  public init(unfilled rows: Int, columns: Int) {
+    precondition(rows >= 0 && columns >= 0)
+    self.rows = rows
+    self.columns = columns
+    elements = Buffer(unfilled: rows * columns)
+  }
+
   /// A matrix with the given elements, row after row.
   public init(rows: Int, columns: Int, _ values: some Collection<Float>) {
     precondition(values.count == rows * columns)

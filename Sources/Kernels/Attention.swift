@@ -88,7 +88,7 @@ private struct PackedValues: ~Copyable {
     let panels = parts(of: headSize, size: panelWidth)
     let count = values.rows / length * (width / headSize)
     let stride = precision.steps(length) * panelWidth
-    var words = Buffer<UInt32>(count: count * panels.count * stride)
+    var words = Buffer<UInt32>(unfilled: count * panels.count * stride)
     values.elements.withUnsafe { values in
       words.withUnsafeMutable { words in
         nonisolated(unsafe) let (x, words) = (values.baseAddress!, words.baseAddress!)
@@ -116,12 +116,12 @@ private struct AttentionScratch: ~Copyable {
   private let precision: Precision
   private var scores: Buffer<Float>
   private var shares: Buffer<UInt32>
-  private var lines = Buffer<UInt32>(count: panelWidth * runSteps)
+  private var lines = Buffer<UInt32>(unfilled: panelWidth * runSteps)
 
   init(rows: Int, length: Int, _ precision: Precision) {
     self.precision = precision
-    scores = Buffer(count: rows * length)
-    shares = Buffer(count: (rows + panelWidth - 1) / panelWidth * panelWidth * precision.steps(length))
+    scores = Buffer(unfilled: rows * length)
+    shares = Buffer(unfilled: (rows + panelWidth - 1) / panelWidth * panelWidth * precision.steps(length))
   }
 
   mutating func withScores(_ body: (UnsafeMutablePointer<Float>) -> Void) {

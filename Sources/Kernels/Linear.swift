@@ -5,6 +5,8 @@ import EspalierCore
 /// stay in the second cache.
 public let linearRowsAtATime = 192
 private let tokensAtATime = 512
+/// Bytes of a mapped weight that are resident at a time.
+public let linearResidentBytes = 16 << 20
 /// Bytes of packed weights that a thread holds.
 public let linearScratchBytes = (linearRowsAtATime + panelWidth) * runSteps * 4
 
@@ -22,28 +24,33 @@ public func linear(
   guard tokens > 0, rows > 0, columns > 0 else { return }
   let precision = input.precision
   let stride = input.stride
-  let blocks = parts(of: rows, size: linearRowsAtATime)
+  // Giving pages back interrupts every processor: it is done for many rows at once.
+  let groups = weight.keepsPages ? [0..<rows] : parts(of: rows, size: weight.rows(in: linearResidentBytes))
   let slices = parts(of: columns, size: runSteps * precision.valuesPerStep)
   let chunks = parts(of: tokens, size: tokensAtATime)
   input.withPanels { input in
     output.elements.withUnsafeMutable { output in
       nonisolated(unsafe) let (x, y) = (input, output.baseAddress! + first * rows)
-      Threads.forEach(blocks.count, scratch: { WeightPanels(rows: min(linearRowsAtATime, rows)) }) {
-        panels, index in
-        let block = blocks[index]
-        for slice in slices {
-          let start = slice.lowerBound / precision.valuesPerStep * panelWidth
-          panels.load(weight, block, slice, precision) { w in
-            for chunk in chunks {
-              precision.multiply(
-                rows: chunk.count, columns: block.count, steps: precision.steps(slice.count),
-                x + chunk.lowerBound / panelWidth * stride + start, stride, w, runSteps * panelWidth,
-                adding: adding || slice.lowerBound > 0,
-                into: y + chunk.lowerBound * rows + block.lowerBound, stride: rows)
+      for group in groups {
+        let blocks = parts(of: group.count, size: linearRowsAtATime)
+        Threads.forEach(blocks.count, scratch: { WeightPanels(rows: min(linearRowsAtATime, rows)) }) {
+          panels, index in
+          let block =
+            group.lowerBound + blocks[index].lowerBound..<group.lowerBound + blocks[index].upperBound
+          for slice in slices {
+            let start = slice.lowerBound / precision.valuesPerStep * panelWidth
+            panels.load(weight, block, slice, precision) { w in
+              for chunk in chunks {
+                precision.multiply(
+                  rows: chunk.count, columns: block.count, steps: precision.steps(slice.count),
+                  x + chunk.lowerBound / panelWidth * stride + start, stride, w, runSteps * panelWidth,
+                  adding: adding || slice.lowerBound > 0,
+                  into: y + chunk.lowerBound * rows + block.lowerBound, stride: rows)
+              }
             }
           }
         }
-        weight.release(block)
+        if !weight.keepsPages { weight.release(group) }
       }
     }
   }
@@ -52,10 +59,10 @@ public func linear(
 /// One run of steps of some rows of a weight, packed.
 private struct WeightPanels: ~Copyable {
   private var panels: Buffer<UInt32>
-  private var lines = Buffer<UInt32>(count: panelWidth * runSteps)
+  private var lines = Buffer<UInt32>(unfilled: panelWidth * runSteps)
 
   init(rows: Int) {
-    panels = Buffer(count: (rows + panelWidth - 1) / panelWidth * panelWidth * runSteps)
+    panels = Buffer(unfilled: (rows + panelWidth - 1) / panelWidth * panelWidth * runSteps)
   }
 
   mutating func load(

@@ -11,22 +11,24 @@ public struct LinearWeight: Sendable {
   public let rows: Int
   public let columns: Int
   public let mask: Mask?
+  /// Whether its pages stay in memory after a product; otherwise they are given back at once.
+  public let keepsPages: Bool
   private let dtype: DType
 
   /// The weight as the pipeline left it; dense where `pruned` is nil.
   ///
   /// - Throws: bad input where the new weights have another shape or type than the checkpoint's.
-  public init(_ tensor: MappedTensor, pruned: PrunedMatrix?) throws {
+  public init(_ tensor: MappedTensor, pruned: PrunedMatrix?, keepsPages: Bool = false) throws {
     if let weights = pruned?.weights, weights.shape != tensor.shape || weights.dtype != tensor.dtype {
       throw EspalierError.badInput(
         "the fitted weights are \(weights.dtype?.rawValue ?? "?") \(weights.shape), not \(tensor.dtype?.rawValue ?? "?") \(tensor.shape) as \(tensor.name).",
         subject: weights.file.path)
     }
-    try self.init(pruned?.weights ?? tensor, mask: pruned?.mask)
+    try self.init(pruned?.weights ?? tensor, mask: pruned?.mask, keepsPages: keepsPages)
   }
 
   /// - Throws: bad input where the tensor is no matrix of weights, or the mask has another shape.
-  public init(_ tensor: MappedTensor, mask: Mask? = nil) throws {
+  public init(_ tensor: MappedTensor, mask: Mask? = nil, keepsPages: Bool = false) throws {
     guard tensor.shape.count == 2, let dtype = tensor.dtype, dtype.isWeight else {
       throw EspalierError.badInput(
         "the tensor \(tensor.name) is not a matrix of F32, BF16 or F16.", subject: tensor.file.path)
@@ -38,6 +40,7 @@ public struct LinearWeight: Sendable {
     }
     self.tensor = tensor
     self.mask = mask
+    self.keepsPages = keepsPages
     self.dtype = dtype
   }
 
@@ -106,6 +109,11 @@ public struct LinearWeight: Sendable {
       )
     }
     return true
+  }
+
+  /// Whole blocks of rows that so many bytes hold, one at least.
+  func rows(in bytes: Int) -> Int {
+    max(1, bytes / max(1, columns * dtype.byteCount) / linearRowsAtATime) * linearRowsAtATime
   }
 
   /// Gives the pages of these rows back to the system.

@@ -88,11 +88,12 @@ public struct PackedMatrix: ~Copyable, Sendable {
     let length = max(1, length ?? rows)
     let panels = parts(of: length, size: panelWidth)
     let count = rows / length * panels.count
-    var words = Buffer<UInt32>(count: count * steps * panelWidth)
+    var words = Buffer<UInt32>(unfilled: count * steps * panelWidth)
     matrix.elements.withUnsafeMutable { x in
       words.withUnsafeMutable { words in
         nonisolated(unsafe) let (x, words) = (x.baseAddress!, words.baseAddress!)
-        Threads.forEach(count, scratch: { Buffer<UInt32>(count: panelWidth * runSteps) }) { scratch, index in
+        Threads.forEach(count, scratch: { Buffer<UInt32>(unfilled: panelWidth * runSteps) }) {
+          scratch, index in
           let panel = panels[index % panels.count]
           let first = index / panels.count * length + panel.lowerBound
           scratch.withUnsafeMutable {
@@ -114,7 +115,7 @@ public struct PackedMatrix: ~Copyable, Sendable {
   init(columnsOf matrix: UnsafePointer<Float>, rows tokens: Int, columns: Int, _ precision: Precision) {
     let steps = precision.steps(tokens)
     let panels = parts(of: columns, size: panelWidth)
-    var words = Buffer<UInt32>(count: panels.count * steps * panelWidth)
+    var words = Buffer<UInt32>(unfilled: panels.count * steps * panelWidth)
     words.withUnsafeMutable { words in
       nonisolated(unsafe) let (x, words) = (matrix, words.baseAddress!)
       Threads.forEach(panels.count) { index in

@@ -44,18 +44,25 @@ public struct TensorSource: ~Copyable, Sendable {
   public let pruned: [String: PrunedMatrix]
   /// How products with them are computed.
   public let precision: Precision
+  /// Whether the pages of weights stay in memory between products.
+  public let keepsPages: Bool
 
-  public init(_ checkpoint: Checkpoint, pruned: [String: PrunedMatrix] = [:], precision: Precision = .f32) {
+  public init(
+    _ checkpoint: Checkpoint, pruned: [String: PrunedMatrix] = [:], precision: Precision = .f32,
+    keepsPages: Bool = false
+  ) {
     self.checkpoint = checkpoint
     self.pruned = pruned
     self.precision = precision
+    self.keepsPages = keepsPages
   }
 
   public func has(_ name: String) -> Bool { checkpoint.tensors[name] != nil }
 
   /// A linear weight, as the pipeline left it.
   public func linear(_ name: String, rows: Int, columns: Int) throws -> LinearWeight {
-    try LinearWeight(checkpoint.tensor(name, shape: [rows, columns]), pruned: pruned[name])
+    try LinearWeight(
+      checkpoint.tensor(name, shape: [rows, columns]), pruned: pruned[name], keepsPages: keepsPages)
   }
 
   /// A vector as f32, in one row.

@@ -134,7 +134,7 @@ public struct Llama: Architecture {
     _ observe: (_ site: Int, _ inputs: borrowing Matrix, _ sequences: Range<Int>) throws -> Void
   ) throws {
     let tokens = hidden.rows
-    var attended = Matrix(rows: tokens, columns: heads * headSize)
+    var attended = Matrix(unfilled: tokens, columns: heads * headSize)
     try attend(prefix, norm: norm, hidden, length, weights, observe, into: &attended)
     let input = PackedMatrix(rounding: &attended, weights.precision)
     try observe(1, attended, 0..<tokens / length)
@@ -150,11 +150,11 @@ public struct Llama: Architecture {
   ) throws {
     let tokens = hidden.rows
     let (queryWidth, keyWidth) = (heads * headSize, keyHeads * headSize)
-    var queries = Matrix(rows: tokens, columns: queryWidth)
-    var keys = Matrix(rows: tokens, columns: keyWidth)
-    var values = Matrix(rows: tokens, columns: keyWidth)
+    var queries = Matrix(unfilled: tokens, columns: queryWidth)
+    var keys = Matrix(unfilled: tokens, columns: keyWidth)
+    var values = Matrix(unfilled: tokens, columns: keyWidth)
     do {
-      var normed = Matrix(rows: tokens, columns: hiddenSize)
+      var normed = Matrix(unfilled: tokens, columns: hiddenSize)
       rmsNorm(hidden, weight: try weights.vector(norm, count: hiddenSize), epsilon: epsilon, into: &normed)
       let input = PackedMatrix(rounding: &normed, weights.precision)
       try observe(0, normed, 0..<tokens / length)
@@ -179,13 +179,13 @@ public struct Llama: Architecture {
     for sequences in parts(of: hidden.rows / length, size: Batching.innerSequences(length: length)) {
       let first = sequences.lowerBound * length
       let tokens = sequences.count * length
-      var gate = Matrix(rows: tokens, columns: intermediateSize)
+      var gate = Matrix(unfilled: tokens, columns: intermediateSize)
       do {
-        var normed = Matrix(rows: tokens, columns: hiddenSize)
+        var normed = Matrix(unfilled: tokens, columns: hiddenSize)
         rmsNorm(hidden, from: first, weight: scale, epsilon: epsilon, into: &normed)
         let input = PackedMatrix(rounding: &normed, weights.precision)
         try observe(2, normed, sequences)
-        var up = Matrix(rows: tokens, columns: intermediateSize)
+        var up = Matrix(unfilled: tokens, columns: intermediateSize)
         try apply(prefix + ".gate_proj", input, weights, bias: mlpBias, into: &gate)
         try apply(prefix + ".up_proj", input, weights, bias: mlpBias, into: &up)
         siluMultiply(up, into: &gate)

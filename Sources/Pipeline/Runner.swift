@@ -147,6 +147,7 @@ public struct Runner: Sendable {
 
   private func execute(_ units: [Int], _ state: RunState) throws -> [Committed] {
     let contexts = try units.map { try context($0, state) }
+    defer { SpareMemory.release() }
     let first = contexts[0]
     switch first.unit.role {
     case .site, .advance: return try stream(contexts)

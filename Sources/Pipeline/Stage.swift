@@ -18,6 +18,8 @@ public protocol Stage: Sendable {
   init(_ parameters: inout Parameters)
 
   /// Files besides those named in the parameters whose content decides the result, by role; for the key.
+  ///
+  /// - Throws: an I/O error where they cannot be listed.
   func sourceFiles(of checkpoint: Checkpoint) throws -> [String: String]
 
   /// Throws what can be known to be wrong before any tensor is read.

@@ -83,11 +83,16 @@ public struct Capture: SourceStage {
     let widest = sizes.model.matrices.map(\.columns).max() ?? 0
     let innerTokens = min(sizes.samples, Batching.innerSequences(length: sizes.length)) * sizes.length
     return WorkingSet(
-      weights: sizes.threads * (linearScratchBytes + linearRowsAtATime * widest * 4),
+      weights: sizes.threads * linearScratchBytes
+        + (keepsPages(sizes.tensorBytes)
+          ? sizes.tensorBytes : linearResidentBytes + linearRowsAtATime * widest * 4),
       activations: sizes.batchTokens * sizes.model.activationWidth * 4 + innerTokens * sizes.model.innerWidth
         * 4
         + sizes.threads * 128 * sizes.length * 4 + writerBytes(sizes))
   }
+
+  /// Whether a block's weights stay in memory from batch to batch.
+  private func keepsPages(_ bytes: Int) -> Bool { bytes <= 32 << 20 }
 
   /// Memory for hidden states on their way to the disk.
   private func writerBytes(_ sizes: UnitSizes) -> Int {
@@ -153,10 +158,11 @@ public struct Capture: SourceStage {
     let pruned = try advance.map(Self.pruned) ?? [:]
     defer { for matrix in pruned.values { matrix.weights?.release() } }
     let weights = TensorSource(
-      unit.checkpoint, pruned: pruned, precision: precision(of: unit.checkpoint))
+      unit.checkpoint, pruned: pruned, precision: precision(of: unit.checkpoint),
+      keepsPages: keepsPages(tensors.reduce(0) { $0 + $1.entry.range.count }))
     var writer = try advance.map { try self.writer($0, samples: samples, length: length) }
     for batch in batches(samples: samples, length: length) {
-      var states = Matrix(rows: batch.count * length, columns: hidden.width)
+      var states = Matrix(unfilled: batch.count * length, columns: hidden.width)
       var span = states.elements.mutableSpan
       try hidden.read(batch, into: &span)
       hidden.release(batch)

@@ -37,7 +37,8 @@ struct Espalier: ParsableCommand {
       try command.run()
     } catch let error as EspalierError {
       Terminal.error("espalier: \(error)")
-      Glibc.exit(error.code.exitCode)
+      // An orderly exit waits for OpenBLAS's threads, which wait for memory without end where there is none.
+      _exit(error.code.exitCode)
     } catch {
       exit(withError: error)
     }

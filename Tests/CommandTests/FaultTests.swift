@@ -21,22 +21,25 @@ import Testing
       whole = try scene.digest("whole")
     }
 
-    func run(_ fault: String, log: String? = nil) throws -> Program.Result {
-      var environment = ["LD_PRELOAD": Shim.path ?? "", "FAULT": fault + ":" + scene.folder.path]
+    func run(_ fault: String, below: String, log: String? = nil) throws -> Program.Result {
+      let place = scene.folder.path + below
+      var environment = ["LD_PRELOAD": Shim.path ?? "", "FAULT": fault + ":" + place]
       if let log { environment["FAULT_LOG"] = log }
       return try Program.run(scene.arguments(recipe, output: "harmed"), environment: environment)
     }
 
     /// Harms a call at some places of a run, one after the other.
-    func harm(_ calls: String, _ action: String, places: Int, _ check: (Program.Result) -> Bool) throws {
+    func harm(
+      _ calls: String, _ action: String, places: Int, below: String = "", _ check: (Program.Result) -> Bool
+    ) throws {
       let log = scene.folder.path + "/calls"
       try Folder.remove(log)
-      #expect(try run("\(calls):0:none", log: log).exitCode == 0)
+      #expect(try run("\(calls):0:none", below: below, log: log).exitCode == 0)
       let count = try Folder.read(log).count { $0 == UInt8(ascii: "\n") }
       try #require(count > 0, "no calls of \(calls)")
       try forget()
       for place in stride(from: 1, through: count, by: max(1, count / places)) {
-        let result = try run("\(calls):\(place)\(action.hasPrefix("+") ? "" : ":")\(action)")
+        let result = try run("\(calls):\(place)\(action.hasPrefix("+") ? "" : ":")\(action)", below: below)
         #expect(check(result), "\(calls) \(place) \(action): \(result.exitCode) \(result.errors)")
         if result.exitCode == 0 { #expect(try scene.digest("harmed") == whole, "\(calls) \(place)") }
         let again = try Program.run(scene.arguments(recipe, output: "harmed"))
@@ -69,7 +72,7 @@ import Testing
     try subject.harm("fsync", "EIO", places: 4) { $0.exitCode == 74 && $0.errors.contains("cannot sync") }
     try subject.harm("pread", "EIO", places: 4) { [0, 74].contains($0.exitCode) }
     // Of the model's folder, too: its list of files is in a key.
-    try subject.harm("opendir", "EIO", places: 100) { [0, 74].contains($0.exitCode) }
+    try subject.harm("opendir", "EIO", places: 100, below: "/model") { $0.exitCode == 74 }
     try subject.harm("mmap", "ENOMEM", places: 4) { $0.exitCode == 74 && $0.errors.contains("ulimit -v") }
     try subject.harm("open+", "+:EACCES", places: 4) {
       $0.exitCode == 74 && $0.errors.contains("permissions")
@@ -105,7 +108,7 @@ import Testing
 enum Shim {
   static let path: String? = {
     for compiler in ["/usr/bin/cc", "/usr/bin/gcc", "/usr/bin/clang", "/opt/swift/usr/bin/clang"] {
-      let target = "/tmp/espalier-shim-\(getpid()).so"
+      let target = Folder.parent(of: Program.path) + "/faults-shim.so"
       let process = Process()
       process.executableURL = URL(fileURLWithPath: compiler)
       process.arguments = [

@@ -117,7 +117,7 @@ class Scene:
         environment = dict(self.environment(fault, log), **(environment or {}))
         process = self.start(self.command(name, **more), environment, prefix)
         try:
-            output, errors = process.communicate(timeout=kill_after or 600)
+            output, errors = process.communicate(timeout=kill_after or 200)
         except subprocess.TimeoutExpired:
             process.send_signal(number)
             output, errors = process.communicate(timeout=600)
