@@ -84,12 +84,23 @@ BODY size_t first_not_finite_16_body(size_t n, uint16_t exponent, const uint16_t
 }
 TIERS(size_t, first_not_finite_16, (size_t n, uint16_t exponent, const uint16_t *x), (n, exponent, x))
 
-BODY void mask_f32_body(size_t n, const uint8_t *restrict kept, float *restrict x) {
-  for (size_t i = 0; i < n; i++) x[i] = kept[i >> 3] >> (i & 7) & 1 ? x[i] : 0.0f;
-}
+// Sixteen elements at a time, of which each lane looks at its own bit.
+#define MASK(name, element)                                                                         \
+  BODY void name(size_t n, const uint8_t *restrict kept, void *restrict values) {                   \
+    typedef element lanes __attribute__((vector_size(16 * sizeof(element))));                       \
+    typedef element loose __attribute__((vector_size(16 * sizeof(element)), aligned(1), may_alias)); \
+    lanes bit;                                                                                      \
+    for (int lane = 0; lane < 16; lane++) bit[lane] = (element)(1u << lane);                        \
+    char *x = values;                                                                               \
+    size_t i = 0;                                                                                   \
+    for (; i + 16 <= n; i += 16) {                                                                  \
+      lanes bits = (lanes){0} + (element)(kept[i / 8] | kept[i / 8 + 1] << 8);                      \
+      *(loose *)(x + i * sizeof(element)) &= (lanes)((bits & bit) != 0);                            \
+    }                                                                                               \
+    for (; i < n; i++)                                                                              \
+      if (!(kept[i >> 3] >> (i & 7) & 1)) memset(x + i * sizeof(element), 0, sizeof(element));      \
+  }
+MASK(mask_f32_body, uint32_t)
 TIERS(void, mask_f32, (size_t n, const uint8_t *kept, float *x), (n, kept, x))
-
-BODY void mask_16_body(size_t n, const uint8_t *restrict kept, uint16_t *restrict x) {
-  for (size_t i = 0; i < n; i++) x[i] = kept[i >> 3] >> (i & 7) & 1 ? x[i] : 0;
-}
+MASK(mask_16_body, uint16_t)
 TIERS(void, mask_16, (size_t n, const uint8_t *kept, uint16_t *x), (n, kept, x))

@@ -122,11 +122,13 @@ public struct GramAccumulator: ~Copyable, Sendable {
     LowRankFactor.byteCount(columns: columns, rank: rank)
   }
 
-  /// Bytes of memory that a whole matrix in a file takes while it grows.
-  public static func mappedByteCount(columns: Int) -> Int { GramElements.mappedByteCount(columns: columns) }
+  /// Bytes of memory that the pages of a whole matrix in a file take while it grows, and those of one that is added to it.
+  public static func windowByteCount(columns: Int) -> Int { GramElements.windowByteCount(columns: columns) }
 
-  /// Bytes of memory that ``merge(_:diagonal:sums:tokens:)`` takes beside, for a matrix that is mapped.
-  public static func mergeByteCount(columns: Int) -> Int { GramElements.mergeByteCount(columns: columns) }
+  /// Bytes of memory for inputs of a whole matrix, of which so many rows come at a time.
+  public static func gatheredByteCount(columns: Int, rows: Int, _ precision: Precision) -> Int {
+    GramElements.gatheredByteCount(columns: columns, rows: rows, precision)
+  }
 
   /// How often all pages of a matrix in a file are touched for so many tokens, about.
   public static func mappedSweeps(tokens: Int) -> Double { GramElements.mappedSweeps(tokens: tokens) }

@@ -2,13 +2,13 @@ import CKernels
 import EspalierCore
 import EspalierIO
 
-/// Columns of one tile of the Gram matrix.
-private let tileSize = 384
+/// Columns of one tile of the Gram matrix: it and a run of its inputs stay in the second cache.
+private let tileSize = 192
 /// Bytes of pages of a matrix in a file that are worked on before they are given back.
 private let usualWindow = 128 << 20
-/// The most tiles that are mirrored together in each direction; eight are three pages wide.
-private let mirrorTiles = 8
-/// Rows of inputs that are gathered for a matrix in a file, whose pages are then touched once for all of them.
+/// The most tiles that are mirrored together in each direction; sixteen are three pages wide.
+private let mirrorTiles = 16
+/// Rows of inputs that are gathered, for whom the whole matrix is then read and written once.
 private let gatheredRows = 1024
 
 /// Inputs that came together.
@@ -46,14 +46,15 @@ struct GramElements: ~Copyable, Sendable {
     }
   }
 
-  /// Bytes of memory that a matrix in a file takes at most.
-  static func mappedByteCount(columns: Int) -> Int {
-    mergeByteCount(columns: columns) + gatheredRows * columns * 4
+  /// Bytes of pages of a matrix in a file that are in memory at a time.
+  static func windowByteCount(columns: Int) -> Int {
+    max(usualWindow, pageBytes(rows: tileSize, columns: columns))
   }
 
-  /// Bytes of memory that ``add(_:)`` takes beside.
-  static func mergeByteCount(columns: Int) -> Int {
-    max(usualWindow, pageBytes(rows: tileSize, columns: columns))
+  /// Bytes of inputs that are gathered at most, of so many rows at a time.
+  static func gatheredByteCount(columns: Int, rows: Int, _ precision: Precision) -> Int {
+    let calls = (gatheredRows + max(1, rows) - 1) / max(1, rows)
+    return calls * precision.steps(rows) * columns * 4
   }
 
   /// Bytes of pages that hold a part of a matrix: its rows may begin and end within one.
@@ -68,10 +69,8 @@ struct GramElements: ~Copyable, Sendable {
   mutating func add(_ x: UnsafePointer<Float>, rows: Int) {
     guard rows > 0 else { return }
     let inputs = Inputs(PackedMatrix(columnsOf: x, rows: rows, columns: columns, precision))
-    guard file != nil else { return addProducts([inputs]) }
-    if gathered.reduce(rows, { $0 + $1.packed.columns }) > gatheredRows { addGathered() }
     gathered.append(inputs)
-    if rows >= gatheredRows { addGathered() }
+    if gathered.reduce(0, { $0 + $1.packed.columns }) >= gatheredRows { addGathered() }
   }
 
   private mutating func addGathered() {
@@ -90,26 +89,43 @@ struct GramElements: ~Copyable, Sendable {
       let tiles = Self.tiles(of: band, columns)
       withElements { elements in
         nonisolated(unsafe) let elements = elements
-        Threads.forEach(tiles.count) { index in
-          for input in inputs { Self.addTile(tiles[index], input.packed, columns, into: elements) }
+        Threads.forEach(tiles.count, scratch: { Buffer<Float>(unfilled: tileSize * tileSize) }) {
+          sums, index in
+          Self.add(inputs, to: tiles[index], columns, elements, &sums)
         }
       }
       release(band)
     }
   }
 
-  /// Of a tile on the diagonal, what is below it is left out.
-  private static func addTile(
-    _ tile: Tile, _ x: borrowing PackedMatrix, _ columns: Int, into g: UnsafeMutablePointer<Float>
+  /// Adds what the inputs give to a tile; of one on the diagonal, what is below it is left out.
+  ///
+  /// The sums lie close together until they are complete: in the matrix, whose rows are often a power of two apart, they would drive
+  /// each other out of the cache.
+  private static func add(
+    _ inputs: [Inputs], to tile: Tile, _ columns: Int, _ g: UnsafeMutablePointer<Float>,
+    _ sums: inout Buffer<Float>
   ) {
-    let (steps, stride, precision) = (x.steps, x.stride, x.precision)
+    let width = tile.columns.count
+    let place = g + tile.rows.lowerBound * columns + tile.columns.lowerBound
+    sums.withUnsafeMutable { sums in
+      let sum = sums.baseAddress!
+      for row in 0..<tile.rows.count { (sum + row * width).update(from: place + row * columns, count: width) }
+      for input in inputs { addProduct(tile, input.packed, into: sum, stride: width) }
+      for row in 0..<tile.rows.count { (place + row * columns).update(from: sum + row * width, count: width) }
+    }
+  }
+
+  private static func addProduct(
+    _ tile: Tile, _ x: borrowing PackedMatrix, into sum: UnsafeMutablePointer<Float>, stride: Int
+  ) {
+    let (steps, distance, precision) = (x.steps, x.stride, x.precision)
     x.withPanels { panels in
       precision.multiply(
         rows: tile.rows.count, columns: tile.columns.count, steps: steps,
-        panels + tile.rows.lowerBound / panelWidth * stride, stride,
-        panels + tile.columns.lowerBound / panelWidth * stride, stride,
-        firstColumn: tile.rows == tile.columns ? 0 : .min, adding: true,
-        into: g + tile.rows.lowerBound * columns + tile.columns.lowerBound, stride: columns)
+        panels + tile.rows.lowerBound / panelWidth * distance, distance,
+        panels + tile.columns.lowerBound / panelWidth * distance, distance,
+        firstColumn: tile.rows == tile.columns ? 0 : .min, adding: true, into: sum, stride: stride)
     }
   }
 

@@ -9,6 +9,8 @@ import EspalierIO
 /// refiners work from either.
 public struct GramMatrix: Sendable {
   public let columns: Int
+  /// Whether the pages of a matrix in a file stay in memory after a sum over all of it; otherwise they are given back at once.
+  private let keepsPages: Bool
   private let storage: Storage
 
   private enum Storage: Sendable {
@@ -32,19 +34,21 @@ public struct GramMatrix: Sendable {
   /// A Gram matrix that is read from a file when it is touched.
   ///
   /// - Throws: bad input where the tensor is not square and F32.
-  public init(_ tensor: MappedTensor) throws {
+  public init(_ tensor: MappedTensor, keepsPages: Bool = true) throws {
     guard tensor.dtype == .f32, tensor.shape.count == 2, tensor.shape[0] == tensor.shape[1] else {
       throw EspalierError.badInput(
         "the Gram matrix is \(tensor.dtype?.rawValue ?? "?") \(tensor.shape), not a square of F32.",
         subject: tensor.file.path)
     }
     columns = tensor.shape[0]
+    self.keepsPages = keepsPages
     storage = .whole(.mapped(tensor))
   }
 
   public init(_ matrix: consuming Matrix) {
     precondition(matrix.rows == matrix.columns)
     columns = matrix.columns
+    keepsPages = true
     storage = .whole(.owned(OwnedMatrix(matrix)))
   }
 
@@ -60,6 +64,7 @@ public struct GramMatrix: Sendable {
         subject: tensor.file.path)
     }
     columns = tensor.shape[1]
+    keepsPages = true
     storage = .factored(.mapped(tensor), rank: tensor.shape[0], rest: rest)
   }
 
@@ -67,6 +72,7 @@ public struct GramMatrix: Sendable {
   public init(factor: consuming Matrix, rest: [Float]) {
     precondition(rest.count == factor.columns && rest.allSatisfy { $0 >= 0 && $0.isFinite })
     columns = factor.columns
+    keepsPages = true
     let rank = factor.rows
     storage = .factored(.owned(OwnedMatrix(factor)), rank: rank, rest: rest)
   }
@@ -122,6 +128,11 @@ extension GramMatrix {
     withKernel { gram in
       withUnsafePointer(to: gram) { gram in (0..<columns).map { espalier_gram_entry(gram, $0, $0) } }
     }
+  }
+
+  /// Bytes of a matrix in a file that ``maskLoss(_:gram:mask:)`` has in memory at a time where pages are not kept.
+  public static func panelByteCount(columns: Int, threads: Int) -> Int {
+    threads * min(columnPanel, columns) * columns * 4
   }
 
   /// Gives the pages of these rows of a whole matrix back to the system, where they are read from a file.
@@ -183,8 +194,8 @@ extension GramMatrix {
 
   /// `d^T G d` of the first `rows` rows d of D, `>= rows x columns`.
   ///
-  /// Of a whole matrix only the upper triangle is read: `d^T G d` is the sum over panels J of `d_J . (2 sum over I < J of G_JI d_I +
-  /// G_JJ d_J)`. Products are f32, the sums over them f64.
+  /// Of a whole matrix only the lower triangle is read, rows J after rows: `d^T G d` is the sum over panels J of
+  /// `d_J . (2 sum over I < J of G_JI d_I + G_JJ d_J)`. Products are f32, the sums over them f64.
   func quadraticForms(_ block: borrowing Matrix, rows: Int) -> [Double] {
     precondition(block.columns == columns && rows <= block.rows)
     return block.elements.withUnsafe { block in
@@ -213,8 +224,8 @@ extension GramMatrix {
           let product = scratch.baseAddress!
           if start > 0 {
             cblas_sgemm(
-              CblasRowMajor, CblasNoTrans, CblasNoTrans, blasint(rows), width, blasint(start), 2, d,
-              blasint(columns), elements + start, blasint(columns), 0, product, width)
+              CblasRowMajor, CblasNoTrans, CblasTrans, blasint(rows), width, blasint(start), 2, d,
+              blasint(columns), elements + start * columns, blasint(columns), 0, product, width)
           }
           cblas_sgemm(
             CblasRowMajor, CblasNoTrans, CblasNoTrans, blasint(rows), width, width, 1, d + start,
@@ -225,6 +236,7 @@ extension GramMatrix {
               panel.count, d + row * columns + start, product + row * panel.count)
           }
         }
+        if !keepsPages { release(panel) }
       }
     }
     return (0..<rows).map { row in panels.indices.reduce(0) { $0 + sums[$1 * rows + row] } }

@@ -1,14 +1,24 @@
 import CKernels
 import EspalierCore
 
-/// Rows of a weight that are packed and multiplied at a time, and tokens that they meet before the next run of steps: their panels
-/// stay in the second cache.
+/// The most rows of a weight that are packed at a time, and bytes that a thread packs.
 public let linearRowsAtATime = 192
-private let tokensAtATime = 512
+private let packedBytes = 6 << 20
+/// Tokens that they meet at a time: the results stay in the second cache until all steps are summed up.
+private let tokensAtATime = 256
 /// Bytes of a mapped weight that are resident at a time.
 public let linearResidentBytes = 16 << 20
-/// Bytes of packed weights that a thread holds.
-public let linearScratchBytes = (linearRowsAtATime + panelWidth) * runSteps * 4
+
+/// Bytes that a thread holds while it multiplies with a weight of so many columns.
+public func linearScratchBytes(columns: Int, _ precision: Precision) -> Int {
+  rowsAtATime(precision.steps(columns)) * (precision.steps(columns) + tokensAtATime) * 4
+    + panelWidth * runSteps * 4
+}
+
+private func rowsAtATime(_ steps: Int) -> Int {
+  let fitting = packedBytes / (max(1, steps) * 4) / (3 * panelWidth) * (3 * panelWidth)
+  return min(linearRowsAtATime, max(panelWidth, fitting))
+}
 
 /// `output = input W^T (+ output)`: input `tokens x columns`, W `rows x columns`, output `tokens x rows`, from its row `first` on.
 ///
@@ -22,32 +32,27 @@ public func linear(
   precondition(input.columns == columns && output.columns == rows)
   precondition(first >= 0 && first + tokens <= output.rows)
   guard tokens > 0, rows > 0, columns > 0 else { return }
-  let precision = input.precision
-  let stride = input.stride
+  let (precision, steps, stride) = (input.precision, input.steps, input.stride)
+  let most = rowsAtATime(steps)
   // Giving pages back interrupts every processor: it is done for many rows at once.
   let groups = weight.keepsPages ? [0..<rows] : parts(of: rows, size: weight.rows(in: linearResidentBytes))
-  let slices = parts(of: columns, size: runSteps * precision.valuesPerStep)
   let chunks = parts(of: tokens, size: tokensAtATime)
   input.withPanels { input in
     output.elements.withUnsafeMutable { output in
       nonisolated(unsafe) let (x, y) = (input, output.baseAddress! + first * rows)
       for group in groups {
-        let blocks = parts(of: group.count, size: linearRowsAtATime)
-        Threads.forEach(blocks.count, scratch: { WeightPanels(rows: min(linearRowsAtATime, rows)) }) {
-          panels, index in
+        let blocks = Threads.parts(of: group.count, most: most, step: panelWidth)
+        Threads.forEach(
+          blocks.count,
+          scratch: { LinearScratch(rows: min(most, rows), steps: steps, tokens: chunks[0].count) }
+        ) { scratch, index in
           let block =
             group.lowerBound + blocks[index].lowerBound..<group.lowerBound + blocks[index].upperBound
-          for slice in slices {
-            let start = slice.lowerBound / precision.valuesPerStep * panelWidth
-            panels.load(weight, block, slice, precision) { w in
-              for chunk in chunks {
-                precision.multiply(
-                  rows: chunk.count, columns: block.count, steps: precision.steps(slice.count),
-                  x + chunk.lowerBound / panelWidth * stride + start, stride, w, runSteps * panelWidth,
-                  adding: adding || slice.lowerBound > 0,
-                  into: y + chunk.lowerBound * rows + block.lowerBound, stride: rows)
-              }
-            }
+          scratch.load(weight, block, precision)
+          for chunk in chunks {
+            scratch.multiply(
+              x + chunk.lowerBound / panelWidth * stride, rows: chunk.count, columns: block.count, precision,
+              adding: adding, into: y + chunk.lowerBound * rows + block.lowerBound, stride: rows)
           }
         }
         if !weight.keepsPages { weight.release(group) }
@@ -56,35 +61,62 @@ public func linear(
   }
 }
 
-/// One run of steps of some rows of a weight, packed.
-private struct WeightPanels: ~Copyable {
+/// What one thread holds: some rows of a weight, packed, and their products with some tokens.
+///
+/// Results lie close together until they are complete: in the output, whose rows are often a power of two apart, they would drive
+/// each other out of the cache.
+private struct LinearScratch: ~Copyable {
+  private let steps: Int
   private var panels: Buffer<UInt32>
   private var lines = Buffer<UInt32>(unfilled: panelWidth * runSteps)
+  private var sums: Buffer<Float>
 
-  init(rows: Int) {
-    panels = Buffer(unfilled: (rows + panelWidth - 1) / panelWidth * panelWidth * runSteps)
+  init(rows: Int, steps: Int, tokens: Int) {
+    self.steps = steps
+    panels = Buffer(unfilled: (rows + panelWidth - 1) / panelWidth * panelWidth * steps)
+    sums = Buffer(unfilled: tokens * rows)
   }
 
-  mutating func load(
-    _ weight: LinearWeight, _ rows: Range<Int>, _ slice: Range<Int>, _ precision: Precision,
-    _ body: (UnsafePointer<UInt32>) -> Void
-  ) {
-    let steps = precision.steps(slice.count)
+  /// Packs rows of the weight.
+  mutating func load(_ weight: LinearWeight, _ rows: Range<Int>, _ precision: Precision) {
+    let slices = parts(of: weight.columns, size: runSteps * precision.valuesPerStep)
     panels.withUnsafeMutable { panels in
       lines.withUnsafeMutable { lines in
         for (index, range) in parts(of: rows.count, size: panelWidth).enumerated() {
-          let target = panels.baseAddress! + index * runSteps * panelWidth
           let first = rows.lowerBound + range.lowerBound
-          if weight.pack(first..<first + range.count, slice, precision, into: target) { continue }
-          for row in 0..<range.count {
-            let line = lines.baseAddress! + row * runSteps
-            line[steps - 1] = 0
-            weight.load(first + row, slice, precision, into: line)
+          for slice in slices {
+            let target =
+              panels.baseAddress! + (index * steps + slice.lowerBound / precision.valuesPerStep) * panelWidth
+            if weight.pack(first..<first + range.count, slice, precision, into: target) { continue }
+            let count = precision.steps(slice.count)
+            for row in 0..<range.count {
+              let line = lines.baseAddress! + row * runSteps
+              line[count - 1] = 0
+              weight.load(first + row, slice, precision, into: line)
+            }
+            espalier_pack_rows(range.count, count, runSteps, lines.baseAddress!, target)
           }
-          espalier_pack_rows(range.count, steps, runSteps, lines.baseAddress!, target)
         }
       }
-      body(panels.baseAddress!)
+    }
+  }
+
+  /// `output = x W^T (+ output)` for packed x, `rows x steps`, and the first `columns` rows that were loaded.
+  mutating func multiply(
+    _ x: UnsafePointer<UInt32>, rows: Int, columns: Int, _ precision: Precision, adding: Bool,
+    into output: UnsafeMutablePointer<Float>, stride: Int
+  ) {
+    panels.withUnsafeMutable { panels in
+      sums.withUnsafeMutable { sums in
+        guard let sum = sums.baseAddress else { return }
+        if adding {
+          for row in 0..<rows { (sum + row * columns).update(from: output + row * stride, count: columns) }
+        }
+        precision.multiply(
+          rows: rows, columns: columns, steps: steps, x, steps * panelWidth, panels.baseAddress!,
+          steps * panelWidth, adding: adding, into: sum, stride: columns)
+        for row in 0..<rows { (output + row * stride).update(from: sum + row * columns, count: columns) }
+      }
     }
   }
 }

@@ -24,6 +24,15 @@ public enum Threads {
   /// Uses `count` threads from now on.
   public static func use(_ count: Int) { setting.store(max(1, count), ordering: .relaxed) }
 
+  /// Parts of at most `most` elements, multiples of `step` but for the last, of which every thread gets as many.
+  ///
+  /// For work whose results do not depend on how it is cut.
+  static func parts(of count: Int, most: Int, step: Int) -> [Range<Int>] {
+    let rounds = max(1, (count + self.count * most - 1) / (self.count * most))
+    let size = (count + rounds * self.count - 1) / (rounds * self.count)
+    return EspalierCore.parts(of: count, size: min(most, (size + step - 1) / step * step))
+  }
+
   /// Calls `body` once for each index below `count`; each thread makes one scratch and keeps it.
   static func forEach<Scratch: ~Copyable>(
     _ count: Int, scratch: @Sendable () -> Scratch, _ body: @Sendable (inout Scratch, Int) -> Void

@@ -32,14 +32,27 @@ public enum Planner {
     }
     let least = leastMemory(graph, needs)
     guard least <= job.memory else {
-      // Rounded up, so that what is said here can be given.
-      throw EspalierError.usage(
-        "this job needs at least \((least + 1 << 20 - 1) >> 20) MiB of memory, but --memory is \(ByteSize(bytes: job.memory))."
-      )
+      throw tooLittleMemory(least, graph, needs)
     }
     let plan = try plan(graph, needs, leastMemory: least)
     try plan.checkDisks(job, disk)
     return plan
+  }
+
+  private static func tooLittleMemory(_ least: Int, _ graph: UnitGraph, _ needs: UnitNeeds) -> EspalierError {
+    let sets = graph.units.map { (unit: $0, set: needs.workingSet($0, memory: least)) }
+    let heaviest = sets.max { $0.set.total < $1.set.total }
+    // Rounded up, so that what is said here can be given.
+    var text =
+      "this job needs at least \((least + 1 << 20 - 1) >> 20) MiB of memory, but --memory is \(ByteSize(bytes: needs.job.memory))"
+    if let (unit, set) = heaviest {
+      text += "; the most is for \(unit.id)"
+      if set.factor > set.total / 2 {
+        text +=
+          ", \(ByteSize(bytes: set.factor)) of it a Gram matrix. One of low rank is smaller: factor: {kind: svd, rank: ...}"
+      }
+    }
+    return .usage(text + ".")
   }
 
   private static func plan(_ graph: UnitGraph, _ needs: UnitNeeds, leastMemory: Int) throws -> Plan {

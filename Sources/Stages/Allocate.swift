@@ -52,8 +52,13 @@ public struct Allocate: AllocationStage {
     guard method == .error else {
       return WorkingSet(weights: sizes.tensorBytes, rows: OutlierCensus.bins * 16 + matrix.columns * 8)
     }
+    return sizes.withLossFactor(besideFactor(sizes))
+  }
+
+  private func besideFactor(_ sizes: UnitSizes) -> WorkingSet {
+    guard let matrix = sizes.matrix else { return WorkingSet() }
     return WorkingSet(
-      weights: sizes.tensorBytes, factor: sizes.factorBytes,
+      weights: sizes.tensorBytes,
       rows: 2 * matrix.rows * Mask.rowBytes(matrix.columns) + Swap.blockBytes(matrix))
   }
 
@@ -92,7 +97,8 @@ public struct Allocate: AllocationStage {
 
   /// The relative error of the output, `tr(D G D^T) / tr(W G W^T)`, of a Wanda mask at every point.
   private func errors(_ weight: LinearWeight, _ unit: UnitContext) throws -> [Double] {
-    let (factor, gram) = try unit.gramFactor()
+    let (factor, gram) = try unit.gramFactor(
+      keepsPages: unit.sizes.keepsLossFactor(beside: besideFactor(unit.sizes)))
     let nothing = Mask(rows: weight.rows, columns: weight.columns, pattern: .rows(sparsity: 1))
     let whole = maskLoss(weight, gram: gram, mask: nothing)
     return try sparsities.enumerated().map { index, sparsity in

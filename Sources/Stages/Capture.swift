@@ -83,7 +83,7 @@ public struct Capture: SourceStage {
     let widest = sizes.model.matrices.map(\.columns).max() ?? 0
     let innerTokens = min(sizes.samples, Batching.innerSequences(length: sizes.length)) * sizes.length
     return WorkingSet(
-      weights: sizes.threads * linearScratchBytes
+      weights: sizes.threads * linearScratchBytes(columns: widest, sizes.precision)
         + (keepsPages(sizes.tensorBytes)
           ? sizes.tensorBytes : linearResidentBytes + linearRowsAtATime * widest * 4),
       activations: sizes.batchTokens * sizes.model.activationWidth * 4 + innerTokens * sizes.model.innerWidth

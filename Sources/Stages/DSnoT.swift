@@ -26,10 +26,12 @@ public struct DSnoT: MatrixStage {
 
   public func applies(to matrix: ModelOutline.Matrix) -> Bool { true }
 
-  public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
+  public func workingSet(_ sizes: UnitSizes) -> WorkingSet { sizes.withLossFactor(besideFactor(sizes)) }
+
+  private func besideFactor(_ sizes: UnitSizes) -> WorkingSet {
     guard let matrix = sizes.matrix else { return WorkingSet() }
     return WorkingSet(
-      weights: sizes.tensorBytes, factor: sizes.factorBytes,
+      weights: sizes.tensorBytes,
       rows: 2 * matrix.rows * Mask.rowBytes(matrix.columns) + Swap.blockBytes(matrix))
   }
 
@@ -43,7 +45,8 @@ public struct DSnoT: MatrixStage {
 
   public func run(_ unit: UnitContext) throws -> JSON {
     let weight = try unit.weight()
-    let factor = try unit.factor()
+    let factor = try unit.factor(
+      keepsPages: unit.sizes.keepsLossFactor(beside: besideFactor(unit.sizes)))
     var mask = try MaskFile.read(unit.input(.mask, MaskFile.name))
     let before = factor.gram.map { maskLoss(weight, gram: $0, mask: mask) }
     let outcome = refineByDSnoT(

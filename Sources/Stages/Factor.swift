@@ -80,7 +80,7 @@ public struct Factor: SiteStage {
     let matrix =
       switch kind {
       case .gram:
-        isMapped(sizes) ? GramAccumulator.mappedByteCount(columns: columns) : columns * columns * 4
+        isMapped(sizes) ? GramAccumulator.windowByteCount(columns: columns) : columns * columns * 4
       case .diagonal: 0
       case .svd: GramAccumulator.lowRankByteCount(columns: columns, rank: rank)
       }
@@ -92,17 +92,21 @@ public struct Factor: SiteStage {
     guard kind == .gram, let columns = sizes.site?.columns else { return false }
     let matrix = columns * columns * 4
     return besideBytes(sizes) + (sizes.holdOut > 0 ? 2 : 1) * matrix > sizes.available
-      && GramAccumulator.mappedByteCount(columns: columns) < matrix
+      && GramAccumulator.windowByteCount(columns: columns) < matrix
   }
 
-  /// Memory for sums, diagonals, what is spilled and what is added.
+  /// Memory for sums, diagonals, inputs that are gathered, what is spilled and what is added.
   private func besideBytes(_ sizes: UnitSizes) -> Int {
     let columns = sizes.site?.columns ?? 0
     var bytes = 2 * columns * 16
+    if kind == .gram {
+      bytes += GramAccumulator.gatheredByteCount(
+        columns: columns, rows: sizes.batchTokens, sizes.precision)
+    }
     if let layout = layout(sizes) { bytes += SpillWriter.byteCount(of: layout) }
     if adds > 0 {
       switch kind {
-      case .gram: bytes += GramAccumulator.mergeByteCount(columns: columns)
+      case .gram: bytes += GramAccumulator.windowByteCount(columns: columns)
       case .diagonal: break
       case .svd: bytes += min(rank, columns) * columns * 4
       }

@@ -1,5 +1,21 @@
 import EspalierCore
+import EspalierKernels
 import EspalierPipeline
+
+extension UnitSizes {
+  /// What a stage needs that reads the Gram matrix for losses alone: where the memory does not hold it beside the `rest`, a few rows
+  /// of it at a time.
+  func withLossFactor(_ rest: WorkingSet) -> WorkingSet {
+    var all = rest
+    all.factor =
+      keepsLossFactor(beside: rest)
+      ? factorBytes
+      : min(factorBytes, GramMatrix.panelByteCount(columns: matrix?.columns ?? 0, threads: threads))
+    return all
+  }
+
+  func keepsLossFactor(beside rest: WorkingSet) -> Bool { rest.total + factorBytes <= available }
+}
 
 /// What the works of stages are made of.
 extension ModelOutline.Matrix {

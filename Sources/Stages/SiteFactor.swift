@@ -21,13 +21,16 @@ struct SiteFactor {
   let heldOut: GramMatrix?
   let heldOutTokens: Int
 
-  init(path: String) throws {
+  /// - Parameter keepsPages: whether the matrices stay in memory after losses were summed up with them.
+  init(path: String, keepsPages: Bool = true) throws {
     let file = try SafetensorsFile(path: path)
     let diagonal = try file.tensor("diagonal", dtype: .f64).doubles()
     let sums = try file.tensor("sums", dtype: .f64).doubles()
     let names = Set(file.header.tensors.map(\.name))
     func gram(_ name: String) throws -> GramMatrix? {
-      if names.contains(name) { return try GramMatrix(file.tensor(name, dtype: .f32)) }
+      if names.contains(name) {
+        return try GramMatrix(file.tensor(name, dtype: .f32), keepsPages: keepsPages)
+      }
       guard names.contains(name + ".factor") else { return nil }
       let rest = try file.tensor(name + ".rest", dtype: .f32).floats()
       return try GramMatrix(
@@ -81,13 +84,15 @@ struct SiteFactor {
 
 extension UnitContext {
   /// The factor of the unit's site.
-  func factor() throws -> SiteFactor { try SiteFactor(path: input(.factor, SiteFactor.object)) }
+  func factor(keepsPages: Bool = true) throws -> SiteFactor {
+    try SiteFactor(path: input(.factor, SiteFactor.object), keepsPages: keepsPages)
+  }
 
   /// The factor of the unit's site, with its Gram matrix.
   ///
   /// - Throws: a usage error where the recipe keeps only diagonals.
-  func gramFactor() throws -> (factor: SiteFactor, gram: GramMatrix) {
-    let factor = try factor()
+  func gramFactor(keepsPages: Bool = true) throws -> (factor: SiteFactor, gram: GramMatrix) {
+    let factor = try factor(keepsPages: keepsPages)
     guard let gram = factor.gram else {
       throw EspalierError.usage(
         "this stage needs Gram matrices, but the recipe's factor keeps only diagonals; set factor.kind=gram.")

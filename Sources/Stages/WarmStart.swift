@@ -38,10 +38,12 @@ public struct WarmStart: MatrixStage {
 
   public func check(_ model: ModelOutline, checkpoint: Checkpoint) throws { try choice.check(model) }
 
-  public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
+  public func workingSet(_ sizes: UnitSizes) -> WorkingSet { sizes.withLossFactor(besideFactor(sizes)) }
+
+  private func besideFactor(_ sizes: UnitSizes) -> WorkingSet {
     guard let matrix = sizes.matrix else { return WorkingSet() }
     return WorkingSet(
-      weights: sizes.tensorBytes, factor: sizes.factorBytes,
+      weights: sizes.tensorBytes,
       rows: matrix.rows * Mask.rowBytes(matrix.columns) + sizes.threads * matrix.columns * 32
         + Swap.blockBytes(matrix))
   }
@@ -57,7 +59,9 @@ public struct WarmStart: MatrixStage {
     let weight = try unit.weight()
     try weight.tensor.requireFinite()
     let pattern = try choice.pattern(unit)
-    let factor = try method == .magnitude ? nil : unit.factor()
+    let factor =
+      try method == .magnitude
+      ? nil : unit.factor(keepsPages: unit.sizes.keepsLossFactor(beside: besideFactor(unit.sizes)))
     let saliency: Saliency =
       switch method {
       case .magnitude: .magnitude
