@@ -76,7 +76,8 @@ let package = Package(
     .executableTarget(
       name: "espalier-bench",
       dependencies: [
-        "EspalierCore", "EspalierIO", "EspalierKernels", "EspalierModels", "EspalierTokenizers",
+        "EspalierCore", "EspalierIO", "EspalierKernels", "EspalierModels", "EspalierPipeline",
+        "EspalierStages", "EspalierTokenizers",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       path: "Benchmarks", swiftSettings: strict),

@@ -86,9 +86,7 @@ struct SpillBench: ParsableCommand {
       var hidden = try architecture.embed(batchIds, length: length, tensors: tensors)
       for block in 0...last {
         let start = now()
-        try architecture.forward(block: block, hidden: &hidden, length: length, weights: tensors) {
-          _, _, _ in
-        }
+        try architecture.forward(block: block, hidden: &hidden, length: length, weights: tensors)
         rate = max(rate, Double(batchIds.count * model.outline.hiddenSize * 4) / 1e6 / (now() - start))
       }
       try writer.append(hidden.elements.span)

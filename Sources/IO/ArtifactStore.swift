@@ -81,11 +81,12 @@ public struct ArtifactStore: Sendable {
       subject: folder)
   }
 
-  /// The manifest of `key`; nil where there is none or it is damaged, which is the same: the artifact is made again.
+  /// The manifest of `key`; nil where there is none, or none that this version can read, which is the same: the artifact is made again.
   public func manifest(_ key: Digest) throws -> Manifest? {
     let path = manifestPath(key)
     guard try Folder.entry(path) != nil else { return nil }
-    guard let manifest = try? Manifest(file: Folder.readJSON(path, limit: 256 << 20)), manifest.key == key
+    guard let manifest = try? Manifest(file: Folder.readJSON(path, limit: Manifest.longest)),
+      manifest.key == key
     else { return nil }
     return manifest
   }
@@ -153,9 +154,19 @@ public struct ArtifactStore: Sendable {
   /// Every readable manifest, in the order of their keys.
   public func manifests() throws -> [Manifest] { try keys().compactMap { try manifest($0) } }
 
-  /// Paths of manifests that are there but not as they were written.
-  public func damagedManifests() throws -> [String] {
-    try keys().filter { try manifest($0) == nil }.map(manifestPath)
+  /// Paths of manifests that are there but cannot be used, and why.
+  public func unusableManifests() throws -> [(path: String, problem: String)] {
+    try keys().filter { try manifest($0) == nil }.map { key in
+      let path = manifestPath(key)
+      let body = (try? Folder.readJSON(path, limit: Manifest.longest))?.opened("manifest")
+      guard let format = body?["format"]?.integer, format > Manifest.format else {
+        return (path, "the manifest is not what was written.")
+      }
+      return (
+        path,
+        "a later version of espalier wrote this manifest (format \(format), this one knows \(Manifest.format))."
+      )
+    }
   }
 
   /// The keys that files below `manifests/` are named after; whatever else lies there is none of ours.
@@ -198,12 +209,18 @@ public struct ArtifactStore: Sendable {
 }
 
 extension Manifest {
+  /// What the members of a manifest mean: more may be added to them, but whoever changes one raises this number.
+  fileprivate static let format = 1
+  /// Bytes of a manifest's file that are read at most.
+  fileprivate static let longest = 256 << 20
+
   /// The manifest as its file holds it, with a digest of its own so that a flipped bit is found.
   var file: JSON { body.sealed("manifest") }
 
   private var body: JSON {
     [
-      "format": 1, "key": .string(key.hex), "digest": .string(digest.hex), "components": components,
+      "format": .integer(Self.format), "key": .string(key.hex), "digest": .string(digest.hex),
+      "components": components,
       "objects": .array(
         objects.map {
           ["path": .string($0.path), "size": .integer($0.size), "sha256": .string($0.digest.hex)]
@@ -213,7 +230,7 @@ extension Manifest {
   }
 
   init?(file: JSON) {
-    guard let body = file.opened("manifest"), body["format"]?.integer == 1,
+    guard let body = file.opened("manifest"), body["format"]?.integer == Self.format,
       let key = body["key"]?.string.flatMap(Digest.init(hex:)),
       let digest = body["digest"]?.string.flatMap(Digest.init(hex:)), let list = body["objects"]?.array
     else { return nil }

@@ -2,9 +2,11 @@ import EspalierCore
 
 /// A checkpoint folder in the Hugging Face layout: `config.json` and one or more safetensors shards.
 ///
-/// Opening it reads headers only; ``tensor(_:shape:)`` maps a tensor's shard when it is asked for.
+/// Opening it reads headers only; the bytes of tensors are mapped, or read when they are asked for.
 public struct Checkpoint: Sendable {
   public let folder: String
+  /// How tensors are read; never changes a result.
+  public let reading: ReadMode
   /// The parsed `config.json`.
   public let configuration: JSON
   /// Names of the shards, sorted.
@@ -13,13 +15,14 @@ public struct Checkpoint: Sendable {
   public let tensors: [String: (shard: String, entry: TensorEntry)]
   /// Tensors of each shard in the order of their bytes, those that the index does not list included.
   public let entries: [String: [TensorEntry]]
-  private let files: [String: MappedFile]
+  private let files: [String: FileBytes]
 
   /// Opens the folder and checks every shard's header.
   ///
   /// - Throws: ``EspalierError`` naming the file and the tensor.
-  public init(folder: String) throws {
+  public init(folder: String, reading: ReadMode = .map) throws {
     self.folder = folder
+    self.reading = reading
     guard try Folder.entry(folder)?.isFolder == true else {
       throw EspalierError(
         .io,
@@ -35,7 +38,7 @@ public struct Checkpoint: Sendable {
     let index = try Self.weightMap(of: folder)
     var tensors: [String: (shard: String, entry: TensorEntry)] = [:]
     var entries: [String: [TensorEntry]] = [:]
-    var files: [String: MappedFile] = [:]
+    var files: [String: FileBytes] = [:]
     for shard in index.shards {
       let path = folder + "/" + shard
       guard let entry = try Folder.entry(path), entry.isFile else {
@@ -44,7 +47,7 @@ public struct Checkpoint: Sendable {
           subject: folder)
       }
       entries[shard] = try SafetensorsHeader(path: path).tensors
-      let file = try MappedFile.open(path)
+      let file = try FileBytes(path, reading: reading)
       guard file.identity == entry.identity else {
         throw EspalierError(
           .io, "the file was changed or replaced while it was opened; run the same command again.",
@@ -103,7 +106,7 @@ public struct Checkpoint: Sendable {
   ///
   /// - Parameter shape: the shape that it must have, as `config.json` implies it.
   /// - Throws: bad input where it is missing or has another shape or a type that cannot be a weight.
-  public func tensor(_ name: String, shape: [Int]) throws -> MappedTensor {
+  public func tensor(_ name: String, shape: [Int]) throws -> StoredTensor {
     guard let (shard, entry) = tensors[name] else {
       throw EspalierError.badInput(
         "the tensor \(name) is missing, but config.json implies it with shape \(shape).", subject: folder)
@@ -118,18 +121,23 @@ public struct Checkpoint: Sendable {
         "the tensor \(name) is not F32, BF16 or F16; quantized checkpoints cannot be pruned.",
         subject: "\(folder)/\(shard)")
     }
-    return try mapped(entry, shard: shard)
+    return try stored(entry, shard: shard)
   }
 
   /// Any tensor of a shard.
-  public func mapped(_ entry: TensorEntry, shard: String) throws -> MappedTensor {
-    try MappedTensor(entry: entry, file: file(shard))
+  public func stored(_ entry: TensorEntry, shard: String) throws -> StoredTensor {
+    try StoredTensor(entry: entry, file: file(shard))
   }
 
-  /// Which file of that name was mapped; see ``Folder/Entry/identity``.
+  /// Which file of that name was opened; see ``Folder/Entry/identity``.
   public func identity(ofShard shard: String) throws -> String { try file(shard).identity }
 
-  private func file(_ shard: String) throws -> MappedFile {
+  /// Throws where bytes of a tensor could not be read; see ``FileBytes/requireReadable()``.
+  public func requireReadable() throws {
+    for file in files.values { try file.requireReadable() }
+  }
+
+  private func file(_ shard: String) throws -> FileBytes {
     guard let file = files[shard] else {
       throw EspalierError.internalFault("\(shard) is no shard of \(folder).")
     }

@@ -46,10 +46,10 @@ public struct File: ~Copyable, Sendable {
       let count = retrying {
         pread(descriptor, buffer.baseAddress! + done, buffer.count - done, offset + done)
       }
-      if count < 0 { throw EspalierError.system("read", path) }
+      if count < 0 { throw EspalierError.system("read at byte \(offset + done)", path) }
       if count == 0 {
         throw EspalierError(
-          .io, "the file ends at byte \(offset + done), before what should stand there.", subject: path)
+          .io, "the file ends before byte \(offset + done), which should be there.", subject: path)
       }
       done += count
     }
@@ -90,6 +90,12 @@ public struct File: ~Copyable, Sendable {
   /// Lets the system forget what it holds of the file in memory, so that it is read from the disk again.
   public func forgetCached() { posix_fadvise(descriptor, 0, 0, POSIX_FADV_DONTNEED) }
 
+  /// Tells the system what will be done with these bytes, as POSIX_FADV_WILLNEED.
+  func advise(_ range: Range<Int>, _ advice: Int32) {
+    // Of no bytes the system would take all that follow.
+    if !range.isEmpty { posix_fadvise(descriptor, range.lowerBound, range.count, advice) }
+  }
+
   /// Copies bytes of `source` to the same place in this file, inside the kernel where it can; file systems that share bytes between
   /// files (XFS, btrfs) then copy none.
   ///
@@ -121,9 +127,13 @@ public struct File: ~Copyable, Sendable {
     }
   }
 
-  /// Maps the whole file for reading.
-  public func map() throws -> MappedFile {
-    try MappedFile(descriptor: descriptor, entry: entry(), path: path)
+  /// Maps the first `count` bytes for reading, until they are unmapped; some address where there are none.
+  func map(_ count: Int) throws -> UnsafeRawPointer {
+    guard count > 0 else { return UnsafeRawPointer(bitPattern: 64)! }
+    guard let base = mmap(nil, count, PROT_READ, MAP_PRIVATE, descriptor, 0), base != MAP_FAILED else {
+      throw EspalierError.system("map", path)
+    }
+    return UnsafeRawPointer(base)
   }
 
   /// What the system knows the file by, valid within `body`.

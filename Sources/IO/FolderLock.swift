@@ -7,37 +7,61 @@ import Glibc
 public struct FolderLock: ~Copyable {
   private let file: File
 
+  /// What a lock keeps others from; its holder's name and this are told to whoever is refused.
+  public enum Purpose: Sendable {
+    case work
+    /// An output folder at this path, which is written in the locked one.
+    case output(String)
+  }
+
   /// Takes the lock of `folder`.
   ///
   /// - Throws: `interrupted` (exit 75) with the holder's name where another process has it.
-  public init(folder: String) throws {
-    try Folder.create(folder)
-    let file = try Self.take(folder + "/lock", of: folder)
+  public init(folder: String, _ purpose: Purpose = .work) throws {
+    let file = try Self.take(folder, purpose)
     try file.resize(to: 0)
     try file.write(Array("process \(getpid()) on \(Self.host())\nboot \(Self.boot())\n".utf8), at: 0)
     self.file = file
   }
 
-  private static func take(_ path: String, of folder: String) throws -> File {
+  private static func take(_ folder: String, _ purpose: Purpose) throws -> File {
+    let path = folder + "/lock"
     while true {
-      let file = try File(writing: path)
-      guard try file.lock() else { throw refusal(path, of: folder) }
+      try Folder.create(folder)
+      let file: File
+      do {
+        file = try File(writing: path)
+      } catch {
+        // Its last holder may just have removed the folder.
+        if try Folder.entry(folder) == nil { continue }
+        throw error
+      }
+      guard try file.lock() else { throw refusal(path, folder, purpose) }
       // A lock on a file that was removed in the meantime is seen by nobody else.
       if try file.entry().identity == Folder.entry(path)?.identity { return file }
     }
   }
 
-  private static func refusal(_ path: String, of folder: String) -> EspalierError {
+  private static func refusal(_ path: String, _ folder: String, _ purpose: Purpose) -> EspalierError {
     let text = (try? Folder.read(path, limit: 1024)).map { String(decoding: $0, as: UTF8.self) } ?? ""
     let lines = text.split(separator: "\n").map(String.init)
     let isElsewhere =
       lines.first?.hasSuffix(" on \(host())") == false || lines.dropFirst().first != "boot \(boot())"
     // The lock of a machine that is gone can stay with a file server.
-    let advice = isElsewhere ? " If that machine is gone for good, remove the file lock in it." : ""
-    return EspalierError(
-      .interrupted,
-      "another run\(lines.first.map { " (\($0))" } ?? "") is using this work folder; wait for it, or choose another with --work.\(advice)",
-      subject: folder)
+    let advice = isElsewhere ? " If that machine is gone for good, remove the file \(path)." : ""
+    let holder = "another run\(lines.first.map { " (\($0))" } ?? "")"
+    switch purpose {
+    case .work:
+      return EspalierError(
+        .interrupted,
+        "\(holder) is using this work folder; wait for it, or choose another with --work.\(advice)",
+        subject: folder)
+    case .output(let output):
+      return EspalierError(
+        .interrupted,
+        "\(holder) is going to write this output folder; wait for it, or choose another with --output.\(advice)",
+        subject: output)
+    }
   }
 
   private static func host() -> String {

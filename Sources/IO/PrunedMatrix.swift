@@ -10,9 +10,9 @@ public struct PrunedMatrix: Sendable {
 
   public let mask: Mask
   /// The weights that replace the checkpoint's; nil where those are kept as they are.
-  public let weights: MappedTensor?
+  public let weights: StoredTensor?
 
-  public init(_ mask: Mask, weights: MappedTensor? = nil) {
+  public init(_ mask: Mask, weights: StoredTensor? = nil) {
     self.mask = mask
     self.weights = weights
   }

@@ -132,15 +132,15 @@ public struct SafetensorsHeader: Sendable {
   }
 }
 
-/// A tensor in a mapped safetensors file: its bytes are read from the disk when they are touched.
-public struct MappedTensor: Sendable {
+/// A tensor in a safetensors file: its bytes are read from the disk when they are asked for.
+public struct StoredTensor: Sendable {
   public let entry: TensorEntry
-  public let file: MappedFile
+  public let file: FileBytes
   public var name: String { entry.name }
   public var shape: [Int] { entry.shape }
   public var dtype: DType? { entry.dtype }
 
-  public init(entry: TensorEntry, file: MappedFile) throws {
+  public init(entry: TensorEntry, file: FileBytes) throws {
     guard entry.range.upperBound <= file.count else {
       throw EspalierError.badInput(
         "the file became shorter while it was read; fetch it again.", subject: file.path)
@@ -156,26 +156,47 @@ public struct MappedTensor: Sendable {
     try file.withBytes(entry.range, body)
   }
 
+  /// For IO and Kernels only: some of the bytes, valid within `body`; see ``FileBytes/withBytes(_:using:_:)``.
+  public func withBytes<Result: ~Copyable, Failure: Error>(
+    _ bytes: Range<Int>, using room: inout ReadRoom,
+    _ body: (UnsafeRawBufferPointer) throws(Failure) -> Result
+  ) throws(Failure) -> Result {
+    try file.withBytes(place(bytes), using: &room, body)
+  }
+
+  /// For IO and Kernels only: some of the bytes, valid within `body`.
+  public func withBytes<Result: ~Copyable, Failure: Error>(
+    _ bytes: Range<Int>, _ body: (UnsafeRawBufferPointer) throws(Failure) -> Result
+  ) throws(Failure) -> Result {
+    try file.withBytes(place(bytes), body)
+  }
+
+  private func place(_ bytes: Range<Int>) -> Range<Int> {
+    precondition(bytes.lowerBound >= 0 && bytes.upperBound <= entry.range.count)
+    return entry.range.lowerBound + bytes.lowerBound..<entry.range.lowerBound + bytes.upperBound
+  }
+
   /// Tells the system to start reading the tensor.
   public func prefetch() { file.prefetch(entry.range) }
 
-  /// Gives the tensor's pages back to the system.
-  public func release() { file.release(entry.range) }
+  /// Gives back all that is held of the tensor: it is not read again soon.
+  public func release() { file.forget(entry.range) }
 
-  /// Gives the pages of some of the tensor's bytes back to the system.
-  public func release(_ bytes: Range<Int>) {
-    precondition(bytes.lowerBound >= 0 && bytes.upperBound <= entry.range.count)
-    file.release(entry.range.lowerBound + bytes.lowerBound..<entry.range.lowerBound + bytes.upperBound)
-  }
+  /// Gives the mapped pages of some of the tensor's bytes back to the system.
+  public func release(_ bytes: Range<Int>) { file.release(place(bytes)) }
 
   /// SHA-256 over the bytes.
-  public func digest() -> Digest {
+  ///
+  /// - Throws: an I/O error where they cannot be read.
+  public func digest() throws -> Digest {
     var hash = SHA256()
-    for part in parts(of: entry.range.count, size: 16 << 20) {
-      let range = entry.range.lowerBound + part.lowerBound..<entry.range.lowerBound + part.upperBound
-      file.withBytes(range) { hash.update($0) }
-      file.release(range)
+    var room = ReadRoom()
+    for part in parts(of: entry.range.count, size: 1 << 20) {
+      withBytes(part, using: &room) { hash.update($0) }
+      release(part)
     }
+    release()
+    try file.requireReadable()
     return hash.finalize()
   }
 }
@@ -183,17 +204,17 @@ public struct MappedTensor: Sendable {
 /// A safetensors file of ours: header and map, tensors by name.
 public struct SafetensorsFile: Sendable {
   public let header: SafetensorsHeader
-  private let file: MappedFile
+  private let file: FileBytes
 
   public init(path: String) throws {
     header = try SafetensorsHeader(path: path)
-    file = try MappedFile.open(path)
+    file = try FileBytes(path)
   }
 
   /// The tensor of this name.
   ///
   /// - Throws: bad input where it is missing, or where type or shape are not the given ones.
-  public func tensor(_ name: String, dtype: DType? = nil, shape: [Int]? = nil) throws -> MappedTensor {
+  public func tensor(_ name: String, dtype: DType? = nil, shape: [Int]? = nil) throws -> StoredTensor {
     guard let entry = header.tensors.first(where: { $0.name == name }) else {
       throw EspalierError.badInput("the tensor \(name) is missing.", subject: file.path)
     }
@@ -202,11 +223,11 @@ public struct SafetensorsFile: Sendable {
         "the tensor \(name) is \(entry.dtype?.rawValue ?? "?") \(entry.shape), not \(dtype?.rawValue ?? "?") \(shape ?? []).",
         subject: file.path)
     }
-    return try MappedTensor(entry: entry, file: file)
+    return try StoredTensor(entry: entry, file: file)
   }
 }
 
-extension MappedTensor {
+extension StoredTensor {
   /// All elements of an I32 or I64 tensor.
   ///
   /// - Throws: bad input for another type or an element beyond 32 bits.

@@ -184,7 +184,7 @@ public final class SpillArray: Sendable {
 
 /// One shard file, mapped, with its index checked.
 final class SpillShard: Sendable {
-  let file: MappedFile
+  let file: FileBytes
   /// Where each chunk begins, and where the last one ends: they stand one after another without gaps.
   private let bounds: [Int]
 
@@ -193,7 +193,7 @@ final class SpillShard: Sendable {
     guard try Folder.entry(path)?.isFile == true else {
       throw EspalierError.spill("the shard is missing", path)
     }
-    let file = try MappedFile.open(path)
+    let file = try FileBytes(path)
     guard file.count >= layout.indexBytes else { throw EspalierError.spill("the shard is too short", path) }
     let end = file.count - layout.indexBytes
     let bounds = file.withBytes(end..<file.count) { index in

@@ -87,7 +87,7 @@ public func rotate(
 
 /// Rows of an embedding table: `output[i] = table[ids[i]]`.
 ///
-/// - Throws: bad input where an id is outside of the table.
+/// - Throws: bad input where an id is outside of the table; an I/O error where it cannot be read.
 public func embed(_ ids: [Int32], table: LinearWeight, into output: inout Matrix) throws {
   precondition(output.rows == ids.count && output.columns == table.columns)
   let columns = table.columns
@@ -104,6 +104,7 @@ public func embed(_ ids: [Int32], table: LinearWeight, into output: inout Matrix
     }
     table.release(0..<table.rows)
   }
+  try table.tensor.file.requireReadable()
 }
 
 extension Matrix {

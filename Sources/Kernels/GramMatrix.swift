@@ -19,7 +19,7 @@ public struct GramMatrix: Sendable {
   }
 
   private enum Elements: Sendable {
-    case mapped(MappedTensor)
+    case mapped(StoredTensor)
     case owned(OwnedMatrix)
 
     func withUnsafe<Result>(_ body: (UnsafePointer<Float>) throws -> Result) rethrows -> Result {
@@ -34,7 +34,7 @@ public struct GramMatrix: Sendable {
   /// A Gram matrix that is read from a file when it is touched.
   ///
   /// - Throws: bad input where the tensor is not square and F32.
-  public init(_ tensor: MappedTensor, keepsPages: Bool = true) throws {
+  public init(_ tensor: StoredTensor, keepsPages: Bool = true) throws {
     guard tensor.dtype == .f32, tensor.shape.count == 2, tensor.shape[0] == tensor.shape[1] else {
       throw EspalierError.badInput(
         "the Gram matrix is \(tensor.dtype?.rawValue ?? "?") \(tensor.shape), not a square of F32.",
@@ -55,7 +55,7 @@ public struct GramMatrix: Sendable {
   /// `F^T F + diag(rest)` with F, `rank x columns`, read from a file when it is touched.
   ///
   /// - Throws: bad input where the tensor is no matrix of F32, or `rest` does not have one value >= 0 for each of its columns.
-  public init(factor tensor: MappedTensor, rest: [Float]) throws {
+  public init(factor tensor: StoredTensor, rest: [Float]) throws {
     guard tensor.dtype == .f32, tensor.shape.count == 2, rest.count == tensor.shape[1],
       rest.allSatisfy({ $0 >= 0 && $0.isFinite })
     else {

@@ -1,12 +1,13 @@
 import CKernels
 import EspalierCore
+import EspalierIO
 
 /// The most rows of a weight that are packed at a time, and bytes that a thread packs.
 public let linearRowsAtATime = 192
 private let packedBytes = 6 << 20
 /// Tokens that they meet at a time: the results stay in the second cache until all steps are summed up.
 private let tokensAtATime = 256
-/// Bytes of a mapped weight that are resident at a time.
+/// Bytes of a weight that are resident at a time: mapped pages, or rows that threads read.
 public let linearResidentBytes = 16 << 20
 
 /// Bytes that a thread holds while it multiplies with a weight of so many columns.
@@ -70,6 +71,7 @@ private struct LinearScratch: ~Copyable {
   private var panels: Buffer<UInt32>
   private var lines = Buffer<UInt32>(unfilled: panelWidth * runSteps)
   private var sums: Buffer<Float>
+  private var room = ReadRoom()
 
   init(rows: Int, steps: Int, tokens: Int) {
     self.steps = steps
@@ -84,17 +86,20 @@ private struct LinearScratch: ~Copyable {
       lines.withUnsafeMutable { lines in
         for (index, range) in parts(of: rows.count, size: panelWidth).enumerated() {
           let first = rows.lowerBound + range.lowerBound
-          for slice in slices {
-            let target =
-              panels.baseAddress! + (index * steps + slice.lowerBound / precision.valuesPerStep) * panelWidth
-            if weight.pack(first..<first + range.count, slice, precision, into: target) { continue }
-            let count = precision.steps(slice.count)
-            for row in 0..<range.count {
-              let line = lines.baseAddress! + row * runSteps
-              line[count - 1] = 0
-              weight.load(first + row, slice, precision, into: line)
+          weight.withRows(first..<first + range.count, using: &room) { rows in
+            for slice in slices {
+              let target =
+                panels.baseAddress! + (index * steps + slice.lowerBound / precision.valuesPerStep)
+                * panelWidth
+              if rows.pack(slice, precision, into: target) { continue }
+              let count = precision.steps(slice.count)
+              for row in rows.range {
+                let line = lines.baseAddress! + (row - first) * runSteps
+                line[count - 1] = 0
+                rows.load(row, slice, precision, into: line)
+              }
+              espalier_pack_rows(rows.range.count, count, runSteps, lines.baseAddress!, target)
             }
-            espalier_pack_rows(range.count, count, runSteps, lines.baseAddress!, target)
           }
         }
       }

@@ -7,7 +7,7 @@ import Synchronization
 ///
 /// It owns no memory: rows are converted to f32, and masked, as they are needed.
 public struct LinearWeight: Sendable {
-  public let tensor: MappedTensor
+  public let tensor: StoredTensor
   public let rows: Int
   public let columns: Int
   public let mask: Mask?
@@ -18,7 +18,7 @@ public struct LinearWeight: Sendable {
   /// The weight as the pipeline left it; dense where `pruned` is nil.
   ///
   /// - Throws: bad input where the new weights have another shape or type than the checkpoint's.
-  public init(_ tensor: MappedTensor, pruned: PrunedMatrix?, keepsPages: Bool = false) throws {
+  public init(_ tensor: StoredTensor, pruned: PrunedMatrix?, keepsPages: Bool = false) throws {
     if let weights = pruned?.weights, weights.shape != tensor.shape || weights.dtype != tensor.dtype {
       throw EspalierError.badInput(
         "the fitted weights are \(weights.dtype?.rawValue ?? "?") \(weights.shape), not \(tensor.dtype?.rawValue ?? "?") \(tensor.shape) as \(tensor.name).",
@@ -28,7 +28,7 @@ public struct LinearWeight: Sendable {
   }
 
   /// - Throws: bad input where the tensor is no matrix of weights, or the mask has another shape.
-  public init(_ tensor: MappedTensor, mask: Mask? = nil, keepsPages: Bool = false) throws {
+  public init(_ tensor: StoredTensor, mask: Mask? = nil, keepsPages: Bool = false) throws {
     guard tensor.shape.count == 2, let dtype = tensor.dtype, dtype.isWeight else {
       throw EspalierError.badInput(
         "the tensor \(tensor.name) is not a matrix of F32, BF16 or F16.", subject: tensor.file.path)
@@ -44,12 +44,18 @@ public struct LinearWeight: Sendable {
     self.dtype = dtype
   }
 
+  private var rowBytes: Int { columns * dtype.byteCount }
+
+  /// Where rows lie in the tensor.
+  private func bytes(_ rows: Range<Int>) -> Range<Int> {
+    precondition(rows.lowerBound >= 0 && rows.upperBound <= self.rows)
+    return rows.lowerBound * rowBytes..<rows.upperBound * rowBytes
+  }
+
   /// Rows as f32: `range.count x columns` from `output` on.
   func load(_ range: Range<Int>, into output: UnsafeMutablePointer<Float>) {
-    precondition(range.lowerBound >= 0 && range.upperBound <= rows)
-    tensor.withBytes { bytes in
-      let start = bytes.baseAddress! + range.lowerBound * columns * dtype.byteCount
-      load32(start, dtype, count: range.count * columns, into: output)
+    tensor.withBytes(bytes(range)) {
+      load32($0.baseAddress!, dtype, count: range.count * columns, into: output)
     }
     guard let mask else { return }
     mask.bits.withUnsafeBufferPointer { bits in
@@ -59,81 +65,29 @@ public struct LinearWeight: Sendable {
     }
   }
 
-  /// A part of one row, masked, in the precision of a product, as `output` packs it; at most `runSteps` steps.
+  /// Rows as they stand in the file, valid within `body`.
   ///
-  /// - Precondition: the part begins at a multiple of 8.
-  func load(
-    _ row: Int, _ part: Range<Int>, _ precision: Precision, into output: UnsafeMutablePointer<UInt32>
-  ) {
-    precondition(row >= 0 && row < rows && part.lowerBound >= 0 && part.upperBound <= columns)
-    precondition(part.lowerBound % 8 == 0 && part.count <= runSteps * precision.valuesPerStep)
-    let count = part.count
-    tensor.withBytes { bytes in
-      let source = bytes.baseAddress! + (row * columns + part.lowerBound) * dtype.byteCount
-      let raw = UnsafeMutableRawPointer(output)
-      if precision == .f32 {
-        load32(source, dtype, count: count, into: raw.assumingMemoryBound(to: Float.self))
-      } else if dtype == .bf16 {
-        raw.copyMemory(from: source, byteCount: count * 2)
-      } else {
-        withUnsafeTemporaryAllocation(of: Float.self, capacity: count) { values in
-          load32(source, dtype, count: count, into: values.baseAddress!)
-          espalier_f32_to_bf16(count, values.baseAddress!, raw.assumingMemoryBound(to: UInt16.self))
-        }
-      }
+  /// - Parameter room: what they are read into where the file is not mapped.
+  func withRows(_ range: Range<Int>, using room: inout ReadRoom, _ body: (StoredRows) -> Void) {
+    tensor.withBytes(bytes(range), using: &room) {
+      body(StoredRows(range: range, columns: columns, mask: mask, dtype: dtype, base: $0.baseAddress!))
     }
-    guard let mask else { return }
-    mask.bits.withUnsafeBufferPointer { bits in
-      let kept = bits.baseAddress! + row * mask.rowBytes + part.lowerBound / 8
-      let raw = UnsafeMutableRawPointer(output)
-      switch precision {
-      case .f32: espalier_mask_f32(count, kept, raw.assumingMemoryBound(to: Float.self))
-      case .bf16: espalier_mask_16(count, kept, raw.assumingMemoryBound(to: UInt16.self))
-      }
-    }
-  }
-
-  /// Packs a part of at most 16 rows straight from the file, where nothing has to be converted or masked; false where it has.
-  func pack(
-    _ range: Range<Int>, _ part: Range<Int>, _ precision: Precision, into panel: UnsafeMutablePointer<UInt32>
-  ) -> Bool {
-    let values = precision.valuesPerStep
-    guard mask == nil, dtype == (precision == .f32 ? .f32 : .bf16), columns % values == 0,
-      part.upperBound % values == 0
-    else { return false }
-    precondition(range.lowerBound >= 0 && range.upperBound <= rows && part.upperBound <= columns)
-    tensor.withBytes {
-      let source = $0.baseAddress! + (range.lowerBound * columns + part.lowerBound) * dtype.byteCount
-      espalier_pack_rows(
-        range.count, part.count / values, columns / values, source.assumingMemoryBound(to: UInt32.self), panel
-      )
-    }
-    return true
   }
 
   /// Whole blocks of rows that so many bytes hold, one at least.
   func rows(in bytes: Int) -> Int {
-    max(1, bytes / max(1, columns * dtype.byteCount) / linearRowsAtATime) * linearRowsAtATime
+    max(1, bytes / max(1, rowBytes) / linearRowsAtATime) * linearRowsAtATime
   }
 
   /// Gives the pages of these rows back to the system.
-  func release(_ range: Range<Int>) {
-    let rowBytes = columns * dtype.byteCount
-    tensor.release(range.lowerBound * rowBytes..<range.upperBound * rowBytes)
-  }
+  func release(_ range: Range<Int>) { tensor.release(bytes(range)) }
 
   /// Rows in the type of the checkpoint, with what the mask prunes set to +0; the bytes to write.
   public func maskedBytes(_ range: Range<Int>) -> Buffer<UInt8> {
-    precondition(range.lowerBound >= 0 && range.upperBound <= rows)
-    let rowBytes = columns * dtype.byteCount
-    var bytes = Buffer<UInt8>(count: range.count * rowBytes)
-    bytes.withUnsafeMutable { output in
+    var masked = Buffer<UInt8>(unfilled: range.count * rowBytes)
+    masked.withUnsafeMutable { output in
       let output = UnsafeMutableRawBufferPointer(output)
-      tensor.withBytes {
-        output.copyMemory(
-          from: UnsafeRawBufferPointer(
-            rebasing: $0[range.lowerBound * rowBytes..<range.upperBound * rowBytes]))
-      }
+      tensor.withBytes(bytes(range)) { output.copyMemory(from: $0) }
       mask?.bits.withUnsafeBufferPointer { bits in
         for (index, row) in range.enumerated() {
           let kept = bits.baseAddress! + row * Mask.rowBytes(columns)
@@ -146,7 +100,7 @@ public struct LinearWeight: Sendable {
         }
       }
     }
-    return bytes
+    return masked
   }
 
   /// The rows as a matrix of f32; `range.count x columns`.
@@ -154,6 +108,63 @@ public struct LinearWeight: Sendable {
     var matrix = Matrix(rows: range.count, columns: columns)
     matrix.elements.withUnsafeMutable { load(range, into: $0.baseAddress!) }
     return matrix
+  }
+}
+
+/// Some rows of a weight as they stand in the file, for the products; valid where they were handed out.
+struct StoredRows {
+  let range: Range<Int>
+  let columns: Int
+  fileprivate let mask: Mask?
+  fileprivate let dtype: DType
+  fileprivate let base: UnsafeRawPointer
+
+  private func start(_ row: Int, _ column: Int) -> UnsafeRawPointer {
+    base + ((row - range.lowerBound) * columns + column) * dtype.byteCount
+  }
+
+  /// A part of one row, masked, in the precision of a product, as `output` packs it; at most `runSteps` steps.
+  ///
+  /// - Precondition: the part begins at a multiple of 8.
+  func load(
+    _ row: Int, _ part: Range<Int>, _ precision: Precision, into output: UnsafeMutablePointer<UInt32>
+  ) {
+    precondition(range.contains(row) && part.lowerBound >= 0 && part.upperBound <= columns)
+    precondition(part.lowerBound % 8 == 0 && part.count <= runSteps * precision.valuesPerStep)
+    let count = part.count
+    let source = start(row, part.lowerBound)
+    let raw = UnsafeMutableRawPointer(output)
+    if precision == .f32 {
+      load32(source, dtype, count: count, into: raw.assumingMemoryBound(to: Float.self))
+    } else if dtype == .bf16 {
+      raw.copyMemory(from: source, byteCount: count * 2)
+    } else {
+      withUnsafeTemporaryAllocation(of: Float.self, capacity: count) { values in
+        load32(source, dtype, count: count, into: values.baseAddress!)
+        espalier_f32_to_bf16(count, values.baseAddress!, raw.assumingMemoryBound(to: UInt16.self))
+      }
+    }
+    guard let mask else { return }
+    mask.bits.withUnsafeBufferPointer { bits in
+      let kept = bits.baseAddress! + row * mask.rowBytes + part.lowerBound / 8
+      switch precision {
+      case .f32: espalier_mask_f32(count, kept, raw.assumingMemoryBound(to: Float.self))
+      case .bf16: espalier_mask_16(count, kept, raw.assumingMemoryBound(to: UInt16.self))
+      }
+    }
+  }
+
+  /// Packs a part of the rows, at most 16, as it stands, where nothing has to be converted or masked; false where it has.
+  func pack(_ part: Range<Int>, _ precision: Precision, into panel: UnsafeMutablePointer<UInt32>) -> Bool {
+    let values = precision.valuesPerStep
+    guard mask == nil, dtype == (precision == .f32 ? .f32 : .bf16), columns % values == 0,
+      part.upperBound % values == 0
+    else { return false }
+    precondition(range.count <= panelWidth && part.lowerBound >= 0 && part.upperBound <= columns)
+    espalier_pack_rows(
+      range.count, part.count / values, columns / values,
+      start(range.lowerBound, part.lowerBound).assumingMemoryBound(to: UInt32.self), panel)
+    return true
   }
 }
 
@@ -167,8 +178,10 @@ func load32(_ source: UnsafeRawPointer, _ dtype: DType, count: Int, into output:
   }
 }
 
-extension MappedTensor {
+extension StoredTensor {
   /// All elements as f32, for vectors (norms, biases); in one row.
+  ///
+  /// - Throws: bad input for another type; an I/O error where they cannot be read.
   public func floats() throws -> Matrix {
     guard let dtype, dtype.isWeight, let count = elementCount(of: shape) else {
       throw EspalierError.badInput("the tensor \(name) is not F32, BF16 or F16.", subject: file.path)
@@ -179,6 +192,7 @@ extension MappedTensor {
         if count > 0 { load32(bytes.baseAddress!, dtype, count: count, into: output.baseAddress!) }
       }
     }
+    try file.requireReadable()
     return row
   }
 
@@ -187,12 +201,19 @@ extension MappedTensor {
     guard let dtype, dtype.isWeight, let count = elementCount(of: shape), count > 0 else { return }
     let pieces = parts(of: count, size: 1 << 20)
     let first = Atomic<Int>(count)
-    Threads.forEach(pieces.count) { index in
+    let size = dtype.byteCount
+    Threads.forEach(pieces.count, scratch: ReadRoom.init) { room, index in
       let piece = pieces[index]
-      let found = withBytes { firstNotFinite($0.baseAddress!, dtype, in: piece) }
-      release(piece.lowerBound * dtype.byteCount..<piece.upperBound * dtype.byteCount)
-      if let found { first.min(found, ordering: .relaxed) }
+      for part in parts(of: piece.count, size: 1 << 16) {
+        let start = piece.lowerBound + part.lowerBound
+        let found = withBytes(start * size..<(start + part.count) * size, using: &room) {
+          firstNotFinite($0.baseAddress!, dtype, count: part.count)
+        }
+        if let found { first.min(start + found, ordering: .relaxed) }
+      }
+      release(piece.lowerBound * size..<piece.upperBound * size)
     }
+    try file.requireReadable()
     let index = first.load(ordering: .relaxed)
     guard index < count else { return }
     let width = max(1, shape.last ?? 1)
@@ -202,14 +223,13 @@ extension MappedTensor {
   }
 }
 
-/// The first element of a range that is infinite or not a number.
-private func firstNotFinite(_ base: UnsafeRawPointer, _ dtype: DType, in range: Range<Int>) -> Int? {
-  let start = base + range.lowerBound * dtype.byteCount
+/// The first of some elements that is infinite or not a number.
+private func firstNotFinite(_ start: UnsafeRawPointer, _ dtype: DType, count: Int) -> Int? {
   let found =
     switch dtype {
-    case .f32: espalier_first_not_finite_f32(range.count, start.assumingMemoryBound(to: Float.self))
-    case .bf16: espalier_first_not_finite_16(range.count, 0x7F80, start.assumingMemoryBound(to: UInt16.self))
-    default: espalier_first_not_finite_16(range.count, 0x7C00, start.assumingMemoryBound(to: UInt16.self))
+    case .f32: espalier_first_not_finite_f32(count, start.assumingMemoryBound(to: Float.self))
+    case .bf16: espalier_first_not_finite_16(count, 0x7F80, start.assumingMemoryBound(to: UInt16.self))
+    default: espalier_first_not_finite_16(count, 0x7C00, start.assumingMemoryBound(to: UInt16.self))
     }
-  return found < range.count ? range.lowerBound + found : nil
+  return found < count ? found : nil
 }

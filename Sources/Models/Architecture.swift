@@ -22,11 +22,12 @@ public protocol Architecture: Sendable {
   ///
   /// - Parameters:
   ///   - hidden: `tokens x hiddenSize`, sequences of `length` tokens following each other.
+  ///   - last: the last site that is wanted: the pass may end there, and `hidden` is then of no use; nil for the whole block.
   ///   - weights: gives the block's tensors.
   ///   - observe: called with the index of a site in the outline, the inputs of some sequences, `tokens x columns`, and which of those
   ///     in `hidden` they are, as the pass reaches them; for each site in order.
   func forward(
-    block: Int, hidden: inout Matrix, length: Int, weights: borrowing TensorSource,
+    block: Int, hidden: inout Matrix, length: Int, through last: Int?, weights: borrowing TensorSource,
     observe: (_ site: Int, _ inputs: borrowing Matrix, _ sequences: Range<Int>) throws -> Void
   ) throws
 
@@ -35,6 +36,13 @@ public protocol Architecture: Sendable {
 
   /// The head, `vocabulary x hiddenSize`.
   func head(_ tensors: borrowing TensorSource) throws -> LinearWeight
+}
+
+extension Architecture {
+  /// Replaces the hidden states by those after the block, for those who do not look at its sites.
+  public func forward(block: Int, hidden: inout Matrix, length: Int, weights: borrowing TensorSource) throws {
+    try forward(block: block, hidden: &hidden, length: length, through: nil, weights: weights) { _, _, _ in }
+  }
 }
 
 /// Tensors of a checkpoint by name, pruned where they are.

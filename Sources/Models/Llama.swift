@@ -117,33 +117,41 @@ public struct Llama: Architecture {
   }
 
   public func forward(
-    block: Int, hidden: inout Matrix, length: Int, weights: borrowing TensorSource,
+    block: Int, hidden: inout Matrix, length: Int, through last: Int?, weights: borrowing TensorSource,
     observe: (_ site: Int, _ inputs: borrowing Matrix, _ sequences: Range<Int>) throws -> Void
   ) throws {
     let length = min(length, hidden.rows)
+    let last = last ?? Int.max
     let prefix = "model.layers.\(block)"
     try attend(
-      prefix + ".self_attn", norm: prefix + ".input_layernorm.weight", &hidden, length, weights, observe)
+      prefix + ".self_attn", norm: prefix + ".input_layernorm.weight", &hidden, length, through: last,
+      weights,
+      observe)
+    guard last > 1 else { return }
     try transform(
-      prefix + ".mlp", norm: prefix + ".post_attention_layernorm.weight", &hidden, length, weights, observe)
+      prefix + ".mlp", norm: prefix + ".post_attention_layernorm.weight", &hidden, length, through: last,
+      weights, observe)
   }
 
   /// hidden += o(attention(norm(hidden)))
   private func attend(
-    _ prefix: String, norm: String, _ hidden: inout Matrix, _ length: Int, _ weights: borrowing TensorSource,
+    _ prefix: String, norm: String, _ hidden: inout Matrix, _ length: Int, through last: Int,
+    _ weights: borrowing TensorSource,
     _ observe: (_ site: Int, _ inputs: borrowing Matrix, _ sequences: Range<Int>) throws -> Void
   ) throws {
     let tokens = hidden.rows
     var attended = Matrix(unfilled: tokens, columns: heads * headSize)
-    try attend(prefix, norm: norm, hidden, length, weights, observe, into: &attended)
+    try attend(prefix, norm: norm, hidden, length, through: last, weights, observe, into: &attended)
+    guard last > 0 else { return }
     let input = PackedMatrix(rounding: &attended, weights.precision)
     try observe(1, attended, 0..<tokens / length)
+    guard last > 1 else { return }
     try apply(prefix + ".o_proj", input, weights, bias: attentionBias, adding: true, into: &hidden)
   }
 
   /// attention(norm(hidden))
   private func attend(
-    _ prefix: String, norm: String, _ hidden: borrowing Matrix, _ length: Int,
+    _ prefix: String, norm: String, _ hidden: borrowing Matrix, _ length: Int, through last: Int,
     _ weights: borrowing TensorSource,
     _ observe: (_ site: Int, _ inputs: borrowing Matrix, _ sequences: Range<Int>) throws -> Void,
     into attended: inout Matrix
@@ -158,6 +166,7 @@ public struct Llama: Architecture {
       rmsNorm(hidden, weight: try weights.vector(norm, count: hiddenSize), epsilon: epsilon, into: &normed)
       let input = PackedMatrix(rounding: &normed, weights.precision)
       try observe(0, normed, 0..<tokens / length)
+      guard last > 0 else { return }
       try apply(prefix + ".q_proj", input, weights, bias: attentionBias, into: &queries)
       try apply(prefix + ".k_proj", input, weights, bias: attentionBias, into: &keys)
       try apply(prefix + ".v_proj", input, weights, bias: attentionBias, into: &values)
@@ -172,7 +181,8 @@ public struct Llama: Architecture {
 
   /// hidden += down(silu(gate(norm(hidden))) * up(norm(hidden))), a few sequences at a time: the inner layer is wide.
   private func transform(
-    _ prefix: String, norm: String, _ hidden: inout Matrix, _ length: Int, _ weights: borrowing TensorSource,
+    _ prefix: String, norm: String, _ hidden: inout Matrix, _ length: Int, through last: Int,
+    _ weights: borrowing TensorSource,
     _ observe: (_ site: Int, _ inputs: borrowing Matrix, _ sequences: Range<Int>) throws -> Void
   ) throws {
     let scale = try weights.vector(norm, count: hiddenSize)
@@ -185,6 +195,7 @@ public struct Llama: Architecture {
         rmsNorm(hidden, from: first, weight: scale, epsilon: epsilon, into: &normed)
         let input = PackedMatrix(rounding: &normed, weights.precision)
         try observe(2, normed, sequences)
+        guard last > 2 else { continue }
         var up = Matrix(unfilled: tokens, columns: intermediateSize)
         try apply(prefix + ".gate_proj", input, weights, bias: mlpBias, into: &gate)
         try apply(prefix + ".up_proj", input, weights, bias: mlpBias, into: &up)
@@ -192,6 +203,7 @@ public struct Llama: Architecture {
       }
       let input = PackedMatrix(rounding: &gate, weights.precision)
       try observe(3, gate, sequences)
+      guard last > 3 else { continue }
       try apply(prefix + ".down_proj", input, weights, bias: mlpBias, adding: true, into: &hidden, at: first)
     }
   }

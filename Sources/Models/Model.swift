@@ -9,8 +9,8 @@ public struct Model: Sendable {
   public var outline: ModelOutline { architecture.outline }
 
   /// Opens a checkpoint folder and checks, from headers alone, that every tensor is there with the shape that `config.json` implies.
-  public init(folder: String) throws {
-    checkpoint = try Checkpoint(folder: folder)
+  public init(folder: String, reading: ReadMode = .map) throws {
+    checkpoint = try Checkpoint(folder: folder, reading: reading)
     architecture = try Architectures.make(checkpoint)
     try Architectures.check(architecture.outline, in: checkpoint)
   }
@@ -20,7 +20,7 @@ public struct Model: Sendable {
     let tensors = TensorSource(checkpoint)
     var hidden = try architecture.embed(ids, length: length, tensors: tensors)
     for block in outline.blocks.indices {
-      try architecture.forward(block: block, hidden: &hidden, length: length, weights: tensors) { _, _, _ in }
+      try architecture.forward(block: block, hidden: &hidden, length: length, weights: tensors)
     }
     var finished = try architecture.finish(hidden, tensors: tensors)
     let states = PackedMatrix(rounding: &finished, .f32)

@@ -8,6 +8,8 @@ public struct Job: Sendable {
   public let model: ModelOutline
   /// Folder of the pruned checkpoint.
   public let output: String
+  /// Where the pruned checkpoint is written before it is complete, under a lock for the whole run; removed at its end.
+  public var partialOutput: String { output + ".partial" }
   /// Folder of the artifacts.
   public let work: String
   /// Bytes of memory that the job may use.

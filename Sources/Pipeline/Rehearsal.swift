@@ -78,7 +78,7 @@ struct Rehearsal {
     var reader = units[0].entry
     let entries = needs.job.recipe.entries
     if units[0].streams, let source = entries.firstIndex(where: { $0.stage is any SourceStage }) {
-      let unit = units.first { $0.role == .advance } ?? units[0]
+      let unit = units.first { $0.role == .advance } ?? units[units.count - 1]
       add(entries[source].stage.work(needs.sizes(unit)), to: source)
       reader = source
     }

@@ -28,6 +28,13 @@ public struct Runner: Sendable {
     let lock = try FolderLock(folder: job.work)
     defer { withExtendedLifetime(lock) {} }
     for entry in job.recipe.entries { try (entry.stage as? any ModelStage)?.checkOutput(job: job) }
+    // A run with another work folder may want the same output, and is better told now than after hours.
+    let writesOutput = graph.units.contains { $0.kind == .output }
+    let outputLock = writesOutput ? try FolderLock(folder: job.partialOutput, .output(job.output)) : nil
+    defer {
+      if writesOutput { try? Folder.remove(job.partialOutput) }
+      withExtendedLifetime(outputLock) {}
+    }
     try store.removePartial()
     var log = try EventLog(work: job.work)
     try log.append("start", startMembers())

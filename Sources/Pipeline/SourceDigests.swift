@@ -44,7 +44,7 @@ final class SourceDigests: Sendable {
       throw EspalierError.badInput("the tensor \(name) is missing.", subject: checkpoint.folder)
     }
     return try digest(of: "\(checkpoint.folder)/\(shard)", checkpoint.identity(ofShard: shard), part: name) {
-      let bytes = try checkpoint.mapped(entry, shard: shard).digest()
+      let bytes = try checkpoint.stored(entry, shard: shard).digest()
       return SHA256.digest(of: "\(entry.dtype?.rawValue ?? "?") \(entry.shape) \(bytes.hex)")
     }
   }
@@ -61,8 +61,9 @@ final class SourceDigests: Sendable {
     return try digest(of: path, identity, part: "") { try SHA256.digest(ofFile: path) }
   }
 
-  /// - Throws: an I/O error that names a file whose digest went into a key and that is another one by now.
+  /// - Throws: an I/O error that names a file whose digest went into a key and that is another one by now, or could not be read.
   func requireSameFiles() throws {
+    try checkpoint.requireReadable()
     let used = records.withLock { $0.filter(\.value.isUsed).mapValues(\.identity) }
     for (file, identity) in used.sorted(by: { $0.key < $1.key }) {
       guard let now = try Folder.entry(file)?.identity else { throw Self.gone(file) }

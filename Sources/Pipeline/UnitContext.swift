@@ -57,15 +57,17 @@ public struct UnitContext: Sendable {
     }
   }
 
-  /// For a stage that writes outside of its folder: throws where a source file is not the one that went into its key.
+  /// For a stage that writes outside of its folder: throws where a source file is not the one that went into its key, or could not
+  /// be read.
   public func requireSameSources() throws { try keys.requireSameFiles() }
 
   /// Tells the user something that should be read.
   public func note(_ text: String) { progress.note(text) }
 
-  /// Tells the user how far the unit is, and throws where the user asked to stop.
+  /// Tells the user how far the unit is, and throws where the user asked to stop or the checkpoint could not be read.
   public func advance(_ done: Int, of total: Int) throws {
     try Interruption.check()
+    try checkpoint.requireReadable()
     progress.unitProgress(done, of: total)
   }
 }

@@ -9,9 +9,14 @@ extension MachineRates {
   ///
   /// - Throws: an I/O error where nothing can be written there.
   public static func measured(onTheDiskOf path: String) throws -> MachineRates {
-    let folder = try Folder.existing(path) + "/espalier-calibration-\(getpid())"
-    try Folder.create(folder)
-    defer { try? Folder.remove(folder) }
+    let place = try Folder.existing(path)
+    for place in Set([place, try Folder.existing(Folder.parent(of: path))]) { removeAbandoned(in: place) }
+    let folder = "\(place)/\(prefix)\(getpid())"
+    let lock = try FolderLock(folder: folder)
+    defer {
+      try? Folder.remove(folder)
+      withExtendedLifetime(lock) {}
+    }
     let file = try CalibrationFile(folder + "/file.safetensors")
     var (encode, decode) = ([SpillCodec: Double](), [SpillCodec: Double]())
     for codec: SpillCodec in [.none, .lz4, .zstd(level: 1)] {
@@ -22,6 +27,21 @@ extension MachineRates {
       operations: try file.productRate(.f32), narrowOperations: try file.productRate(narrow),
       memory: memoryReadRate(), hash: file.hashRate, write: file.writeRate, read: file.readRate,
       commit: try commitSeconds(folder + "/store"), encode: encode, decode: decode)
+  }
+
+  private static let prefix = "espalier-calibration-"
+
+  /// Removes what processes left that were killed while they measured.
+  private static func removeAbandoned(in place: String) {
+    for name in (try? Folder.names(in: place)) ?? [] where name.hasPrefix(prefix) {
+      let folder = "\(place)/\(name)"
+      // Only what this function made: with a number for a name, and a lock inside.
+      guard Int(name.dropFirst(prefix.count)) != nil, (try? Folder.entry(folder + "/lock")) ?? nil != nil,
+        let lock = try? FolderLock(folder: folder)
+      else { continue }
+      try? Folder.remove(folder)
+      withExtendedLifetime(lock) {}
+    }
   }
 
   /// Seconds that it takes until a small artifact is safe.

@@ -1,3 +1,4 @@
+import Dispatch
 import EspalierCore
 import EspalierIO
 import EspalierKernels
@@ -106,8 +107,10 @@ public struct Capture: SourceStage {
     var work = Work()
     let spilled = artifactBytes(sizes)
     if sizes.role != .embed, let block = sizes.block {
+      var last: Int?
+      if case .site(let site) = sizes.role { last = site }
       work = block.forwardWork(
-        sizes.model, tokens: sizes.tokens, length: sizes.length, precision: sizes.precision)
+        sizes.model, tokens: sizes.tokens, length: sizes.length, through: last, precision: sizes.precision)
       work.decodedBytes = [codec.spillCodec: spilled]
     }
     if sizes.role == .embed || sizes.role == .advance { work.encodedBytes = [codec.spillCodec: spilled] }
@@ -133,7 +136,7 @@ public struct Capture: SourceStage {
     }
     for name in unit.model.embeddingTensors {
       if let (shard, entry) = unit.checkpoint.tensors[name] {
-        try unit.checkpoint.mapped(entry, shard: shard).release()
+        try unit.checkpoint.stored(entry, shard: shard).release()
       }
     }
     return Committed(content: try writer.finish(), report: ["samples": .integer(windows.count)])
@@ -161,13 +164,15 @@ public struct Capture: SourceStage {
       unit.checkpoint, pruned: pruned, precision: precision(of: unit.checkpoint),
       keepsPages: keepsPages(tensors.reduce(0) { $0 + $1.entry.range.count }))
     var writer = try advance.map { try self.writer($0, samples: samples, length: length) }
+    let last = advance == nil ? sinks.keys.max() : nil
     for batch in batches(samples: samples, length: length) {
       var states = Matrix(unfilled: batch.count * length, columns: hidden.width)
       var span = states.elements.mutableSpan
       try hidden.read(batch, into: &span)
       hidden.release(batch)
-      try architecture.forward(block: block, hidden: &states, length: length, weights: weights) {
-        site, inputs, sequences in
+      try architecture.forward(
+        block: block, hidden: &states, length: length, through: last, weights: weights
+      ) { site, inputs, sequences in
         let first = batch.lowerBound
         try sinks[site]?.add(
           inputs, sequences: first + sequences.lowerBound..<first + sequences.upperBound)
@@ -189,7 +194,8 @@ public struct Capture: SourceStage {
       try unit.checkpoint.tensor($0.key, shape: $0.value)
     }
     guard tensors.reduce(0, { $0 + $1.entry.range.count }) <= unit.job.memory / 8 else { return }
-    for tensor in tensors { tensor.prefetch() }
+    // On a slow disk, asking takes as long as reading.
+    DispatchQueue.global(qos: .utility).async { for tensor in tensors { tensor.prefetch() } }
   }
 
   private static func pruned(_ unit: UnitContext) throws -> [String: PrunedMatrix] {

@@ -62,7 +62,7 @@ public struct Emit: ModelStage {
     if let record = try written(output, unit) { return try report(record, unit) }
     let masks = Dictionary(
       unit.matrixInputs(.mask).map { ($0.matrix.tensor, $0.folder) }, uniquingKeysWith: { _, last in last })
-    let partial = output + ".partial-\(unit.key.short)"
+    let partial = unit.job.partialOutput + "/model"
     do {
       let record = try write(masks, to: partial, unit)
       try unit.requireSameSources()
@@ -168,13 +168,14 @@ public struct Emit: ModelStage {
       guard let pruned = masks[entry.name], checkpoint.tensors[entry.name]?.shard == name else { continue }
       try copy(to: entry.range.lowerBound)
       let matrix = try PrunedMatrix(folder: pruned)
-      let weight = try LinearWeight(checkpoint.mapped(entry, shard: name), pruned: matrix)
+      let weight = try LinearWeight(checkpoint.stored(entry, shard: name), pruned: matrix)
       let rowBytes = entry.range.count / weight.rows
       for rows in parts(of: weight.rows, size: max(1, pieceBytes / rowBytes)) {
         try file.write(weight.maskedBytes(rows), at: position)
         weight.tensor.release(rows.lowerBound * rowBytes..<rows.upperBound * rowBytes)
         try wrote(rows.count * rowBytes)
       }
+      weight.tensor.release()
       matrices.append(
         .init(
           name: entry.name, rows: weight.rows, columns: weight.columns, pattern: matrix.mask.pattern,

@@ -79,7 +79,7 @@ public struct Evaluate: ModelStage {
   }
 
   private func measure(_ folder: String, _ unit: UnitContext) throws -> JSON {
-    let model = try Model(folder: folder)
+    let model = try Model(folder: folder, reading: unit.checkpoint.reading)
     let scratch = unit.folder + "/scratch"
     var members: [(key: String, value: JSON)] = []
     if let text {

@@ -2,9 +2,11 @@ import EspalierCore
 import EspalierPipeline
 
 extension ModelOutline.Block {
-  /// What the forward pass of tokens in sequences of `length` through the block takes.
-  func forwardWork(_ model: ModelOutline, tokens: Int, length: Int, precision: Precision) -> Work {
-    let weights = matrices.reduce(0.0) { $0 + $1.weights }
+  /// What the forward pass of tokens in sequences of `length` takes, through the whole block or as far as a site.
+  func forwardWork(
+    _ model: ModelOutline, tokens: Int, length: Int, through last: Int? = nil, precision: Precision
+  ) -> Work {
+    let weights = sites.prefix(last ?? sites.count).flatMap(\.matrices).reduce(0.0) { $0 + $1.weights }
     let (tokens, batches) = (
       Double(tokens), Double(tokens) / Double(max(1, Batching.sequences(length: length) * length))
     )

@@ -79,8 +79,16 @@ public struct OutputRecord: Sendable {
     .badInput("the record is damaged; run the recipe again into a new folder.")
   }
 
+  /// What the members of the record mean: more may be added to them, but whoever changes one raises this number.
+  private static let format = 1
+
   /// Reads the content of `espalier.json`.
   init(json: JSON) throws {
+    if let format = json["format"]?.integer, format > Self.format {
+      throw EspalierError.usage(
+        "a later version of espalier wrote this record (format \(format), this one knows \(Self.format)); use that version, or choose another folder."
+      )
+    }
     guard let key = json["key"]?.string.flatMap(Digest.init(hex:)),
       let stages = json["stages"]?.string.flatMap(Digest.init(hex:)), let matrices = json["matrices"]?.array,
       let files = json["files"]?.array
@@ -131,7 +139,8 @@ public struct OutputRecord: Sendable {
 
   func write(to folder: String) throws {
     let json: JSON = [
-      "tool": "espalier", "format": 1, "key": .string(key.hex), "stages": .string(stages.hex),
+      "tool": "espalier", "format": .integer(Self.format), "key": .string(key.hex),
+      "stages": .string(stages.hex),
       "recipe": .string(recipe),
       "matrices": .array(matrices.map(Self.json)),
       "files": .array(

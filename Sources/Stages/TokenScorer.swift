@@ -20,7 +20,8 @@ struct TokenScorer {
 
   /// For each sequence, the natural log-probability of every token but the first, given those before it.
   ///
-  /// - Throws: bad input where an id is outside of the vocabulary or hidden states are not finite.
+  /// - Throws: bad input where an id is outside of the vocabulary or hidden states are not finite; an I/O error where the
+  ///   checkpoint cannot be read.
   func score(_ sequences: [[Int32]]) throws -> [[Double]] {
     try Folder.remove(scratch)
     try Folder.create(scratch)
@@ -41,18 +42,19 @@ struct TokenScorer {
         try transform(group, from: path(index, block), to: path(index, block + 1)) { _, hidden in
           var hidden = hidden
           try model.architecture.forward(
-            block: block, hidden: &hidden, length: group.length, weights: tensors
-          ) { _, _, _ in }
+            block: block, hidden: &hidden, length: group.length, weights: tensors)
           return hidden
         }
         try Folder.remove(path(index, block))
       }
+      try model.checkpoint.requireReadable()
       try progress(block + 2, total)
     }
     var scores = [[Double]](repeating: [], count: sequences.count)
     for (index, group) in groups.enumerated() {
       try finish(group, from: path(index, model.outline.blocks.count), sequences, tensors) { scores[$0] = $1 }
     }
+    try model.checkpoint.requireReadable()
     try progress(total, total)
     return scores
   }

@@ -51,9 +51,8 @@ public struct Verification: Sendable {
 
   private mutating func checkWork(_ folder: String) throws {
     let store = try ArtifactStore(existing: folder)
-    findings += try store.damagedManifests().map {
-      Finding(
-        subject: $0, problem: "the manifest is not what was written; the next run makes the artifact again.")
+    findings += try store.unusableManifests().map {
+      Finding(subject: $0.path, problem: "\($0.problem) The next run makes the artifact again.")
     }
     for manifest in try store.manifests() {
       // Released artifacts have no bytes to check.

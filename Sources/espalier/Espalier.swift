@@ -31,7 +31,7 @@ struct Espalier: ParsableCommand {
     // A closed pipe and a limit of file sizes are errors of the write, not the end of the process.
     signal(SIGPIPE, SIG_IGN)
     signal(SIGXFSZ, SIG_IGN)
-    MappedFile.reportFaults(exitCode: EspalierError.Code.io.exitCode)
+    FileBytes.reportFaults(exitCode: EspalierError.Code.io.exitCode)
     do {
       var command = try parseAsRoot()
       try command.run()

@@ -1,5 +1,6 @@
 import ArgumentParser
 import EspalierCore
+import EspalierIO
 import EspalierKernels
 import EspalierModels
 import EspalierPipeline
@@ -26,6 +27,9 @@ struct JobOptions: ParsableArguments {
   @Option(help: "Threads; never changes a result. (default: all processors)")
   var threads: Int?
 
+  @Option(help: "How shards are read: mapped, or by pread, for network disks; never changes a result.")
+  var read = ReadMode.map
+
   @Option(
     name: .customLong("set"),
     help: ArgumentHelp(
@@ -38,7 +42,7 @@ struct JobOptions: ParsableArguments {
 
   func job() throws -> Job {
     let recipe = try Recipe(path: recipe, overrides: overrides, registry: .builtIn)
-    let model = try Model(folder: Self.trimmed(model))
+    let model = try Model(folder: Self.trimmed(model), reading: read)
     let output = Self.trimmed(output)
     if let threads {
       guard threads > 0 else { throw EspalierError.usage("--threads must be at least 1.") }
@@ -64,3 +68,5 @@ struct JobOptions: ParsableArguments {
     return path
   }
 }
+
+extension ReadMode: ExpressibleByArgument {}

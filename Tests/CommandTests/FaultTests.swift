@@ -21,25 +21,29 @@ import Testing
       whole = try scene.digest("whole")
     }
 
-    func run(_ fault: String, below: String, log: String? = nil) throws -> Program.Result {
+    func run(_ fault: String, below: String, log: String? = nil, _ more: [String] = []) throws
+      -> Program.Result
+    {
       let place = scene.folder.path + below
       var environment = ["LD_PRELOAD": Shim.path ?? "", "FAULT": fault + ":" + place]
       if let log { environment["FAULT_LOG"] = log }
-      return try Program.run(scene.arguments(recipe, output: "harmed"), environment: environment)
+      return try Program.run(scene.arguments(recipe, output: "harmed", more), environment: environment)
     }
 
     /// Harms a call at some places of a run, one after the other.
     func harm(
-      _ calls: String, _ action: String, places: Int, below: String = "", _ check: (Program.Result) -> Bool
+      _ calls: String, _ action: String, places: Int, below: String = "", with more: [String] = [],
+      _ check: (Program.Result) -> Bool
     ) throws {
       let log = scene.folder.path + "/calls"
       try Folder.remove(log)
-      #expect(try run("\(calls):0:none", below: below, log: log).exitCode == 0)
+      #expect(try run("\(calls):0:none", below: below, log: log, more).exitCode == 0)
       let count = try Folder.read(log).count { $0 == UInt8(ascii: "\n") }
       try #require(count > 0, "no calls of \(calls)")
       try forget()
       for place in stride(from: 1, through: count, by: max(1, count / places)) {
-        let result = try run("\(calls):\(place)\(action.hasPrefix("+") ? "" : ":")\(action)", below: below)
+        let result = try run(
+          "\(calls):\(place)\(action.hasPrefix("+") ? "" : ":")\(action)", below: below, more)
         #expect(check(result), "\(calls) \(place) \(action): \(result.exitCode) \(result.errors)")
         if result.exitCode == 0 { #expect(try scene.digest("harmed") == whole, "\(calls) \(place)") }
         let again = try Program.run(scene.arguments(recipe, output: "harmed"))
@@ -71,6 +75,10 @@ import Testing
     let subject = try Subject()
     try subject.harm("fsync", "EIO", places: 4) { $0.exitCode == 74 && $0.errors.contains("cannot sync") }
     try subject.harm("pread", "EIO", places: 4) { [0, 74].contains($0.exitCode) }
+    try subject.harm("pread", "EIO", places: 8, below: "/model/model.safetensors", with: ["--read", "pread"])
+    {
+      $0.exitCode == 74 && $0.errors.contains("/model.safetensors: cannot read at byte")
+    }
     // Of the model's folder, too: its list of files is in a key.
     try subject.harm("opendir", "EIO", places: 100, below: "/model") { $0.exitCode == 74 }
     try subject.harm("mmap", "ENOMEM", places: 4) { $0.exitCode == 74 && $0.errors.contains("ulimit -v") }
@@ -82,6 +90,7 @@ import Testing
   @Test func callsThatDoHalf() throws {
     let subject = try Subject()
     try subject.harm("pwrite,pread,copy_file_range", "+:short", places: 1) { $0.exitCode == 0 }
+    try subject.harm("pread", "+:short", places: 1, with: ["--read", "pread"]) { $0.exitCode == 0 }
     try subject.harm("copy_file_range", "+:EXDEV", places: 1) { $0.exitCode == 0 }
     try subject.harm("pwrite,pread,fsync,ftruncate,copy_file_range", "EINTR", places: 8) {
       $0.exitCode == 0

@@ -11,7 +11,9 @@ import Testing
   private static let isPossible = (try? Program.run(["64MiB", "--", "true"], of: tool))?.exitCode == 0
 
   /// A checkpoint of 228 MiB in a cgroup of about half of that: files that are read and written count, too.
-  @Test(.enabled(if: isPossible, "no memory cgroup can be made here; tools/memory_limit says what it takes"))
+  @Test(
+    .enabled(if: isPossible, "no memory cgroup can be made here; tools/memory_limit says what it takes"),
+    .disabled(if: Places.isSanitized, "a sanitizer has memory of its own"))
   func aModelLargerThanTheMemoryIsPrunedToTheSameBytes() throws {
     let scene = try TemporaryFolder(onDisk: true)
     let folder = scene.path

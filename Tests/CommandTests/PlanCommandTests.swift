@@ -38,6 +38,30 @@ import Testing
     #expect(try Folder.names(in: scene.folder.path) == ["model", "text.txt"])
   }
 
+  /// Killed while it measures, it cannot tidy up; the next one does.
+  @Test func whatAKilledPlanLeftIsRemoved() throws {
+    let scene = try Scene()
+    let (place, name) = (scene.folder.path, "espalier-calibration-")
+    func plan() throws -> Program.Result { try Program.run(scene.arguments("wanda-50", command: "plan")) }
+    for name in [name + "77", name + "78", name + "notes", name + "79"] {
+      try Folder.create("\(place)/\(name)")
+      try Folder.writeAtomically([1], to: "\(place)/\(name)/file.safetensors")
+      // Without a lock, somebody else made it.
+      if !name.hasSuffix("79") { try Folder.writeAtomically([], to: "\(place)/\(name)/lock") }
+    }
+    do {
+      let running = try FolderLock(folder: "\(place)/\(name)78")
+      #expect(try plan().exitCode == 0)
+      withExtendedLifetime(running) {}
+    }
+    let others = [name + "79", name + "notes", "model", "text.txt"]
+    #expect(try Folder.names(in: place) == [name + "78"] + others)
+    // The work folder may have been made in the meantime.
+    try Folder.create("\(place)/out.work")
+    #expect(try plan().exitCode == 0)
+    #expect(try Folder.names(in: place) == Array(others.prefix(3)) + ["out.work", "text.txt"])
+  }
+
   @Test func peopleSeeTimesAndMemory() throws {
     let scene = try Scene()
     let text = try Program.run(scene.arguments("wanda-50", command: "plan")).output

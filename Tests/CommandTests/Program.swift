@@ -7,9 +7,11 @@ import Foundation
 struct Program {
   /// The binary that was built with the tests.
   static let path: String = {
-    let folders = ["debug", "release"].map { Places.repository + "/.build/\($0)/espalier" }
-    let beside = Bundle.allBundles.map { Folder.parent(of: $0.bundlePath) + "/espalier" }
-    return (beside + folders).first { FileManager.default.isExecutableFile(atPath: $0) } ?? folders[0]
+    let tests = (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? ""
+    let folders =
+      [Folder.parent(of: tests)] + ["debug", "release"].map { Places.repository + "/.build/\($0)" }
+    let paths = folders.map { $0 + "/espalier" }
+    return paths.first { FileManager.default.isExecutableFile(atPath: $0) } ?? paths[1]
   }()
 
   struct Result {

@@ -18,7 +18,7 @@ import Testing
   }
 
   /// Comparing each key with all before it would take hours.
-  @Test(.timeLimit(.minutes(1)))
+  @Test(.timeLimit(.minutes(30)))
   func anObjectOfManyKeys() throws {
     let members = (0..<100_000).map { "\"k\($0)\":0" }
     let text = "{" + members.joined(separator: ",")

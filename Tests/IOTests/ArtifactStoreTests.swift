@@ -159,14 +159,43 @@ import Testing
     try Folder.create(folder + "/manifests/backup")
     try put("x", folder + "/manifests/backup/\(key.hex).json")
     #expect(try store.manifests().map(\.key) == [key])
-    #expect(try store.damagedManifests().isEmpty)
+    #expect(try store.unusableManifests().isEmpty)
   }
 
   @Test func damagedManifestsAreNamed() throws {
     try commit(key)
-    #expect(try store.damagedManifests().isEmpty)
+    #expect(try store.unusableManifests().isEmpty)
     try put("{", manifestPath(key))
-    #expect(try store.damagedManifests() == [manifestPath(key)] && store.manifests().isEmpty)
+    let named = try store.unusableManifests()
+    #expect(named.map(\.path) == [manifestPath(key)] && named[0].problem.contains("not what was written"))
+    #expect(try store.manifests().isEmpty)
+  }
+
+  /// A later version may add members without a word; what it cannot mean any more, it says by the format.
+  @Test func manifestsOfALaterVersionAreNamedAndMadeAgain() throws {
+    let made = try commit(key)
+    let good = try Folder.read(manifestPath(key))
+    let members = try #require(made.file["manifest"]?.object?.members)
+    func write(_ members: [(key: String, value: JSON)]) throws {
+      let file = JSON.object(JSONObject(members)).sealed("manifest")
+      try Folder.writeAtomically(Array(file.text.utf8), to: manifestPath(key))
+    }
+    try write(members + [("later", ["a": 1])])
+    #expect(try store.manifest(key)?.objects == made.objects && store.unusableManifests().isEmpty)
+
+    let format = { (value: JSON) in members.map { $0.key == "format" ? (key: $0.key, value: value) : $0 } }
+    try write(format(2))
+    #expect(try store.manifest(key) == nil && store.manifests().isEmpty)
+    let named = try store.unusableManifests()
+    #expect(named.map(\.path) == [manifestPath(key)])
+    #expect(named[0].problem.contains("a later version of espalier wrote this manifest (format 2"))
+    for value: JSON in [0, -1, 1.5, "2", .null] {
+      try write(format(value))
+      #expect(try store.manifest(key) == nil)
+      #expect(try store.unusableManifests().map(\.problem) == ["the manifest is not what was written."])
+    }
+    #expect(try commit(key).digest == made.digest && store.unusableManifests().isEmpty)
+    #expect(try Folder.read(manifestPath(key)) == good)
   }
 
   @Test func aFolderOfALaterVersionIsRefused() throws {

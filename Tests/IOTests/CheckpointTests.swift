@@ -56,11 +56,11 @@ import Testing
   @Test func shardingDoesNotMatter() throws {
     try write(1)
     let one = try Checkpoint(folder: folder)
-    let digests = try one.tensors.mapValues { try one.mapped($0.entry, shard: $0.shard).digest() }
+    let digests = try one.tensors.mapValues { try one.stored($0.entry, shard: $0.shard).digest() }
     try Folder.remove(folder)
     try write(4)
     let four = try Checkpoint(folder: folder)
-    #expect(try four.tensors.mapValues { try four.mapped($0.entry, shard: $0.shard).digest() } == digests)
+    #expect(try four.tensors.mapValues { try four.stored($0.entry, shard: $0.shard).digest() } == digests)
   }
 
   @Test func aSingleFileWinsOverAnIndex() throws {

@@ -1,4 +1,5 @@
 import EspalierCore
+import EspalierTestSupport
 import Foundation
 import Testing
 
@@ -37,7 +38,7 @@ import Testing
     let failures: [(String, () throws -> Void)] = [
       ("missing", { _ = try File(reading: folder / "missing") }),
       ("no/f", { _ = try File(writing: folder / "no/f") }),
-      ("missing", { _ = try MappedFile.open(folder / "missing") }),
+      ("missing", { _ = try FileBytes(folder / "missing") }),
     ]
     for (name, body) in failures {
       let error = #expect(throws: EspalierError.self) { try body() }
@@ -80,24 +81,47 @@ import Testing
     #expect(error?.code == .io && error?.subject == folder / "f")
   }
 
-  @Test func mapsShowTheBytesAndOutliveTheFile() throws {
+  @Test(arguments: ReadMode.allCases) func bytesAreThoseOfTheFileAndOutliveIt(_ mode: ReadMode) throws {
     let folder = try SpillFolder()
     let content = (0..<10_000).map { UInt8(truncatingIfNeeded: $0 * 7) }
     try File(writing: folder / "f").write(content, at: 0)
-    let map = try MappedFile.open(folder / "f")
+    let file = try FileBytes(folder / "f", reading: mode)
+    #expect(Places.isMapped(folder / "f") == (mode == .map))
     try Folder.remove(folder / "f")
-    #expect(map.count == content.count && map.path == folder / "f")
+    #expect(file.count == content.count && file.path == folder / "f")
+    var room = ReadRoom()
     for range in [0..<10_000, 4095..<4097, 9999..<10_000, 5..<5, 10_000..<10_000] {
-      map.prefetch(range)
-      #expect(map.withBytes(range) { Array($0) } == Array(content[range]))
-      map.release(range)
+      file.prefetch(range)
+      #expect(file.withBytes(range) { Array($0) } == Array(content[range]))
+      file.release(range)
+      #expect(file.withBytes(range, using: &room) { Array($0) } == Array(content[range]))
+      file.forget(range)
     }
-    #expect(map.withBytes(0..<10_000) { Array($0) } == content)
+    #expect(file.withBytes(0..<10_000) { Array($0) } == content)
     _ = try File(writing: folder / "empty")
-    let empty = try MappedFile.open(folder / "empty")
+    let empty = try FileBytes(folder / "empty", reading: mode)
     empty.prefetch(0..<0)
     empty.release(0..<0)
+    empty.forget(0..<0)
     #expect(empty.withBytes(0..<0) { $0.count } == 0)
+    try file.requireReadable()
+    try empty.requireReadable()
+  }
+
+  @Test func bytesThatCannotBeReadAreAnErrorFromThenOn() throws {
+    let folder = try SpillFolder()
+    let content = [UInt8](repeating: 7, count: 10_000)
+    try File(writing: folder / "f").write(content, at: 0)
+    let file = try FileBytes(folder / "f", reading: .pread)
+    try File(writing: folder / "f").resize(to: 6000)
+    #expect(file.withBytes(0..<6000) { Array($0) } == Array(content[..<6000]))
+    try file.requireReadable()
+    #expect(file.withBytes(5000..<7000) { $0.allSatisfy { $0 == 0 } })
+    _ = file.withBytes(8000..<9000) { $0.count }
+    #expect(file.withBytes(0..<6000) { Array($0) } == Array(content[..<6000]))
+    let error = #expect(throws: EspalierError.self) { try file.requireReadable() }
+    #expect(error?.code == .io && error?.subject == folder / "f")
+    #expect(error?.message.contains("ends before byte 6000") == true)
   }
 
   @Test func aLockHasOneHolder() throws {

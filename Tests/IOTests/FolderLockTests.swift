@@ -36,7 +36,7 @@ import Testing
     let error = #expect(throws: EspalierError.self) { _ = try FolderLock(folder: temporary.path) }
     #expect(error?.message.hasPrefix("another run (process 1 on elsewhere) is using") == true)
     #expect(
-      error?.message.hasSuffix("If that machine is gone for good, remove the file lock in it.") == true)
+      error?.message.hasSuffix("If that machine is gone for good, remove the file \(path).") == true)
     // The same machine before it was started anew.
     let lock = try FolderLock(folder: temporary.path + "/other")
     let own = String(decoding: try Folder.read(temporary.path + "/other/lock"), as: UTF8.self)

@@ -20,7 +20,7 @@ import Testing
 
   private static let largest = JSON.integer(1 << 31)
 
-  @Test(.timeLimit(.minutes(1)))
+  @Test(.timeLimit(.minutes(30)))
   func sizesThatOverflowOrFillTheMemory() {
     #expect(message([("head_dim", Self.largest)]).contains("head_dim (2147483648)"))
     #expect(
@@ -42,7 +42,7 @@ import Testing
     }
   }
 
-  @Test(.timeLimit(.minutes(1)))
+  @Test(.timeLimit(.minutes(30)))
   func blocksWithoutEnd() {
     #expect(message([("num_hidden_layers", 4096)]) == "4096 blocks")
     #expect(message([("num_hidden_layers", 4097)]).contains("at most 4096"))

@@ -4,6 +4,7 @@ import EspalierModels
 import EspalierPipeline
 import EspalierStages
 import EspalierTestSupport
+import Glibc
 import Testing
 
 /// Every wrong input ends with an error that names the file and the place, and leaves no output.
@@ -100,6 +101,17 @@ import Testing
       }
     }
     try expect(["block 0, site down", "not finite"], exit: 65, checkpoint)
+  }
+
+  @Test func whatIsNotUTF8() throws {
+    try expect(["corpus.txt", "not valid UTF-8"], exit: 65) {
+      try File(writing: $0.corpus).write([0xC3, 0x28], at: 100)
+    }
+    try expect(["/model", "name that is not valid UTF-8"], exit: 65) { bench in
+      let name = bench.model.utf8.map { CChar($0) } + [47, 97, -1, 0]
+      let descriptor = open(name, O_WRONLY | O_CREAT, 0o644)
+      #expect(descriptor >= 0 && close(descriptor) == 0)
+    }
   }
 
   @Test func damagedTokenizer() throws {

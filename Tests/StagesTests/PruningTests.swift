@@ -28,11 +28,11 @@ import Testing
     #expect(record.matrices.count == 14 && after.tensors.count == before.tensors.count)
     for (name, place) in before.tensors {
       let (old, new) = (
-        try before.mapped(place.entry, shard: place.shard),
-        try after.mapped(try #require(after.tensors[name]).entry, shard: place.shard)
+        try before.stored(place.entry, shard: place.shard),
+        try after.stored(try #require(after.tensors[name]).entry, shard: place.shard)
       )
       guard let matrix = outline.matrices.first(where: { $0.tensor == name }) else {
-        #expect(old.digest() == new.digest(), "\(name) changed")
+        #expect(try old.digest() == new.digest(), "\(name) changed")
         continue
       }
       let pattern = try #require(record.matrices.first { $0.name == name }).pattern
@@ -90,11 +90,10 @@ import Testing
       for earlier in 0..<block {
         let source = propagate == "pruned" ? pruned : dense
         try source.architecture.forward(
-          block: earlier, hidden: &hidden, length: 24, weights: TensorSource(source.checkpoint)
-        ) { _, _, _ in }
+          block: earlier, hidden: &hidden, length: 24, weights: TensorSource(source.checkpoint))
       }
       try dense.architecture.forward(
-        block: block, hidden: &hidden, length: 24, weights: TensorSource(dense.checkpoint)
+        block: block, hidden: &hidden, length: 24, through: nil, weights: TensorSource(dense.checkpoint)
       ) { site, inputs, _ in
         let norms = (0..<inputs.columns).map { column in
           (0..<inputs.rows).reduce(0.0) { $0 + Double(inputs[$1, column]) * Double(inputs[$1, column]) }

@@ -30,10 +30,10 @@ import Testing
     #expect(try Verification(folder: output).findings.isEmpty)
     var changed = 0
     for (name, place) in before.tensors {
-      let old = try before.mapped(place.entry, shard: place.shard)
-      let new = try after.mapped(try #require(after.tensors[name]).entry, shard: place.shard)
+      let old = try before.stored(place.entry, shard: place.shard)
+      let new = try after.stored(try #require(after.tensors[name]).entry, shard: place.shard)
       guard let matrix = record.matrices.first(where: { $0.name == name }) else {
-        #expect(old.digest() == new.digest(), "\(name) changed")
+        #expect(try old.digest() == new.digest(), "\(name) changed")
         continue
       }
       let w = try LinearWeight(old).matrix(0..<matrix.rows)

