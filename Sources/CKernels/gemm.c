@@ -4,6 +4,10 @@
 
 #if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <arm_neon.h>
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
 #endif
 
 enum { PANEL = ESPALIER_GEMM_PANEL, RUN = ESPALIER_GEMM_RUN, HALF = PANEL / 2 };
@@ -16,6 +20,8 @@ typedef uint32_t loose_words __attribute__((vector_size(64), aligned(1)));
 int espalier_has_bf16(void) {
 #if defined(__x86_64__)
   return espalier_isa() == 2 && __builtin_cpu_supports("avx512bf16");
+#elif defined(__aarch64__) && defined(__linux__)
+  return (getauxval(AT_HWCAP2) & HWCAP2_BF16) != 0;
 #else
   return 0;
 #endif
@@ -230,12 +236,40 @@ __attribute__((BF16_TARGET, always_inline)) static inline void tile_bf16(
   store_tile(rows, columns, sums, panels, add, c, ldc);
 }
 
-__attribute__((BF16_TARGET)) static void gemm_bf16_avx512 PARAMETERS { RUNS(tile_bf16, 8, 3) }
+__attribute__((BF16_TARGET)) static void gemm_bf16 PARAMETERS { RUNS(tile_bf16, 8, 3) }
+#elif defined(__aarch64__) && defined(__linux__)
+#define BF16_TARGET target("bf16")
+
+// 4 x 16 of C, in 16 of 32 registers; always one panel at a time.
+__attribute__((BF16_TARGET, always_inline)) static inline void tile_bf16(
+    size_t rows_at_once, size_t panels, size_t rows, size_t columns, size_t steps, const uint32_t *a, const uint32_t *b,
+    size_t b_stride, int add, float *c, size_t ldc) {
+  (void)rows_at_once, (void)b_stride;
+  float32x4_t sums[4][4];
+#pragma clang loop unroll(full)
+  for (size_t i = 0; i < 16; i++) sums[i / 4][i % 4] = vdupq_n_f32(0);
+  for (size_t step = 0; step < steps; step++) {
+    bfloat16x8_t pairs = vreinterpretq_bf16_u32(vld1q_u32(a + step * PANEL));
+#pragma clang loop unroll(full)
+    for (size_t j = 0; j < 4; j++) {
+      bfloat16x8_t columns_here = vreinterpretq_bf16_u32(vld1q_u32(b + step * PANEL + j * 4));
+      sums[0][j] = vbfdotq_laneq_f32(sums[0][j], columns_here, pairs, 0);
+      sums[1][j] = vbfdotq_laneq_f32(sums[1][j], columns_here, pairs, 1);
+      sums[2][j] = vbfdotq_laneq_f32(sums[2][j], columns_here, pairs, 2);
+      sums[3][j] = vbfdotq_laneq_f32(sums[3][j], columns_here, pairs, 3);
+    }
+  }
+  lanes tile[4];
+  memcpy(tile, sums, sizeof tile);
+  store_tile(rows, columns, tile, panels, add, c, ldc);
+}
+
+__attribute__((BF16_TARGET)) static void gemm_bf16 PARAMETERS { RUNS(tile_bf16, 4, 1) }
 #endif
 
 void espalier_gemm_bf16 PARAMETERS {
-#if defined(__x86_64__)
-  if (espalier_has_bf16()) return gemm_bf16_avx512 ARGUMENTS;
+#if defined(BF16_TARGET)
+  if (espalier_has_bf16()) return gemm_bf16 ARGUMENTS;
 #endif
   (void)rows, (void)columns, (void)steps, (void)a, (void)a_stride, (void)b, (void)b_stride, (void)first_column;
   (void)add, (void)c, (void)ldc;

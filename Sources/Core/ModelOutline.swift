@@ -63,9 +63,10 @@ public struct ModelOutline: Sendable {
   public let vocabularySize: Int
   /// Longest sequence that the model was made for, in tokens.
   public let maximumLength: Int
-  /// The most values that a block holds for each token of a batch, the hidden state among them; see ``Batching``.
+  /// The most values that a block holds for each token of a batch outside of the inner layers, the hidden state among them; see
+  /// ``Batching``.
   public let activationWidth: Int
-  /// The most values that it holds besides for each token in the inner layers.
+  /// The most values that it holds for each token in the inner layers, beside the hidden states of the batch.
   public let innerWidth: Int
 
   public init(
@@ -82,6 +83,11 @@ public struct ModelOutline: Sendable {
     self.maximumLength = maximumLength
     self.activationWidth = activationWidth
     self.innerWidth = innerWidth
+  }
+
+  /// Bytes of the activations of a batch, of which so many tokens pass the inner layers at a time.
+  public func activationBytes(tokens: Int, innerTokens: Int) -> Int {
+    4 * max(tokens * activationWidth, tokens * hiddenSize + innerTokens * innerWidth)
   }
 
   public var matrices: [Matrix] { blocks.flatMap(\.matrices) }

@@ -103,9 +103,9 @@ public struct Llama: Architecture {
       embeddingTensors: ["model.embed_tokens.weight"] + (tiedHead ? ["lm_head.weight"] : []),
       hiddenSize: hidden, vocabularySize: vocabulary,
       maximumLength: try configuration.size("max_position_embeddings", default: 2048),
-      activationWidth: hidden
-        + max(3 * hidden + 2 * queryWidth + 2 * keyWidth, 3 * queryWidth + 4 * keyWidth),
-      innerWidth: max(2 * hidden + 2 * inner, 3 * inner))
+      // What was normed or is attended, packed beside, and the gate with what is multiplied with it.
+      activationWidth: hidden + 2 * queryWidth + 2 * keyWidth + max(2 * hidden, queryWidth + 2 * keyWidth),
+      innerWidth: 2 * inner + 2 * hidden)
   }
 
   // MARK: - Forward

@@ -87,8 +87,7 @@ public struct Capture: SourceStage {
       weights: sizes.threads * linearScratchBytes(columns: widest, sizes.precision)
         + (keepsPages(sizes.tensorBytes)
           ? sizes.tensorBytes : linearResidentBytes + linearRowsAtATime * widest * 4),
-      activations: sizes.batchTokens * sizes.model.activationWidth * 4 + innerTokens * sizes.model.innerWidth
-        * 4
+      activations: sizes.model.activationBytes(tokens: sizes.batchTokens, innerTokens: innerTokens)
         + sizes.threads * 128 * sizes.length * 4 + writerBytes(sizes))
   }
 

@@ -39,9 +39,8 @@ public struct Evaluate: ModelStage {
     let tokens = max(1024, length ?? Self.defaultLength(sizes.model))
     return WorkingSet(
       weights: sizes.threads * 512 * sizes.model.hiddenSize * 4,
-      activations: tokens
-        * (sizes.model.hiddenSize + sizes.model.activationWidth + sizes.model.innerWidth + sizes.threads * 512)
-        * 4)
+      activations: sizes.model.activationBytes(tokens: tokens, innerTokens: tokens)
+        + tokens * (sizes.model.hiddenSize + sizes.threads * 512) * 4)
   }
 
   public func work(_ sizes: UnitSizes) -> Work {

@@ -62,6 +62,31 @@ import Testing
     #expect(try Folder.names(in: place) == Array(others.prefix(3)) + ["out.work", "text.txt"])
   }
 
+  /// A Gram matrix of 400 MiB is made and used for masks in less; who needs all of it at once says so.
+  @Test func aGramMatrixWiderThanTheMemory() throws {
+    let scene = try Scene()
+    let model = scene.folder.path + "/wide"
+    let synth = try Program.run(
+      [
+        "synth", "--shape", "hidden=64,inner=10240,heads=1,keyHeads=1,vocabulary=1000,blocks=1", "--output",
+        model,
+      ], of: Folder.parent(of: Program.path) + "/espalier-bench")
+    try #require(synth.exitCode == 0, "\(synth.errors)")
+    func plan(_ recipe: String) throws -> Program.Result {
+      var arguments = scene.arguments(
+        recipe, command: "plan", ["--memory", "300MiB", "--set", "factor.kind=gram"])
+      if let place = arguments.firstIndex(of: "--model") { arguments[place + 1] = model }
+      return try Program.run(arguments)
+    }
+    let masks = try plan("wanda-50")
+    #expect(masks.exitCode == 0, "\(masks.errors)")
+    let swaps = try plan("sparseswaps-60")
+    #expect(swaps.exitCode == 64)
+    for words in ["needs at least", "mlp.down_proj", "400 MiB of it a Gram matrix", "kind: svd"] {
+      #expect(swaps.errors.contains(words), "\(swaps.errors)")
+    }
+  }
+
   @Test func peopleSeeTimesAndMemory() throws {
     let scene = try Scene()
     let text = try Program.run(scene.arguments("wanda-50", command: "plan")).output

@@ -50,6 +50,31 @@ import Testing
     return try LinearWeight(SafetensorsFile(path: path).tensor("w"))
   }
 
+  /// Read from a file whose pages go as soon as they were used, the matrix gives the same losses as in memory.
+  @Test func lossesOfAMatrixThatIsNotKept() throws {
+    var random = SeededRandom(seed: 43)
+    let columns = 1100
+    let elements = Factored(&random, rank: 5, columns: columns).whole
+    let path = folder.path + "/gram.safetensors"
+    var writer = try SafetensorsWriter(path: path, tensors: [("gram", .f32, [columns, columns])])
+    try writer.append(elements)
+    try writer.finish()
+    let weight = try weight(
+      (0..<3 * columns).map { _ in Float(Int.random(in: -3...3, using: &random)) }, rows: 3)
+    let mask = mostSalient(weight, .magnitude, diagonal: [], pattern: .rows(sparsity: 0.5))
+    var exact = 0.0
+    for row in 0..<3 {
+      let pruned = (0..<columns).map { mask[row, $0] ? 0 : Double(weight.matrix(row..<row + 1)[0, $0]) }
+      for i in 0..<columns where pruned[i] != 0 {
+        for j in 0..<columns { exact += pruned[i] * Double(elements[i * columns + j]) * pruned[j] }
+      }
+    }
+    for keepsPages in [true, false] {
+      let gram = try GramMatrix(SafetensorsFile(path: path).tensor("gram"), keepsPages: keepsPages)
+      #expect(maskLoss(weight, gram: gram, mask: mask) == exact)
+    }
+  }
+
   @Test(arguments: [(1, 1), (3, 7), (20, 130), (140, 700)])
   func aFactorIsItsWholeMatrix(rank: Int, columns: Int) {
     var random = SeededRandom(seed: 41)
