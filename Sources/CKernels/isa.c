@@ -25,6 +25,8 @@ int espalier_isa(void) {
   return tier < limit ? tier : limit;
 }
 
+int espalier_isa_limit_here(void) { return limit; }
+
 int espalier_isa_limit(int tier) {
   limit = tier < 0 ? 0 : tier;
   return espalier_isa();

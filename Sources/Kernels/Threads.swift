@@ -48,6 +48,9 @@ public enum Threads {
     let next = Atomic<Int>(0)
     let tier = espalier_isa()
     DispatchQueue.concurrentPerform(iterations: workers) { _ in
+      // A thread of the system's goes on to other work, which shall not be limited by this.
+      let limit = espalier_isa_limit_here()
+      defer { _ = espalier_isa_limit(limit) }
       _ = espalier_isa_limit(tier)
       var own = scratch()
       while true {

@@ -1,7 +1,11 @@
 import CKernels
+import Dispatch
 import EspalierTestSupport
 import Glibc
+import Synchronization
 import Testing
+
+@testable import EspalierKernels
 
 /// Kernels of every instruction set against f64, over odd lengths.
 @Suite(.serialized) struct TierTests {
@@ -14,6 +18,25 @@ import Testing
       #expect(espalier_isa_limit(Int32(tier)) == Int32(tier))
       for count in Self.lengths { check(count) }
     }
+  }
+
+  /// The threads of a limited kernel are the system's, and do other work afterwards.
+  @Test func aLimitEndsWithTheWorkItIsFor() {
+    defer { _ = espalier_isa_limit(99) }
+    _ = espalier_isa_limit(0)
+    let seen = Mutex<Set<Int32>>([])
+    Threads.forEach(64) { _ in
+      usleep(200)
+      seen.withLock { _ = $0.insert(espalier_isa()) }
+    }
+    #expect(seen.withLock { $0 } == [0])
+    _ = espalier_isa_limit(99)
+    let after = Mutex<Set<Int32>>([])
+    DispatchQueue.concurrentPerform(iterations: 64) { _ in
+      usleep(200)
+      after.withLock { _ = $0.insert(espalier_isa_limit_here()) }
+    }
+    #expect(after.withLock { $0 } == [99])
   }
 
   private func check(_ count: Int) {

@@ -12,6 +12,8 @@
 int espalier_isa(void);
 /// Uses at most this tier on the calling thread from now on, for comparing tiers in tests; returns the tier now in use.
 int espalier_isa_limit(int tier);
+/// What the calling thread is limited to.
+int espalier_isa_limit_here(void);
 
 // ---- convert.c: x[n] -> y[n]
 
