@@ -41,7 +41,7 @@ struct CaptureBench: ParsableCommand {
     let spent = ["capture", "factor"].map { stage in
       seconds.first { $0.stage == stage }?.seconds ?? 0
     }
-    let plain = try squareRate(precision)
+    let plain = try squareRate(precision, turns: 20)
     let operations = Self.operations(model.outline, samples: samples, length: length)
     let rate = operations / (spent[0] + spent[1])
     if json {
@@ -86,19 +86,6 @@ struct CaptureBench: ParsableCommand {
       let first = products(block.sites.dropLast()) + attention + gram
       let second = block.index + 1 < model.blocks.count ? products(block.sites) + attention : 0
       return sum + tokens * (first + second)
-    }
-  }
-
-  /// Operations a second of a product of 1024 x 1024 matrices, its inputs packed before.
-  private func squareRate(_ precision: Precision) throws -> Double {
-    try withFolder { folder in
-      var random = Normals(seed: 1)
-      let weight = try makeWeight(
-        random.matrix(1024, 1024), in: folder, "square", precision == .bf16 ? .bf16 : .f32)
-      var inputs = random.matrix(1024, 1024)
-      var output = Matrix(rows: 1024, columns: 1024)
-      let packed = PackedMatrix(rounding: &inputs, precision)
-      return 2 * 1024 * 1024 * 1024 / seconds(turns: 20) { linear(packed, weight, into: &output) }
     }
   }
 }

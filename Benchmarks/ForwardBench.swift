@@ -17,18 +17,13 @@ struct ForwardBench: ParsableCommand {
     var random = Normals(seed: 1)
     var x = random.matrix(tokens, columns)
     let w = random.matrix(rows, columns)
-    let side = random.matrix(1024, 1024)
     let (rows, columns, tokens) = (rows, columns, tokens)
     let lines = try withFolder { folder in
       try Precision.allCases.filter(\.isAvailable).map { precision in
         let dtype: DType = precision == .bf16 ? .bf16 : .f32
         let weight = try makeWeight(w, in: folder, "w-\(dtype)", dtype)
-        let square = try makeWeight(side, in: folder, "square-\(dtype)", dtype)
         var y = Matrix(rows: tokens, columns: rows)
-        var z = Matrix(rows: 1024, columns: 1024)
-        var inputs = Matrix(rows: 1024, columns: 1024, side.array())
-        let packed = PackedMatrix(rounding: &inputs, precision)
-        let plain = 2 * 1024 * 1024 * 1024 / seconds { linear(packed, square, into: &z) }
+        let plain = try squareRate(precision)
         let layer =
           2 * Double(tokens * rows * columns)
           / seconds { linear(PackedMatrix(rounding: &x, precision), weight, into: &y) }

@@ -2,7 +2,7 @@ import ArgumentParser
 import EspalierCore
 import EspalierIO
 import EspalierKernels
-import Glibc
+import EspalierPipeline
 
 struct GramBench: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -43,7 +43,7 @@ struct GramBench: ParsableCommand {
     try accumulator.write("gram", to: draft)
     try draft.finish()
     let synced = now()
-    let peak = Self.peakMemory()
+    let peak = Runner.peakMemory()
     // Both halves of the products would count twice as many.
     let rate = Double(tokens) * Double(columns * columns) / (mirrored - start)
     let plain = try plainRate(&x)
@@ -63,13 +63,6 @@ struct GramBench: ParsableCommand {
     print(
       "\(fixed(rate / 1e9, 1)) GFLOP/s, a plain product \(fixed(plain / 1e9, 1)); peak memory \(ByteSize(bytes: peak))"
     )
-  }
-
-  /// The most memory that this process ever held, in bytes.
-  private static func peakMemory() -> Int {
-    var usage = rusage()
-    getrusage(RUSAGE_SELF.rawValue, &usage)
-    return usage.ru_maxrss * 1024
   }
 
   /// Operations a second of a linear layer with these inputs.

@@ -60,9 +60,22 @@ func makeWeight(_ matrix: borrowing Matrix, in folder: String, _ name: String, _
   return try LinearWeight(SafetensorsFile(path: path).tensor("w"))
 }
 
+/// Operations a second of a product of 1024 x 1024 matrices, its inputs packed before.
+func squareRate(_ precision: Precision, turns: Int = 3) throws -> Double {
+  try withFolder { folder in
+    var random = Normals(seed: 1)
+    let weight = try makeWeight(
+      random.matrix(1024, 1024), in: folder, "square", precision == .bf16 ? .bf16 : .f32)
+    var inputs = random.matrix(1024, 1024)
+    var output = Matrix(rows: 1024, columns: 1024)
+    let packed = PackedMatrix(rounding: &inputs, precision)
+    return 2 * 1024 * 1024 * 1024 / seconds(turns: turns) { linear(packed, weight, into: &output) }
+  }
+}
+
 /// Runs a body with a folder that is removed afterwards.
 func withFolder<Result>(_ body: (String) throws -> Result) throws -> Result {
-  let folder = "/tmp/espalier-bench-\(getpid())"
+  let folder = "/tmp/espalier-bench-\(getpid())-\(UInt32.random(in: 0 ... .max))"
   try Folder.create(folder)
   defer { try? Folder.remove(folder) }
   return try body(folder)

@@ -60,7 +60,7 @@ extension EspalierError: CustomStringConvertible {
     if let cause { line += " (\(cause))" }
     var shown = ""
     for scalar in line.unicodeScalars {
-      let isControl = (scalar.value < 0x20 && scalar != "\n") || (0x7F...0x9F).contains(scalar.value)
+      let isControl = scalar != "\n" && scalar.properties.generalCategory == .control
       shown += isControl ? scalar.escaped(asASCII: true) : String(scalar)
     }
     return shown

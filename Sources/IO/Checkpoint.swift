@@ -99,7 +99,7 @@ public struct Checkpoint: Sendable {
   /// Whether a name that a file gives leads to an entry of the same folder, and can be shown to people.
   private static func isFileName(_ name: String) -> Bool {
     !name.isEmpty && !name.hasPrefix(".") && name.utf8.count <= 255
-      && name.unicodeScalars.allSatisfy { $0 != "/" && $0.value >= 0x20 && !(0x7F...0x9F).contains($0.value) }
+      && name.unicodeScalars.allSatisfy { $0 != "/" && $0.properties.generalCategory != .control }
   }
 
   /// The tensor of this name.

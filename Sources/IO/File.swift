@@ -55,6 +55,15 @@ public struct File: ~Copyable, Sendable {
     }
   }
 
+  /// The first bytes of a file whose size is not known before it is read, as of those in /proc; nil where there are not so many.
+  public static func start(of path: String, count: Int) -> [UInt8]? {
+    var bytes = [UInt8](repeating: 0, count: count)
+    guard let file = try? File(reading: path),
+      (try? bytes.withUnsafeMutableBytes({ try file.read(into: $0, at: 0) })) != nil
+    else { return nil }
+    return bytes
+  }
+
   /// Writes all bytes at `offset`.
   public func write(_ bytes: UnsafeRawBufferPointer, at offset: Int) throws {
     var done = 0

@@ -98,12 +98,10 @@ public final class FileBytes: Sendable {
 
   /// Tells the system to start reading these bytes.
   public func prefetch(_ range: Range<Int>) {
-    // Of a longer range the system reads no more at once than the disk's read-ahead, often this much.
-    for part in parts(of: range.count, size: 128 << 10) {
-      let start = range.lowerBound + part.lowerBound
+    for piece in readAheadPieces(range) {
       switch source {
-      case .mapped(let base): Self.advise(base, start..<start + part.count, MADV_WILLNEED)
-      case .opened(let file): file.advise(start..<start + part.count, POSIX_FADV_WILLNEED)
+      case .mapped(let base): advise(base, piece, MADV_WILLNEED)
+      case .opened(let file): file.advise(piece, POSIX_FADV_WILLNEED)
       }
     }
   }
@@ -111,7 +109,7 @@ public final class FileBytes: Sendable {
   /// Gives the mapped pages of these bytes back; the system may still hold them for the next read.
   public func release(_ range: Range<Int>) {
     switch source {
-    case .mapped(let base): Self.advise(base, range, MADV_DONTNEED)
+    case .mapped(let base): advise(base, range, MADV_DONTNEED)
     case .opened: break
     }
   }
@@ -122,13 +120,6 @@ public final class FileBytes: Sendable {
     case .mapped: release(range)
     case .opened(let file): file.advise(range, POSIX_FADV_DONTNEED)
     }
-  }
-
-  private static func advise(_ base: UnsafeRawPointer, _ range: Range<Int>, _ advice: Int32) {
-    guard !range.isEmpty else { return }
-    let page = sysconf(Int32(_SC_PAGESIZE))
-    let start = range.lowerBound / page * page
-    madvise(UnsafeMutableRawPointer(mutating: base + start), range.upperBound - start, advice)
   }
 }
 

@@ -50,18 +50,14 @@ public struct FolderLock: ~Copyable {
     // The lock of a machine that is gone can stay with a file server.
     let advice = isElsewhere ? " If that machine is gone for good, remove the file \(path)." : ""
     let holder = "another run\(lines.first.map { " (\($0))" } ?? "")"
-    switch purpose {
-    case .work:
-      return EspalierError(
-        .interrupted,
-        "\(holder) is using this work folder; wait for it, or choose another with --work.\(advice)",
-        subject: folder)
-    case .output(let output):
-      return EspalierError(
-        .interrupted,
-        "\(holder) is going to write this output folder; wait for it, or choose another with --output.\(advice)",
-        subject: output)
-    }
+    let (deed, option, subject) =
+      switch purpose {
+      case .work: ("is using this work folder", "--work", folder)
+      case .output(let output): ("is going to write this output folder", "--output", output)
+      }
+    return EspalierError(
+      .interrupted, "\(holder) \(deed); wait for it, or choose another with \(option).\(advice)",
+      subject: subject)
   }
 
   private static func host() -> String {
@@ -72,10 +68,7 @@ public struct FolderLock: ~Copyable {
 
   /// Tells one start of a machine from the next; empty where the system does not say.
   private static func boot() -> String {
-    // The size of files in /proc is not known before they are read.
-    var bytes = [UInt8](repeating: 0, count: 36)
-    guard let file = try? File(reading: "/proc/sys/kernel/random/boot_id") else { return "" }
-    guard (try? bytes.withUnsafeMutableBytes { try file.read(into: $0, at: 0) }) != nil else { return "" }
-    return String(decoding: bytes, as: UTF8.self)
+    File.start(of: "/proc/sys/kernel/random/boot_id", count: 36).map { String(decoding: $0, as: UTF8.self) }
+      ?? ""
   }
 }

@@ -34,23 +34,22 @@ public struct MappedBuffer: ~Copyable {
   }
 
   /// Tells the system to start reading these bytes.
-  public func prefetch(_ range: Range<Int>) { advise(range, MADV_WILLNEED) }
+  public func prefetch(_ range: Range<Int>) {
+    for piece in readAheadPieces(place(range)) { advise(mapping, piece, MADV_WILLNEED) }
+  }
 
   /// Gives the pages of these bytes back to the system, which writes to the file what was changed; touching them again reads them.
-  public func release(_ range: Range<Int>) { advise(range, MADV_DONTNEED) }
+  public func release(_ range: Range<Int>) { advise(mapping, place(range), MADV_DONTNEED) }
 
-  private func advise(_ range: Range<Int>, _ advice: Int32) {
+  /// Where bytes lie in the mapping.
+  private func place(_ range: Range<Int>) -> Range<Int> {
     precondition(range.lowerBound >= 0 && range.upperBound <= byteCount, "range outside of the mapped bytes")
-    guard !range.isEmpty else { return }
-    let start = (margin + range.lowerBound) / pageSize * pageSize
-    madvise(mapping + start, margin + range.upperBound - start, advice)
+    return margin + range.lowerBound..<margin + range.upperBound
   }
 }
 
 // The mapping has one owner, and writing needs exclusive access to it.
 extension MappedBuffer: @unchecked Sendable {}
-
-private let pageSize = sysconf(Int32(_SC_PAGESIZE))
 
 extension File {
   /// Takes room for these bytes on the disk, so that writing them cannot fail for want of it.

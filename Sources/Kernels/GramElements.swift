@@ -99,25 +99,20 @@ struct GramElements: ~Copyable, Sendable {
   }
 
   /// Adds what the inputs give to a tile; of one on the diagonal, what is below it is left out.
-  ///
-  /// The sums lie close together until they are complete: in the matrix, whose rows are often a power of two apart, they would drive
-  /// each other out of the cache.
   private static func add(
     _ inputs: [Inputs], to tile: Tile, _ columns: Int, _ g: UnsafeMutablePointer<Float>,
     _ sums: inout Buffer<Float>
   ) {
-    let width = tile.columns.count
-    let place = g + tile.rows.lowerBound * columns + tile.columns.lowerBound
-    sums.withUnsafeMutable { sums in
-      let sum = sums.baseAddress!
-      for row in 0..<tile.rows.count { (sum + row * width).update(from: place + row * columns, count: width) }
-      for input in inputs { addProduct(tile, input.packed, into: sum, stride: width) }
-      for row in 0..<tile.rows.count { (place + row * columns).update(from: sum + row * width, count: width) }
+    withNearSums(
+      rows: tile.rows.count, columns: tile.columns.count, adding: true,
+      place: g + tile.rows.lowerBound * columns + tile.columns.lowerBound, stride: columns, &sums
+    ) { sums in
+      for input in inputs { addProduct(tile, input.packed, into: sums) }
     }
   }
 
   private static func addProduct(
-    _ tile: Tile, _ x: borrowing PackedMatrix, into sum: UnsafeMutablePointer<Float>, stride: Int
+    _ tile: Tile, _ x: borrowing PackedMatrix, into sums: UnsafeMutablePointer<Float>
   ) {
     let (steps, distance, precision) = (x.steps, x.stride, x.precision)
     x.withPanels { panels in
@@ -125,7 +120,8 @@ struct GramElements: ~Copyable, Sendable {
         rows: tile.rows.count, columns: tile.columns.count, steps: steps,
         panels + tile.rows.lowerBound / panelWidth * distance, distance,
         panels + tile.columns.lowerBound / panelWidth * distance, distance,
-        firstColumn: tile.rows == tile.columns ? 0 : .min, adding: true, into: sum, stride: stride)
+        firstColumn: tile.rows == tile.columns ? 0 : .min, adding: true, into: sums,
+        stride: tile.columns.count)
     }
   }
 

@@ -63,9 +63,6 @@ public func linear(
 }
 
 /// What one thread holds: some rows of a weight, packed, and their products with some tokens.
-///
-/// Results lie close together until they are complete: in the output, whose rows are often a power of two apart, they would drive
-/// each other out of the cache.
 private struct LinearScratch: ~Copyable {
   private let steps: Int
   private var panels: Buffer<UInt32>
@@ -112,15 +109,10 @@ private struct LinearScratch: ~Copyable {
     into output: UnsafeMutablePointer<Float>, stride: Int
   ) {
     panels.withUnsafeMutable { panels in
-      sums.withUnsafeMutable { sums in
-        guard let sum = sums.baseAddress else { return }
-        if adding {
-          for row in 0..<rows { (sum + row * columns).update(from: output + row * stride, count: columns) }
-        }
+      withNearSums(rows: rows, columns: columns, adding: adding, place: output, stride: stride, &sums) {
         precision.multiply(
           rows: rows, columns: columns, steps: steps, x, steps * panelWidth, panels.baseAddress!,
-          steps * panelWidth, adding: adding, into: sum, stride: columns)
-        for row in 0..<rows { (output + row * stride).update(from: sum + row * columns, count: columns) }
+          steps * panelWidth, adding: adding, into: $0, stride: columns)
       }
     }
   }

@@ -61,7 +61,7 @@ public struct ADMM: MatrixStage {
   public func run(_ unit: UnitContext) throws -> JSON {
     let weight = try unit.weight()
     try weight.tensor.requireFinite()
-    let gram = try unit.gramFactor().gram
+    let gram = try unit.factor().requireGram()
     let pattern = try choice.pattern(unit)
     let (outcome, loss) = try unit.writeWeights(weight, gram: gram) {
       try pruneByADMM(weight, gram: gram, pattern: pattern, options: options, write: $0)

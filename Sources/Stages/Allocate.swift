@@ -97,8 +97,8 @@ public struct Allocate: AllocationStage {
 
   /// The relative error of the output, `tr(D G D^T) / tr(W G W^T)`, of a Wanda mask at every point.
   private func errors(_ weight: LinearWeight, _ unit: UnitContext) throws -> [Double] {
-    let (factor, gram) = try unit.gramFactor(
-      keepsPages: unit.sizes.keepsLossFactor(beside: besideFactor(unit.sizes)))
+    let factor = try unit.lossFactor(beside: besideFactor)
+    let gram = try factor.requireGram()
     let nothing = Mask(rows: weight.rows, columns: weight.columns, pattern: .rows(sparsity: 1))
     let whole = maskLoss(weight, gram: gram, mask: nothing)
     return try sparsities.enumerated().map { index, sparsity in

@@ -45,8 +45,7 @@ public struct DSnoT: MatrixStage {
 
   public func run(_ unit: UnitContext) throws -> JSON {
     let weight = try unit.weight()
-    let factor = try unit.factor(
-      keepsPages: unit.sizes.keepsLossFactor(beside: besideFactor(unit.sizes)))
+    let factor = try unit.lossFactor(beside: besideFactor)
     var mask = try MaskFile.read(unit.input(.mask, MaskFile.name))
     let before = factor.gram.map { maskLoss(weight, gram: $0, mask: mask) }
     let outcome = refineByDSnoT(

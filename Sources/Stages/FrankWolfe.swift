@@ -117,7 +117,8 @@ public struct FrankWolfe: MatrixStage {
 
   public func run(_ unit: UnitContext) throws -> JSON {
     let weight = try unit.weight()
-    let (factor, gram) = try unit.gramFactor()
+    let factor = try unit.factor()
+    let gram = try factor.requireGram()
     var start = try MaskFile.read(unit.input(.mask, MaskFile.name))
     if budget == .matrix { start = start.with(try wider(start.pattern)) }
     var best: (alpha: Double, mask: Mask, outcome: FrankWolfeOutcome)?

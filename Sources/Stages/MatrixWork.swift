@@ -14,7 +14,15 @@ extension UnitSizes {
     return all
   }
 
-  func keepsLossFactor(beside rest: WorkingSet) -> Bool { rest.total + factorBytes <= available }
+  fileprivate func keepsLossFactor(beside rest: WorkingSet) -> Bool { rest.total + factorBytes <= available }
+}
+
+extension UnitContext {
+  /// The factor of the unit's site for losses alone, as ``UnitSizes/withLossFactor(_:)`` counts it.
+  func lossFactor(beside rest: (UnitSizes) -> WorkingSet) throws -> SiteFactor {
+    let sizes = sizes
+    return try factor(keepsPages: sizes.keepsLossFactor(beside: rest(sizes)))
+  }
 }
 
 /// What the works of stages are made of.

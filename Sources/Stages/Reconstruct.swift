@@ -60,7 +60,7 @@ public struct Reconstruct: MatrixStage {
 
   public func run(_ unit: UnitContext) throws -> JSON {
     let weight = try unit.weight()
-    let gram = try unit.gramFactor().gram
+    let gram = try unit.factor().requireGram()
     let mask = try MaskFile.read(unit.input(.mask, MaskFile.name))
     let options = ReconstructOptions(damping: damping, tolerance: tolerance)
     let (outcome, loss) = try unit.writeWeights(weight, gram: gram) {

@@ -53,6 +53,17 @@ struct SiteFactor {
     heldOutTokens = count("heldOutTokens") ?? 0
   }
 
+  /// The Gram matrix of all sequences that were not kept apart.
+  ///
+  /// - Throws: a usage error where the recipe keeps only diagonals.
+  func requireGram() throws -> GramMatrix {
+    guard let gram else {
+      throw EspalierError.usage(
+        "this stage needs Gram matrices, but the recipe's factor keeps only diagonals; set factor.kind=gram.")
+    }
+    return gram
+  }
+
   /// A new file for a factor of these columns, with the tensors of its Gram matrices.
   static func draft(
     _ path: String, columns: Int, _ matrices: [(name: String, dtype: DType, shape: [Int])]
@@ -86,17 +97,5 @@ extension UnitContext {
   /// The factor of the unit's site.
   func factor(keepsPages: Bool = true) throws -> SiteFactor {
     try SiteFactor(path: input(.factor, SiteFactor.object), keepsPages: keepsPages)
-  }
-
-  /// The factor of the unit's site, with its Gram matrix.
-  ///
-  /// - Throws: a usage error where the recipe keeps only diagonals.
-  func gramFactor(keepsPages: Bool = true) throws -> (factor: SiteFactor, gram: GramMatrix) {
-    let factor = try factor(keepsPages: keepsPages)
-    guard let gram = factor.gram else {
-      throw EspalierError.usage(
-        "this stage needs Gram matrices, but the recipe's factor keeps only diagonals; set factor.kind=gram.")
-    }
-    return (factor, gram)
   }
 }

@@ -110,7 +110,8 @@ public struct Swap: MatrixStage {
 
   public func run(_ unit: UnitContext) throws -> JSON {
     let weight = try unit.weight()
-    let (factor, gram) = try unit.gramFactor()
+    let factor = try unit.factor()
+    let gram = try factor.requireGram()
     var mask = try MaskFile.read(unit.input(.mask, MaskFile.name))
     let (losses, details) =
       switch budget {

@@ -59,9 +59,7 @@ public struct WarmStart: MatrixStage {
     let weight = try unit.weight()
     try weight.tensor.requireFinite()
     let pattern = try choice.pattern(unit)
-    let factor =
-      try method == .magnitude
-      ? nil : unit.factor(keepsPages: unit.sizes.keepsLossFactor(beside: besideFactor(unit.sizes)))
+    let factor = try method == .magnitude ? nil : unit.lossFactor(beside: besideFactor)
     let saliency: Saliency =
       switch method {
       case .magnitude: .magnitude

@@ -26,10 +26,7 @@ enum AddressSpace {
   }
 
   private static func used() -> Int {
-    // The size of files in /proc is not known before they are read.
-    var bytes = [UInt8](repeating: 0, count: 12)
-    guard let file = try? File(reading: "/proc/self/statm"),
-      (try? bytes.withUnsafeMutableBytes({ try file.read(into: $0, at: 0) })) != nil,
+    guard let bytes = File.start(of: "/proc/self/statm", count: 12),
       let pages = Int(String(decoding: bytes.prefix { $0 >= 0x30 && $0 <= 0x39 }, as: UTF8.self))
     else { return 0 }
     return pages * sysconf(Int32(_SC_PAGESIZE))
