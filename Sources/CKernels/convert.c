@@ -14,10 +14,10 @@ BODY uint32_t to_bits(float value) {
   return bits;
 }
 
-BODY void bf16_to_f32_body(size_t n, const uint16_t *restrict x, float *restrict y) {
+BODY void bf16_to_f32_body(size_t n, const stored_16 *restrict x, float *restrict y) {
   for (size_t i = 0; i < n; i++) y[i] = from_bits((uint32_t)x[i] << 16);
 }
-TIERS(void, bf16_to_f32, (size_t n, const uint16_t *x, float *y), (n, x, y))
+TIERS(void, bf16_to_f32, (size_t n, const void *x, float *y), (n, x, y))
 
 BODY void f32_to_bf16_body(size_t n, const float *restrict x, uint16_t *restrict y) {
   for (size_t i = 0; i < n; i++) {
@@ -30,7 +30,7 @@ BODY void f32_to_bf16_body(size_t n, const float *restrict x, uint16_t *restrict
 TIERS(void, f32_to_bf16, (size_t n, const float *x, uint16_t *y), (n, x, y))
 
 // The exponent of f16 is moved to that of f32 by a multiplication, which also normalizes the subnormals.
-BODY void f16_to_f32_body(size_t n, const uint16_t *restrict x, float *restrict y) {
+BODY void f16_to_f32_body(size_t n, const stored_16 *restrict x, float *restrict y) {
   for (size_t i = 0; i < n; i++) {
     uint32_t magnitude = (uint32_t)(x[i] & 0x7FFF) << 13;
     uint32_t scaled = to_bits(from_bits(magnitude) * 0x1p112f);
@@ -38,7 +38,7 @@ BODY void f16_to_f32_body(size_t n, const uint16_t *restrict x, float *restrict 
     y[i] = from_bits((magnitude >= 0x0F800000 ? special : scaled) | (uint32_t)(x[i] & 0x8000) << 16);
   }
 }
-TIERS(void, f16_to_f32, (size_t n, const uint16_t *x, float *y), (n, x, y))
+TIERS(void, f16_to_f32, (size_t n, const void *x, float *y), (n, x, y))
 
 static uint16_t f16_of(float value) {
   uint32_t bits = to_bits(value);
@@ -58,7 +58,7 @@ void espalier_f32_to_f16(size_t n, const float *x, uint16_t *y) {
   for (size_t i = 0; i < n; i++) y[i] = f16_of(x[i]);
 }
 
-BODY size_t first_not_finite_f32_body(size_t n, const float *x) {
+BODY size_t first_not_finite_f32_body(size_t n, const stored_float *x) {
   size_t i = 0;
   for (; i + 64 <= n; i += 64) {
     uint32_t found = 0;
@@ -69,9 +69,9 @@ BODY size_t first_not_finite_f32_body(size_t n, const float *x) {
     if ((to_bits(x[i]) & 0x7F800000) == 0x7F800000) return i;
   return n;
 }
-TIERS(size_t, first_not_finite_f32, (size_t n, const float *x), (n, x))
+TIERS(size_t, first_not_finite_f32, (size_t n, const void *x), (n, x))
 
-BODY size_t first_not_finite_16_body(size_t n, uint16_t exponent, const uint16_t *x) {
+BODY size_t first_not_finite_16_body(size_t n, uint16_t exponent, const stored_16 *x) {
   size_t i = 0;
   for (; i + 128 <= n; i += 128) {
     uint16_t found = 0;
@@ -82,7 +82,7 @@ BODY size_t first_not_finite_16_body(size_t n, uint16_t exponent, const uint16_t
     if ((x[i] & exponent) == exponent) return i;
   return n;
 }
-TIERS(size_t, first_not_finite_16, (size_t n, uint16_t exponent, const uint16_t *x), (n, exponent, x))
+TIERS(size_t, first_not_finite_16, (size_t n, uint16_t exponent, const void *x), (n, exponent, x))
 
 // Sixteen elements at a time, of which each lane looks at its own bit.
 #define MASK(name, element)                                                                         \

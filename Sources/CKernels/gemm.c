@@ -15,7 +15,7 @@ enum { PANEL = ESPALIER_GEMM_PANEL, RUN = ESPALIER_GEMM_RUN, HALF = PANEL / 2 };
 typedef float lanes __attribute__((vector_size(64)));
 typedef float loose_lanes __attribute__((vector_size(64), aligned(4)));
 typedef uint32_t words __attribute__((vector_size(64)));
-typedef uint32_t loose_words __attribute__((vector_size(64), aligned(1)));
+typedef uint32_t loose_words __attribute__((vector_size(64), aligned(1), may_alias));
 
 int espalier_has_bf16(void) {
 #if defined(__x86_64__)
@@ -56,7 +56,7 @@ BODY void transpose_words(words *m) {
   }
 }
 
-BODY void pack_rows_body(size_t rows, size_t steps, size_t ld, const uint32_t *restrict x, uint32_t *restrict panel) {
+BODY void pack_rows_body(size_t rows, size_t steps, size_t ld, const stored_32 *restrict x, uint32_t *restrict panel) {
   size_t step = 0;
   for (; step + PANEL <= steps && rows == PANEL; step += PANEL) {
     words block[PANEL];
@@ -67,7 +67,7 @@ BODY void pack_rows_body(size_t rows, size_t steps, size_t ld, const uint32_t *r
   for (; step < steps; step++)
     for (size_t row = 0; row < PANEL; row++) panel[step * PANEL + row] = row < rows ? x[row * ld + step] : 0;
 }
-TIERS(void, pack_rows, (size_t rows, size_t steps, size_t ld, const uint32_t *x, uint32_t *panel),
+TIERS(void, pack_rows, (size_t rows, size_t steps, size_t ld, const void *x, uint32_t *panel),
       (rows, steps, ld, x, panel))
 
 BODY void pack_columns_f32_body(size_t count, size_t k, size_t ld, const float *restrict x, uint32_t *restrict panel) {

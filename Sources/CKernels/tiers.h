@@ -6,6 +6,11 @@
 
 #define BODY static inline __attribute__((always_inline))
 
+// Elements of a file, which may lie at any address.
+typedef uint16_t stored_16 __attribute__((aligned(1), may_alias));
+typedef uint32_t stored_32 __attribute__((aligned(1), may_alias));
+typedef float stored_float __attribute__((aligned(1), may_alias));
+
 #if defined(__x86_64__)
 #define TIERS(result, name, parameters, arguments)                                                                \
   __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c"))) static result name##_avx512 parameters { \

@@ -22,6 +22,16 @@ public struct GramMatrix: Sendable {
     case mapped(StoredTensor)
     case owned(OwnedMatrix)
 
+    /// - Throws: bad input where the elements cannot be read in their place.
+    init(_ tensor: StoredTensor) throws {
+      guard tensor.entry.range.lowerBound % MemoryLayout<Float>.alignment == 0 else {
+        throw EspalierError.badInput(
+          "the tensor \(tensor.name) begins at byte \(tensor.entry.range.lowerBound), which is no multiple of 4; espalier did not write this file.",
+          subject: tensor.file.path)
+      }
+      self = .mapped(tensor)
+    }
+
     func withUnsafe<Result>(_ body: (UnsafePointer<Float>) throws -> Result) rethrows -> Result {
       switch self {
       case .mapped(let tensor):
@@ -33,7 +43,7 @@ public struct GramMatrix: Sendable {
 
   /// A Gram matrix that is read from a file when it is touched.
   ///
-  /// - Throws: bad input where the tensor is not square and F32.
+  /// - Throws: bad input where the tensor is not square and F32, or lies where it cannot be read.
   public init(_ tensor: StoredTensor, keepsPages: Bool = true) throws {
     guard tensor.dtype == .f32, tensor.shape.count == 2, tensor.shape[0] == tensor.shape[1] else {
       throw EspalierError.badInput(
@@ -42,7 +52,7 @@ public struct GramMatrix: Sendable {
     }
     columns = tensor.shape[0]
     self.keepsPages = keepsPages
-    storage = .whole(.mapped(tensor))
+    storage = try .whole(Elements(tensor))
   }
 
   public init(_ matrix: consuming Matrix) {
@@ -65,7 +75,7 @@ public struct GramMatrix: Sendable {
     }
     columns = tensor.shape[1]
     keepsPages = true
-    storage = .factored(.mapped(tensor), rank: tensor.shape[0], rest: rest)
+    storage = try .factored(Elements(tensor), rank: tensor.shape[0], rest: rest)
   }
 
   /// `F^T F + diag(rest)` with F, `rank x columns`, in memory; `rest` has one value >= 0 for each column.

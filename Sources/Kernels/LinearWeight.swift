@@ -163,7 +163,7 @@ struct StoredRows {
     precondition(range.count <= panelWidth && part.lowerBound >= 0 && part.upperBound <= columns)
     espalier_pack_rows(
       range.count, part.count / values, columns / values,
-      start(range.lowerBound, part.lowerBound).assumingMemoryBound(to: UInt32.self), panel)
+      start(range.lowerBound, part.lowerBound), panel)
     return true
   }
 }
@@ -172,8 +172,8 @@ struct StoredRows {
 func load32(_ source: UnsafeRawPointer, _ dtype: DType, count: Int, into output: UnsafeMutablePointer<Float>)
 {
   switch dtype {
-  case .bf16: espalier_bf16_to_f32(count, source.assumingMemoryBound(to: UInt16.self), output)
-  case .f16: espalier_f16_to_f32(count, source.assumingMemoryBound(to: UInt16.self), output)
+  case .bf16: espalier_bf16_to_f32(count, source, output)
+  case .f16: espalier_f16_to_f32(count, source, output)
   default: UnsafeMutableRawPointer(output).copyMemory(from: source, byteCount: count * 4)
   }
 }
@@ -227,9 +227,9 @@ extension StoredTensor {
 private func firstNotFinite(_ start: UnsafeRawPointer, _ dtype: DType, count: Int) -> Int? {
   let found =
     switch dtype {
-    case .f32: espalier_first_not_finite_f32(count, start.assumingMemoryBound(to: Float.self))
-    case .bf16: espalier_first_not_finite_16(count, 0x7F80, start.assumingMemoryBound(to: UInt16.self))
-    default: espalier_first_not_finite_16(count, 0x7C00, start.assumingMemoryBound(to: UInt16.self))
+    case .f32: espalier_first_not_finite_f32(count, start)
+    case .bf16: espalier_first_not_finite_16(count, 0x7F80, start)
+    default: espalier_first_not_finite_16(count, 0x7C00, start)
     }
   return found < count ? found : nil
 }

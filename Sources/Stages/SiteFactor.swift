@@ -9,6 +9,8 @@ struct SiteFactor {
   static let object = "factor.safetensors"
   /// The folder of the inputs themselves, a spill array, where they were kept.
   static let inputs = "inputs"
+  /// More than any text has; so the tokens of many factors add up.
+  private static let mostTokens = 1 << 48
 
   /// Tokens that it was made from.
   let tokens: Int
@@ -42,15 +44,16 @@ struct SiteFactor {
     heldOut = try gram("heldOut")
     func count(_ key: String) -> Int? {
       file.header.metadata.first { $0.key == key }.flatMap { Int($0.value) }
+        .flatMap { (0...Self.mostTokens).contains($0) ? $0 : nil }
     }
-    guard let tokens = count("tokens"), tokens > 0, sums.count == diagonal.count,
+    guard let tokens = count("tokens"), tokens > 0, let heldOutTokens = count("heldOutTokens"), !diagonal.isEmpty, sums.count == diagonal.count,
       [self.gram, heldOut].allSatisfy({ $0 == nil || $0?.columns == diagonal.count })
     else {
       throw EspalierError.badInput(
         "the Gram matrix, its diagonal and its sums do not fit together; the file is damaged.", subject: path)
     }
     self.tokens = tokens
-    heldOutTokens = count("heldOutTokens") ?? 0
+    self.heldOutTokens = heldOutTokens
   }
 
   /// The Gram matrix of all sequences that were not kept apart.

@@ -5,7 +5,7 @@ import Testing
 
 @testable import EspalierStages
 
-/// Records and token files of strangers.
+/// Records, token files and factors of strangers.
 @Suite struct HostileRecordTests {
   private func message(_ members: [(key: String, value: JSON)]) -> String {
     let digest = JSON.string(SHA256.digest(of: "").hex)
@@ -67,5 +67,36 @@ import Testing
       let error = #expect(throws: EspalierError.self) { try TokenFile.read(path) }
       #expect(error?.description.contains("rows x length") == true)
     }
+  }
+
+  /// A factor that `factor.add` names is added to this run's, whatever its file says.
+  @Test func factorsThatCannotBe() throws {
+    let folder = try TemporaryFolder()
+    let path = folder.path + "/factor.safetensors"
+    func message(columns: Int = 4, tokens: String = "3", heldOut: String = "0", shift: Int = 0) throws
+      -> String
+    {
+      var writer = try SafetensorsWriter(
+        path: path,
+        tensors: [
+          ("diagonal", .f64, [columns]), ("sums", .f64, [columns]), ("shift", .u8, [shift]),
+          ("gram", .f32, [columns, columns]),
+        ], metadata: [("tokens", tokens), ("heldOutTokens", heldOut)])
+      try writer.append([UInt8](repeating: 0, count: columns * 16 + shift + columns * columns * 4))
+      try writer.finish()
+      do {
+        let factor = try SiteFactor(path: path)
+        return "\(factor.tokens) and \(factor.heldOutTokens) tokens"
+      } catch { return "\(error)" }
+    }
+    #expect(try message() == "3 and 0 tokens")
+    for tokens in ["0", "-1", "\(Int.max)", "\(Int.min)", "1e3", ""] {
+      #expect(try message(tokens: tokens).contains("do not fit together"), "\(tokens)")
+    }
+    for tokens in ["-1", "\(Int.max)"] {
+      #expect(try message(heldOut: tokens).contains("do not fit together"), "\(tokens)")
+    }
+    #expect(try message(columns: 0).contains("do not fit together"))
+    for shift in 1...3 { #expect(try message(shift: shift).contains("is no multiple of 4")) }
   }
 }

@@ -57,6 +57,29 @@ import Testing
     #expect(try Verification(folder: bench.folder.path + "/work").findings.isEmpty)
   }
 
+  /// The format asks for no alignment: tensors may begin at any byte.
+  @Test(arguments: [DType.f32, .bf16, .f16], [1, 2]) func tensorsMayLieAnywhere(dtype: DType, shift: Int)
+    throws
+  {
+    var checkpoint = TinyCheckpoint()
+    checkpoint.dtype = dtype
+    let bench = try Workbench(checkpoint)
+    let recipe = bench.recipe("warmStart: {keep: 2, of: 4}", "swap", "reconstruct")
+    func digests(_ output: String) throws -> [String: Digest] {
+      let checkpoint = try Checkpoint(folder: try bench.run(recipe, output: output, work: output + ".work"))
+      return try checkpoint.tensors.mapValues { try checkpoint.stored($0.entry, shard: $0.shard).digest() }
+    }
+    let expected = try digests("usual")
+    let shard = bench.model + "/model.safetensors"
+    let file = try Folder.read(shard)
+    let length = file.prefix(8).reversed().reduce(0) { $0 << 8 | Int($1) }
+    #expect(length % 4 == 0)
+    try Folder.writeAtomically(
+      (0..<8).map { UInt8(truncatingIfNeeded: (length + shift) >> ($0 * 8)) } + file[8..<8 + length]
+        + [UInt8](repeating: 0x20, count: shift) + file[(8 + length)...], to: shard)
+    #expect(try digests("shifted") == expected)
+  }
+
   @Test func swapsLowerTheLossOfEveryMatrixAndTheReportSaysSo() throws {
     let bench = try Workbench()
     try bench.run(bench.recipe("warmStart: {sparsity: 0.5}", "swap: {id: few, maxSwaps: 1}", "swap"))

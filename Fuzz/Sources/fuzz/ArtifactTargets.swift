@@ -2,6 +2,7 @@ import EspalierCore
 import Glibc
 
 @testable import EspalierIO
+@testable import EspalierKernels
 @testable import EspalierStages
 
 /// The manifest of an artifact; its digest of itself is put right.
@@ -83,17 +84,13 @@ enum MaskTarget: FuzzTarget {
       "\"matrix\"", "\"0.5\"", "\"nan\"",
     ]
 
-  /// A file in memory: nothing of this comes to a disk.
-  private static let path = "/dev/shm/espalier-fuzz-\(getpid())"
-
   static func seeds() throws -> [[UInt8]] {
     let patterns: [SparsityPattern] = [.rows(sparsity: 0.5), .matrix(sparsity: 0.5), .groups(keep: 2, of: 4)]
     return try patterns.map { pattern in
       let bits = [UInt8](repeating: 0b0011_0011, count: 4)
       guard let mask = Mask(rows: 4, columns: 8, pattern: pattern, bits: bits) else { return [] }
-      try MaskFile.write(mask, to: path)
-      let file = try Folder.read(path)
-      return Array(file[0..<2] + file[8...])
+      try MaskFile.write(mask, to: memoryFile)
+      return try smallTensors()
     } + [
       [68, 0] + Array(#"{"input_ids":{"dtype":"I32","shape":[2,2],"data_offsets":[0,16]}}   "#.utf8)
         + bytes(7, 16)
@@ -101,15 +98,94 @@ enum MaskTarget: FuzzTarget {
   }
 
   static func run(_ input: [UInt8]) throws {
-    var taker = Taker(input)
-    let file = bytes(taker.number(2), 8) + Array(taker.rest)
-    do {
-      let target = try File(writing: path, truncate: true)
-      try target.write(file, at: 0)
-    }
-    let tokens = Result { try TokenFile.read(path) }
+    try writeTensors(input)
+    let tokens = Result { try TokenFile.read(memoryFile) }
     if case .success(let rows) = tokens { require(rows.allSatisfy { !$0.isEmpty }, "a row of no tokens") }
-    let mask = try MaskFile.read(path)
+    let mask = try MaskFile.read(memoryFile)
     require(mask.bits.count == mask.rows * mask.rowBytes && mask.firstRowOffPattern() == nil, "a wrong mask")
   }
+}
+
+/// The factor of a site, as another work folder has it, added to one of this run.
+enum FactorTarget: FuzzTarget {
+  static let name = "factor"
+  static let words =
+    SafetensorsTarget.words
+    + ["diagonal", "sums", "gram", "heldOut", "gram.factor", "gram.rest", "tokens", "heldOutTokens"].map {
+      "\"\($0)\":"
+    }
+
+  private static let columns = 4
+  private static let forms: [GramForm] = [.diagonal, .whole, .lowRank(rank: 2, energy: 1)]
+
+  static func seeds() throws -> [[UInt8]] {
+    try forms.map { form in
+      var accumulator = accumulator(form)
+      var heldOut = self.accumulator(form)
+      accumulator.finish()
+      heldOut.finish()
+      let draft = try SiteFactor.draft(
+        memoryFile, columns: columns, accumulator.tensors("gram") + heldOut.tensors("heldOut"))
+      try SiteFactor.write(accumulator, heldOut: heldOut, place: "", to: draft)
+      return try smallTensors()
+    }
+  }
+
+  private static func accumulator(_ form: GramForm) -> GramAccumulator {
+    var accumulator = GramAccumulator(columns: columns, form: form)
+    accumulator.add(Matrix(rows: 3, columns: columns, (0..<12).map { Float($0 * $0 % 7) - 2 }))
+    return accumulator
+  }
+
+  static func run(_ input: [UInt8]) throws {
+    try writeTensors(input)
+    let factor = try SiteFactor(path: memoryFile)
+    require(factor.gram.map { $0.diagonal.count == factor.diagonal.count } ?? true, "another width")
+    for form in forms {
+      var own = accumulator(form)
+      try own.merge(factor.gram, diagonal: factor.diagonal, sums: factor.sums, tokens: factor.tokens)
+      if let gram = factor.heldOut { try own.merge(gram, tokens: factor.heldOutTokens) }
+      own.finish()
+      require(own.tokens > 3, "tokens are lost")
+    }
+  }
+}
+
+/// Questions in JSON lines.
+enum QuestionsTarget: FuzzTarget {
+  static let name = "questions"
+  static let words =
+    ["query", "choices", "gold", "context_options", "continuation"].map { "\"\($0)\":" } + ["\n", "-1"]
+
+  static func seeds() -> [[UInt8]] {
+    [
+      #"{"query":"a","choices":["b","c"],"gold":1}"# + "\n\n"
+        + #"{"context_options":["a","b"],"continuation":"c","gold":0}"# + "\r\n"
+    ].map { Array($0.utf8) }
+  }
+
+  static func run(_ input: [UInt8]) throws {
+    try write(input)
+    _ = try Questions(path: memoryFile)
+  }
+}
+
+/// A file in memory: nothing of this comes to a disk.
+private let memoryFile = "/dev/shm/espalier-fuzz-\(getpid())"
+
+private func write(_ bytes: [UInt8]) throws {
+  let target = try File(writing: memoryFile, truncate: true)
+  try target.write(bytes, at: 0)
+}
+
+/// Writes a safetensors file, the length of whose header is given by two bytes in place of eight.
+private func writeTensors(_ input: [UInt8]) throws {
+  var taker = Taker(input)
+  try write(bytes(taker.number(2), 8) + Array(taker.rest))
+}
+
+/// What ``writeTensors(_:)`` makes the present file of.
+private func smallTensors() throws -> [UInt8] {
+  let file = try Folder.read(memoryFile)
+  return Array(file[0..<2] + file[8...])
 }

@@ -12,8 +12,9 @@ enum { ESPALIER_GEMM_PANEL = 16, ESPALIER_GEMM_RUN = 128 };
 /// Whether this processor, within the limit set, multiplies pairs of bf16 with sums in f32.
 int espalier_has_bf16(void);
 
-/// Packs rows x[rows][ld], at most 16, `steps` steps of 32 bits each, into one panel; missing rows are 0.
-void espalier_pack_rows(size_t rows, size_t steps, size_t ld, const uint32_t *x, uint32_t *panel);
+/// Packs rows x[rows][ld], at most 16, `steps` steps of 32 bits each, into one panel; missing rows are 0. x may come
+/// from a file, at any address.
+void espalier_pack_rows(size_t rows, size_t steps, size_t ld, const void *x, uint32_t *panel);
 /// Packs `count` (at most 16) columns of x[k][ld] into one panel of k steps; missing columns are 0.
 void espalier_pack_columns_f32(size_t count, size_t k, size_t ld, const float *x, uint32_t *panel);
 /// The same in pairs of bf16, rounded to nearest even: (k + 1) / 2 steps.
