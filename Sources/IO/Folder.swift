@@ -65,19 +65,23 @@ public enum Folder {
     return status.st_mode & S_IFMT == S_IFLNK
   }
 
-  /// Whether `path`, which need not exist, is the folder or lies somewhere below it, links followed.
+  /// Whether `path` is the folder or lies somewhere below it, links followed; neither need exist.
   public static func contains(_ folder: String, _ path: String) throws -> Bool {
-    let outer = try real(folder)
-    let inner = try real(existing(path))
+    let (outer, inner) = (try real(folder), try real(path))
     return inner == outer
       || inner.starts(with: outer == [UInt8(ascii: "/")] ? outer : outer + [UInt8(ascii: "/")])
   }
 
-  /// The path from the root without any link, as bytes.
+  /// The path from the root, as bytes, without any link in what exists of it.
   private static func real(_ path: String) throws -> [UInt8] {
-    guard let real = realpath(path, nil) else { throw EspalierError.system("follow the path", path) }
-    defer { free(real) }
-    return Array(String(cString: real).utf8)
+    if let real = realpath(path, nil) {
+      defer { free(real) }
+      return Array(String(cString: real).utf8)
+    }
+    guard errno == ENOENT || errno == ENOTDIR, parent(of: path) != path else {
+      throw EspalierError.system("follow the path", path)
+    }
+    return try real(parent(of: path)) + Array("/\(name(of: path))".utf8)
   }
 
   /// Makes a folder and those above it.

@@ -32,6 +32,11 @@ public struct Emit: ModelStage {
         "this lies in the folder of the model, which is copied whole; choose a place outside of it.",
         subject: path)
     }
+    guard try !Folder.contains(output, job.work) else {
+      throw EspalierError.usage(
+        "the work folder lies in the output folder, which is written whole at the end; choose another --work or --output.",
+        subject: job.work)
+    }
     _ = try job.checkpoint.fileNames()
     guard let entry = try Folder.entry(output) else { return }
     guard entry.isFolder else {

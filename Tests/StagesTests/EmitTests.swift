@@ -90,6 +90,24 @@ import Testing
     _ = try Planner.plan(try bench.job(recipe, output: "model2", work: "model.work"))
   }
 
+  /// The output would be there before it is written.
+  @Test func theWorkFolderIsNotInTheOutput() throws {
+    let bench = try Workbench()
+    try Folder.create(bench.folder.path + "/there")
+    try link(bench.folder.path + "/alias", to: "there")
+    for (output, work) in [
+      ("out", "out"), ("out", "out/work"), ("out/", "./out"), ("there/out", "alias/out/a/b"),
+      ("there", "alias/work"),
+    ] {
+      let job = try bench.job(recipe, output: output, work: work)
+      let (message, code) = bench.failure { _ = try Planner.plan(job) }
+      #expect(message.contains("lies in the output folder") && code == 64, "\(output) \(work) \(message)")
+    }
+    #expect(try Folder.names(in: bench.folder.path) == ["alias", "corpus.txt", "model", "there"])
+    try Runner(bench.job(recipe, output: "work/out", work: "work")) { _ in }.run()
+    #expect(try Verification(folder: bench.folder.path + "/work/out").findings.isEmpty)
+  }
+
   private func link(_ path: String, to target: String) throws {
     try FileManager.default.createSymbolicLink(atPath: path, withDestinationPath: target)
   }
