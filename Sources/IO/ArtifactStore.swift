@@ -48,8 +48,8 @@ public struct ArtifactStore: Sendable {
     try checkFormat()
     for name in ["manifests", "objects", "partial"] { try Folder.create("\(folder)/\(name)") }
     if try Folder.entry(formatPath) == nil {
-      let format = JSON.integer(Self.format).sealed("format")
-      try Folder.writeAtomically(Array((format.text + "\n").utf8), to: formatPath)
+      let mark: JSON = ["format": .integer(Self.format)]
+      try Folder.writeAtomically(Array((mark.sealed().text + "\n").utf8), to: formatPath)
     }
   }
 
@@ -73,7 +73,7 @@ public struct ArtifactStore: Sendable {
   /// A format that cannot be read is none: nothing in it is needed.
   private func checkFormat() throws {
     guard try Folder.entry(formatPath) != nil,
-      let format = (try? Folder.readJSON(formatPath, limit: 4096))?.opened("format")?.integer,
+      let format = (try? Folder.readJSON(formatPath, limit: 4096))?.opened()?["format"]?.integer,
       format > Self.format
     else { return }
     throw EspalierError.usage(
@@ -158,7 +158,7 @@ public struct ArtifactStore: Sendable {
   public func unusableManifests() throws -> [(path: String, problem: String)] {
     try keys().filter { try manifest($0) == nil }.map { key in
       let path = manifestPath(key)
-      let body = (try? Folder.readJSON(path, limit: Manifest.longest))?.opened("manifest")
+      let body = (try? Folder.readJSON(path, limit: Manifest.longest))?.opened()
       guard let format = body?["format"]?.integer, format > Manifest.format else {
         return (path, "the manifest is not what was written.")
       }
@@ -215,10 +215,8 @@ extension Manifest {
   fileprivate static let longest = 256 << 20
 
   /// The manifest as its file holds it, with a digest of its own so that a flipped bit is found.
-  var file: JSON { body.sealed("manifest") }
-
-  private var body: JSON {
-    [
+  var file: JSON {
+    let body: JSON = [
       "format": .integer(Self.format), "key": .string(key.hex), "digest": .string(digest.hex),
       "components": components,
       "objects": .array(
@@ -227,10 +225,11 @@ extension Manifest {
         }),
       "report": report,
     ]
+    return body.sealed()
   }
 
   init?(file: JSON) {
-    guard let body = file.opened("manifest"), body["format"]?.integer == Self.format,
+    guard let body = file.opened(), body["format"]?.integer == Self.format,
       let key = body["key"]?.string.flatMap(Digest.init(hex:)),
       let digest = body["digest"]?.string.flatMap(Digest.init(hex:)), let list = body["objects"]?.array
     else { return nil }

@@ -1,16 +1,16 @@
 import EspalierCore
 
 extension JSON {
-  /// This value beside a digest of itself, so that a flipped bit of its file is found.
-  public func sealed(_ name: String) -> JSON {
-    [name: self, "sha256": .string(SHA256.digest(of: canonical.text).hex)]
+  /// This object with one member more, `sha256`: a digest of the others, so that a flipped bit of its file is found.
+  public func sealed() -> JSON {
+    let seal = SHA256.digest(of: canonical.text).hex
+    return .object(JSONObject((object?.members ?? []) + [("sha256", .string(seal))]))
   }
 
-  /// What ``sealed(_:)`` closed under this name; nil where it is not as it was.
-  public func opened(_ name: String) -> JSON? {
-    guard let value = self[name], self["sha256"]?.string == SHA256.digest(of: value.canonical.text).hex else {
-      return nil
-    }
-    return value
+  /// The object that ``sealed()`` closed; nil where it is not as it was.
+  public func opened() -> JSON? {
+    guard let members = object?.members, let seal = self["sha256"]?.string else { return nil }
+    let body = JSON.object(JSONObject(members.filter { $0.key != "sha256" }))
+    return seal == SHA256.digest(of: body.canonical.text).hex ? body : nil
   }
 }

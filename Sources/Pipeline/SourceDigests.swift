@@ -26,7 +26,7 @@ final class SourceDigests: Sendable {
     path = work + "/sources.json"
     var records: [String: Record] = [:]
     // A cache: where it cannot be read, the digests are computed again.
-    let json = (try? Folder.entry(path)) != nil ? try? Folder.readJSON(path).opened("sources") : nil
+    let json = (try? Folder.entry(path)) != nil ? try? Folder.readJSON(path).opened()?["sources"] : nil
     for (file, value) in json?.object?.members ?? [] {
       guard let identity = value["identity"]?.string else { continue }
       let digests = value["digests"]?.object?.members.compactMap { member in
@@ -91,7 +91,7 @@ final class SourceDigests: Sendable {
             )
           }))
     }
-    try Folder.writeAtomically(Array(json.sealed("sources").text.utf8), to: path)
+    try Folder.writeAtomically(Array((["sources": json] as JSON).sealed().text.utf8), to: path)
   }
 
   private static func gone(_ file: String) -> EspalierError {

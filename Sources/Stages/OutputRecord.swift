@@ -64,15 +64,9 @@ public struct OutputRecord: Sendable {
     }
     let json = try Folder.readJSON(path)
     self = try about(path) {
-      guard json["sha256"]?.string == Self.seal(json).hex else { throw Self.damaged }
-      return try Self(json: json)
+      guard let record = json.opened() else { throw Self.damaged }
+      return try Self(json: record)
     }
-  }
-
-  /// What the record's own digest is taken of: everything but itself.
-  private static func seal(_ json: JSON) -> Digest {
-    let members = json.object?.members.filter { $0.key != "sha256" } ?? []
-    return SHA256.digest(of: JSON.object(JSONObject(members)).canonical.text)
   }
 
   private static var damaged: EspalierError {
@@ -146,9 +140,8 @@ public struct OutputRecord: Sendable {
       "files": .array(
         files.map { ["name": .string($0.name), "size": .integer($0.size), "sha256": .string($0.digest.hex)] }),
     ]
-    let sealed = JSON.object(
-      JSONObject((json.object?.members ?? []) + [("sha256", .string(Self.seal(json).hex))]))
-    try Folder.writeAtomically(Array((sealed.prettyText + "\n").utf8), to: folder + "/" + Self.fileName)
+    try Folder.writeAtomically(
+      Array((json.sealed().prettyText + "\n").utf8), to: folder + "/" + Self.fileName)
   }
 
   private static func json(_ matrix: Matrix) -> JSON {

@@ -46,7 +46,8 @@ struct SiteFactor {
       file.header.metadata.first { $0.key == key }.flatMap { Int($0.value) }
         .flatMap { (0...Self.mostTokens).contains($0) ? $0 : nil }
     }
-    guard let tokens = count("tokens"), tokens > 0, let heldOutTokens = count("heldOutTokens"), !diagonal.isEmpty, sums.count == diagonal.count,
+    guard let tokens = count("tokens"), tokens > 0, let heldOutTokens = count("heldOutTokens"),
+      !diagonal.isEmpty, sums.count == diagonal.count,
       [self.gram, heldOut].allSatisfy({ $0 == nil || $0?.columns == diagonal.count })
     else {
       throw EspalierError.badInput(

@@ -126,13 +126,12 @@ import Testing
     try Folder.create(Folder.parent(of: manifestPath(other)))
     try Folder.writeAtomically(Folder.read(manifestPath(key)), to: manifestPath(other))
     #expect(try store.manifest(other) == nil)
-    let body = try #require(try Folder.readJSON(manifestPath(key))["manifest"])
+    let body = try #require(try Folder.readJSON(manifestPath(key)).opened())
     func forge(_ name: String, _ value: JSON?) throws -> Manifest? {
       let members =
         body.object?.members.compactMap { $0.key == name ? value.map { (key: name, value: $0) } : $0 } ?? []
-      let forged = JSON.object(JSONObject(members))
-      let file: JSON = ["manifest": forged, "sha256": .string(SHA256.digest(of: forged.canonical.text).hex)]
-      try Folder.writeAtomically(Array(file.text.utf8), to: manifestPath(key))
+      let forged = JSON.object(JSONObject(members)).sealed()
+      try Folder.writeAtomically(Array(forged.text.utf8), to: manifestPath(key))
       return try store.manifest(key)
     }
     let sum = JSON.string(key.hex)
@@ -175,9 +174,9 @@ import Testing
   @Test func manifestsOfALaterVersionAreNamedAndMadeAgain() throws {
     let made = try commit(key)
     let good = try Folder.read(manifestPath(key))
-    let members = try #require(made.file["manifest"]?.object?.members)
+    let members = try #require(made.file.opened()?.object?.members)
     func write(_ members: [(key: String, value: JSON)]) throws {
-      let file = JSON.object(JSONObject(members)).sealed("manifest")
+      let file = JSON.object(JSONObject(members)).sealed()
       try Folder.writeAtomically(Array(file.text.utf8), to: manifestPath(key))
     }
     try write(members + [("later", ["a": 1])])
@@ -202,7 +201,7 @@ import Testing
     try commit(key)
     let path = folder + "/format.json"
     let good = try Folder.read(path)
-    try Folder.writeAtomically(Array(JSON.integer(2).sealed("format").text.utf8), to: path)
+    try Folder.writeAtomically(Array((["format": 2] as JSON).sealed().text.utf8), to: path)
     for open in [{ _ = try ArtifactStore(folder: folder) }, { _ = try ArtifactStore(existing: folder) }] {
       let error = failure(open)
       #expect(error?.code == .usage && error?.subject == folder)

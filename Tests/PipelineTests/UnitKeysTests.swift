@@ -189,7 +189,7 @@ import Testing
   private func poison() throws -> Digest {
     let poison = SHA256.digest(of: "poison")
     let json = try Folder.readJSON(cache)
-    let members = try #require(json.opened("sources")?.object?.members).map { file, value in
+    let members = try #require(json.opened()?["sources"]?.object?.members).map { file, value in
       let names = value["digests"]?.object?.members.map(\.key) ?? []
       return (
         key: file,
@@ -199,7 +199,7 @@ import Testing
         ] as JSON
       )
     }
-    let forged = JSON.object(JSONObject(members)).sealed("sources")
+    let forged = (["sources": .object(JSONObject(members))] as JSON).sealed()
     try Folder.writeAtomically(Array(forged.text.utf8), to: cache)
     return poison
   }
