@@ -122,7 +122,7 @@ BODY espalier_swap_outcome full_scan_body(size_t n, size_t rows, uint64_t limit,
     }
     for (size_t r = 0; r < rows; r++) {
       if (state[r].done) continue;
-      outcome.pairs += state[r].count * (n - state[r].count);
+      outcome.choices += state[r].count * (n - state[r].count);
       if (!(state[r].best < -1e-6 * state[r].loss)) {
         state[r].done = 1;
         continue;
@@ -134,11 +134,11 @@ BODY espalier_swap_outcome full_scan_body(size_t n, size_t rows, uint64_t limit,
       state[r].loss += state[r].best;
       espalier_add_scaled(n, w[r * n + u], gram + u * n, c + r * n);
       espalier_add_scaled(n, -(double)w[r * n + p], gram + p * n, c + r * n);
-      outcome.swaps++;
+      outcome.moves++;
     }
   }
   for (size_t r = 0; r < rows; r++) outcome.after += state[r].loss;
-  outcome.evaluated = outcome.pairs;
+  outcome.evaluated = outcome.choices;
   return outcome;
 }
 TIERS(espalier_swap_outcome, full_scan,

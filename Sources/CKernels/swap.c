@@ -498,7 +498,7 @@ BODY void begin(search_state *row, const espalier_swap_channels *channels, size_
 BODY void step(search_state *row, const search_state *next, size_t span, uint64_t limit, espalier_held_out *held) {
   size_t n = row->n, runs = n / span;
   row->ended = 1;
-  if (row->outcome.swaps >= limit || !(row->loss > 0)) return;
+  if (row->outcome.moves >= limit || !(row->loss > 0)) return;
   for (size_t run = 0; run < runs; run++)
     update(row, next, run * span, (run + 1) * span, &row->envelopes[2 * run], &row->envelopes[2 * run + 1]);
   double stop = LEAST_GAIN * row->loss;
@@ -507,12 +507,12 @@ BODY void step(search_state *row, const search_state *next, size_t span, uint64_
   for (size_t run = 0; run < runs; run++)
     best = search(row, run * span, (run + 1) * span, &row->envelopes[2 * run], &row->envelopes[2 * run + 1], best, stop);
   uint64_t kept_of_run = row->kept_count / runs;
-  row->outcome.pairs += runs * kept_of_run * (span - kept_of_run);
+  row->outcome.choices += runs * kept_of_run * (span - kept_of_run);
   if (best.u == n || !(best.change < -stop)) return;
   turn(row, best.u, 0);
   turn(row, best.p, 1);
   row->loss += best.change;
-  row->outcome.swaps++;
+  row->outcome.moves++;
   uint32_t flipped[2] = {(uint32_t)best.u, (uint32_t)best.p};
   row->outcome.stopped = held && !espalier_held_out_move(held, row->w, row->kept, 2, flipped, row->loss);
   row->ended = row->outcome.stopped;
@@ -522,10 +522,10 @@ BODY void step(search_state *row, const search_state *next, size_t span, uint64_
 }
 
 BODY void end(search_state *row, uint64_t limit, espalier_swap_row *given) {
-  row->outcome.limited = row->outcome.swaps >= limit;
+  row->outcome.limited = row->outcome.moves >= limit;
   if (given->held) {
     espalier_held_out_end(given->held, row->kept);
-    row->outcome.swaps = given->held->moves_at_least;
+    row->outcome.moves = given->held->moves_at_least;
     row->loss = given->held->own_at_least;
   }
   memcpy(given->kept, row->kept, row->n);

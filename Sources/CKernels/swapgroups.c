@@ -51,7 +51,7 @@ struct espalier_group_plan {
 };
 
 typedef struct {
-  espalier_group_row *row;
+  espalier_swap_row *row;
   size_t groups;
   double loss, *y;
   // y += t * (change of c): 2 w with the sign of y.
@@ -294,7 +294,7 @@ static group_move best_swap(const espalier_group_plan *plan, const group_state *
       if (change < best.change) best = (group_move){group, u, p, change};
     }
   }
-  s->row->evaluated += (uint64_t)plan->keep * (plan->of - plan->keep);
+  s->row->outcome.evaluated += (uint64_t)plan->keep * (plan->of - plan->keep);
   return best;
 }
 
@@ -338,7 +338,7 @@ static group_move best_pattern(const espalier_group_plan *plan, const group_stat
     double own = own_sum(plan, s, group, plan->masks[k]);
     if (own + x[WIDTH * k] - now > best.change) continue;
     double change = own + pair_sum(plan, s, blocks, group, plan->masks[k], &magnitude) - now;
-    s->row->evaluated++;
+    s->row->outcome.evaluated++;
     if (change < best.change || (change == best.change && group == best.group && plan->masks[k] < plan->masks[best.p]))
       best = (group_move){group, 0, k, change};
   }
@@ -447,14 +447,15 @@ static void pack_now(const espalier_group_plan *plan, const group_state *s, cons
 }
 
 BODY void begin(const espalier_group_plan *plan, group_state *s, const float *blocks, size_t n) {
-  const float *w = s->row->w, *c = s->row->c;
+  const float *w = s->row->w;
+  const double *c = s->row->c;
   const uint8_t *kept = s->row->kept;
   size_t of = plan->of;
   s->loss = 0;
   for (size_t j = 0; j < n; j++) {
     const float *g = blocks + j * of;
     double other = c[j], square = (double)w[j] * w[j] * g[j % of];
-    if (!kept[j]) s->loss += (double)w[j] * c[j];
+    if (!kept[j]) s->loss += w[j] * c[j];
     if (plan->whole) {
       size_t start = j - j % of;
       for (size_t k = 0; k < of; k++) other -= kept[start + k] ? 0 : (double)w[start + k] * g[k];
@@ -517,10 +518,10 @@ BODY float catch_up(const espalier_gram *gram, const espalier_group_plan *plan, 
 }
 
 static void apply(const espalier_group_plan *plan, group_state *s, const float *blocks, group_move move) {
-  espalier_group_row *row = s->row;
+  espalier_swap_row *row = s->row;
   size_t start = move.group * plan->of;
   s->loss += move.change;
-  row->moves++;
+  row->outcome.moves++;
   if (!plan->whole) {
     size_t flipped[2] = {move.u, move.p};
     for (int k = 0; k < 2; k++) {
@@ -551,38 +552,38 @@ static void apply(const espalier_group_plan *plan, group_state *s, const float *
 // One move, or the end of the row.
 BODY void advance(const espalier_gram *gram, const espalier_group_plan *plan, const float *blocks, uint64_t limit, group_state *s,
                   const group_state *next) {
-  espalier_group_row *row = s->row;
-  row->limited = row->moves >= limit;
-  s->done = row->limited;
+  espalier_swap_row *row = s->row;
+  row->outcome.limited = row->outcome.moves >= limit;
+  s->done = row->outcome.limited;
   if (!s->done) {
     float least = catch_up(gram, plan, s, next);
     group_move best = best_move(plan, s, blocks, least);
     uint64_t each = plan->whole ? plan->count - 1 : (uint64_t)plan->keep * (plan->of - plan->keep);
-    row->choices += gram->n / plan->of * each;
+    row->outcome.choices += gram->n / plan->of * each;
     // Below the rounding of the correlations the loss no longer falls for sure, and a move could be taken back for ever.
     s->done = !(best.change < -1e-9 * fabs(s->loss));
     if (!s->done) {
       apply(plan, s, blocks, best);
-      row->stopped = row->held && !espalier_held_out_move(row->held, row->w, row->kept, s->flips, s->flipped, s->loss);
-      s->done = row->stopped != 0;
+      row->outcome.stopped = row->held && !espalier_held_out_move(row->held, row->w, row->kept, s->flips, s->flipped, s->loss);
+      s->done = row->outcome.stopped != 0;
     }
   }
   if (!s->done) return;
   s->flips = 0;
-  row->after = s->loss;
+  row->outcome.after = s->loss;
   if (!row->held) return;
-  row->after = row->held->own_at_least;
-  row->moves = row->held->moves_at_least;
+  row->outcome.after = row->held->own_at_least;
+  row->outcome.moves = row->held->moves_at_least;
   espalier_held_out_end(row->held, row->kept);
 }
 
 BODY void refine_groups_body(const espalier_gram *gram, const espalier_group_plan *plan, const float *blocks, uint64_t limit,
-                             size_t count, espalier_group_row *rows, void *scratch) {
+                             size_t count, espalier_swap_row *rows, void *scratch) {
   size_t n = gram->n, groups = whole_lanes(n / plan->of), padded = groups * plan->of;
   group_state states[2];
   for (size_t r = 0; r < count; r++) {
     group_state *s = &states[r];
-    espalier_group_row *row = &rows[r];
+    espalier_swap_row *row = &rows[r];
     *s = (group_state){.row = row, .groups = groups, .y = (double *)((char *)scratch + r * espalier_group_scratch(n, plan))};
     s->t = (float *)(s->y + padded);
     s->chosen = s->t + padded;
@@ -593,10 +594,9 @@ BODY void refine_groups_body(const espalier_gram *gram, const espalier_group_pla
     s->room = s->tail + 2 * WIDTH * plan->of;
     memset(s->tail, 0, 2 * WIDTH * plan->of * sizeof(float));
     memset(s->room, 0, 2 * n * sizeof(float));
-    row->moves = row->evaluated = row->choices = 0;
-    row->limited = row->stopped = 0;
+    row->outcome = (espalier_swap_outcome){0};
     begin(plan, s, blocks, n);
-    row->before = row->after = s->loss;
+    row->outcome.before = row->outcome.after = s->loss;
     if (row->held) espalier_held_out_begin(row->held, row->w, row->kept, s->loss);
     s->done = plan->count == 0 || plan->keep == 0 || plan->keep == plan->of;
   }
@@ -607,5 +607,5 @@ BODY void refine_groups_body(const espalier_gram *gram, const espalier_group_pla
 }
 TIERS(void, refine_groups,
       (const espalier_gram *gram, const espalier_group_plan *plan, const float *blocks, uint64_t limit, size_t count,
-       espalier_group_row *rows, void *scratch),
+       espalier_swap_row *rows, void *scratch),
       (gram, plan, blocks, limit, count, rows, scratch))

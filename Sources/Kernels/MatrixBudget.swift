@@ -330,14 +330,14 @@ private struct Settling: @unchecked Sendable {
         $0, columns, limit.map { UInt64($0 - state.swaps) } ?? .max, 1, &searched, room.search)
     }
     let found = searched.outcome
-    if found.swaps > 0 {
+    if found.moves > 0 {
       for column in 0..<columns where kept[column] != room.kept[column] { flip(column, kept, room) }
     }
     if flipped == nil { state.fresh = found.before }
     state.loss = found.after
-    state.swaps += Int(found.swaps)
+    state.swaps += Int(found.moves)
     state.evaluated += Int(found.evaluated)
-    state.pairs += Int(found.pairs)
+    state.pairs += Int(found.choices)
     state.ends = espalier_find_row_ends(columns, diagonal, room.weights, kept, c)
     for column in 0..<columns { stored[column] = Float(c[column]) }
     states[row] = state

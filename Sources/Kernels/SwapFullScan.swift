@@ -63,9 +63,9 @@ public func refineByFullScan(
   for block in outcomes {
     outcome.lossBefore += block.before
     outcome.lossAfter += block.after
-    outcome.swaps += Int(block.swaps)
+    outcome.swaps += Int(block.moves)
     outcome.evaluatedPairs += Int(block.evaluated)
-    outcome.allPairs += Int(block.pairs)
+    outcome.allPairs += Int(block.choices)
   }
   return outcome
 }

@@ -26,8 +26,19 @@ public func refineBySwaps(
   precondition(
     gram.columns == weight.columns && mask.rows == weight.rows && mask.columns == weight.columns
       && weight.mask == nil)
+  if case .groups(let keep, let of) = mask.pattern, GroupSwaps.fits(of: of) {
+    let search = GroupSwaps(gram, keep: keep, of: of, moves: options.moves)
+    return try refine(weight, gram, &mask, options, by: search, progress)
+  }
+  let search = RowSwaps(gram, span: mask.pattern.span(ofColumns: gram.columns))
+  return try refine(weight, gram, &mask, options, by: search, progress)
+}
+
+private func refine(
+  _ weight: LinearWeight, _ gram: GramMatrix, _ mask: inout Mask, _ options: SwapOptions,
+  by search: borrowing some RowSearch & ~Copyable, _ progress: (_ done: Int, _ of: Int) throws -> Void
+) rethrows -> SwapOutcome {
   var outcome = SwapOutcome()
-  let search = MoveSearch(gram, pattern: mask.pattern, moves: options.moves)
   var block = SwapBlock(rows: min(rowBlock, weight.rows), columns: weight.columns, options: options)
   for rows in parts(of: weight.rows, size: rowBlock) {
     block.load(weight, rows: rows, mask: mask)
@@ -48,36 +59,6 @@ public func maskLoss(_ weight: LinearWeight, gram: GramMatrix, mask: Mask) -> Do
     loss = block.losses(gram, rows: rows.count).reduce(loss, +)
   }
   return loss
-}
-
-/// The search for moves that fits a pattern: within groups, or within rows.
-private enum MoveSearch: ~Copyable {
-  case rows(RowSwaps)
-  case groups(GroupSearch)
-
-  init(_ gram: GramMatrix, pattern: SparsityPattern, moves: SwapOptions.Moves) {
-    if case .groups(let keep, let of) = pattern, GroupSearch.fits(of: of) {
-      self = .groups(GroupSearch(gram, keep: keep, of: of, moves: moves))
-    } else {
-      self = .rows(RowSwaps(gram, span: pattern.span(ofColumns: gram.columns)))
-    }
-  }
-
-  borrowing func refine(
-    rows: Int, weights: UnsafePointer<Float>, correlations: UnsafePointer<Float>,
-    kept: UnsafeMutablePointer<UInt8>, limit: Int?,
-    heldOut: (gram: GramMatrix, correlations: UnsafePointer<Float>)?
-  ) -> [RowOutcome] {
-    switch self {
-    case .rows(let search):
-      search.refine(
-        rows: rows, weights: weights, correlations: correlations, kept: kept, limit: limit, heldOut: heldOut)
-    case .groups(let search):
-      search.refine(
-        rows: rows, weights: weights, correlations: correlations, kept: kept, limit: limit, heldOut: heldOut
-      )
-    }
-  }
 }
 
 /// Weights, masks and correlations of a block of rows.
@@ -118,7 +99,8 @@ private struct SwapBlock: ~Copyable {
 
   /// Refines all rows, computes their losses anew, and searches those again whose losses differ.
   mutating func refine(
-    _ search: borrowing MoveSearch, _ gram: GramMatrix, rows: Int, into outcome: inout SwapOutcome
+    _ search: borrowing some RowSearch & ~Copyable, _ gram: GramMatrix, rows: Int,
+    into outcome: inout SwapOutcome
   ) {
     correlate(gram, rows: rows)
     var found = run(search, 0..<rows, limit: options.limit)
@@ -170,7 +152,9 @@ private struct SwapBlock: ~Copyable {
     return gram.quadraticForms(pruned, rows: rows)
   }
 
-  private mutating func run(_ search: borrowing MoveSearch, _ rows: Range<Int>, limit: Int?) -> [RowOutcome] {
+  private mutating func run(_ search: borrowing some RowSearch & ~Copyable, _ rows: Range<Int>, limit: Int?)
+    -> [RowOutcome]
+  {
     let start = rows.lowerBound * columns
     return weights.elements.withUnsafe { w in
       correlations.elements.withUnsafe { c in

@@ -176,8 +176,8 @@ import Testing
     }
   }
 
-  private func search(_ problem: Problem, _ shape: Case) -> GroupSearch {
-    GroupSearch(
+  private func search(_ problem: Problem, _ shape: Case) -> GroupSwaps {
+    GroupSwaps(
       GramMatrix(Matrix(rows: problem.columns, columns: problem.columns, problem.gram)), keep: shape.keep,
       of: shape.of, moves: shape.moves)
   }
@@ -380,7 +380,7 @@ import Testing
         for j in 0..<columns { problem.gram[j * columns + j] += rest[j] }
         let (kept, outcome) = refine(problem, shape)
         var own = problem.kept
-        let search = GroupSearch(
+        let search = GroupSwaps(
           GramMatrix(factor: Matrix(rows: rank, columns: columns, factor.flatMap { $0 }), rest: rest),
           keep: shape.keep, of: shape.of, moves: shape.moves)
         let other = search.refine(
@@ -404,7 +404,7 @@ import Testing
     for index in 0..<rows * columns where start[index] == 1 { pruned.elements[index] = 0 }
     var correlations = Matrix(rows: rows, columns: columns)
     gram.multiply(pruned, rows: rows, into: &correlations)
-    let search = GroupSearch(gram, keep: 2, of: 4, moves: .group)
+    let search = GroupSwaps(gram, keep: 2, of: 4, moves: .group)
     var masks: [[UInt8]] = []
     for threads in [1, 2, 5] {
       Threads.use(threads)

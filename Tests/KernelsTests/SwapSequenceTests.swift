@@ -189,7 +189,7 @@ import Testing
     espalier_swap_search(&channels, problem.span, UInt64(limit), rows.count, &rows, scratch)
     let counts = rows[0].outcome
     let kept = (0..<n).map { rows[0].kept[$0] }
-    let found = Found(kept: kept, swaps: Int(counts.swaps), before: counts.before, after: counts.after)
+    let found = Found(kept: kept, swaps: Int(counts.moves), before: counts.before, after: counts.after)
     return (found, counts, rows[0].held?.pointee ?? espalier_held_out())
   }
 
@@ -245,7 +245,7 @@ import Testing
     onEveryTier {
       let found = Self.search(problem, limit: 6)
       #expect(found.found.kept == expected.kept && found.found.swaps == expected.swaps)
-      #expect(found.counts.evaluated < found.counts.pairs / 4)
+      #expect(found.counts.evaluated < found.counts.choices / 4)
     }
     // At the end of a whole search no pair lowers the loss.
     problem.kept = Self.search(problem, limit: .max).found.kept

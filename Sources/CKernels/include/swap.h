@@ -63,16 +63,15 @@ typedef struct {
   const float *reach;
 } espalier_swap_channels;
 
-/// What a search for swaps did.
+/// What a search did to a row.
 typedef struct {
-  uint64_t swaps;
-  /// Pairs (kept, pruned) whose change in loss was computed.
-  uint64_t evaluated;
-  /// All pairs that the searches had to choose from.
-  uint64_t pairs;
-  /// The loss of the row at first, and after the swaps.
+  /// The moves that led to its mask: swaps, or steps of whole groups.
+  uint64_t moves;
+  /// Moves whose change in loss was computed, and all that there were to choose from.
+  uint64_t evaluated, choices;
+  /// The loss of the row at first, and after the moves.
   double before, after;
-  /// Whether it stopped at the limit, or ESPALIER_PATIENCE swaps past the least loss on held-out inputs.
+  /// Whether it stopped at the limit, or ESPALIER_PATIENCE moves past the least loss on held-out inputs.
   uint32_t limited, stopped;
 } espalier_swap_outcome;
 
@@ -80,9 +79,9 @@ typedef struct {
 typedef struct {
   /// w[n], the weights.
   const float *w;
-  /// kept[n], 0 or 1, in and out; the same count in each run.
+  /// kept[n], 0 or 1, in and out; the same count in each run, or group.
   uint8_t *kept;
-  /// G ((1 - kept) . w) in the first n of espalier_swap_padded(n) elements; brought up to date.
+  /// G ((1 - kept) . w) in the first n of espalier_swap_padded(n) elements; what it holds afterwards is the search's own.
   double *c;
   /// Its loss on held-out inputs, to be begun, whose least the row returns to; or null.
   espalier_held_out *held;

@@ -23,25 +23,6 @@ size_t espalier_group_plan_bytes(void);
 /// to any other; there may be ESPALIER_MOST_PATTERNS of them. of <= ESPALIER_LARGEST_GROUP, keep <= of.
 void espalier_plan_groups(uint32_t of, uint32_t keep, int whole, espalier_group_plan *plan);
 
-/// One row, and what was done to it.
-typedef struct {
-  /// w[n], the weights.
-  const float *w;
-  /// c[n] = G ((1 - kept) . w).
-  const float *c;
-  /// kept[n], 0 or 1, in and out; the same count in each group.
-  uint8_t *kept;
-  /// Its loss on held-out inputs, to be begun; or null.
-  espalier_held_out *held;
-  /// The loss at first and at the end, the moves that led there.
-  double before, after;
-  uint64_t moves;
-  /// Whether it stopped at the limit, or by its loss on held-out inputs.
-  uint32_t limited, stopped;
-  /// Moves whose change in loss was computed in f64, and all that there were to choose from.
-  uint64_t evaluated, choices;
-} espalier_group_row;
-
 /// Bytes of scratch for one row of n weights; a multiple of 64.
 size_t espalier_group_scratch(size_t n, const espalier_group_plan *plan);
 
@@ -54,6 +35,6 @@ size_t espalier_group_scratch(size_t n, const espalier_group_plan *plan);
 ///   rows      what to do
 ///   scratch   espalier_group_scratch for each row, aligned to 64 bytes
 void espalier_refine_groups(const espalier_gram *gram, const espalier_group_plan *plan, const float *blocks, uint64_t limit,
-                            size_t count, espalier_group_row *rows, void *scratch);
+                            size_t count, espalier_swap_row *rows, void *scratch);
 
 #endif
