@@ -39,6 +39,7 @@ let package = Package(
   ],
   targets: [
     .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
+    .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
     .systemLibrary(name: "CLZ4", pkgConfig: "liblz4", providers: [.apt(["liblz4-dev"])]),
     .systemLibrary(name: "COpenBLAS", pkgConfig: "openblas", providers: [.apt(["libopenblas-dev"])]),
     .systemLibrary(name: "CPCRE2", pkgConfig: "libpcre2-8", providers: [.apt(["libpcre2-dev"])]),
@@ -53,7 +54,7 @@ let package = Package(
     .target(name: "CLinux"),
 
     room("Core"),
-    room("IO", ["EspalierCore", "CCrypto", "CLinux", "CLZ4", "CZstd"]),
+    room("IO", ["EspalierCore", "CCrypto", "CLinux", "CLZ4", "CZlib", "CZstd"]),
     room("Kernels", ["EspalierCore", "EspalierIO", "CKernels", "CLinux", "COpenBLAS"]),
     room("Tokenizers", ["EspalierCore", "EspalierIO", "CPCRE2"]),
     room("Models", ["EspalierCore", "EspalierIO", "EspalierKernels"]),
@@ -84,7 +85,8 @@ let package = Package(
 
     .target(
       name: "EspalierTestSupport",
-      dependencies: ["EspalierCore", "EspalierIO"], path: "Tests/Support", swiftSettings: strict),
+      dependencies: ["EspalierCore", "EspalierIO", "CZlib", "CZstd"], path: "Tests/Support",
+      swiftSettings: strict),
     tests("Core", ["EspalierCore"]),
     tests("IO", ["EspalierCore", "EspalierIO"]),
     tests("Kernels", ["EspalierCore", "EspalierIO", "EspalierKernels"]),
@@ -95,7 +97,7 @@ let package = Package(
       "Stages",
       [
         "EspalierCore", "EspalierIO", "EspalierKernels", "EspalierModels", "EspalierPipeline",
-        "EspalierStages",
+        "EspalierStages", "EspalierTokenizers",
       ]),
     tests("Command", ["EspalierCore", "EspalierIO", "espalier"]),
   ],

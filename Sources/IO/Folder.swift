@@ -179,17 +179,24 @@ public enum Folder {
       }
   }
 
-  /// The whole content of a file of at most `limit` bytes.
+  /// Opens what must be a file for reading.
   ///
-  /// - Throws: an I/O error, or bad input where the file is larger, or a folder, a pipe or a device.
-  public static func read(_ path: String, limit: Int = 1 << 30) throws -> [UInt8] {
+  /// - Throws: bad input for a folder, a pipe or a device; an I/O error.
+  public static func file(_ path: String) throws -> File {
     guard let entry = try entry(path) else { throw EspalierError.system("open", path, ENOENT) }
     // Opening a pipe would wait for ever.
     guard entry.isFile else {
       throw EspalierError.badInput(
         "this is a \(entry.isFolder ? "folder" : "pipe or a device"), not a file.", subject: path)
     }
-    let file = try File(reading: path)
+    return try File(reading: path)
+  }
+
+  /// The whole content of a file of at most `limit` bytes.
+  ///
+  /// - Throws: an I/O error, or bad input where the file is larger, or a folder, a pipe or a device.
+  public static func read(_ path: String, limit: Int = 1 << 30) throws -> [UInt8] {
+    let file = try file(path)
     let size = try file.size()
     guard size <= limit else {
       throw EspalierError.badInput(

@@ -144,19 +144,32 @@ public struct Parameters {
   }
 
   /// The path of a file that must be there; its content goes into the key, its path does not.
-  public mutating func file(_ name: String, _ text: String) -> String {
+  ///
+  /// - Parameter kind: what the name says of how the file is read, where it says that; it goes into the key.
+  public mutating func file(
+    _ name: String, kind: ((String) -> String)? = nil, _ text: String
+  ) -> String {
     describe(name, "file", nil, text)
     let path = read(name, nil, expects: "the path of a file") { $0.text } ?? ""
-    if !path.isEmpty { files[name] = path }
+    if !path.isEmpty { note(name, path, kind) }
     return path
   }
 
   /// The path of a file, or nil where none is given.
-  public mutating func optionalFile(_ name: String, _ text: String) -> String? {
+  ///
+  /// - Parameter kind: as for ``file(_:kind:_:)``.
+  public mutating func optionalFile(
+    _ name: String, kind: ((String) -> String)? = nil, _ text: String
+  ) -> String? {
     describe(name, "file", "none", text)
     let path = readOptional(name, expects: "the path of a file") { $0.text }
-    if let path { files[name] = path }
+    if let path { note(name, path, kind) }
     return path
+  }
+
+  private mutating func note(_ name: String, _ path: String, _ kind: ((String) -> String)?) {
+    files[name] = path
+    if let kind { key.append((name, .string(kind(path)))) }
   }
 
   /// A list of texts.

@@ -2,48 +2,121 @@ import EspalierCore
 import EspalierIO
 import EspalierTokenizers
 
-/// A text file with the tokenizer that reads it, or a file of tokens.
-struct Corpus {
+/// The texts of a file, turned into tokens when they are asked for: a plain file is one text; JSON lines (`.jsonl`, `.json`, `.ndjson`)
+/// hold one each, under "text"; a file of tokens (`.safetensors`) one a row. All but tokens may be packed (`.gz`, `.zst`).
+struct Corpus: ~Copyable {
+  private enum Texts: ~Copyable {
+    case whole(File)
+    case lines(TextLines)
+    case tokens([[Int32]])
+  }
+
   let path: String
+  private let texts: Texts
   private let tokenizer: Tokenizer?
   private let specialTokens: Bool
 
-  init(path: String, checkpoint: Checkpoint, specialTokens: Bool) throws {
+  /// - Parameter scratch: a folder in which a packed file is unpacked; what is written there is gone before this returns.
+  init(
+    path: String, checkpoint: Checkpoint, specialTokens: Bool, scratch: String,
+    progress: (_ done: Int, _ of: Int) throws -> Void = { _, _ in }
+  ) throws {
+    let tokenizer = Self.holdsTokens(path) ? nil : try Tokenizer(folder: checkpoint.folder)
+    texts = try Self.texts(path, scratch, progress)
     self.path = path
-    tokenizer = try Self.holdsTokens(path) ? nil : Tokenizer(folder: checkpoint.folder)
+    self.tokenizer = tokenizer
     self.specialTokens = specialTokens
+  }
+
+  private static func texts(
+    _ path: String, _ scratch: String, _ progress: (Int, Int) throws -> Void
+  ) throws -> Texts {
+    if holdsTokens(path) { return .tokens(try TokenFile.read(path)) }
+    let file = try open(path, scratch, progress)
+    guard try file.size() > 0 else { throw EspalierError.badInput("the text is empty.", subject: path) }
+    return holdsLines(path) ? .lines(try TextLines(file, path: path)) : .whole(file)
+  }
+
+  private static func open(
+    _ path: String, _ scratch: String, _ progress: (Int, Int) throws -> Void
+  ) throws -> File {
+    guard let packing = Packing(path: path) else { return try Folder.file(path) }
+    let unpacked = scratch + "/unpacked-text"
+    // An open file stays until it is closed, whatever happens to this process.
+    defer { try? Folder.remove(unpacked) }
+    try packing.unpack(path, to: unpacked, progress: progress)
+    return try File(reading: unpacked)
+  }
+
+  /// How a file of this name is read.
+  static func kind(_ path: String) -> String {
+    (holdsTokens(path) ? "tokens" : holdsLines(path) ? "lines" : "text")
+      + (Packing(path: path)?.rawValue ?? "")
   }
 
   /// Whether the file holds tokens (`input_ids` in safetensors) and needs no tokenizer.
   static func holdsTokens(_ path: String) -> Bool { path.hasSuffix(".safetensors") }
 
-  /// Token ids of each text of the file: a plain file is one text, a .jsonl file one text a line, a file of tokens
-  /// one a row.
-  ///
-  /// - Parameter count: stops after the text with which so many tokens are there; nil reads all.
-  func tokens(count: Int? = nil) throws -> [[Int32]] {
-    guard let tokenizer else { return try TokenFile.read(path) }
-    guard !path.hasSuffix(".gz") else {
-      throw EspalierError.badInput("compressed texts are not read; unpack it first (gunzip).", subject: path)
-    }
-    let bytes = try Folder.read(path, limit: 8 << 30)
-    guard !bytes.isEmpty else { throw EspalierError.badInput("the text is empty.", subject: path) }
-    guard path.hasSuffix(".jsonl") else { return [try encode(bytes, tokenizer, place: path)] }
-    var texts: [[Int32]] = []
-    var total = 0
-    for (index, line) in bytes.split(separator: UInt8(ascii: "\n")).enumerated() {
-      let place = "\(path):\(index + 1)"
-      guard let text = try about(place, { try JSON(parsing: Array(line).span.bytes) })["text"]?.string else {
-        throw EspalierError.badInput("the line has no \"text\".", subject: place)
-      }
-      texts.append(try encode(Array(text.utf8), tokenizer, place: place))
-      total += texts.last?.count ?? 0
-      if let count, total >= count { break }
-    }
-    return texts
+  private static func holdsLines(_ path: String) -> Bool {
+    let name = Packing(path: path)?.unpackedName(path) ?? path
+    return [".jsonl", ".json", ".ndjson"].contains { name.hasSuffix($0) }
   }
 
-  private func encode(_ bytes: [UInt8], _ tokenizer: Tokenizer, place: String) throws -> [Int32] {
-    try about(place) { try tokenizer.encode(bytes, addSpecialTokens: specialTokens) }
+  /// Texts in the file.
+  var count: Int {
+    switch texts {
+    case .whole: 1
+    case .lines(let lines): lines.count
+    case .tokens(let rows): rows.count
+    }
+  }
+
+  /// The tokens of one text.
+  ///
+  /// - Throws: bad input with the line.
+  func tokens(_ index: Int) throws -> [Int32] {
+    switch texts {
+    case .tokens(let rows): return rows[index]
+    case .whole(let file):
+      var bytes = [UInt8](repeating: 0, count: try file.size())
+      try bytes.withUnsafeMutableBytes { try file.read(into: $0, at: 0) }
+      return try encode(bytes, place: path)
+    case .lines(let lines):
+      let (number, bytes) = try lines.line(index)
+      let place = "\(path):\(number)"
+      guard let text = try about(place, { try JSON(parsing: bytes.span.bytes) })["text"]?.string else {
+        throw EspalierError.badInput("the line has no \"text\".", subject: place)
+      }
+      return try encode(Array(text.utf8), place: place)
+    }
+  }
+
+  private func encode(_ bytes: [UInt8], place: String) throws -> [Int32] {
+    try about(place) { try tokenizer?.encode(bytes, addSpecialTokens: specialTokens) ?? [] }
+  }
+}
+
+extension Corpus {
+  /// What reading a corpus takes, before it is opened.
+  struct Needs {
+    /// Bytes of the text, unpacked.
+    let textBytes: Int
+    /// Bytes of the file.
+    let fileBytes: Int
+    /// Bytes of memory for its largest text, which is held whole, with its tokens and what they are made from; measured.
+    let memory: Int
+    /// Bytes that a packed one takes on the disk while it is read.
+    let scratch: Int
+
+    init(_ path: String) {
+      let packing = Packing(path: path)
+      fileBytes = ((try? Folder.entry(path)) ?? nil)?.size ?? 0
+      textBytes = packing?.claimedByteCount(path) ?? fileBytes
+      // Of lines the places are held, too.
+      memory =
+        Corpus.holdsLines(path)
+        ? 7 * min(textBytes, TextLines.longest) + textBytes / 64 : 5 * textBytes
+      scratch = packing == nil ? 0 : textBytes
+    }
   }
 }

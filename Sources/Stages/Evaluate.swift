@@ -19,7 +19,7 @@ public struct Evaluate: ModelStage {
 
   public init(_ parameters: inout Parameters) {
     text = parameters.optionalFile(
-      "text", "Text for the perplexity, or tokens (.safetensors with input_ids).")
+      "text", kind: Corpus.kind, "Text for the perplexity; the same kinds of files as tokenize.corpus.")
     length = parameters.optionalInteger(
       "length", in: 2...1_048_576,
       "Tokens of a window; none takes 2048, or what the model was made for where that is less.")
@@ -37,10 +37,12 @@ public struct Evaluate: ModelStage {
 
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
     let tokens = max(1024, length ?? Self.defaultLength(sizes.model))
+    let needs = text.map(Corpus.Needs.init)
     return WorkingSet(
       weights: sizes.threads * 512 * sizes.model.hiddenSize * 4,
       activations: sizes.model.activationBytes(tokens: tokens, innerTokens: tokens)
-        + tokens * (sizes.model.hiddenSize + sizes.threads * 512) * 4)
+        + tokens * (sizes.model.hiddenSize + sizes.threads * 512) * 4,
+      rows: needs.map { $0.memory + $0.textBytes } ?? 0)
   }
 
   public func work(_ sizes: UnitSizes) -> Work {
@@ -65,7 +67,9 @@ public struct Evaluate: ModelStage {
     }
     work.readBytes = (dense ? 2 : 1) * weights * sizes.weightBytes
     // The hidden states before and after a block.
-    work.scratchBytes = 2 * (windows + tokens(questions)) * sizes.model.hiddenSize * 4
+    work.scratchBytes =
+      2 * (windows + tokens(questions)) * sizes.model.hiddenSize * 4
+      + (text.map { Corpus.Needs($0).scratch } ?? 0)
     return work
   }
 

@@ -8,7 +8,7 @@ public struct Tokenize: CorpusStage {
   public static let name = "tokenize"
   public static let summary =
     "Turns a calibration text into windows of token ids, with the checkpoint's own tokenizer.json."
-  public static let revision = 1
+  public static let revision = 2
   /// The object that it writes.
   static let object = "tokens.safetensors"
 
@@ -29,8 +29,8 @@ public struct Tokenize: CorpusStage {
 
   public init(_ parameters: inout Parameters) {
     corpus = parameters.file(
-      "corpus",
-      "Calibration text: plain text, JSON lines with a \"text\" each (.jsonl), or tokens (.safetensors with input_ids)."
+      "corpus", kind: Corpus.kind,
+      "Calibration text: plain text, JSON lines with a \"text\" each (.jsonl, .json), either packed (.gz, .zst), or tokens (.safetensors with input_ids)."
     )
     samples = parameters.integer("samples", default: 128, in: 1...10_000_000, "Windows to draw.")
     length = parameters.integer("length", default: 2048, in: 2...1_048_576, "Tokens of a window.")
@@ -62,21 +62,28 @@ public struct Tokenize: CorpusStage {
     }
   }
 
-  /// The text is held whole, with its tokens and what they are made from; measured.
-  public func workingSet(_ sizes: UnitSizes) -> WorkingSet { WorkingSet(rows: 5 * corpusBytes) }
-
-  public func work(_ sizes: UnitSizes) -> Work {
-    Work(
-      memoryBytes: Corpus.holdsTokens(corpus) ? 0 : 3000 * Double(corpusBytes), readBytes: corpusBytes)
+  public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
+    WorkingSet(rows: Corpus.Needs(corpus).memory + samples * length * 4)
   }
 
-  private var corpusBytes: Int { ((try? Folder.entry(corpus)) ?? nil)?.size ?? 0 }
+  public func work(_ sizes: UnitSizes) -> Work {
+    let needs = Corpus.Needs(corpus)
+    // Of many texts few are drawn; how many are too short for a window is not known.
+    let encoded = min(needs.textBytes, 32 * samples * length)
+    var work = Work(
+      memoryBytes: Corpus.holdsTokens(corpus) ? 0 : 3000 * Double(encoded), readBytes: needs.fileBytes)
+    work.scratchBytes = needs.scratch
+    return work
+  }
 
   public func run(_ unit: UnitContext) throws -> JSON {
     let windows =
       Corpus.holdsTokens(corpus)
       ? try readWindows()
-      : try drawWindows(Corpus(path: corpus, checkpoint: unit.checkpoint, specialTokens: specialTokens))
+      : try drawWindows(
+        Corpus(
+          path: corpus, checkpoint: unit.checkpoint, specialTokens: specialTokens, scratch: unit.folder,
+          progress: unit.advance))
     for id in windows.joined() where id < 0 || Int(id) >= unit.model.vocabularySize {
       throw EspalierError.badInput(
         "the token id \(id) is outside of the model's vocabulary of \(unit.model.vocabularySize); text, tokenizer and model do not belong together.",
@@ -89,38 +96,55 @@ public struct Tokenize: CorpusStage {
     return ["samples": .integer(samples), "length": .integer(length), "tokens": .integer(samples * length)]
   }
 
-  private func drawWindows(_ corpus: Corpus) throws -> [[Int32]] {
-    let texts = try corpus.tokens(count: draw == .consecutive ? samples * length : nil)
-    let longest = texts.map(\.count).max() ?? 0
-    guard longest > 0 else { throw EspalierError.badInput("the text is empty.", subject: self.corpus) }
+  private func drawWindows(_ corpus: borrowing Corpus) throws -> [[Int32]] {
     switch draw {
-    case .consecutive:
-      let windows = texts.flatMap { text in
-        (0..<text.count / length).map { Array(text[$0 * length..<($0 + 1) * length]) }
+    case .consecutive: try firstWindows(corpus)
+    case .random: try randomWindows(corpus)
+    }
+  }
+
+  private func firstWindows(_ corpus: borrowing Corpus) throws -> [[Int32]] {
+    var windows: [[Int32]] = []
+    var longest = 0
+    for index in 0..<corpus.count {
+      let text = try corpus.tokens(index)
+      longest = max(longest, text.count)
+      for window in parts(of: text.count, size: length) where window.count == length {
+        windows.append(Array(text[window]))
+        if windows.count == samples { return windows }
       }
-      guard windows.count >= samples else {
-        throw EspalierError.badInput(
-          "the text has \(longest < length ? "only \(longest) tokens, less than one window" : "\(windows.count) windows") of \(length) tokens, but \(samples) are wanted; give more text, or set tokenize.samples and tokenize.length.",
-          subject: self.corpus)
-      }
-      return Array(windows.prefix(samples))
-    case .random:
-      // As published: a text is taken only if it is longer than a window.
-      guard longest > length else {
+    }
+    throw EspalierError.badInput(
+      "the text has \(longest < length ? "only \(longest) tokens, less than one window" : "\(windows.count) windows") of \(length) tokens, but \(samples) are wanted; give more text, or set tokenize.samples and tokenize.length.",
+      subject: self.corpus)
+  }
+
+  /// As published: a text is drawn, taken only if it is longer than a window, and a window of it is drawn.
+  private func randomWindows(_ corpus: borrowing Corpus) throws -> [[Int32]] {
+    var random = PythonRandom(seed: UInt32(seed))
+    var windows: [[Int32]] = []
+    var tooShort: Set<Int> = []
+    var longest = 0
+    var last: (index: Int, tokens: [Int32])?
+    while windows.count < samples {
+      guard tooShort.count < corpus.count else {
         throw EspalierError.badInput(
           "no text has more than \(length) tokens (the longest has \(longest)), so that no window can be drawn; give more text or a smaller tokenize.length.",
           subject: self.corpus)
       }
-      var random = PythonRandom(seed: UInt32(seed))
-      return (0..<samples).map { _ in
-        while true {
-          let text = texts.count == 1 ? texts[0] : texts[random.integer(below: texts.count)]
-          guard text.count > length else { continue }
-          let start = random.integer(below: text.count - length)
-          return Array(text[start..<start + length])
-        }
+      let index = corpus.count == 1 ? 0 : random.integer(below: corpus.count)
+      guard !tooShort.contains(index) else { continue }
+      let text = try last?.index == index ? last?.tokens ?? [] : corpus.tokens(index)
+      last = (index, text)
+      longest = max(longest, text.count)
+      if text.count > length {
+        let start = random.integer(below: text.count - length)
+        windows.append(Array(text[start..<start + length]))
+      } else {
+        tooShort.insert(index)
       }
     }
+    return windows
   }
 
   private func readWindows() throws -> [[Int32]] {

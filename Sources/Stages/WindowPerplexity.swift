@@ -21,8 +21,14 @@ public struct WindowPerplexity: Sendable {
     _ model: Model, text: String, length: Int, windows limit: Int?, scratch: String,
     progress: @escaping (_ done: Int, _ total: Int) throws -> Void = { _, _ in }
   ) throws {
-    let ids = try Corpus(path: text, checkpoint: model.checkpoint, specialTokens: true).tokens().flatMap(
-      \.self)
+    try Folder.create(scratch)
+    defer { try? Folder.remove(scratch) }
+    let corpus = try Corpus(
+      path: text, checkpoint: model.checkpoint, specialTokens: true, scratch: scratch)
+    var ids: [Int32] = []
+    for index in 0..<corpus.count where ids.count / length < limit ?? .max {
+      ids += try corpus.tokens(index)
+    }
     let count = min(ids.count / length, limit ?? Int.max)
     guard count > 0 else {
       throw EspalierError.badInput(

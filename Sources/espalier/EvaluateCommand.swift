@@ -19,7 +19,10 @@ struct EvaluateCommand: ParsableCommand {
   @Argument(help: "Folder of a checkpoint.")
   var model: String
 
-  @Option(help: "Text for the perplexity, or tokens (.safetensors with input_ids).")
+  @Option(
+    help:
+      "Text for the perplexity: plain text, JSON lines (.jsonl, .json), either packed (.gz, .zst), or tokens (.safetensors with input_ids)."
+  )
   var text: String?
 
   @Option(help: "Tokens of a window. (default: 2048, or what the model was made for where that is less)")

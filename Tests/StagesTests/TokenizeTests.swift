@@ -1,6 +1,7 @@
 import EspalierCore
 import EspalierIO
 import EspalierTestSupport
+import EspalierTokenizers
 import Testing
 
 @testable import EspalierStages
@@ -50,6 +51,94 @@ import Testing
       _ = try drawn(bench, "{corpus: \"\(path)\", samples: 4, length: 5}")
     }
     #expect(message.contains("corpus.jsonl:2") && code == 65)
+  }
+
+  /// Blank lines are no texts, but count where a line is named.
+  @Test func blankLinesAreNoTexts() throws {
+    let bench = try Workbench()
+    let lines = ["{\"text\": \"abcdefghij\"}", "{\"text\": \"ABCDEFGHIJ\"}", "{\"text\": \"0123456789\"}"]
+    func windows(_ text: String, _ draw: String) throws -> [[Int32]] {
+      let path = bench.folder.path + "/corpus.json"
+      try bench.write(text, to: path)
+      return try drawn(bench, "{corpus: \"\(path)\", samples: 6, length: 5, draw: \(draw)}")
+    }
+    for draw in ["consecutive", "random"] {
+      let expected = try windows(lines.joined(separator: "\n"), draw)
+      #expect(try windows("\n \t\n" + lines.joined(separator: "\r\n\n \n") + "\n\n", draw) == expected)
+    }
+    let (message, code) = bench.failure {
+      _ = try windows("\n\n\(lines[0])\n  \n{\"text\": 3}\n", "consecutive")
+    }
+    #expect(message.contains("corpus.json:5: the line has no \"text\"") && code == 65, "\(message)")
+  }
+
+  /// The name says how the bytes are read, so that an artifact of another name with the same bytes is another one.
+  @Test func theKindOfATextIsInItsKey() throws {
+    let bench = try Workbench()
+    let bytes = (UInt64(0)..<40).map {
+      "{\"text\": \(JSON.string(TinyCheckpoint.text(60, seed: $0)).text)}\n"
+    }
+    .joined()
+    var digests: Set<String> = []
+    for name in ["corpus.txt", "corpus.jsonl", "copy.json"] {
+      try bench.write(bytes, to: bench.folder.path + "/" + name)
+      let chain =
+        "stages: [{tokenize: {corpus: \"\(bench.folder.path)/\(name)\", samples: 3, length: 20}}, capture, factor, {warmStart: {sparsity: 0.5}}, emit]"
+      try bench.run(chain, output: "out-\(name)")
+      digests.insert(try SHA256.digest(ofFile: "\(bench.folder.path)/out-\(name)/model.safetensors").hex)
+      #expect(try bench.computedUnits(chain, output: "out-\(name)").isEmpty)
+    }
+    #expect(digests.count == 2)
+  }
+
+  /// Texts that are drawn, and only these, are turned into tokens; the draws are the published ones.
+  @Test func drawnTextsAreThoseOfTheWholeCorpus() throws {
+    let bench = try Workbench()
+    var random = SeededRandom(seed: 4)
+    let texts = (0..<300).map { _ in
+      TinyCheckpoint.text(Int.random(in: 1...60, using: &random), seed: random.next())
+    }
+    let path = bench.folder.path + "/corpus.jsonl"
+    try bench.write(texts.map { "{\"text\": \(JSON.string($0).text)}\n" }.joined(), to: path)
+    let windows = try drawn(bench, "{corpus: \"\(path)\", samples: 40, length: 24, seed: 3}")
+    // Every byte is a token, after the one that starts a text.
+    let tokens = texts.map {
+      try? Tokenizer(folder: bench.model).encode(Array($0.utf8), addSpecialTokens: true)
+    }
+    var python = PythonRandom(seed: 3)
+    var expected: [[Int32]] = []
+    while expected.count < 40 {
+      let text = try #require(tokens[python.integer(below: 300)])
+      guard text.count > 24 else { continue }
+      let start = python.integer(below: text.count - 24)
+      expected.append(Array(text[start..<start + 24]))
+    }
+    #expect(windows == expected)
+    let short = bench.failure { _ = try drawn(bench, "{corpus: \"\(path)\", samples: 4, length: 64}") }
+    #expect(short.exitCode == 65 && short.text.contains("no text has more than 64 tokens"), "\(short.text)")
+    // Many texts of one window each.
+    #expect(try drawn(bench, "{corpus: \"\(path)\", samples: 90, length: 24, draw: consecutive}").count == 90)
+  }
+
+  @Test(arguments: ["txt", "jsonl"], Packing.allCases) func packedTextsAreUnpacked(
+    kind: String, packing: Packing
+  ) throws {
+    let bench = try Workbench()
+    let text =
+      kind == "txt"
+      ? TinyCheckpoint.text(5000) : "{\"text\": \(JSON.string(TinyCheckpoint.text(5000)).text)}\n"
+    let path = bench.folder.path + "/packed." + kind
+    try bench.write(text, to: path)
+    let recipe = { (path: String) in "{corpus: \"\(path)\", samples: 9, length: 20}" }
+    let expected = try drawn(bench, recipe(path))
+    try Folder.writeAtomically(packed(Array(text.utf8), packing), to: path + packing.rawValue)
+    #expect(try drawn(bench, recipe(path + packing.rawValue)) == expected)
+    // Nothing of it stays in the work folder.
+    for work in try Folder.names(in: bench.folder.path) where work.hasPrefix("work-") {
+      let store = try ArtifactStore(existing: bench.folder.path + "/" + work)
+      let objects = try store.manifests().flatMap(\.objects).map(\.path)
+      #expect(!objects.isEmpty && !objects.contains { $0.contains("unpacked") })
+    }
   }
 
   @Test func tokensMayComeFromAFile() throws {
