@@ -50,6 +50,8 @@ public enum Planner {
       if set.factor > set.total / 2 {
         text +=
           ", \(ByteSize(bytes: set.factor)) of it a Gram matrix. One of low rank is smaller: factor: {kind: svd, rank: ...}"
+      } else if unit.kind == .tokens {
+        text += ", which holds a text whole. Give less of it, or many texts in JSON lines (.jsonl)"
       }
     }
     return .usage(text + ".")

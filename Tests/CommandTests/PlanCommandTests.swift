@@ -87,6 +87,19 @@ import Testing
     }
   }
 
+  /// A text is held whole; of JSON lines only one at a time.
+  @Test(arguments: [("txt", Int32(64)), ("jsonl", 0), ("json", 0)])
+  func aTextLargerThanTheMemory(ending: String, code: Int32) throws {
+    let scene = try Scene()
+    let text = "\(scene.folder.path)/large.\(ending)"
+    try File(writing: text).resize(to: 1 << 30)
+    let plan = try Program.run(
+      scene.arguments(
+        "wanda-50", command: "plan", ["--memory", "300MiB", "--set", "tokenize.corpus=\(text)"]))
+    #expect(plan.exitCode == code, "\(plan.errors)")
+    #expect(plan.errors.contains("holds a text whole") == (code != 0), "\(plan.errors)")
+  }
+
   @Test func peopleSeeTimesAndMemory() throws {
     let scene = try Scene()
     let text = try Program.run(scene.arguments("wanda-50", command: "plan")).output
