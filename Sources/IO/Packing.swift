@@ -34,7 +34,8 @@ public enum Packing: String, CaseIterable, Sendable {
     guard size > 18, let file = try? File(reading: path),
       (try? withUnsafeMutableBytes(of: &count) { try file.read(into: $0, at: size - 4) }) != nil
     else { return nil }
-    return Int(UInt32(littleEndian: count))
+    // Deflate makes nothing smaller than that; so the file was cut off, or is another one.
+    return Int(UInt32(littleEndian: count)) > 1032 * size ? nil : Int(UInt32(littleEndian: count))
   }
 
   private static func zstdByteCount(_ path: String) -> Int? {

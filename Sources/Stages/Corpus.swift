@@ -84,8 +84,10 @@ struct Corpus: ~Copyable {
     case .lines(let lines):
       let (number, bytes) = try lines.line(index)
       let place = "\(path):\(number)"
-      guard let text = try about(place, { try JSON(parsing: bytes.span.bytes) })["text"]?.string else {
-        throw EspalierError.badInput("the line has no \"text\".", subject: place)
+      guard let text = (try? JSON(parsing: bytes.span.bytes))?["text"]?.string else {
+        throw EspalierError.badInput(
+          "the line is no JSON object with a \"text\"; a file of this name is read as JSON lines.",
+          subject: place)
       }
       return try encode(Array(text.utf8), place: place)
     }

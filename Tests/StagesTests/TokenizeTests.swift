@@ -69,7 +69,9 @@ import Testing
     let (message, code) = bench.failure {
       _ = try windows("\n\n\(lines[0])\n  \n{\"text\": 3}\n", "consecutive")
     }
-    #expect(message.contains("corpus.json:5: the line has no \"text\"") && code == 65, "\(message)")
+    #expect(
+      message.contains("corpus.json:5: the line is no JSON object with a \"text\"") && code == 65,
+      "\(message)")
   }
 
   /// The name says how the bytes are read, so that an artifact of another name with the same bytes is another one.
