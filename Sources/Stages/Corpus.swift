@@ -11,6 +11,9 @@ struct Corpus: ~Copyable {
     case tokens([[Int32]])
   }
 
+  /// Bytes of the longest text that is read whole.
+  private static let longest = 8 << 30
+
   let path: String
   private let texts: Texts
   private let tokenizer: Tokenizer?
@@ -78,7 +81,13 @@ struct Corpus: ~Copyable {
     switch texts {
     case .tokens(let rows): return rows[index]
     case .whole(let file):
-      var bytes = [UInt8](repeating: 0, count: try file.size())
+      let size = try file.size()
+      guard size <= Self.longest else {
+        throw EspalierError.badInput(
+          "the text has \(size) bytes; at most \(Self.longest) are read as one. Give many texts in JSON lines (.jsonl).",
+          subject: path)
+      }
+      var bytes = [UInt8](repeating: 0, count: size)
       try bytes.withUnsafeMutableBytes { try file.read(into: $0, at: 0) }
       return try encode(bytes, place: path)
     case .lines(let lines):
@@ -105,6 +114,8 @@ extension Corpus {
     let textBytes: Int
     /// Bytes of the file.
     let fileBytes: Int
+    /// Whether it is one text, of which every token must be made to know where windows lie.
+    let isWhole: Bool
     /// Bytes of memory for its largest text, which is held whole, with its tokens and what they are made from; measured.
     let memory: Int
     /// Bytes that a packed one takes on the disk while it is read.
@@ -114,10 +125,9 @@ extension Corpus {
       let packing = Packing(path: path)
       fileBytes = ((try? Folder.entry(path)) ?? nil)?.size ?? 0
       textBytes = packing?.claimedByteCount(path) ?? fileBytes
+      isWhole = !Corpus.holdsLines(path)
       // Of lines the places are held, too.
-      memory =
-        Corpus.holdsLines(path)
-        ? 7 * min(textBytes, TextLines.longest) + textBytes / 64 : 5 * textBytes
+      memory = isWhole ? 5 * textBytes : 7 * min(textBytes, TextLines.longest) + textBytes / 64
       scratch = packing == nil ? 0 : textBytes
     }
   }

@@ -69,7 +69,7 @@ public struct Tokenize: CorpusStage {
   public func work(_ sizes: UnitSizes) -> Work {
     let needs = Corpus.Needs(corpus)
     // Of many texts few are drawn; how many are too short for a window is not known.
-    let encoded = min(needs.textBytes, 32 * samples * length)
+    let encoded = needs.isWhole ? needs.textBytes : min(needs.textBytes, 32 * samples * length)
     var work = Work(
       memoryBytes: Corpus.holdsTokens(corpus) ? 0 : 3000 * Double(encoded), readBytes: needs.fileBytes)
     work.scratchBytes = needs.scratch
@@ -83,7 +83,7 @@ public struct Tokenize: CorpusStage {
       : try drawWindows(
         Corpus(
           path: corpus, checkpoint: unit.checkpoint, specialTokens: specialTokens, scratch: unit.folder,
-          progress: unit.advance))
+          progress: unit.advance), unit.advance)
     for id in windows.joined() where id < 0 || Int(id) >= unit.model.vocabularySize {
       throw EspalierError.badInput(
         "the token id \(id) is outside of the model's vocabulary of \(unit.model.vocabularySize); text, tokenizer and model do not belong together.",
@@ -96,17 +96,22 @@ public struct Tokenize: CorpusStage {
     return ["samples": .integer(samples), "length": .integer(length), "tokens": .integer(samples * length)]
   }
 
-  private func drawWindows(_ corpus: borrowing Corpus) throws -> [[Int32]] {
+  private func drawWindows(
+    _ corpus: borrowing Corpus, _ progress: (_ done: Int, _ of: Int) throws -> Void
+  ) throws -> [[Int32]] {
     switch draw {
-    case .consecutive: try firstWindows(corpus)
-    case .random: try randomWindows(corpus)
+    case .consecutive: try firstWindows(corpus, progress)
+    case .random: try randomWindows(corpus, progress)
     }
   }
 
-  private func firstWindows(_ corpus: borrowing Corpus) throws -> [[Int32]] {
+  private func firstWindows(
+    _ corpus: borrowing Corpus, _ progress: (_ done: Int, _ of: Int) throws -> Void
+  ) throws -> [[Int32]] {
     var windows: [[Int32]] = []
     var longest = 0
     for index in 0..<corpus.count {
+      try progress(windows.count, samples)
       let text = try corpus.tokens(index)
       longest = max(longest, text.count)
       for window in parts(of: text.count, size: length) where window.count == length {
@@ -120,7 +125,9 @@ public struct Tokenize: CorpusStage {
   }
 
   /// As published: a text is drawn, taken only if it is longer than a window, and a window of it is drawn.
-  private func randomWindows(_ corpus: borrowing Corpus) throws -> [[Int32]] {
+  private func randomWindows(
+    _ corpus: borrowing Corpus, _ progress: (_ done: Int, _ of: Int) throws -> Void
+  ) throws -> [[Int32]] {
     var random = PythonRandom(seed: UInt32(seed))
     var windows: [[Int32]] = []
     var tooShort: Set<Int> = []
@@ -134,6 +141,7 @@ public struct Tokenize: CorpusStage {
       }
       let index = corpus.count == 1 ? 0 : random.integer(below: corpus.count)
       guard !tooShort.contains(index) else { continue }
+      try progress(windows.count, samples)
       let text = try last?.index == index ? last?.tokens ?? [] : corpus.tokens(index)
       last = (index, text)
       longest = max(longest, text.count)
