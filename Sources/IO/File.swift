@@ -55,13 +55,18 @@ public struct File: ~Copyable, Sendable {
     }
   }
 
+  /// Some of the bytes.
+  ///
+  /// - Throws: an I/O error where the file ends before.
+  public func bytes(_ range: Range<Int>) throws -> [UInt8] {
+    var bytes = [UInt8](repeating: 0, count: range.count)
+    try bytes.withUnsafeMutableBytes { try read(into: $0, at: range.lowerBound) }
+    return bytes
+  }
+
   /// The first bytes of a file whose size is not known before it is read, as of those in /proc; nil where there are not so many.
   public static func start(of path: String, count: Int) -> [UInt8]? {
-    var bytes = [UInt8](repeating: 0, count: count)
-    guard let file = try? File(reading: path),
-      (try? bytes.withUnsafeMutableBytes({ try file.read(into: $0, at: 0) })) != nil
-    else { return nil }
-    return bytes
+    try? File(reading: path).bytes(0..<count)
   }
 
   /// Writes all bytes at `offset`.

@@ -202,9 +202,7 @@ public enum Folder {
       throw EspalierError.badInput(
         "the file has \(size) bytes; at most \(limit) are read here.", subject: path)
     }
-    var bytes = [UInt8](repeating: 0, count: size)
-    try bytes.withUnsafeMutableBytes { try file.read(into: $0, at: 0) }
-    return bytes
+    return try file.bytes(0..<size)
   }
 
   /// Writes a whole file so that after a crash either the old or the new content is there: temporary name, sync, rename.

@@ -35,7 +35,8 @@ public enum Packing: String, CaseIterable, Sendable {
       (try? withUnsafeMutableBytes(of: &count) { try file.read(into: $0, at: size - 4) }) != nil
     else { return nil }
     // Deflate makes nothing smaller than that; so the file was cut off, or is another one.
-    return Int(UInt32(littleEndian: count)) > 1032 * size ? nil : Int(UInt32(littleEndian: count))
+    let claimed = Int(UInt32(littleEndian: count))
+    return claimed > 1032 * size ? nil : claimed
   }
 
   private static func zstdByteCount(_ path: String) -> Int? {
@@ -147,17 +148,10 @@ private struct GzipStream: ~Copyable, UnpackingStream {
 }
 
 private struct ZstdStream: ~Copyable, UnpackingStream {
-  private let stream: OpaquePointer
+  private let context: ZstdDecompressor
   private(set) var isComplete = false
 
-  init() throws {
-    guard let stream = ZSTD_createDStream() else {
-      throw EspalierError(.io, "there is no memory to unpack with.")
-    }
-    self.stream = stream
-  }
-
-  deinit { ZSTD_freeDStream(stream) }
+  init() throws { context = try ZstdDecompressor() }
 
   mutating func unpack(_ input: UnsafeRawBufferPointer, into output: UnsafeMutableRawBufferPointer) -> (
     read: Int, written: Int
@@ -166,7 +160,7 @@ private struct ZstdStream: ~Copyable, UnpackingStream {
     guard !isComplete || !input.isEmpty else { return (0, 0) }
     var from = ZSTD_inBuffer(src: input.baseAddress, size: input.count, pos: 0)
     var to = ZSTD_outBuffer(dst: output.baseAddress, size: output.count, pos: 0)
-    let left = ZSTD_decompressStream(stream, &to, &from)
+    let left = ZSTD_decompressStream(context.pointer, &to, &from)
     guard ZSTD_isError(left) == 0 else { return nil }
     isComplete = left == 0
     return (from.pos, to.pos)

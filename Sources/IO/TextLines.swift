@@ -61,9 +61,7 @@ public struct TextLines: ~Copyable {
       throw EspalierError(
         .io, "the file was changed while it was read; run the same command again.", subject: path)
     }
-    var bytes = [UInt8](repeating: 0, count: found.end - found.place.start)
-    try bytes.withUnsafeMutableBytes { try file.read(into: $0, at: found.place.start) }
-    return (found.place.number, bytes)
+    return (found.place.number, try file.bytes(found.place.start..<found.end))
   }
 
   /// Calls `body` with every line from a place on that is not blank, and its end, until it returns false.

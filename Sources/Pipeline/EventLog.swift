@@ -11,8 +11,7 @@ public struct EventLog: ~Copyable {
   init(work: String) throws {
     let file = try File(writing: Self.path(work))
     let size = try file.size()
-    var last = [UInt8(ascii: "\n")]
-    if size > 0 { try last.withUnsafeMutableBytes { try file.read(into: $0, at: size - 1) } }
+    let last = size > 0 ? try file.bytes(size - 1..<size) : [UInt8(ascii: "\n")]
     // Where a crash cut the last line off, what follows starts on a line of its own.
     let isCut = last != [UInt8(ascii: "\n")]
     if isCut { try file.write([UInt8(ascii: "\n")], at: size) }

@@ -87,9 +87,7 @@ struct Corpus: ~Copyable {
           "the text has \(size) bytes; at most \(Self.longest) are read as one. Give many texts in JSON lines (.jsonl).",
           subject: path)
       }
-      var bytes = [UInt8](repeating: 0, count: size)
-      try bytes.withUnsafeMutableBytes { try file.read(into: $0, at: 0) }
-      return try encode(bytes, place: path)
+      return try encode(file.bytes(0..<size), place: path)
     case .lines(let lines):
       let (number, bytes) = try lines.line(index)
       let place = "\(path):\(number)"

@@ -142,7 +142,7 @@ public struct Tokenize: CorpusStage {
       let index = corpus.count == 1 ? 0 : random.integer(below: corpus.count)
       guard !tooShort.contains(index) else { continue }
       try progress(windows.count, samples)
-      let text = try last?.index == index ? last?.tokens ?? [] : corpus.tokens(index)
+      let text = if let last, last.index == index { last.tokens } else { try corpus.tokens(index) }
       last = (index, text)
       longest = max(longest, text.count)
       if text.count > length {
