@@ -2,36 +2,60 @@
 ///
 /// It is plain data, made from `config.json` alone: plans are made from it before any tensor is read.
 public struct ModelOutline: Sendable {
-  /// One prunable linear weight.
+  /// One prunable linear weight: a tensor of its own, or one of the matrices that are stacked in a tensor.
   public struct Matrix: Sendable, Hashable {
+    /// How the elements lie in the file.
+    public enum Order: String, Sendable, Hashable {
+      /// Outputs x inputs, as `torch.nn.Linear` stores them.
+      case rows
+      /// Inputs x outputs, as GPT-2's `Conv1D` stores them.
+      case columns
+    }
+
+    /// Name of the module, unique in the model; `targets` and `ignore` match it.
+    ///
+    /// It is the tensor's name without `.weight`. A matrix of a stack is named as if it were stored alone:
+    /// `...experts.3.down_proj`.
+    public let module: String
     /// Name of the tensor in the checkpoint.
     public let tensor: String
-    /// Name of the module, the tensor's name without `.weight`; `targets` and `ignore` match it.
-    public let module: String
     /// Outputs (d_out).
     public let rows: Int
     /// Inputs (d_in).
     public let columns: Int
+    public let order: Order
+    /// Index along the first axis of a tensor that stacks several matrices; nil if the tensor is the matrix.
+    public let part: Int?
 
-    public init(module: String, rows: Int, columns: Int) {
-      tensor = module + ".weight"
+    /// - Parameter tensor: the tensor's name if it is not `module.weight`.
+    public init(
+      module: String, tensor: String? = nil, rows: Int, columns: Int, order: Order = .rows, part: Int? = nil
+    ) {
       self.module = module
+      self.tensor = tensor ?? module + ".weight"
       self.rows = rows
       self.columns = columns
+      self.order = order
+      self.part = part
     }
+
+    public var parameters: Int { rows * columns }
   }
 
   /// One input shared by several matrices, and so one Gram matrix.
   public struct Site: Sendable, Hashable {
-    /// Short name, unique in its block: `attention`, `output`, `mlp`, `down`, ...
+    /// Short name, unique in its block: `attention`, `output`, `mlp`, `down`, `expert.3.mlp`, ...
     public let name: String
     public let matrices: [Matrix]
+    /// The share of the tokens that reach the site: 1, but for experts to which tokens are routed.
+    public let tokenShare: Double
     /// Width of the input (d_in).
     public var columns: Int { matrices.first?.columns ?? 0 }
 
-    public init(name: String, matrices: [Matrix]) {
+    public init(name: String, matrices: [Matrix], tokenShare: Double = 1) {
       self.name = name
       self.matrices = matrices
+      self.tokenShare = tokenShare
     }
   }
 
