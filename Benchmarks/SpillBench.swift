@@ -68,7 +68,6 @@ struct SpillBench: ParsableCommand {
   /// The states after the block, spilled; and the rate at which the block makes them.
   private func hiddenStates(_ folder: String) throws -> (array: SpillArray, rate: Double) {
     let model = try Model(folder: model)
-    let architecture = model.architecture
     let last = min(block ?? model.outline.blocks.count / 2, model.outline.blocks.count - 1)
     let tokenizer = try Tokenizer(json: Folder.readJSON(self.model + "/tokenizer.json", limit: 1 << 28))
     let text = try Folder.read(text)
@@ -83,10 +82,10 @@ struct SpillBench: ParsableCommand {
     var rate = 0.0
     for batch in parts(of: count, size: size) {
       let batchIds = Array(ids[batch.lowerBound * length..<batch.upperBound * length])
-      var hidden = try architecture.embed(batchIds, length: length, tensors: tensors)
+      var hidden = try model.embed(batchIds, length: length, tensors: tensors)
       for block in 0...last {
         let start = now()
-        try architecture.forward(block: block, hidden: &hidden, length: length, weights: tensors)
+        try model.forward(block: block, hidden: &hidden, length: length, weights: tensors)
         rate = max(rate, Double(batchIds.count * model.outline.hiddenSize * 4) / 1e6 / (now() - start))
       }
       try writer.append(hidden.elements.span)

@@ -28,6 +28,7 @@ public final class FileBytes: Sendable {
   private enum Source: ~Copyable, @unchecked Sendable {
     case mapped(UnsafeRawPointer)
     case opened(File)
+    case held(Buffer<UInt8>)
   }
 
   /// Opens the file at `path`.
@@ -43,6 +44,16 @@ public final class FileBytes: Sendable {
     case .map: source = .mapped(try file.map(entry.size))
     case .pread: source = .opened(file)
     }
+  }
+
+  /// Bytes that were derived from a file and are held in memory.
+  ///
+  /// - Parameter path: the file that they come from, for errors.
+  init(_ bytes: consuming Buffer<UInt8>, of path: String) {
+    self.path = path
+    count = bytes.count
+    identity = ""
+    source = .held(bytes)
   }
 
   deinit {
@@ -80,6 +91,10 @@ public final class FileBytes: Sendable {
         }
         return try body(UnsafeRawBufferPointer(bytes))
       }
+    case .held(let bytes):
+      return try bytes.withUnsafe { all throws(Failure) -> Result in
+        try body(UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(all)[range]))
+      }
     }
   }
 
@@ -102,6 +117,7 @@ public final class FileBytes: Sendable {
       switch source {
       case .mapped(let base): advise(base, piece, MADV_WILLNEED)
       case .opened(let file): file.advise(piece, POSIX_FADV_WILLNEED)
+      case .held: break
       }
     }
   }
@@ -111,6 +127,7 @@ public final class FileBytes: Sendable {
     switch source {
     case .mapped(let base): advise(base, range, MADV_DONTNEED)
     case .opened: break
+    case .held: break
     }
   }
 
@@ -119,6 +136,7 @@ public final class FileBytes: Sendable {
     switch source {
     case .mapped: release(range)
     case .opened(let file): file.advise(range, POSIX_FADV_DONTNEED)
+    case .held: break
     }
   }
 }

@@ -4,34 +4,85 @@ import EspalierCore
 /// Queries whose scores are held at a time; the scores of a tile are `tile x keys`, never `length x length`.
 private let queryTile = 64
 
-/// Causal attention with grouped queries.
+/// How the heads of an attention look at each other.
+public struct AttentionShape: Sendable {
+  /// Which keys a query sees.
+  public enum Mask: Sendable, Hashable {
+    /// Its own and those before it.
+    case causal
+    /// Of these, the last so many.
+    case window(Int)
+    case all
+  }
+
+  public var heads: Int
+  public var keyHeads: Int
+  /// Width of a query and a key of one head.
+  public var headSize: Int
+  /// Width of a value of one head.
+  public var valueSize: Int
+  /// What the product of query and key is multiplied with.
+  public var scale: Float
+  public var mask = Mask.causal
+  /// Scores become `cap tanh(score / cap)`; 0 for none.
+  public var softCap: Float = 0
+  /// What is added to a score for each position of the key, by head (ALiBi); none if it is empty.
+  public var slopes: [Float] = []
+  /// One more score of each head, which takes its share of the softmax and has no value; none if it is empty.
+  public var sinks: [Float] = []
+
+  public init(heads: Int, keyHeads: Int, headSize: Int, valueSize: Int, scale: Float) {
+    self.heads = heads
+    self.keyHeads = keyHeads
+    self.headSize = headSize
+    self.valueSize = valueSize
+    self.scale = scale
+  }
+
+  /// Whether scores are only scaled.
+  fileprivate var isPlain: Bool { softCap == 0 && slopes.isEmpty && sinks.isEmpty }
+
+  /// The keys of `length` that the query at `position` sees.
+  fileprivate func keys(of position: Int, length: Int) -> Range<Int> {
+    switch mask {
+    case .causal: 0..<position + 1
+    case .window(let size): max(0, position + 1 - size)..<position + 1
+    case .all: 0..<length
+    }
+  }
+}
+
+/// Attention with grouped queries.
 ///
 /// Sequences of `length` tokens follow each other in the rows. Head h of the queries reads head `h / (heads / keyHeads)` of keys and
-/// values. Scores are `q . k / sqrt(headSize)`; with bf16 their softmax is rounded too, as the values are.
+/// values. With bf16 the softmax of the scores is rounded too, as the values are.
 ///
 /// - Parameters:
-///   - queries, output: `tokens x (heads * headSize)`; the queries are rounded to `precision`.
-///   - keys, values: `tokens x (keyHeads * headSize)`; the keys are rounded.
-public func causalAttention(
-  queries: inout Matrix, keys: inout Matrix, values: borrowing Matrix, length: Int, heads: Int,
-  keyHeads: Int, headSize: Int, _ precision: Precision, into output: inout Matrix
+///   - queries: `tokens x (heads * headSize)`, rounded to `precision`.
+///   - keys: `tokens x (keyHeads * headSize)`, rounded.
+///   - values: `tokens x (keyHeads * valueSize)`.
+///   - output: `tokens x (heads * valueSize)`.
+public func attention(
+  queries: inout Matrix, keys: inout Matrix, values: borrowing Matrix, length: Int, _ shape: AttentionShape,
+  _ precision: Precision, into output: inout Matrix
 ) {
   let tokens = queries.rows
+  let (heads, keyHeads, headSize, valueSize) = (shape.heads, shape.keyHeads, shape.headSize, shape.valueSize)
   precondition(
     queries.columns == heads * headSize && keys.columns == keyHeads * headSize
-      && values.columns == keyHeads * headSize)
+      && values.columns == keyHeads * valueSize)
   precondition(
     keys.rows == tokens && values.rows == tokens && output.rows == tokens
-      && output.columns == heads * headSize)
+      && output.columns == heads * valueSize)
   precondition(length > 0 && tokens % length == 0 && heads % keyHeads == 0)
   precondition(headSize % precision.valuesPerStep == 0)
+  precondition(shape.slopes.isEmpty || shape.slopes.count == heads)
+  precondition(shape.sinks.isEmpty || shape.sinks.count == heads)
   let sequences = tokens / length
   let tiles = parts(of: length, size: queryTile)
-  let scale = 1 / Float(headSize).squareRoot()
-  let width = heads * headSize
   let q = PackedMatrix(rounding: &queries, precision, length: length)
   let k = PackedMatrix(rounding: &keys, precision, length: length)
-  let v = PackedValues(values, length: length, headSize: headSize, precision)
+  let v = PackedValues(values, length: length, headSize: valueSize, precision)
   q.withPanels { q in
     k.withPanels { k in
       v.withPanels { v in
@@ -39,11 +90,12 @@ public func causalAttention(
           nonisolated(unsafe) let (q, k, v, y) = (q, k, v, output.baseAddress!)
           let panels = (length + panelWidth - 1) / panelWidth
           let (queryStride, keyStride) = (
-            precision.steps(width) * panelWidth, precision.steps(keyHeads * headSize) * panelWidth
+            precision.steps(heads * headSize) * panelWidth, precision.steps(keyHeads * headSize) * panelWidth
           )
           let valueStride = precision.steps(length) * panelWidth
-          let valuePanels = (headSize + panelWidth - 1) / panelWidth
+          let valuePanels = (valueSize + panelWidth - 1) / panelWidth
           let headSteps = headSize / precision.valuesPerStep
+          let width = heads * valueSize
           Threads.forEach(
             sequences * heads * tiles.count,
             scratch: { AttentionScratch(rows: min(queryTile, length), length: length, precision) }
@@ -53,24 +105,38 @@ public func causalAttention(
             let head = index % heads
             let sequence = index / heads % sequences
             let keyHead = head / (heads / keyHeads)
-            let live = tile.upperBound
+            // Keys that no query of the tile sees are left out, whole panels of them before the first.
+            let end = shape.keys(of: tile.upperBound - 1, length: length).upperBound
+            let start = shape.keys(of: tile.lowerBound, length: length).lowerBound / panelWidth * panelWidth
+            let live = end - start
             scratch.withScores { scores in
               precision.multiply(
                 rows: tile.count, columns: live, steps: headSteps,
                 q + (sequence * panels + tile.lowerBound / panelWidth) * queryStride + head * headSteps
                   * panelWidth,
                 queryStride,
-                k + sequence * panels * keyStride + keyHead * headSteps * panelWidth, keyStride,
+                k + (sequence * panels + start / panelWidth) * keyStride + keyHead * headSteps * panelWidth,
+                keyStride,
                 adding: false, into: scores, stride: live)
               for row in 0..<tile.count {
-                espalier_softmax(live, tile.lowerBound + row + 1, scale, scores + row * live)
+                let seen = shape.keys(of: tile.lowerBound + row, length: length)
+                let line = scores + row * live
+                if shape.isPlain, seen.lowerBound == start {
+                  espalier_softmax(live, seen.upperBound - start, shape.scale, line)
+                } else {
+                  espalier_attention_softmax(
+                    live, seen.lowerBound - start, seen.upperBound - start, shape.scale, shape.softCap,
+                    shape.slopes.isEmpty ? 0 : shape.slopes[head],
+                    shape.sinks.isEmpty ? -.infinity : shape.sinks[head], line)
+                }
               }
             }
             scratch.withShares(rows: tile.count, live: live) { shares, stride in
               precision.multiply(
-                rows: tile.count, columns: headSize, steps: precision.steps(live), shares, stride,
-                v + (sequence * keyHeads + keyHead) * valuePanels * valueStride, valueStride, adding: false,
-                into: y + (sequence * length + tile.lowerBound) * width + head * headSize, stride: width)
+                rows: tile.count, columns: valueSize, steps: precision.steps(live), shares, stride,
+                v + (sequence * keyHeads + keyHead) * valuePanels * valueStride
+                  + start / precision.valuesPerStep * panelWidth, valueStride, adding: false,
+                into: y + (sequence * length + tile.lowerBound) * width + head * valueSize, stride: width)
             }
           }
         }

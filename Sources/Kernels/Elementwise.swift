@@ -5,36 +5,6 @@ import EspalierIO
 /// Rows that one thread takes at a time in elementwise kernels.
 private let rowsAtATime = 64
 
-/// RMS norm of rows: `x * weight / sqrt(mean(x^2) + epsilon)`; weight `1 x columns`.
-///
-/// - Parameters:
-///   - input: `tokens x columns`.
-///   - first: the first row of the input; as many are taken as the output has.
-public func rmsNorm(
-  _ input: borrowing Matrix, from first: Int = 0, weight: borrowing Matrix, epsilon: Float,
-  into output: inout Matrix
-) {
-  let rows = output.rows
-  let columns = input.columns
-  precondition(weight.columns == columns && output.columns == columns)
-  precondition(first >= 0 && first + rows <= input.rows)
-  input.elements.withUnsafe { input in
-    weight.elements.withUnsafe { weight in
-      output.elements.withUnsafeMutable { output in
-        nonisolated(unsafe) let (x, w, y) = (
-          input.baseAddress! + first * columns, weight.baseAddress!, output.baseAddress!
-        )
-        let blocks = parts(of: rows, size: rowsAtATime)
-        Threads.forEach(blocks.count) { index in
-          for row in blocks[index] {
-            espalier_rms_norm(columns, epsilon, x + row * columns, w, y + row * columns)
-          }
-        }
-      }
-    }
-  }
-}
-
 /// `gate = silu(gate) * up`, elementwise.
 public func siluMultiply(_ up: borrowing Matrix, into gate: inout Matrix) {
   let rows = gate.rows
@@ -57,29 +27,91 @@ public func siluMultiply(_ up: borrowing Matrix, into gate: inout Matrix) {
 ///
 /// - Parameters:
 ///   - states: `tokens x (heads * headSize)`; sequences of `length` tokens follow each other, each starting at position 0.
-///   - cosine, sine: `positions x (headSize / 2)`, at least `length` positions.
+///   - start: the first value of a head that is rotated; `2 * cosine.columns` of them are.
+///   - isInterleaved: whether pairs are neighbours, rather than halves apart.
+///   - cosine, sine: `positions x (rotated / 2)`, at least `length` positions.
 public func rotate(
-  _ states: inout Matrix, headSize: Int, length: Int, cosine: borrowing Matrix, sine: borrowing Matrix
+  _ states: inout Matrix, headSize: Int, from start: Int = 0, isInterleaved: Bool = false, length: Int,
+  cosine: borrowing Matrix, sine: borrowing Matrix
 ) {
-  let rows = states.rows
   let columns = states.columns
-  let half = headSize / 2
+  let half = cosine.columns
   precondition(
-    columns % headSize == 0 && cosine.columns == half && sine.columns == half
-      && cosine.rows >= min(length, rows))
-  states.elements.withUnsafeMutable { states in
-    cosine.elements.withUnsafe { cosine in
-      sine.elements.withUnsafe { sine in
-        nonisolated(unsafe) let (x, c, s) = (states.baseAddress!, cosine.baseAddress!, sine.baseAddress!)
-        let blocks = parts(of: rows, size: rowsAtATime)
-        Threads.forEach(blocks.count) { index in
-          for row in blocks[index] {
-            let position = row % length
-            for head in stride(from: 0, to: columns, by: headSize) {
-              espalier_rope(half, c + position * half, s + position * half, x + row * columns + head)
+    columns % headSize == 0 && start >= 0 && start + 2 * half <= headSize && sine.columns == half
+      && min(cosine.rows, sine.rows) >= min(length, states.rows))
+  cosine.elements.withUnsafe { cosine in
+    sine.elements.withUnsafe { sine in
+      nonisolated(unsafe) let (c, s) = (cosine.baseAddress!, sine.baseAddress!)
+      forEachBlock(of: &states) { rows, x in
+        for (index, row) in rows.enumerated() {
+          let angle = row % length * half
+          for head in stride(from: index * columns + start, to: (index + 1) * columns, by: headSize) {
+            if isInterleaved {
+              espalier_rope_interleaved(half, c + angle, s + angle, x + head)
+            } else {
+              espalier_rope(half, c + angle, s + angle, x + head)
             }
           }
         }
+      }
+    }
+  }
+}
+
+/// Copies some columns of every row: `output[row, target + i] = input[row, source + i]`.
+///
+/// - Parameters:
+///   - runs: columns of the input, columns of the output and how many, for each run.
+public func copyColumns(
+  _ input: borrowing Matrix, _ runs: [(source: Int, target: Int, count: Int)], into output: inout Matrix
+) {
+  let (rows, width, columns) = (input.rows, input.columns, output.columns)
+  precondition(output.rows == rows)
+  precondition(
+    runs.allSatisfy {
+      $0.source >= 0 && $0.target >= 0 && $0.count >= 0 && $0.source + $0.count <= width
+        && $0.target + $0.count <= columns
+    })
+  input.elements.withUnsafe { input in
+    nonisolated(unsafe) let x = input.baseAddress!
+    forEachBlock(of: &output) { rows, y in
+      for (index, row) in rows.enumerated() {
+        for run in runs {
+          (y + index * columns + run.target).update(from: x + row * width + run.source, count: run.count)
+        }
+      }
+    }
+  }
+}
+
+/// Copies some rows: `output[i] = input[rows[i]]`.
+public func gatherRows(_ input: borrowing Matrix, _ rows: [Int32], into output: inout Matrix) {
+  let (count, columns) = (input.rows, input.columns)
+  precondition(output.rows == rows.count && output.columns == columns)
+  precondition(rows.allSatisfy { $0 >= 0 && Int($0) < count })
+  input.elements.withUnsafe { input in
+    output.elements.withUnsafeMutable { output in
+      for (index, row) in rows.enumerated() {
+        (output.baseAddress! + index * columns).update(
+          from: input.baseAddress! + Int(row) * columns, count: columns)
+      }
+    }
+  }
+}
+
+/// `output[rows[i]] += factors[i] * input[i]`.
+public func scatterRows(
+  _ input: borrowing Matrix, _ rows: [Int32], times factors: [Float], into output: inout Matrix
+) {
+  let (count, columns) = (output.rows, input.columns)
+  precondition(output.columns == columns && input.rows == rows.count && factors.count == rows.count)
+  precondition(rows.allSatisfy { $0 >= 0 && Int($0) < count })
+  input.elements.withUnsafe { input in
+    output.elements.withUnsafeMutable { output in
+      for (index, row) in rows.enumerated() {
+        espalier_add_weighted(
+          columns, factors[index], input.baseAddress! + index * columns,
+          output.baseAddress! + Int(row) * columns)
       }
     }
   }

@@ -13,6 +13,8 @@ public struct GramAccumulator: ~Copyable, Sendable {
   public let columns: Int
   /// Tokens seen.
   public private(set) var tokens = 0
+  /// The part of a token that ``add(_:rows:weight:)`` has not counted yet.
+  private var weightedTokens = 0.0
   /// Sums of every input over the tokens, f64, `columns`.
   public private(set) var sums: Buffer<Double>
   /// Sums of squares of every input, f64, `columns`.
@@ -78,6 +80,21 @@ public struct GramAccumulator: ~Copyable, Sendable {
       lowRank?.add(x, count: rows)
       gram?.add(x, rows: rows)
     }
+  }
+
+  /// Adds rows as if each were `weight` tokens.
+  public mutating func add(_ inputs: borrowing Matrix, rows range: Range<Int>, weight: Double) {
+    let (before, seen) = ((0..<columns).map { sums[$0] }, tokens)
+    let root = weight.squareRoot()
+    var scaled = Matrix(unfilled: range.count, columns: columns)
+    gatherRows(inputs, range.map { Int32($0) }, into: &scaled)
+    scale(&scaled, by: Float(root))
+    add(scaled)
+    // A sum grows with the weight, a product of two inputs with its root twice.
+    for column in 0..<columns { sums[column] = before[column] + (sums[column] - before[column]) * root }
+    weightedTokens += weight * Double(range.count)
+    tokens = seen + Int(weightedTokens)
+    weightedTokens -= weightedTokens.rounded(.down)
   }
 
   /// Adds what another accumulator of the same form found of other tokens; before ``finish()``.

@@ -15,16 +15,26 @@ public struct LinearWeight: Sendable {
   public let keepsPages: Bool
   private let dtype: DType
 
-  /// The weight as the pipeline left it; dense where `pruned` is nil.
+  /// The weight as the pipeline left it; dense if `pruned` is nil.
   ///
-  /// - Throws: bad input where the new weights have another shape or type than the checkpoint's.
-  public init(_ tensor: StoredTensor, pruned: PrunedMatrix?, keepsPages: Bool = false) throws {
-    if let weights = pruned?.weights, weights.shape != tensor.shape || weights.dtype != tensor.dtype {
+  /// - Parameter order: how the tensor is stored. One stored by columns is held in memory as a copy by rows.
+  /// - Throws: bad input if the new weights have another shape or type than the checkpoint's.
+  public init(
+    _ tensor: StoredTensor, order: ModelOutline.Matrix.Order = .rows, pruned: PrunedMatrix?,
+    keepsPages: Bool = false
+  ) throws {
+    let shape = order == .rows ? tensor.shape : tensor.shape.reversed()
+    guard let weights = pruned?.weights else {
+      try self.init(
+        order == .rows ? tensor : tensor.transposed(), mask: pruned?.mask, keepsPages: keepsPages)
+      return
+    }
+    guard weights.shape == shape, weights.dtype == tensor.dtype else {
       throw EspalierError.badInput(
-        "the fitted weights are \(weights.dtype?.rawValue ?? "?") \(weights.shape), not \(tensor.dtype?.rawValue ?? "?") \(tensor.shape) as \(tensor.name).",
+        "the fitted weights are \(weights.dtype?.rawValue ?? "?") \(weights.shape), not \(tensor.dtype?.rawValue ?? "?") \(shape) as \(tensor.name).",
         subject: weights.file.path)
     }
-    try self.init(pruned?.weights ?? tensor, mask: pruned?.mask, keepsPages: keepsPages)
+    try self.init(weights, mask: pruned?.mask, keepsPages: keepsPages)
   }
 
   /// - Throws: bad input where the tensor is no matrix of weights, or the mask has another shape.

@@ -6,6 +6,49 @@ import Glibc
 /// Rows of the head that are multiplied at a time.
 private let panelRows = 512
 
+/// The last layer of a language model: what turns a state into one logit for each token.
+public struct OutputHead: Sendable {
+  /// `vocabulary x columns`.
+  public let weight: LinearWeight
+  /// One for each token, or none.
+  public let bias: [Float]
+  /// Logits become `cap tanh(logit / cap)`; 0 for none.
+  public let softCap: Float
+
+  public init(weight: LinearWeight, bias: [Float] = [], softCap: Float = 0) {
+    precondition(bias.isEmpty || bias.count == weight.rows)
+    self.weight = weight
+    self.bias = bias
+    self.softCap = softCap
+  }
+
+  /// All logits of some states, `tokens x vocabulary`.
+  public func logits(_ states: borrowing Matrix) -> Matrix {
+    var input = Matrix(unfilled: states.rows, columns: states.columns)
+    copyColumns(states, [(0, 0, states.columns)], into: &input)
+    let packed = PackedMatrix(rounding: &input, .f32)
+    var logits = Matrix(unfilled: states.rows, columns: weight.rows)
+    linear(packed, weight, into: &logits)
+    let columns = weight.rows
+    forEachBlock(of: &logits) { rows, start in
+      for row in 0..<rows.count { finish(start + row * columns, 0..<columns) }
+    }
+    return logits
+  }
+
+  /// Completes the logits of some tokens of the vocabulary for one state.
+  fileprivate func finish(_ logits: UnsafeMutablePointer<Float>, _ tokens: Range<Int>) {
+    if !bias.isEmpty {
+      bias.withUnsafeBufferPointer { espalier_add(tokens.count, $0.baseAddress! + tokens.lowerBound, logits) }
+    }
+    if softCap > 0 {
+      espalier_scale(tokens.count, 1 / softCap, logits)
+      espalier_tanh(tokens.count, logits)
+      espalier_scale(tokens.count, softCap, logits)
+    }
+  }
+}
+
 /// Natural log-probabilities of given tokens under a softmax over the whole vocabulary.
 ///
 /// The logits are never held together: panels of the head give each row's largest logit and sum of exponentials, which are then
@@ -13,10 +56,13 @@ private let panelRows = 512
 ///
 /// - Parameters:
 ///   - states: `tokens x columns`, after the last norm.
-///   - head: `vocabulary x columns`.
+///   - output: the head, `vocabulary x columns`.
 ///   - targets: one token id below the vocabulary's size for each row.
 /// - Returns: one log-probability for each row.
-public func logProbabilities(_ states: borrowing Matrix, head: LinearWeight, targets: [Int32]) -> [Double] {
+public func logProbabilities(_ states: borrowing Matrix, head output: OutputHead, targets: [Int32])
+  -> [Double]
+{
+  let head = output.weight
   let tokens = states.rows
   let columns = states.columns
   precondition(head.columns == columns && targets.count == tokens)
@@ -41,6 +87,7 @@ public func logProbabilities(_ states: borrowing Matrix, head: LinearWeight, tar
             scratch.multiply(x, tokens: tokens, head, panel) { logits in
               for token in 0..<tokens {
                 let row = logits + token * panel.count
+                output.finish(row, panel)
                 espalier_log_sum_exp(
                   panel.count, row, largest + index * tokens + token, sums + index * tokens + token)
                 if panel.contains(Int(targets[token])) {
@@ -75,7 +122,7 @@ private struct HeadScratch: ~Copyable {
 
   mutating func multiply(
     _ x: UnsafePointer<Float>, tokens: Int, _ head: LinearWeight, _ panel: Range<Int>,
-    _ body: (UnsafePointer<Float>) -> Void
+    _ body: (UnsafeMutablePointer<Float>) -> Void
   ) {
     weights.withUnsafeMutable { w in
       logits.withUnsafeMutable { y in
@@ -85,7 +132,7 @@ private struct HeadScratch: ~Copyable {
           blasint(head.columns), 1, x,
           blasint(head.columns), w.baseAddress!, blasint(head.columns), 0, y.baseAddress!,
           blasint(panel.count))
-        body(UnsafePointer(y.baseAddress!))
+        body(y.baseAddress!)
       }
     }
   }

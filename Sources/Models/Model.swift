@@ -2,30 +2,148 @@ import EspalierCore
 import EspalierIO
 import EspalierKernels
 
-/// A checkpoint with the architecture that computes it.
+/// A checkpoint with the blueprint by which it is computed.
 public struct Model: Sendable {
   public let checkpoint: Checkpoint
-  public let architecture: any Architecture
-  public var outline: ModelOutline { architecture.outline }
+  public let blueprint: Blueprint
+  public let outline: ModelOutline
 
   /// Opens a checkpoint folder and checks, from headers alone, that every tensor is there with the shape that `config.json` implies.
   public init(folder: String, reading: ReadMode = .map) throws {
-    checkpoint = try Checkpoint(folder: folder, reading: reading)
-    architecture = try Architectures.make(checkpoint)
-    try Architectures.check(architecture.outline, in: checkpoint)
+    try self.init(Checkpoint(folder: folder, reading: reading))
+    try outline.check(checkpoint)
   }
 
-  /// Logits of whole sequences, `tokens x vocabulary`; for short inputs, since all are held at once.
+  /// - Throws: bad input if `model_type` is unknown, or the configuration cannot be computed with.
+  public init(_ checkpoint: Checkpoint) throws {
+    self.checkpoint = checkpoint
+    blueprint = try about(checkpoint.folder + "/config.json") {
+      try Families.blueprint(checkpoint.configuration, TensorNames(checkpoint))
+    }
+    outline = blueprint.outline
+  }
+
+  /// Hidden states that enter the first block: `ids.count x hiddenSize`; sequences of `length` tokens follow each other.
+  public func embed(_ ids: [Int32], length: Int, tensors: TensorSource) throws -> Matrix {
+    let embedding = blueprint.embedding
+    guard let parameter = embedding.table else {
+      throw EspalierError.usage("this model reads images, not text; give their pixels.")
+    }
+    let table = try tensors.table(parameter)
+    var hidden = Matrix(rows: ids.count, columns: table.columns)
+    try EspalierKernels.embed(ids, table: table, into: &hidden)
+    scale(&hidden, by: embedding.scale)
+    return try finishEmbedding(hidden, length: length, tensors)
+  }
+
+  private func finishEmbedding(_ states: consuming Matrix, length: Int, _ tensors: TensorSource) throws
+    -> Matrix
+  {
+    let embedding = blueprint.embedding
+    var hidden = states
+    if let projection = embedding.projection {
+      let packed = PackedMatrix(rounding: &hidden, tensors.precision)
+      var wide = Matrix(rows: hidden.rows, columns: projection.rows)
+      linear(packed, try tensors.weight(projection.matrix), into: &wide)
+      hidden = wide
+    }
+    if let (parameter, first) = embedding.positions {
+      let table = try tensors.table(parameter)
+      guard first + length <= table.rows else {
+        throw EspalierError.usage(
+          "sequences of \(length) tokens are longer than the \(table.rows - first) positions that this model knows; give a smaller length."
+        )
+      }
+      let rows = (0..<hidden.rows).map { Int32(first + $0 % length) }
+      var positions = Matrix(rows: rows.count, columns: table.columns)
+      try EspalierKernels.embed(rows, table: table, into: &positions)
+      add(positions, into: &hidden)
+    }
+    if let addition = embedding.addition {
+      addToRows(try tensors.floats(addition), into: &hidden, rows: 0..<hidden.rows)
+    }
+    if let norm = embedding.norm { normalize(&hidden, try tensors.norm(norm)) }
+    return hidden
+  }
+
+  /// Replaces the hidden states of whole sequences by those after the block.
+  ///
+  /// - Parameters:
+  ///   - hidden: `tokens x hiddenSize`, sequences of `length` tokens following each other.
+  ///   - wanted: names of sites: the pass may end when all of them have been seen, and `hidden` is then of no use; nil for the whole
+  ///     block.
+  ///   - routesEveryToken: whether experts see all tokens, whatever the router says; to look at their inputs.
+  ///   - weights: gives the block's tensors.
+  ///   - observe: called with the name of a site, the inputs of some tokens, `tokens x columns`, and which tokens of `hidden` they
+  ///     belong to, as the pass reaches them.
+  public func forward(
+    block: Int, hidden: inout Matrix, length: Int, wanted: Set<String>? = nil, routesEveryToken: Bool = false,
+    weights: TensorSource,
+    observe: (_ site: String, _ inputs: borrowing Matrix, _ rows: TokenRows) throws -> Void = { _, _, _ in }
+  ) throws {
+    let plan = blueprint.blocks[block]
+    let pass = BlockPass(
+      block: plan, hiddenSize: blueprint.hiddenSize, length: min(length, hidden.rows), weights: weights,
+      scope: PassScope(wanted, in: plan), routesEveryToken: routesEveryToken)
+    try pass.run(&hidden, observe)
+  }
+
+  /// What the head multiplies: states after the last block in, `tokens x hiddenSize`, normed and projected states out.
+  public func finish(_ hidden: consuming Matrix, tensors: TensorSource) throws -> Matrix {
+    let ending = blueprint.ending
+    var states = hidden
+    if let norm = ending.norm { normalize(&states, try tensors.norm(norm)) }
+    for layer in [ending.projection, ending.transform?.linear].compactMap(\.self) {
+      let packed = PackedMatrix(rounding: &states, tensors.precision)
+      var output = Matrix(rows: packed.rows, columns: layer.rows)
+      linear(packed, try tensors.weight(layer.matrix), into: &output)
+      if let bias = layer.bias {
+        addToRows(try tensors.floats(bias), into: &output, rows: 0..<output.rows)
+      }
+      states = output
+    }
+    if let (_, activation, norm) = ending.transform {
+      activate(&states, activation)
+      normalize(&states, try tensors.norm(norm))
+    }
+    scale(&states, by: ending.scale)
+    return states
+  }
+
+  /// The head; nil if the model's output are hidden states.
+  public func head(_ tensors: TensorSource) throws -> OutputHead? {
+    guard let parameter = blueprint.ending.head else { return nil }
+    return OutputHead(
+      weight: try tensors.table(parameter),
+      bias: try blueprint.ending.headBias.map { try tensors.floats($0).array() } ?? [],
+      softCap: blueprint.ending.softCap)
+  }
+
+  /// Logits of whole sequences, `tokens x vocabulary`, or hidden states if there is no head; for short inputs, since all are held at
+  /// once.
   public func logits(_ ids: [Int32], length: Int) throws -> Matrix {
     let tensors = TensorSource(checkpoint)
-    var hidden = try architecture.embed(ids, length: length, tensors: tensors)
+    return try outputs(embed(ids, length: length, tensors: tensors), length: length, tensors)
+  }
+
+  private func outputs(_ embedded: consuming Matrix, length: Int, _ tensors: TensorSource) throws -> Matrix {
+    var hidden = embedded
     for block in outline.blocks.indices {
-      try architecture.forward(block: block, hidden: &hidden, length: length, weights: tensors)
+      try forward(block: block, hidden: &hidden, length: length, weights: tensors)
     }
-    var finished = try architecture.finish(hidden, tensors: tensors)
-    let states = PackedMatrix(rounding: &finished, .f32)
-    var logits = Matrix(rows: ids.count, columns: outline.vocabularySize)
-    linear(states, try architecture.head(tensors), into: &logits)
-    return logits
+    let finished = try finish(hidden, tensors: tensors)
+    guard let head = try head(tensors) else { return finished }
+    return head.logits(finished)
+  }
+}
+
+extension ModelOutline {
+  /// Checks, from headers alone, that every tensor of the outline is there with its shape.
+  public func check(_ checkpoint: Checkpoint) throws {
+    for tensors in [tensors] + blocks.map(\.tensors) {
+      for (name, shape) in tensors.sorted(by: { $0.key < $1.key }) {
+        _ = try checkpoint.tensor(name, shape: shape)
+      }
+    }
   }
 }

@@ -34,6 +34,41 @@ struct ModelConfiguration {
     return number
   }
 
+  /// A number, or nil if it is absent or null.
+  func optionalNumber(_ key: String) throws -> Double? {
+    guard json[key] != nil else { return nil }
+    return try number(key)
+  }
+
+  /// A size, or nil if it is absent or null.
+  func optionalSize(_ key: String) throws -> Int? {
+    guard json[key] != nil else { return nil }
+    return try size(key)
+  }
+
+  /// The size under the first of some names that is there.
+  func size(_ keys: [String]) throws -> Int {
+    for key in keys { if let size = try optionalSize(key) { return size } }
+    throw EspalierError.badInput("\(keys.joined(separator: " or ")) is missing.", subject: path)
+  }
+
+  /// A list of numbers.
+  func numbers(_ key: String) throws -> [Double] {
+    guard let values = json[key]?.array?.map(\.double), !values.contains(where: { $0 == nil }) else {
+      throw EspalierError.badInput("\(key) must be a list of numbers.", subject: path)
+    }
+    return values.compactMap(\.self)
+  }
+
+  /// A list of strings; nil if it is absent or null.
+  func texts(_ key: String) throws -> [String]? {
+    guard let value = json[key] else { return nil }
+    guard let values = value.array?.map(\.string), !values.contains(where: { $0 == nil }) else {
+      throw EspalierError.badInput("\(key) must be a list of strings.", subject: path)
+    }
+    return values.compactMap(\.self)
+  }
+
   func flag(_ key: String, default fallback: Bool) throws -> Bool {
     guard let value = json[key] else { return fallback }
     guard let flag = value.bool else {

@@ -107,8 +107,14 @@ extension SiteStage {
 
 /// An accumulator for one site.
 public protocol SiteSink: AnyObject {
-  /// Adds a batch of whole calibration sequences, one after the other: `tokens x columns`.
-  func add(_ inputs: borrowing Matrix, sequences: Range<Int>) throws
+  /// Adds the inputs of some tokens: `tokens x columns`.
+  func add(_ inputs: borrowing Matrix, _ rows: TokenRows) throws
+  /// Whether the site, an expert, saw too few tokens by the end of the stream and is to be shown what it makes of all of them.
+  var wantsEveryToken: Bool { get }
+  /// Adds the inputs that the site has if every token reaches it.
+  ///
+  /// - Parameter total: tokens that will come.
+  func addUnrouted(_ inputs: borrowing Matrix, _ rows: TokenRows, of total: Int) throws
   /// Writes the result into the unit's folder.
   func finish() throws -> JSON
   /// The digest of the content, once it is written, where that is not the digest of the files.
@@ -117,6 +123,8 @@ public protocol SiteSink: AnyObject {
 
 extension SiteSink {
   public var content: Digest? { nil }
+  public var wantsEveryToken: Bool { false }
+  public func addUnrouted(_ inputs: borrowing Matrix, _ rows: TokenRows, of total: Int) throws {}
 }
 
 /// Decides how sparse every matrix becomes, from a look at each in the dense model.

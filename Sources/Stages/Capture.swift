@@ -82,11 +82,15 @@ public struct Capture: SourceStage {
 
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
     let widest = sizes.model.matrices.map(\.columns).max() ?? 0
+    // A weight that is stored by columns is held as a copy by rows.
+    let copied =
+      sizes.block?.matrices.filter { $0.order == .columns }.map { $0.parameters * sizes.weightBytes }.max()
+      ?? 0
     let innerTokens = min(sizes.samples, Batching.innerSequences(length: sizes.length)) * sizes.length
     return WorkingSet(
       weights: sizes.threads * linearScratchBytes(columns: widest, sizes.precision)
         + (keepsPages(sizes.tensorBytes)
-          ? sizes.tensorBytes : linearResidentBytes + linearRowsAtATime * widest * 4),
+          ? sizes.tensorBytes : linearResidentBytes + linearRowsAtATime * widest * 4) + copied,
       activations: sizes.model.activationBytes(tokens: sizes.batchTokens, innerTokens: innerTokens)
         + sizes.threads * 128 * sizes.length * 4 + writerBytes(sizes))
   }
@@ -122,13 +126,13 @@ public struct Capture: SourceStage {
   }
 
   public func embed(_ unit: UnitContext) throws -> Committed {
-    let architecture = try Architectures.make(unit.checkpoint)
+    let model = try Model(unit.checkpoint)
     let windows = try TokenFile.read(unit.input(.tokens, Tokenize.object))
     let length = windows.first?.count ?? 0
     let tensors = TensorSource(unit.checkpoint)
     var writer = try writer(unit, samples: windows.count, length: length)
     for batch in batches(samples: windows.count, length: length) {
-      let hidden = try architecture.embed(Array(windows[batch].joined()), length: length, tensors: tensors)
+      let hidden = try model.embed(Array(windows[batch].joined()), length: length, tensors: tensors)
       try requireFinite(hidden, "the embedding", batch, length)
       try writer.append(hidden.elements.span)
       try unit.advance(batch.upperBound, of: windows.count)
@@ -147,7 +151,7 @@ public struct Capture: SourceStage {
     guard let block = unit.unit.block else {
       throw EspalierError.internalFault("a block streams without a number.")
     }
-    let architecture = try Architectures.make(unit.checkpoint)
+    let model = try Model(unit.checkpoint)
     let tensors = try unit.model.blocks[block].tensors.sorted { $0.key < $1.key }.map { name, shape in
       try unit.checkpoint.tensor(name, shape: shape)
     }
@@ -163,18 +167,16 @@ public struct Capture: SourceStage {
       unit.checkpoint, pruned: pruned, precision: precision(of: unit.checkpoint),
       keepsPages: keepsPages(tensors.reduce(0) { $0 + $1.entry.range.count }))
     var writer = try advance.map { try self.writer($0, samples: samples, length: length) }
-    let last = advance == nil ? sinks.keys.max() : nil
+    let sites = unit.model.blocks[block].sites
+    let named = Dictionary(
+      sinks.map { (sites[$0.key].name, $0.value) }, uniquingKeysWith: { first, _ in first })
     for batch in batches(samples: samples, length: length) {
-      var states = Matrix(unfilled: batch.count * length, columns: hidden.width)
-      var span = states.elements.mutableSpan
-      try hidden.read(batch, into: &span)
-      hidden.release(batch)
-      try architecture.forward(
-        block: block, hidden: &states, length: length, through: last, weights: weights
-      ) { site, inputs, sequences in
-        let first = batch.lowerBound
-        try sinks[site]?.add(
-          inputs, sequences: first + sequences.lowerBound..<first + sequences.upperBound)
+      var states = try read(hidden, batch)
+      try model.forward(
+        block: block, hidden: &states, length: length, wanted: advance == nil ? Set(named.keys) : nil,
+        weights: weights
+      ) { site, inputs, rows in
+        try named[site]?.add(inputs, rows.shifted(by: batch.lowerBound))
       }
       if advance != nil {
         try requireFinite(states, "block \(block)", batch, length)
@@ -182,8 +184,37 @@ public struct Capture: SourceStage {
       }
       try unit.advance(batch.upperBound, of: samples)
     }
+    try showEveryToken(named.filter { $0.value.wantsEveryToken }, hidden, model, block, weights, unit)
     guard let content = try writer.take()?.finish() else { return nil }
     return Committed(content: content, report: ["samples": .integer(samples)])
+  }
+
+  private func read(_ hidden: SpillArray, _ batch: Range<Int>) throws -> Matrix {
+    var states = Matrix(unfilled: batch.count * hidden.tokens, columns: hidden.width)
+    var span = states.elements.mutableSpan
+    try hidden.read(batch, into: &span)
+    hidden.release(batch)
+    return states
+  }
+
+  /// Streams the block once more for experts that saw too few tokens, as if every token were routed to them.
+  private func showEveryToken(
+    _ sinks: [String: any SiteSink], _ hidden: SpillArray, _ model: Model, _ block: Int,
+    _ weights: TensorSource,
+    _ unit: UnitContext
+  ) throws {
+    guard !sinks.isEmpty else { return }
+    let (samples, length) = (hidden.sequences, hidden.tokens)
+    for batch in batches(samples: samples, length: length) {
+      var states = try read(hidden, batch)
+      try model.forward(
+        block: block, hidden: &states, length: length, wanted: Set(sinks.keys), routesEveryToken: true,
+        weights: weights
+      ) { site, inputs, rows in
+        try sinks[site]?.addUnrouted(inputs, rows.shifted(by: batch.lowerBound), of: samples * length)
+      }
+      try unit.advance(batch.upperBound, of: samples)
+    }
   }
 
   /// Has the system read a block's weights while the one before is computed, where the memory has room for both.
@@ -199,7 +230,7 @@ public struct Capture: SourceStage {
 
   private static func pruned(_ unit: UnitContext) throws -> [String: PrunedMatrix] {
     Dictionary(
-      try unit.matrixInputs(.mask).map { ($0.matrix.tensor, try PrunedMatrix(folder: $0.folder)) },
+      try unit.matrixInputs(.mask).map { ($0.matrix.module, try PrunedMatrix(folder: $0.folder)) },
       uniquingKeysWith: { _, last in last })
   }
 

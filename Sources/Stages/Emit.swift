@@ -59,14 +59,19 @@ public struct Emit: ModelStage {
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
     // A piece of a weight twice, and what its digest is taken from; a mask as it is read.
     let largest = sizes.model.matrices.map { $0.rows * Mask.rowBytes($0.columns) }.max() ?? 0
-    return WorkingSet(weights: 3 * Self.pieceBytes, rows: 2 * largest)
+    // What is stored by columns is turned around whole, masked and turned back.
+    let turned =
+      sizes.model.matrices.filter { $0.order == .columns }.map { $0.parameters * sizes.weightBytes }.max()
+      ?? 0
+    return WorkingSet(weights: 3 * Self.pieceBytes + 4 * turned, rows: 2 * largest)
   }
 
   public func run(_ unit: UnitContext) throws -> JSON {
     let output = unit.job.output
     if let record = try written(output, unit) { return try report(record, unit) }
     let masks = Dictionary(
-      unit.matrixInputs(.mask).map { ($0.matrix.tensor, $0.folder) }, uniquingKeysWith: { _, last in last })
+      grouping: unit.matrixInputs(.mask).map { Masked(matrix: $0.matrix, folder: $0.folder) },
+      by: \.matrix.tensor)
     let partial = unit.job.partialOutput + "/model"
     do {
       let record = try write(masks, to: partial, unit)
@@ -80,7 +85,13 @@ public struct Emit: ModelStage {
     }
   }
 
-  private func write(_ masks: [String: String], to partial: String, _ unit: UnitContext) throws
+  /// A matrix with the folder of its mask.
+  private struct Masked {
+    let matrix: ModelOutline.Matrix
+    let folder: String
+  }
+
+  private func write(_ masks: [String: [Masked]], to partial: String, _ unit: UnitContext) throws
     -> OutputRecord
   {
     try Folder.remove(partial)
@@ -99,6 +110,7 @@ public struct Emit: ModelStage {
       try Folder.create(Folder.parent(of: partial + "/" + name))
       matrices += try Self.write(name, unit.checkpoint, masks, into: partial, advance: advance)
     }
+    try Self.requireSameTensors(unit.checkpoint, in: partial)
     for folder in Self.folders(of: names) { try Folder.sync(partial + "/" + folder) }
     let record = try OutputRecord(
       key: unit.key, matrices: matrices, recipe: unit.job.recipe, files: names, folder: partial, read: advance
@@ -145,7 +157,7 @@ public struct Emit: ModelStage {
   ///
   /// Nothing is written twice: what lies between the pruned matrices is copied, and these are masked piece by piece.
   private static func write(
-    _ name: String, _ checkpoint: Checkpoint, _ masks: [String: String], into folder: String,
+    _ name: String, _ checkpoint: Checkpoint, _ masks: [String: [Masked]], into folder: String,
     advance: (Int) throws -> Void
   ) throws -> [OutputRecord.Matrix] {
     let source = try File(reading: checkpoint.folder + "/" + name)
@@ -170,25 +182,55 @@ public struct Emit: ModelStage {
     }
     var matrices: [OutputRecord.Matrix] = []
     for entry in checkpoint.entries[name] ?? [] {
-      guard let pruned = masks[entry.name], checkpoint.tensors[entry.name]?.shard == name else { continue }
-      try copy(to: entry.range.lowerBound)
-      let matrix = try PrunedMatrix(folder: pruned)
-      let weight = try LinearWeight(checkpoint.stored(entry, shard: name), pruned: matrix)
-      let rowBytes = entry.range.count / weight.rows
-      for rows in parts(of: weight.rows, size: max(1, pieceBytes / rowBytes)) {
-        try file.write(weight.maskedBytes(rows), at: position)
-        weight.tensor.release(rows.lowerBound * rowBytes..<rows.upperBound * rowBytes)
-        try wrote(rows.count * rowBytes)
+      guard let masked = masks[entry.name], checkpoint.tensors[entry.name]?.shard == name else { continue }
+      for one in masked.sorted(by: { $0.matrix.part ?? 0 < $1.matrix.part ?? 0 }) {
+        let pruned = try PrunedMatrix(folder: one.folder)
+        let stored = try checkpoint.stored(one.matrix)
+        try copy(to: stored.entry.range.lowerBound)
+        let weight = try LinearWeight(stored, order: one.matrix.order, pruned: pruned)
+        try write(weight, of: stored, order: one.matrix.order) { bytes in
+          let count = bytes.count
+          try file.write(bytes, at: position)
+          try wrote(count)
+        }
+        matrices.append(
+          .init(place: one.matrix, pattern: pruned.mask.pattern, hasNewWeights: pruned.weights != nil))
       }
-      weight.tensor.release()
-      matrices.append(
-        .init(
-          name: entry.name, rows: weight.rows, columns: weight.columns, pattern: matrix.mask.pattern,
-          hasNewWeights: matrix.weights != nil))
     }
     try copy(to: source.size())
     try file.sync()
     return matrices
+  }
+
+  /// Hands out the bytes of a pruned matrix in the order in which they are stored.
+  private static func write(
+    _ weight: LinearWeight, of stored: StoredTensor, order: ModelOutline.Matrix.Order,
+    _ body: (consuming Buffer<UInt8>) throws -> Void
+  ) throws {
+    let rowBytes = stored.entry.range.count / weight.rows
+    if order == .rows {
+      for rows in parts(of: weight.rows, size: max(1, pieceBytes / rowBytes)) {
+        try body(weight.maskedBytes(rows))
+        weight.tensor.release(rows.lowerBound * rowBytes..<rows.upperBound * rowBytes)
+      }
+    } else {
+      let masked = try StoredTensor(
+        weight.maskedBytes(0..<weight.rows), shape: [weight.rows, weight.columns], derivedFrom: stored)
+      try body(masked.transposed().bytes())
+    }
+    weight.tensor.release()
+    stored.release()
+  }
+
+  /// Nothing may be lost: the output must hold the tensors of the source, at the same places.
+  private static func requireSameTensors(_ checkpoint: Checkpoint, in folder: String) throws {
+    for shard in checkpoint.shards {
+      let written = try SafetensorsHeader(path: folder + "/" + shard).tensors
+      let source = checkpoint.entries[shard] ?? []
+      guard written.map(\.name) == source.map(\.name), written.map(\.range) == source.map(\.range) else {
+        throw EspalierError.internalFault("\(shard) does not hold the tensors of the source.")
+      }
+    }
   }
 
   /// The folders in which these files lie, at any depth.

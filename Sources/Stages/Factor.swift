@@ -30,6 +30,7 @@ public struct Factor: SiteStage {
   private let earlier: EarlierFactors
   private let adds: Int
   private let inputs: Inputs
+  private let shrink: Double
   private let codec: Capture.Codec
 
   /// How a site's inputs are kept beside its factor.
@@ -62,6 +63,10 @@ public struct Factor: SiteStage {
     inputs = parameters.choice(
       "inputs", default: .none,
       "Keeps the inputs of every site beside its factor, in this type, as an array (sharded Zarr) to look at; they are large."
+    )
+    shrink = parameters.number(
+      "shrink", default: 1, in: 0...1000,
+      "Mixtures of experts: an expert that saw fewer tokens than its inputs are wide gets what it makes of all tokens, with this weight times that of the missing ones; 0 leaves its Gram matrix as it is."
     )
     codec = parameters.choice(
       "codec", default: .none, inKey: false, "Compression of these inputs; never changes a result.")
@@ -185,7 +190,8 @@ public struct Factor: SiteStage {
     let digests = unit.components["earlier"]?.array?.compactMap { $0.string.flatMap(Digest.init(hex:)) }
     let sizes = unit.sizes
     return try FactorSink(
-      columns: site.columns, form: form, holdOut: unit.unit.holdOut, isMapped: isMapped(sizes),
+      isExpert: site.tokenShare < 1, shrink: shrink, note: unit.note, columns: site.columns, form: form,
+      holdOut: unit.unit.holdOut, isMapped: isMapped(sizes),
       precision: unit.job.precision,
       adding: earlier.read(digests ?? []),
       spill: layout(sizes).map {
@@ -207,13 +213,24 @@ private final class FactorSink: SiteSink {
   private let place: String
   private let path: String
   private(set) var content: Digest?
+  /// Whether the site sees only the tokens that are routed to it.
+  private let isExpert: Bool
+  private let shrink: Double
+  /// Tokens that were routed to the expert, once others are added.
+  private var routedTokens: Int?
+  private lazy var isHeldOutEmpty = heldOut.tokens == 0
+  private let note: (String) -> Void
 
   init(
-    columns: Int, form: GramForm, holdOut: Double, isMapped: Bool, precision: Precision,
+    isExpert: Bool, shrink: Double, note: @escaping (String) -> Void, columns: Int, form: GramForm,
+    holdOut: Double, isMapped: Bool, precision: Precision,
     adding earlier: [SiteFactor],
     spill: consuming SpillWriter?, place: String, folder: String
   ) throws {
     path = folder + "/" + SiteFactor.object
+    self.isExpert = isExpert
+    self.shrink = shrink
+    self.note = note
     self.spill = spill
     self.holdOut = holdOut
     self.earlier = earlier
@@ -237,13 +254,48 @@ private final class FactorSink: SiteSink {
     self.draft = consume draft
   }
 
-  func add(_ inputs: borrowing Matrix, sequences: Range<Int>) throws {
-    try spill?.append(inputs.elements.span)
+  func add(_ inputs: borrowing Matrix, _ rows: TokenRows) throws {
+    try keep(inputs, rows)
     guard holdOut > 0 else { return accumulator.add(inputs) }
-    let length = inputs.rows / max(1, sequences.count)
-    for (index, sequence) in sequences.enumerated() {
-      let rows = index * length..<(index + 1) * length
-      if isHeldOut(sequence) { heldOut.add(inputs, rows: rows) } else { accumulator.add(inputs, rows: rows) }
+    for (window, range) in rows.rowsByWindow {
+      if isHeldOut(window) {
+        heldOut.add(inputs, rows: range)
+      } else {
+        accumulator.add(inputs, rows: range)
+      }
+    }
+  }
+
+  /// Spills the inputs; tokens that do not reach the site are rows of zeros.
+  private func keep(_ inputs: borrowing Matrix, _ rows: TokenRows) throws {
+    guard spill != nil else { return }
+    guard let tokens = rows.tokens else {
+      try spill?.append(inputs.elements.span)
+      return
+    }
+    var all = Matrix(rows: rows.windows.count * rows.length, columns: inputs.columns)
+    scatterRows(inputs, tokens, times: [Float](repeating: 1, count: tokens.count), into: &all)
+    try spill?.append(all.elements.span)
+  }
+
+  var wantsEveryToken: Bool {
+    isExpert && shrink > 0
+      && (accumulator.tokens < accumulator.columns || (holdOut > 0 && heldOut.tokens == 0))
+  }
+
+  /// The Gram matrix of few tokens has no full rank: what the expert makes of all tokens is added, with the weight of as many tokens
+  /// as are missing.
+  func addUnrouted(_ inputs: borrowing Matrix, _ rows: TokenRows, of total: Int) throws {
+    let routed = routedTokens ?? accumulator.tokens
+    routedTokens = routed
+    let missing = max(1, accumulator.columns - routed)
+    let weight = shrink * Double(missing) / Double(max(1, total))
+    for (window, range) in rows.rowsByWindow {
+      if holdOut > 0, isHeldOut(window) {
+        if isHeldOutEmpty { heldOut.add(inputs, rows: range, weight: weight) }
+      } else {
+        accumulator.add(inputs, rows: range, weight: weight)
+      }
     }
   }
 
@@ -261,6 +313,11 @@ private final class FactorSink: SiteSink {
     accumulator.finish()
     heldOut.finish()
     let apart = heldOut.tokens
+    guard accumulator.tokens > 0 || !isExpert else {
+      throw EspalierError.usage(
+        "no calibration token was routed to this expert; draw more samples, or set factor.shrink above 0.",
+        subject: place)
+    }
     guard accumulator.tokens > 0, holdOut == 0 || apart > 0 else {
       throw EspalierError.usage(
         "holdOut \(holdOut) of the calibration sequences leaves none on one side; draw more samples or change holdOut."
@@ -275,6 +332,13 @@ private final class FactorSink: SiteSink {
       ("columns", .integer(accumulator.columns)), ("tokens", .integer(accumulator.tokens)),
       ("heldOutTokens", .integer(apart)),
     ]
+    if isExpert { report.append(("routedTokens", .integer(routedTokens ?? accumulator.tokens))) }
+    if let routedTokens {
+      note(
+        "\(place): \(routedTokens) tokens were routed to this expert, whose inputs are \(accumulator.columns) wide; its Gram matrix was shrunk towards that of all tokens."
+      )
+      report.append(("shrunk", true))
+    }
     if let rank = accumulator.rank {
       report += [("rank", .integer(rank)), ("discardedEnergy", .number(accumulator.discardedEnergy))]
     }

@@ -6,7 +6,9 @@ extension ModelOutline.Block {
   func forwardWork(
     _ model: ModelOutline, tokens: Int, length: Int, through last: Int? = nil, precision: Precision
   ) -> Work {
-    let weights = sites.prefix(last ?? sites.count).flatMap(\.matrices).reduce(0.0) { $0 + $1.weights }
+    let weights = sites.prefix(last ?? sites.count).reduce(0.0) { sum, site in
+      sum + site.tokenShare * site.matrices.reduce(0) { $0 + $1.weights }
+    }
     let (tokens, batches) = (
       Double(tokens), Double(tokens) / Double(max(1, Batching.sequences(length: length) * length))
     )

@@ -9,12 +9,16 @@ public struct OutputRecord: Sendable {
 
   /// One pruned matrix.
   public struct Matrix: Sendable {
-    public let name: String
-    public let rows: Int
-    public let columns: Int
+    /// The matrix as it lies in the checkpoint.
+    public let place: ModelOutline.Matrix
     public let pattern: SparsityPattern
     /// Whether the kept weights were fitted anew, and so are not those of the source.
     public let hasNewWeights: Bool
+
+    /// Its module's name.
+    public var name: String { place.module }
+    public var rows: Int { place.rows }
+    public var columns: Int { place.columns }
   }
 
   /// One file of the folder.
@@ -93,11 +97,13 @@ public struct OutputRecord: Sendable {
     self.matrices = try matrices.map { item in
       guard let name = item["name"]?.string, let rows = item["rows"]?.integer,
         let columns = item["columns"]?.integer, let pattern = Self.pattern(item),
-        rows > 0, columns > 0, pattern.fits(columns: columns)
+        rows > 0, columns > 0, pattern.fits(columns: columns), item["part"]?.integer ?? 0 >= 0,
+        let order = ModelOutline.Matrix.Order(rawValue: item["order"]?.string ?? "rows")
       else { throw EspalierError.badInput("the record of a matrix is damaged.") }
       return Matrix(
-        name: name, rows: rows, columns: columns, pattern: pattern,
-        hasNewWeights: item["newWeights"]?.bool ?? false)
+        place: .init(
+          module: item["module"]?.string ?? name, tensor: name, rows: rows, columns: columns, order: order,
+          part: item["part"]?.integer), pattern: pattern, hasNewWeights: item["newWeights"]?.bool ?? false)
     }
     self.files = try files.map { item in
       guard let name = item["name"]?.string, Folder.isBelow(name), let size = item["size"]?.integer,
@@ -146,8 +152,13 @@ public struct OutputRecord: Sendable {
 
   private static func json(_ matrix: Matrix) -> JSON {
     var members: [(key: String, value: JSON)] = [
-      ("name", .string(matrix.name)), ("rows", .integer(matrix.rows)), ("columns", .integer(matrix.columns)),
+      ("name", .string(matrix.place.tensor)), ("rows", .integer(matrix.rows)),
+      ("columns", .integer(matrix.columns)),
     ]
+    if matrix.place.order == .columns { members.append(("order", "columns")) }
+    if let part = matrix.place.part {
+      members += [("part", .integer(part)), ("module", .string(matrix.place.module))]
+    }
     switch matrix.pattern {
     case .rows(let sparsity): members.append(("sparsity", .number(sparsity)))
     case .matrix(let sparsity): members += [("sparsity", .number(sparsity)), ("budget", "matrix")]

@@ -31,7 +31,7 @@ struct TokenScorer {
     let total = model.outline.blocks.count + 2
     for (index, group) in groups.enumerated() {
       try transform(group, from: nil, to: path(index, 0)) { batch, _ in
-        try model.architecture.embed(
+        try model.embed(
           Array(batch.map { padded(sequences[$0], group.length) }.joined()), length: group.length,
           tensors: tensors)
       }
@@ -41,7 +41,7 @@ struct TokenScorer {
       for (index, group) in groups.enumerated() {
         try transform(group, from: path(index, block), to: path(index, block + 1)) { _, hidden in
           var hidden = hidden
-          try model.architecture.forward(
+          try model.forward(
             block: block, hidden: &hidden, length: group.length, weights: tensors)
           return hidden
         }
@@ -112,9 +112,13 @@ struct TokenScorer {
     _ store: (Int, [Double]) -> Void
   ) throws {
     let input = try SpillArray(folder: source)
-    let head = try model.architecture.head(tensors)
+    guard let head = try model.head(tensors) else {
+      throw EspalierError.usage(
+        "this model has no head that predicts tokens, so that it has no perplexity.",
+        subject: model.checkpoint.folder)
+    }
     for batch in batches(group) {
-      let states = try model.architecture.finish(load(batch, input, group), tensors: tensors)
+      let states = try model.finish(load(batch, input, group), tensors: tensors)
       // The last row of a sequence predicts nothing here; it scores its own first token, and the result is dropped.
       let targets = batch.flatMap { index in
         let ids = padded(sequences[group.members[index]], group.length)

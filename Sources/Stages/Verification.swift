@@ -40,7 +40,7 @@ public struct Verification: Sendable {
     let checkpoint = try Checkpoint(folder: folder)
     for matrix in record.matrices {
       checkedMatrices += 1
-      let weight = try LinearWeight(checkpoint.tensor(matrix.name, shape: [matrix.rows, matrix.columns]))
+      let weight = try LinearWeight(checkpoint.stored(matrix.place), order: matrix.place.order, pruned: nil)
       let census = ZeroCensus(weight)
       if let row = census.firstRow(violating: matrix.pattern) {
         findings.append(

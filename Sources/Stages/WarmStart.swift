@@ -81,7 +81,7 @@ extension UnitContext {
   /// The matrix of the unit, as it stands in the checkpoint.
   func weight() throws -> LinearWeight {
     guard let matrix else { throw EspalierError.internalFault("the unit \(unit.id) has no matrix.") }
-    return try LinearWeight(checkpoint.tensor(matrix.tensor, shape: [matrix.rows, matrix.columns]))
+    return try LinearWeight(checkpoint.stored(matrix), order: matrix.order, pruned: nil)
   }
 
   /// What every report on a matrix begins with.

@@ -22,7 +22,7 @@ struct InspectCommand: ParsableCommand {
       (
         matrix,
         ZeroCensus(
-          try LinearWeight(model.checkpoint.tensor(matrix.tensor, shape: [matrix.rows, matrix.columns])))
+          try LinearWeight(model.checkpoint.stored(matrix), order: matrix.order, pruned: nil))
       )
     }
     let weights = outline.matrices.reduce(0) { $0 + $1.rows * $1.columns }

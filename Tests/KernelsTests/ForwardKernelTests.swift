@@ -62,9 +62,11 @@ import Testing
     var k = random.matrix(tokens, keyHeads * headSize)
     let v = random.matrix(tokens, keyHeads * headSize)
     var y = Matrix(rows: tokens, columns: heads * headSize)
-    causalAttention(
-      queries: &q, keys: &k, values: v, length: length, heads: heads, keyHeads: keyHeads,
-      headSize: headSize, .f32, into: &y)
+    attention(
+      queries: &q, keys: &k, values: v, length: length,
+      AttentionShape(
+        heads: heads, keyHeads: keyHeads, headSize: headSize, valueSize: headSize,
+        scale: 1 / Float(headSize).squareRoot()), .f32, into: &y)
     for token in stride(from: 0, to: tokens, by: max(1, tokens / 40)) {
       let start = token / length * length
       for head in 0..<heads {
@@ -118,7 +120,7 @@ import Testing
     let states = random.matrix(9, 20)
     let head = try weight(1100, 20, seed: 12)
     let targets = (0..<9).map { Int32($0 * 120) }
-    let found = logProbabilities(states, head: head, targets: targets)
+    let found = logProbabilities(states, head: OutputHead(weight: head), targets: targets)
     let weights = head.matrix(0..<1100)
     for token in 0..<9 {
       let logits = (0..<1100).map { row in
@@ -142,12 +144,12 @@ import Testing
       var keys = Matrix(rows: 70, columns: 512, y.array())
       let values = Matrix(rows: 70, columns: 512, y.array())
       var z = Matrix(rows: 70, columns: 512)
-      causalAttention(
-        queries: &y, keys: &keys, values: values, length: 35, heads: 8, keyHeads: 8, headSize: 64, .f32,
-        into: &z)
-      rmsNorm(z, weight: random.matrix(1, 512), epsilon: 1e-5, into: &y)
+      attention(
+        queries: &y, keys: &keys, values: values, length: 35,
+        AttentionShape(heads: 8, keyHeads: 8, headSize: 64, valueSize: 64, scale: 0.125), .f32, into: &z)
+      normalize(z, NormWeights(.rms, width: 512, epsilon: 1e-5, scale: random.matrix(1, 512)), into: &y)
       let scores = logProbabilities(
-        y, head: try weight(900, 512, seed: 2), targets: [Int32](repeating: 5, count: 70))
+        y, head: OutputHead(weight: try weight(900, 512, seed: 2)), targets: [Int32](repeating: 5, count: 70))
       var accumulator = GramAccumulator(columns: 512, diagonalOnly: false)
       accumulator.add(y)
       accumulator.finish()

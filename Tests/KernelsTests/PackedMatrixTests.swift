@@ -123,9 +123,11 @@ extension PackedMatrixTests {
       var queries = Matrix(rows: q.rows, columns: q.columns, q.array())
       var keys = Matrix(rows: k.rows, columns: k.columns, k.array())
       var y = Matrix(rows: q.rows, columns: q.columns)
-      causalAttention(
-        queries: &queries, keys: &keys, values: v, length: length, heads: heads, keyHeads: keyHeads,
-        headSize: headSize, precision, into: &y)
+      attention(
+        queries: &queries, keys: &keys, values: v, length: length,
+        AttentionShape(
+          heads: heads, keyHeads: keyHeads, headSize: headSize, valueSize: headSize,
+          scale: 1 / Float(headSize).squareRoot()), precision, into: &y)
       return y.array()
     }
     let difference = zip(results[0], results[1]).reduce(0.0) { $0 + Double(($1.0 - $1.1) * ($1.0 - $1.1)) }

@@ -13,7 +13,7 @@ import Testing
   private func message(_ changes: [(key: String, value: JSON)]) -> String {
     let kept = Self.usual.filter { member in !changes.contains { $0.key == member.key } }
     do {
-      let outline = try Architectures.make(configuration: .object(JSONObject(kept + changes))).outline
+      let outline = try Families.blueprint(.object(JSONObject(kept + changes))).outline
       return "\(outline.blocks.count) blocks"
     } catch { return "\(error)" }
   }
@@ -67,7 +67,7 @@ import Testing
 
   @Test func whatIsNoConfiguration() throws {
     for json: JSON in [.null, [], 3, "llama", [:], ["model_type": .null], ["model_type": 3]] {
-      #expect(throws: EspalierError.self) { try Architectures.make(configuration: json) }
+      #expect(throws: EspalierError.self) { try Families.blueprint(json) }
     }
     let long = String(repeating: "x\u{1B}", count: 1000)
     #expect(message([("model_type", .string(long))]).utf8.count < 400)

@@ -6,28 +6,29 @@ import Testing
 
 /// A pass that ends early shows the same inputs as one through the whole block.
 @Suite struct SitesOfAPassTests {
-  private typealias Seen = [Int: [Float]]
+  private typealias Seen = [String: [Float]]
 
   @Test(arguments: ["llama3-rope-biases", "one-key-head-bf16-sharded"])
   func aPassThroughSomeSites(name: String) throws {
     let folder = "\(Places.golden)/tiny/\(name)"
     let model = try Model(folder: folder)
     let ids = try SafetensorsFile(path: folder + "/expected.safetensors").tensor("ids").integers()
-    let all = try inputs(model, ids, through: nil)
-    #expect(all.keys.sorted() == [0, 1, 2, 3])
-    for last in 0..<4 {
-      let seen = try inputs(model, ids, through: last)
-      #expect(seen == all.filter { $0.key <= last })
+    let sites = model.outline.blocks[0].sites.map(\.name)
+    let all = try inputs(model, ids, wanted: nil)
+    #expect(Set(all.keys) == Set(sites))
+    for (index, site) in sites.enumerated() {
+      let seen = try inputs(model, ids, wanted: [site])
+      #expect(seen == all.filter { sites[...index].contains($0.key) })
     }
   }
 
-  private func inputs(_ model: Model, _ ids: [Int32], through last: Int?) throws -> Seen {
+  private func inputs(_ model: Model, _ ids: [Int32], wanted: Set<String>?) throws -> Seen {
     let tensors = TensorSource(model.checkpoint)
     let length = ids.count / 2
-    var hidden = try model.architecture.embed(ids, length: length, tensors: tensors)
+    var hidden = try model.embed(ids, length: length, tensors: tensors)
     var seen = Seen()
-    try model.architecture.forward(
-      block: 0, hidden: &hidden, length: length, through: last, weights: tensors
+    try model.forward(
+      block: 0, hidden: &hidden, length: length, wanted: wanted, weights: tensors
     ) { site, inputs, _ in seen[site, default: []] += inputs.array() }
     return seen
   }

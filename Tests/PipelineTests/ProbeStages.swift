@@ -108,7 +108,7 @@ struct Stream: SourceStage {
     let hidden = try [Probe.text(unit.input(.hidden, "hidden")), "\(scale)"] + tensors(unit)
     for (site, sink) in sinks.sorted(by: { $0.key < $1.key }) {
       let bytes = SHA256.digest(of: "\(hidden) \(site)").bytes
-      try sink.add(Matrix(rows: 4, columns: 8, bytes.map { Float($0) }), sequences: 0..<1)
+      try sink.add(Matrix(rows: 4, columns: 8, bytes.map { Float($0) }), TokenRows(windows: 0..<1, length: 4))
     }
     guard let advance else { return nil }
     // The block is dense where the masks do not apply.
@@ -152,7 +152,7 @@ struct Sum: SiteStage {
 
     init(_ unit: UnitContext) { self.unit = unit }
 
-    func add(_ inputs: borrowing Matrix, sequences: Range<Int>) throws { seen += inputs.array() }
+    func add(_ inputs: borrowing Matrix, _ rows: TokenRows) throws { seen += inputs.array() }
 
     func finish() throws -> JSON {
       let site = unit.site?.name ?? "?"

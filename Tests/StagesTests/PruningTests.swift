@@ -108,20 +108,20 @@ import Testing
     let pruned = try Model(folder: output)
     let windows = try tokens(bench)
     for block in dense.outline.blocks.indices {
-      var hidden = try dense.architecture.embed(
+      var hidden = try dense.embed(
         Array(windows.joined()), length: 24, tensors: TensorSource(dense.checkpoint))
       for earlier in 0..<block {
         let source = propagate == "pruned" ? pruned : dense
-        try source.architecture.forward(
+        try source.forward(
           block: earlier, hidden: &hidden, length: 24, weights: TensorSource(source.checkpoint))
       }
-      try dense.architecture.forward(
-        block: block, hidden: &hidden, length: 24, through: nil, weights: TensorSource(dense.checkpoint)
+      try dense.forward(
+        block: block, hidden: &hidden, length: 24, weights: TensorSource(dense.checkpoint)
       ) { site, inputs, _ in
         let norms = (0..<inputs.columns).map { column in
           (0..<inputs.rows).reduce(0.0) { $0 + Double(inputs[$1, column]) * Double(inputs[$1, column]) }
         }
-        for matrix in dense.outline.blocks[block].sites[site].matrices {
+        for matrix in dense.outline.blocks[block].sites.first(where: { $0.name == site })?.matrices ?? [] {
           let shape = [matrix.rows, matrix.columns]
           let weight = try LinearWeight(dense.checkpoint.tensor(matrix.tensor, shape: shape))
           let expected = mostSalient(weight, .wanda, diagonal: norms, pattern: .rows(sparsity: 0.5))

@@ -162,7 +162,7 @@ enum ConfigTarget: FuzzTarget {
     let json = try JSON(parsing: bytes.span.bytes)
     // As many blocks as the reader allows cost time and nothing else; a test reads them.
     if let blocks = json["num_hidden_layers"]?.integer, blocks > 16, blocks <= 4096 { return }
-    let outline = try Architectures.make(configuration: json).outline
+    let outline = try Families.blueprint(json).outline
     for shape in ([outline.tensors] + outline.blocks.map(\.tensors)).flatMap(\.values) {
       require(shape.allSatisfy { $0 > 0 }, "a shape of nothing")
     }

@@ -33,7 +33,7 @@ void espalier_mask_16(size_t n, const uint8_t *kept, uint16_t *x);
 
 // ---- forward.c
 
-/// y[i] = x[i] * weight[i] / sqrt(mean(x^2) + epsilon), one row of n.
+/// y[i] = x[i] * weight[i] / sqrt(mean(x^2) + epsilon), one row of n; y may be x.
 void espalier_rms_norm(size_t n, float epsilon, const float *x, const float *weight, float *y);
 /// gate[i] = silu(gate[i]) * up[i].
 void espalier_silu_multiply(size_t n, const float *up, float *gate);
@@ -47,6 +47,34 @@ void espalier_softmax(size_t n, size_t live, float factor, float *x);
 void espalier_log_sum_exp(size_t n, const float *x, float *largest, double *sum);
 /// sums[j] += x[j] and squares[j] += x[j]^2, in f64.
 void espalier_add_moments(size_t n, const float *x, double *sums, double *squares);
+
+// ---- activations.c
+
+void espalier_silu(size_t n, float *x);
+/// GELU with the error function, with tanh, and with a sigmoid.
+void espalier_gelu(size_t n, float *x);
+void espalier_gelu_tanh(size_t n, float *x);
+void espalier_gelu_quick(size_t n, float *x);
+void espalier_relu(size_t n, float *x);
+void espalier_relu_squared(size_t n, float *x);
+void espalier_sigmoid(size_t n, float *x);
+void espalier_tanh(size_t n, float *x);
+/// xIELU (arXiv 2411.13010): a parabola for x > 0, an exponential below.
+void espalier_xielu(size_t n, float alpha_p, float alpha_n, float beta, float epsilon, float *x);
+/// y[i] *= x[i].
+void espalier_multiply(size_t n, const float *x, float *y);
+/// gate[i] = (up + 1) gate sigmoid(alpha gate), both clamped by `limit`, as gpt-oss has it.
+void espalier_clamped_swiglu(size_t n, float limit, float alpha, const float *up, float *gate);
+/// y[i] += factor * x[i].
+void espalier_add_weighted(size_t n, float factor, const float *x, float *y);
+void espalier_scale(size_t n, float factor, float *x);
+/// y[i] = (x[i] - mean) / sqrt(variance + epsilon) * weight[i] + bias[i], one row of n; y may be x.
+void espalier_layer_norm(size_t n, float epsilon, const float *x, const float *weight, const float *bias, float *y);
+/// Rotates pairs (x[2i], x[2i + 1]).
+void espalier_rope_interleaved(size_t half, const float *cosine, const float *sine, float *x);
+/// Row softmax of attention scores, in place: x[first..<live] becomes that of cap * tanh(factor * x / cap) + slope * i (no cap if it is
+/// 0), the rest 0. `sink` is one more score that takes its share and is dropped; -infinity for none.
+void espalier_attention_softmax(size_t n, size_t first, size_t live, float factor, float cap, float slope, float sink, float *x);
 
 // ---- select.c
 

@@ -1,0 +1,83 @@
+import EspalierCore
+
+extension StoredTensor {
+  /// A tensor whose bytes are in memory.
+  ///
+  /// - Parameter origin: the tensor that they were derived from, for name, type and errors.
+  public init(_ bytes: consuming Buffer<UInt8>, shape: [Int], derivedFrom origin: StoredTensor) throws {
+    let file = FileBytes(bytes, of: origin.file.path)
+    try self.init(
+      entry: TensorEntry(name: origin.name, dtype: origin.dtype, shape: shape, range: 0..<file.count),
+      file: file)
+  }
+
+  /// A copy of all bytes.
+  public func bytes() -> Buffer<UInt8> {
+    var copy = Buffer<UInt8>(unfilled: entry.range.count)
+    copy.withUnsafeMutable { target in
+      withBytes { UnsafeMutableRawBufferPointer(target).copyMemory(from: $0) }
+    }
+    return copy
+  }
+
+  /// One of the matrices that a 3-D tensor stacks along its first axis.
+  ///
+  /// - Throws: bad input if the tensor has no such part.
+  public func part(_ index: Int) throws -> StoredTensor {
+    guard shape.count > 1, index >= 0, index < shape[0], let dtype else {
+      throw EspalierError.badInput("the tensor \(name) has no part \(index).", subject: file.path)
+    }
+    let rest = Array(shape.dropFirst())
+    let size = rest.reduce(1, *) * dtype.byteCount
+    let start = entry.range.lowerBound + index * size
+    return try StoredTensor(
+      entry: TensorEntry(name: name, dtype: dtype, shape: rest, range: start..<start + size), file: file)
+  }
+
+  /// The matrix with its axes exchanged, as a copy in memory.
+  ///
+  /// - Throws: bad input if it is no matrix of F32, BF16 or F16; an I/O error if it cannot be read.
+  public func transposed() throws -> StoredTensor {
+    guard shape.count == 2, let dtype, dtype.isWeight else {
+      throw EspalierError.badInput(
+        "the tensor \(name) is not a matrix of F32, BF16 or F16.", subject: file.path)
+    }
+    let (rows, columns, size) = (shape[0], shape[1], dtype.byteCount)
+    var copy = Buffer<UInt8>(unfilled: rows * columns * size)
+    var room = ReadRoom()
+    // Few rows at a time: what is read stays in the cache while it is spread over the columns.
+    for band in parts(of: rows, size: 32) {
+      withBytes(band.lowerBound * columns * size..<band.upperBound * columns * size, using: &room) { source in
+        copy.withUnsafeMutable { target in
+          let target = UnsafeMutableRawPointer(target.baseAddress!) + band.lowerBound * size
+          let source = source.baseAddress!
+          if size == 4 {
+            transpose(UInt32.self, source, band.count, columns, into: target, stride: rows)
+          } else {
+            transpose(UInt16.self, source, band.count, columns, into: target, stride: rows)
+          }
+        }
+      }
+      release(band.lowerBound * columns * size..<band.upperBound * columns * size)
+    }
+    try file.requireReadable()
+    return try StoredTensor(copy, shape: [columns, rows], derivedFrom: self)
+  }
+}
+
+/// `target[column * stride + row] = source[row * columns + column]`; the source may lie at any address.
+private func transpose<Element: BitwiseCopyable>(
+  _: Element.Type, _ source: UnsafeRawPointer, _ rows: Int, _ columns: Int,
+  into target: UnsafeMutableRawPointer,
+  stride: Int
+) {
+  let size = MemoryLayout<Element>.size
+  for column in 0..<columns {
+    let line = target + column * stride * size
+    for row in 0..<rows {
+      (line + row * size).storeBytes(
+        of: source.loadUnaligned(fromByteOffset: (row * columns + column) * size, as: Element.self),
+        as: Element.self)
+    }
+  }
+}

@@ -1,0 +1,165 @@
+import EspalierCore
+import EspalierKernels
+import Glibc
+
+extension BlockPass {
+  /// attention(norm(hidden)), `tokens x (heads * valueSize)`; nil if the pass ends before.
+  func attend(_ attention: Blueprint.Attention, _ hidden: borrowing Matrix, _ observe: Observer) throws
+    -> Matrix?
+  {
+    let tokens = hidden.rows
+    guard var parts = try project(attention, hidden, observe) else { return nil }
+    if !attention.normsAfterRotation { try normalizeHeads(attention, &parts) }
+    if let rotary = attention.rotary {
+      rotate(&parts.queries, attention, rotary)
+      rotate(&parts.keys, attention, rotary)
+    }
+    if attention.normsAfterRotation { try normalizeHeads(attention, &parts) }
+    if let temperature = attention.temperature { warm(&parts.queries, temperature) }
+    var shape = attention.shape
+    if let sinks = attention.sinks { shape.sinks = try weights.floats(sinks).array() }
+    var attended = Matrix(unfilled: tokens, columns: attention.outputWidth)
+    EspalierKernels.attention(
+      queries: &parts.queries, keys: &parts.keys, values: parts.values, length: length, shape, precision,
+      into: &attended)
+    if let gate = parts.gate {
+      multiply(gate.matrix, into: &attended)
+    }
+    if let norm = attention.innerNorm { normalize(&attended, try weights.norm(norm)) }
+    return attended
+  }
+
+  /// Queries, keys and values of all heads, side by side.
+  struct Heads: ~Copyable {
+    var queries: Matrix
+    var keys: Matrix
+    var values: Matrix
+    /// What the output is multiplied with.
+    var gate: HeldMatrix?
+  }
+
+  private func project(_ attention: Blueprint.Attention, _ hidden: borrowing Matrix, _ observe: Observer)
+    throws
+    -> Heads?
+  {
+    var normed = try prepared(hidden, rows: hidden.rows, block.mixerNorm)
+    let input = PackedMatrix(rounding: &normed, precision)
+    try observe("attention", normed, tokens(of: hidden))
+    guard scope.continues(after: "attention") else { return nil }
+    switch attention.projections {
+    case .separate(let query, let key, let value):
+      let queries = try applied(query, input)
+      let keys = try applied(key, input)
+      let values = try value.map { try applied($0, input) } ?? copied(keys)
+      guard attention.isGated else { return Heads(queries: queries, keys: keys, values: values, gate: nil) }
+      return gated(attention, queries, keys, values)
+    case .fused(let linear, let order):
+      return try split(applied(linear, input), attention, order)
+    case .latent(let latent):
+      return try unfold(latent, attention, input, observe, tokens(of: hidden))
+    }
+  }
+
+  private func copied(_ states: borrowing Matrix) -> Matrix {
+    var copy = Matrix(unfilled: states.rows, columns: states.columns)
+    copyColumns(states, [(0, 0, states.columns)], into: &copy)
+    return copy
+  }
+
+  /// Takes queries and gates apart, which follow each other head by head.
+  private func gated(
+    _ attention: Blueprint.Attention, _ both: borrowing Matrix, _ keys: consuming Matrix,
+    _ values: consuming Matrix
+  ) -> Heads {
+    let (heads, size) = (attention.shape.heads, attention.shape.headSize)
+    var queries = Matrix(unfilled: both.rows, columns: heads * size)
+    var gate = Matrix(unfilled: both.rows, columns: heads * size)
+    copyColumns(both, (0..<heads).map { (2 * $0 * size, $0 * size, size) }, into: &queries)
+    copyColumns(both, (0..<heads).map { ((2 * $0 + 1) * size, $0 * size, size) }, into: &gate)
+    activate(&gate, .sigmoid)
+    return Heads(queries: queries, keys: keys, values: values, gate: HeldMatrix(gate))
+  }
+
+  private func split(
+    _ fused: borrowing Matrix, _ attention: Blueprint.Attention, _ order: Blueprint.FusedOrder
+  ) -> Heads {
+    let tokens = fused.rows
+    var queries = Matrix(unfilled: tokens, columns: attention.queryWidth)
+    var keys = Matrix(unfilled: tokens, columns: attention.keyWidth)
+    var values = Matrix(unfilled: tokens, columns: attention.valueWidth)
+    switch order {
+    case .blocks:
+      copyColumns(fused, [(0, 0, queries.columns)], into: &queries)
+      copyColumns(fused, [(queries.columns, 0, keys.columns)], into: &keys)
+      copyColumns(fused, [(queries.columns + keys.columns, 0, values.columns)], into: &values)
+    case .groups:
+      let shape = attention.shape
+      let query = shape.heads / shape.keyHeads * shape.headSize
+      let group = query + shape.headSize + shape.valueSize
+      let groups = 0..<shape.keyHeads
+      copyColumns(fused, groups.map { ($0 * group, $0 * query, query) }, into: &queries)
+      copyColumns(
+        fused, groups.map { ($0 * group + query, $0 * shape.headSize, shape.headSize) }, into: &keys)
+      copyColumns(
+        fused, groups.map { ($0 * group + query + shape.headSize, $0 * shape.valueSize, shape.valueSize) },
+        into: &values)
+    }
+    return Heads(queries: queries, keys: keys, values: values, gate: nil)
+  }
+
+  /// Queries, keys and values of latent attention. A head's key is its plain part and the rotated part that all heads share.
+  private func unfold(
+    _ latent: Blueprint.Latent, _ attention: Blueprint.Attention, _ input: borrowing PackedMatrix,
+    _ observe: Observer, _ rows: TokenRows
+  ) throws -> Heads? {
+    let (heads, tokens) = (attention.shape.heads, input.rows)
+    let (size, valueSize) = (attention.shape.headSize, attention.shape.valueSize)
+    var queries = try applied(latent.query, input)
+    let both = try applied(latent.keyValue, input)
+    if let norm = latent.queryNorm { normalize(&queries, try weights.norm(norm)) }
+    if let up = latent.queryUp {
+      let narrow = PackedMatrix(rounding: &queries, precision)
+      try observe("query", queries, rows)
+      guard scope.continues(after: "query") else { return nil }
+      queries = try applied(up, narrow)
+    }
+    var narrow = Matrix(unfilled: tokens, columns: latent.rank)
+    copyColumns(both, [(0, 0, latent.rank)], into: &narrow)
+    normalize(&narrow, try weights.norm(latent.keyValueNorm))
+    let packed = PackedMatrix(rounding: &narrow, precision)
+    try observe("key", narrow, rows)
+    guard scope.continues(after: "key") else { return nil }
+    let wide = try applied(latent.keyValueUp, packed)
+    var keys = Matrix(unfilled: tokens, columns: heads * size)
+    var values = Matrix(unfilled: tokens, columns: heads * valueSize)
+    let stride = latent.plain + valueSize
+    copyColumns(wide, (0..<heads).map { ($0 * stride, $0 * size, latent.plain) }, into: &keys)
+    copyColumns(
+      both, (0..<heads).map { (latent.rank, $0 * size + latent.plain, latent.rotated) }, into: &keys)
+    copyColumns(
+      wide, (0..<heads).map { ($0 * stride + latent.plain, $0 * valueSize, valueSize) }, into: &values)
+    return Heads(queries: queries, keys: keys, values: values, gate: nil)
+  }
+
+  private func normalizeHeads(_ attention: Blueprint.Attention, _ parts: inout Heads) throws {
+    if let norm = attention.queryNorm { normalize(&parts.queries, try weights.norm(norm)) }
+    if let norm = attention.keyNorm { normalize(&parts.keys, try weights.norm(norm)) }
+    if let norm = attention.valueNorm { normalize(&parts.values, try weights.norm(norm)) }
+  }
+
+  private func rotate(_ states: inout Matrix, _ attention: Blueprint.Attention, _ rotary: Rotary) {
+    let table = rotary.table(length: length)
+    EspalierKernels.rotate(
+      &states, headSize: attention.shape.headSize, from: rotary.start, isInterleaved: rotary.isInterleaved,
+      length: length, cosine: table.cosine, sine: table.sine)
+  }
+
+  /// Scales queries by position; see ``Blueprint/Temperature``.
+  private func warm(_ queries: inout Matrix, _ temperature: Blueprint.Temperature) {
+    for row in 0..<queries.rows {
+      let factor = 1 + temperature.beta * logf(1 + (Float(row % length) / temperature.length).rounded(.down))
+      guard factor != 1 else { continue }
+      for column in 0..<queries.columns { queries[row, column] *= factor }
+    }
+  }
+}

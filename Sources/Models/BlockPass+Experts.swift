@@ -1,0 +1,104 @@
+import EspalierCore
+import EspalierKernels
+
+extension BlockPass {
+  /// hidden += experts(norm(hidden)) + shared(norm(hidden)).
+  ///
+  /// - Parameter before: what they read, if it is not `hidden`.
+  func route(
+    _ experts: Blueprint.Experts, _ hidden: inout Matrix, _ before: HeldMatrix?, _ observe: Observer
+  ) throws {
+    let norm = block.feedForwardNorm ?? (block.isParallel ? block.mixerNorm : nil)
+    let normed =
+      if let before { try prepared(before.matrix, rows: hidden.rows, norm) } else {
+        try prepared(hidden, rows: hidden.rows, norm)
+      }
+    let routing = try routing(experts.router, normed)
+    guard var output = try mixture(experts, routing, normed, observe) else { return }
+    if let norm = block.feedForwardOutputNorm { normalize(&output, try weights.norm(norm)) }
+    add(output, times: block.residualScale, into: &hidden)
+  }
+
+  /// hidden += norm(norm1(mlp(norm(hidden))) + norm2(experts(norm3(hidden)))), as Gemma 4 has it.
+  func transformAndRoute(
+    _ mlp: Blueprint.MLP, _ experts: Blueprint.Experts, _ hidden: inout Matrix, _ observe: Observer
+  ) throws {
+    throw EspalierError.internalFault("a block with an MLP beside its experts is not computed.")
+  }
+
+  /// Chooses the experts; the router is never pruned, and computed in f32.
+  private func routing(_ router: Blueprint.Router, _ input: borrowing Matrix) throws -> Routing {
+    var states = try prepared(input, rows: input.rows, router.inputNorm)
+    if let factors = router.inputScale { multiplyRows(&states, try weights.floats(factors)) }
+    scale(&states, by: router.inputFactor)
+    let packed = PackedMatrix(rounding: &states, .f32)
+    let table = try weights.table(router.weight)
+    var logits = Matrix(unfilled: input.rows, columns: table.rows)
+    linear(packed, table, into: &logits)
+    if let bias = router.bias { addToRows(try weights.floats(bias), into: &logits, rows: 0..<logits.rows) }
+    return Routing(
+      logits, router, correction: try router.correction.map { try weights.floats($0).array() } ?? [],
+      expertScale: try router.expertScale.map { try weights.floats($0).array() } ?? [])
+  }
+
+  private func multiplyRows(_ states: inout Matrix, _ factors: borrowing Matrix) {
+    for row in 0..<states.rows {
+      for column in 0..<states.columns { states[row, column] *= factors[0, column] }
+    }
+  }
+
+  /// The weighted sum of all experts; nil if the pass ends in them. One expert's weights are read at a time.
+  private func mixture(
+    _ experts: Blueprint.Experts, _ routing: Routing, _ input: borrowing Matrix, _ observe: Observer
+  ) throws -> Matrix? {
+    let count = input.rows
+    let windows = 0..<count / length
+    var output = Matrix(rows: count, columns: input.columns)
+    let all = (0..<count).map { Int32($0) }
+    if let shared = experts.shared {
+      let rows = TokenRows(windows: windows, length: length)
+      if let result = try run(shared, "shared.", all, rows, input, observe) {
+        scatterRows(result, all, times: try sharedFactors(experts, input), into: &output)
+      }
+    }
+    for (index, expert) in experts.experts.enumerated() {
+      let site = "expert.\(index)."
+      guard scope.isWhole || scope.wants(site + "mlp") || scope.wants(site + "down") else { continue }
+      let tokens = routesEveryToken ? all : routing.tokens[index]
+      guard !tokens.isEmpty else { continue }
+      let rows = TokenRows(windows: windows, length: length, tokens: tokens)
+      guard let result = try run(expert, site, tokens, rows, input, observe) else { continue }
+      scatterRows(result, tokens, times: routing.factors[index], into: &output)
+    }
+    guard scope.isWhole || block.tokenInput != nil else { return nil }
+    return output
+  }
+
+  /// One MLP over some tokens, `tokens x hidden`; nil if nothing after it is wanted.
+  private func run(
+    _ mlp: Blueprint.MLP, _ site: String, _ tokens: [Int32], _ rows: TokenRows, _ input: borrowing Matrix,
+    _ observe: Observer
+  ) throws -> Matrix? {
+    var gathered = Matrix(unfilled: tokens.count, columns: input.columns)
+    gatherRows(input, tokens, into: &gathered)
+    let packed = PackedMatrix(rounding: &gathered, precision)
+    try observe(site + "mlp", gathered, rows)
+    guard scope.isWhole || scope.wants(site + "down") else { return nil }
+    var inner = try activated(mlp, packed)
+    let product = PackedMatrix(rounding: &inner, precision)
+    try observe(site + "down", inner, rows)
+    guard scope.isWhole else { return nil }
+    return try applied(mlp.down, product)
+  }
+
+  private func sharedFactors(_ experts: Blueprint.Experts, _ input: borrowing Matrix) throws -> [Float] {
+    guard let gate = experts.sharedGate else { return [Float](repeating: 1, count: input.rows) }
+    var states = try prepared(input, rows: input.rows, nil)
+    let packed = PackedMatrix(rounding: &states, .f32)
+    let table = try weights.table(gate)
+    var logits = Matrix(unfilled: input.rows, columns: table.rows)
+    linear(packed, table, into: &logits)
+    activate(&logits, .sigmoid)
+    return (0..<input.rows).map { logits[$0, 0] }
+  }
+}

@@ -1,0 +1,104 @@
+import EspalierCore
+import EspalierKernels
+import Glibc
+
+extension BlockPass {
+  /// hidden += mlp(norm(hidden)), a few sequences at a time: the inner layer is wide.
+  ///
+  /// - Parameter before: what the MLP reads, if it is not `hidden`.
+  func transform(
+    _ mlp: Blueprint.MLP, _ hidden: inout Matrix, _ before: HeldMatrix?, _ observe: Observer
+  ) throws {
+    let norm = block.sharesInput ? block.mixerNorm : block.feedForwardNorm
+    for sequences in parts(of: hidden.rows / length, size: Batching.innerSequences(length: length)) {
+      let first = sequences.lowerBound * length
+      let rows = TokenRows(windows: sequences, length: length)
+      var inner: Matrix
+      do {
+        var normed =
+          if let before { try prepared(before.matrix, from: first, rows: rows.count, norm) } else {
+            try prepared(hidden, from: first, rows: rows.count, norm)
+          }
+        let input = PackedMatrix(rounding: &normed, precision)
+        if !block.sharesInput {
+          try observe("mlp", normed, rows)
+          guard scope.continues(after: "mlp") else { continue }
+        }
+        inner = try activated(mlp, input)
+      }
+      let input = PackedMatrix(rounding: &inner, precision)
+      try observe("down", inner, rows)
+      guard scope.continues(after: "down") else { continue }
+      try deliver(mlp.down, input, norm: block.feedForwardOutputNorm, into: &hidden, at: first)
+    }
+  }
+
+  /// What goes into the second layer of an MLP, `tokens x inner`.
+  func activated(_ mlp: Blueprint.MLP, _ input: borrowing PackedMatrix) throws -> Matrix {
+    switch mlp.input {
+    case .plain(let linear):
+      var inner = try applied(linear, input)
+      activate(&inner, try activation(mlp.activation))
+      return inner
+    case .gated(let gateLayer, let upLayer):
+      var gate = try applied(gateLayer, input)
+      let up = try applied(upLayer, input)
+      try join(up, mlp.activation, into: &gate)
+      return gate
+    case .fused(let linear, let isInterleaved):
+      let both = try applied(linear, input)
+      let inner = mlp.innerSize
+      var gate = Matrix(unfilled: both.rows, columns: inner)
+      var up = Matrix(unfilled: both.rows, columns: inner)
+      if isInterleaved {
+        copyColumns(both, (0..<inner).map { (2 * $0, $0, 1) }, into: &gate)
+        copyColumns(both, (0..<inner).map { (2 * $0 + 1, $0, 1) }, into: &up)
+      } else {
+        copyColumns(both, [(0, 0, inner)], into: &gate)
+        copyColumns(both, [(inner, 0, inner)], into: &up)
+      }
+      try join(up, mlp.activation, into: &gate)
+      return gate
+    }
+  }
+
+  private func join(_ up: borrowing Matrix, _ gate: Blueprint.MLP.Gate, into inner: inout Matrix) throws {
+    if case .clamped(let limit, let alpha) = gate {
+      clampedSwiGLU(up, limit: limit, alpha: alpha, into: &inner)
+    } else {
+      gatedProduct(up, try activation(gate), into: &inner)
+    }
+  }
+
+  private func activation(_ gate: Blueprint.MLP.Gate) throws -> Activation {
+    switch gate {
+    case .activation(let activation): return activation
+    case .clamped(_, let alpha): return alpha == 1 ? .silu : .geluQuick
+    case .xielu(let alphaP, let alphaN, let beta, let epsilon):
+      func softplus(_ x: Float) -> Float { x > 20 ? x : log1pf(expf(x)) }
+      return .xielu(
+        alphaP: softplus(try weights.floats(alphaP)[0, 0]),
+        alphaN: beta + softplus(try weights.floats(alphaN)[0, 0]), beta: beta, epsilon: epsilon)
+    }
+  }
+
+  /// Adds what the block has for every token from a table of its own; false if the pass ends in it.
+  func addTokenInput(_ hidden: inout Matrix, _ observe: Observer) throws -> Bool {
+    guard let input = block.tokenInput, let own = tokenInputs else { return true }
+    let rows = tokens(of: hidden)
+    var states = try prepared(hidden, rows: hidden.rows, nil)
+    let packed = PackedMatrix(rounding: &states, precision)
+    try observe("token.gate", states, rows)
+    guard scope.continues(after: "token.gate") else { return false }
+    var gate = try applied(input.gate, packed)
+    activate(&gate, input.activation)
+    multiply(own.matrix, into: &gate)
+    let product = PackedMatrix(rounding: &gate, precision)
+    try observe("token.projection", gate, rows)
+    guard scope.continues(after: "token.projection") else { return false }
+    var output = try applied(input.projection, product)
+    normalize(&output, try weights.norm(input.norm))
+    add(output, into: &hidden)
+    return true
+  }
+}

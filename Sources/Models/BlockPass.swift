@@ -1,0 +1,131 @@
+import EspalierCore
+import EspalierIO
+import EspalierKernels
+
+/// The forward pass of one block over whole sequences: one pass for all families, as their blueprints say.
+struct BlockPass {
+  /// Called with the name of a site, the inputs of some tokens, `tokens x columns`, and which tokens these are.
+  typealias Observer = (_ site: String, _ inputs: borrowing Matrix, _ rows: TokenRows) throws -> Void
+
+  let block: Blueprint.Block
+  let hiddenSize: Int
+  /// Tokens of a sequence.
+  let length: Int
+  let weights: TensorSource
+  let scope: PassScope
+  /// Whether experts see all tokens, whatever the router says.
+  var routesEveryToken = false
+  /// What the block adds for every token, `tokens x width`; see ``Blueprint/TokenInput``.
+  var tokenInputs: HeldMatrix?
+
+  var precision: Precision { weights.precision }
+
+  /// Replaces the hidden states by those after the block; they are of no use if the pass ends before.
+  func run(_ hidden: inout Matrix, _ observe: Observer) throws {
+    // In a parallel block the feed-forward reads what the mixer read, not what it wrote.
+    let before = block.isParallel ? HeldMatrix(copy(hidden, from: 0, rows: hidden.rows)) : nil
+    guard try mix(&hidden, observe) else { return }
+    if let norm = block.afterMixerNorm { normalize(&hidden, try weights.norm(norm)) }
+    try feed(&hidden, before: before, observe)
+    guard scope.isWhole || block.tokenInput != nil else { return }
+    if let norm = block.afterFeedForwardNorm { normalize(&hidden, try weights.norm(norm)) }
+    guard try addTokenInput(&hidden, observe) else { return }
+    if let factor = block.outputScale { scale(&hidden, by: try weights.floats(factor)[0, 0]) }
+  }
+
+  /// hidden += mixer(norm(hidden)); false if the pass ends in it.
+  private func mix(_ hidden: inout Matrix, _ observe: Observer) throws -> Bool {
+    let output: Blueprint.Linear
+    var mixed: Matrix?
+    switch block.mixer {
+    case .attention(let attention):
+      output = attention.output
+      mixed = try attend(attention, hidden, observe)
+    case .deltaNet(let net):
+      output = net.output
+      mixed = try update(net, hidden, observe)
+    case .convolution(let convolution):
+      output = convolution.output
+      mixed = try convolve(convolution, hidden, observe)
+    }
+    guard var mixed = mixed.take() else { return false }
+    let input = PackedMatrix(rounding: &mixed, precision)
+    try observe("output", mixed, tokens(of: hidden))
+    guard scope.continues(after: "output") else { return false }
+    try deliver(output, input, norm: block.mixerOutputNorm, into: &hidden, at: 0)
+    return true
+  }
+
+  private func feed(_ hidden: inout Matrix, before: HeldMatrix?, _ observe: Observer) throws {
+    switch block.feedForward {
+    case .dense(let mlp):
+      try transform(mlp, &hidden, before, observe)
+    case .experts(let experts):
+      try route(experts, &hidden, before, observe)
+    case .denseAndExperts(let mlp, let experts):
+      try transformAndRoute(mlp, experts, &hidden, observe)
+    }
+  }
+
+  // MARK: - Pieces
+
+  /// All tokens of a batch.
+  func tokens(of states: borrowing Matrix) -> TokenRows {
+    TokenRows(windows: 0..<states.rows / length, length: length)
+  }
+
+  /// Some rows, normed.
+  func prepared(_ states: borrowing Matrix, from first: Int = 0, rows: Int, _ norm: Blueprint.Norm?) throws
+    -> Matrix
+  {
+    guard let norm else { return copy(states, from: first, rows: rows) }
+    var normed = Matrix(unfilled: rows, columns: states.columns)
+    normalize(states, from: first, try weights.norm(norm), into: &normed)
+    return normed
+  }
+
+  private func copy(_ states: borrowing Matrix, from first: Int, rows: Int) -> Matrix {
+    var copy = Matrix(unfilled: rows, columns: states.columns)
+    gatherRows(states, (first..<first + rows).map { Int32($0) }, into: &copy)
+    return copy
+  }
+
+  /// `output = input W^T + bias (+ output)`, from the row `first` of the output on.
+  func apply(
+    _ layer: Blueprint.Linear, _ input: borrowing PackedMatrix, adding: Bool = false,
+    into output: inout Matrix,
+    at first: Int = 0
+  ) throws {
+    linear(input, try weights.weight(layer.matrix), adding: adding, into: &output, at: first)
+    if let bias = layer.bias {
+      addToRows(try weights.floats(bias), into: &output, rows: first..<first + input.rows)
+    }
+  }
+
+  /// A new matrix of what a layer makes of its input.
+  func applied(_ layer: Blueprint.Linear, _ input: borrowing PackedMatrix) throws -> Matrix {
+    var output = Matrix(unfilled: input.rows, columns: layer.rows)
+    try apply(layer, input, into: &output)
+    return output
+  }
+
+  /// hidden += scale * norm(layer(input)), from the row `first` on.
+  func deliver(
+    _ layer: Blueprint.Linear, _ input: borrowing PackedMatrix, norm: Blueprint.Norm?,
+    into hidden: inout Matrix, at first: Int
+  ) throws {
+    guard norm != nil || block.residualScale != 1 else {
+      return try apply(layer, input, adding: true, into: &hidden, at: first)
+    }
+    var output = try applied(layer, input)
+    if let norm { normalize(&output, try weights.norm(norm)) }
+    add(output, times: block.residualScale, into: &hidden, at: first)
+  }
+}
+
+/// A matrix that can be passed on by reference.
+final class HeldMatrix: Sendable {
+  let matrix: Matrix
+
+  init(_ matrix: consuming Matrix) { self.matrix = matrix }
+}

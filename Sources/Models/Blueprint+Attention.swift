@@ -1,0 +1,69 @@
+import EspalierCore
+import EspalierKernels
+
+extension Blueprint {
+  public struct Attention: Sendable {
+    public var projections: Projections
+    /// Norms of queries, keys and values, over heads or whole rows.
+    public var queryNorm: Norm?
+    public var keyNorm: Norm?
+    public var valueNorm: Norm?
+    /// Whether queries and keys are normed after they were rotated.
+    public var normsAfterRotation = false
+    public var rotary: Rotary?
+    public var shape: AttentionShape
+    /// One learned score for each head that takes a share of its softmax.
+    public var sinks: Parameter?
+    /// Queries carry, head by head, as many values that gate the output through a sigmoid.
+    public var isGated = false
+    /// What queries are multiplied with by position, if long texts need it.
+    public var temperature: Temperature?
+    /// A norm of what was attended, before the output layer.
+    public var innerNorm: Norm?
+    public var output: Linear
+
+    public var queryWidth: Int { shape.heads * shape.headSize }
+    public var keyWidth: Int { shape.keyHeads * shape.headSize }
+    public var valueWidth: Int { shape.keyHeads * shape.valueSize }
+    public var outputWidth: Int { shape.heads * shape.valueSize }
+  }
+
+  /// `1 + beta log(1 + floor(position / length))`, what queries are multiplied with.
+  public struct Temperature: Sendable {
+    public var beta: Float
+    public var length: Float
+  }
+
+  /// Where queries, keys and values come from.
+  public enum Projections: Sendable {
+    /// Three layers; without one for values these are the keys before norm and rotation.
+    case separate(query: Linear, key: Linear, value: Linear?)
+    case fused(Linear, FusedOrder)
+    case latent(Latent)
+  }
+
+  /// How the rows of a fused layer follow each other.
+  public enum FusedOrder: Sendable, Hashable {
+    /// All queries, all keys, all values.
+    case blocks
+    /// For each head of the keys: its queries, its key, its value.
+    case groups
+  }
+
+  /// Multi-head latent attention (DeepSeek-V2, section 2.1): keys and values from one narrow vector, of which a part is rotated and
+  /// shared by all heads.
+  public struct Latent: Sendable {
+    /// To queries, or to their latent vector if there is `queryUp`.
+    public var query: Linear
+    public var queryNorm: Norm?
+    public var queryUp: Linear?
+    /// To the latent vector and the rotated part of the keys.
+    public var keyValue: Linear
+    public var keyValueNorm: Norm
+    /// For each head: the part of the key that is not rotated, then the value.
+    public var keyValueUp: Linear
+    public var rank: Int
+    public var rotated: Int
+    public var plain: Int
+  }
+}

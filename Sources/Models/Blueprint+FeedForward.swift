@@ -1,0 +1,137 @@
+import EspalierCore
+import EspalierKernels
+
+extension Blueprint {
+  public struct MLP: Sendable {
+    public var input: Input
+    public var activation: Gate
+    public var down: Linear
+    public var hiddenSize: Int { input.linears[0].columns }
+    public var innerSize: Int { down.columns }
+
+    public enum Input: Sendable {
+      case plain(Linear)
+      case gated(gate: Linear, up: Linear)
+      /// Both in one layer: the gate's rows first, or every other row.
+      case fused(Linear, isInterleaved: Bool)
+
+      public var linears: [Linear] {
+        switch self {
+        case .plain(let linear), .fused(let linear, _): [linear]
+        case .gated(let gate, let up): [gate, up]
+        }
+      }
+    }
+
+    /// What happens between the layers.
+    public enum Gate: Sendable {
+      case activation(Activation)
+      /// xIELU with slopes that are learned, before softplus.
+      case xielu(alphaP: Parameter, alphaN: Parameter, beta: Float, epsilon: Float)
+      /// The clamped product of gpt-oss.
+      case clamped(limit: Float, alpha: Float)
+    }
+  }
+
+  /// A mixture of experts: a router chooses some for each token, and their weighted outputs are added.
+  public struct Experts: Sendable {
+    public var router: Router
+    public var experts: [MLP]
+    /// An expert for every token.
+    public var shared: MLP?
+    /// One row: the shared expert's output is multiplied with its sigmoid.
+    public var sharedGate: Parameter?
+    /// Norm of the input of the experts, if it is not that of the router.
+    public var inputNorm: Norm?
+  }
+
+  public struct Router: Sendable {
+    public enum Scoring: Sendable, Hashable {
+      /// Softmax over all experts, then the largest.
+      case softmax
+      /// The largest, then softmax over these.
+      case softmaxOfChosen
+      case sigmoid
+    }
+
+    /// `experts x hidden`.
+    public var weight: Parameter
+    public var bias: Parameter?
+    public var chosen: Int
+    public var scoring: Scoring
+    /// Added to scores for the choice alone.
+    public var correction: Parameter?
+    /// Experts in so many groups, of which the best are considered.
+    public var groups = 1
+    public var chosenGroups = 1
+    /// Whether a group counts as its two best experts together, or as its best.
+    public var groupsByTwo = false
+    /// Whether the chosen weights are divided by their sum, to which `normalizer` is added.
+    public var isNormalized = false
+    public var normalizer: Float = 0
+    public var scale: Float = 1
+    /// One factor for each expert.
+    public var expertScale: Parameter?
+    /// Norm and scale of the router's own input.
+    public var inputNorm: Norm?
+    public var inputScale: Parameter?
+    public var inputFactor: Float = 1
+  }
+
+  /// Gated delta rule (arXiv 2412.06464): a matrix of state for each head, which tokens update one after the other.
+  public struct DeltaNet: Sendable {
+    public var keyHeads: Int
+    public var valueHeads: Int
+    public var keySize: Int
+    public var valueSize: Int
+    /// Layers whose outputs hold queries, keys, values and z.
+    public var input: Input
+    /// Decay and strength: `valueHeads` rows each.
+    public var decay: Parameter
+    public var strength: Parameter
+    /// Whether decay and strength are one parameter in groups of the key heads.
+    public var isFused = false
+    /// Depthwise causal convolution over queries, keys and values, `channels x 1 x width`.
+    public var convolution: Parameter
+    public var convolutionWidth: Int
+    public var logA: Parameter
+    public var timeBias: Parameter
+    public var norm: Norm
+    public var output: Linear
+
+    public enum Input: Sendable {
+      /// Queries, keys and values, all of each; z apart.
+      case separate(qkv: Linear, z: Linear)
+      /// For each key head its query, key, values and z.
+      case fused(Linear)
+      public var linears: [Linear] {
+        switch self {
+        case .separate(let qkv, let z): [qkv, z]
+        case .fused(let linear): [linear]
+        }
+      }
+    }
+
+    public var keyWidth: Int { keyHeads * keySize }
+    public var valueWidth: Int { valueHeads * valueSize }
+  }
+
+  /// A gated short convolution (LFM2): `out(c * conv(b * x))` for b, c, x from one layer.
+  public struct ShortConvolution: Sendable {
+    public var input: Linear
+    /// `hidden x 1 x width`.
+    public var kernel: Parameter
+    public var bias: Parameter?
+    public var width: Int
+    public var output: Linear
+  }
+
+  /// What a block adds for every token from a table of its own (Gemma 3n and 4).
+  public struct TokenInput: Sendable {
+    public var width: Int
+    public var gate: Linear
+    public var projection: Linear
+    public var activation: Activation
+    public var norm: Norm
+  }
+}

@@ -1,0 +1,219 @@
+import EspalierCore
+
+extension Blueprint {
+  /// What pruning needs to know: blocks with their sites and matrices, and every tensor with its shape.
+  public var outline: ModelOutline {
+    ModelOutline(
+      modelType: modelType, blocks: blocks.map(\.outline),
+      tensors: Self.shapes(embedding.tensors + ending.tensors),
+      embeddingTensors: embedding.tensors.map(\.name), hiddenSize: hiddenSize,
+      vocabularySize: vocabularySize, maximumLength: maximumLength,
+      activationWidth: blocks.map { $0.activationWidth(hiddenSize) }.max() ?? hiddenSize,
+      innerWidth: blocks.map { $0.innerWidth(hiddenSize) }.max() ?? 0)
+  }
+
+  fileprivate static func shapes(_ parameters: [Parameter]) -> [String: [Int]] {
+    Dictionary(parameters.map { ($0.name, $0.shape) }, uniquingKeysWith: { first, _ in first })
+  }
+}
+
+extension Blueprint.Linear {
+  fileprivate var tensors: [Blueprint.Parameter] {
+    [Blueprint.Parameter(matrix.tensor, tensorShape)] + [bias].compactMap(\.self)
+  }
+}
+
+extension Blueprint.Norm {
+  fileprivate var tensors: [Blueprint.Parameter] { scale + shift }
+}
+
+extension Blueprint.Embedding {
+  fileprivate var tensors: [Blueprint.Parameter] {
+    [table, positions?.table, addition].compactMap(\.self) + (norm?.tensors ?? [])
+      + (projection?.tensors ?? [])
+      + [patches?.weight, patches?.bias, patches?.classToken].compactMap(\.self)
+  }
+}
+
+extension Blueprint.Ending {
+  fileprivate var tensors: [Blueprint.Parameter] {
+    (norm?.tensors ?? []) + (projection?.tensors ?? []) + (transform?.linear.tensors ?? [])
+      + (transform?.norm.tensors ?? []) + [head, headBias].compactMap(\.self)
+  }
+}
+
+extension Blueprint.Block {
+  /// The sites in the order in which the forward pass reaches them, with the linear layers that share each input.
+  var sites: [(name: String, linears: [Blueprint.Linear], tokenShare: Double)] {
+    var sites = mixer.sites.map { (name: $0.name, linears: $0.linears, tokenShare: 1.0) }
+    var inner = feedForward.sites
+    if sharesInput, let first = inner.first {
+      sites[0].linears += first.linears
+      inner.removeFirst()
+    }
+    sites += inner
+    if let tokenInput {
+      sites += [("token.gate", [tokenInput.gate], 1), ("token.projection", [tokenInput.projection], 1)]
+    }
+    return sites
+  }
+
+  /// Whether the feed-forward sees exactly what the mixer sees.
+  var sharesInput: Bool {
+    if case .dense = feedForward { return isParallel && feedForwardNorm == nil }
+    return false
+  }
+
+  fileprivate var outline: ModelOutline.Block {
+    let sites = sites
+    let norms = [
+      mixerNorm, mixerOutputNorm, afterMixerNorm, feedForwardNorm, feedForwardOutputNorm,
+      afterFeedForwardNorm, tokenInput?.norm,
+    ]
+    let parameters =
+      norms.flatMap { $0?.tensors ?? [] } + mixer.parameters + feedForward.parameters
+      + sites.flatMap { $0.linears.flatMap(\.tensors) } + [outputScale].compactMap(\.self)
+    return ModelOutline.Block(
+      index: index,
+      sites: sites.map {
+        .init(name: $0.name, matrices: $0.linears.map(\.matrix), tokenShare: $0.tokenShare)
+      }, tensors: Blueprint.shapes(parameters))
+  }
+
+  /// The most values that the block holds for each token of a batch outside of the inner layers.
+  fileprivate func activationWidth(_ hidden: Int) -> Int {
+    let kept = hidden * (isParallel ? 2 : 1)
+    var width = kept + mixer.activationWidth(hidden)
+    if mixerOutputNorm != nil || residualScale != 1 { width += hidden }
+    switch feedForward {
+    case .dense: break
+    case .experts(let experts), .denseAndExperts(_, let experts):
+      // The normed input, the sum, and all tokens at one expert at worst.
+      let inner = experts.experts.first?.innerSize ?? 0
+      width = max(width, kept + 5 * hidden + 4 * inner + experts.experts.count)
+    }
+    return width
+  }
+
+  /// The most values that it holds for each token in the inner layers.
+  fileprivate func innerWidth(_ hidden: Int) -> Int {
+    let norm = feedForwardOutputNorm != nil || residualScale != 1 ? hidden : 0
+    let inner = feedForward.mlps.map { mlp in
+      if case .fused = mlp.input { 4 * mlp.innerSize } else { 2 * mlp.innerSize }
+    }
+    return (inner.max() ?? 0) + 2 * hidden + norm
+  }
+}
+
+extension Blueprint.Mixer {
+  typealias Site = (name: String, linears: [Blueprint.Linear])
+
+  fileprivate var sites: [Site] {
+    switch self {
+    case .attention(let attention): attention.inputSites + [("output", [attention.output])]
+    case .deltaNet(let net): [("attention", net.input.linears), ("output", [net.output])]
+    case .convolution(let convolution):
+      [("attention", [convolution.input]), ("output", [convolution.output])]
+    }
+  }
+
+  /// What it learns beside the linear layers.
+  fileprivate var parameters: [Blueprint.Parameter] {
+    switch self {
+    case .attention(let attention):
+      var norms = [attention.queryNorm, attention.keyNorm, attention.valueNorm, attention.innerNorm]
+      if case .latent(let latent) = attention.projections {
+        norms += [latent.queryNorm, latent.keyValueNorm]
+      }
+      return norms.flatMap { $0?.tensors ?? [] } + [attention.sinks].compactMap(\.self)
+    case .deltaNet(let net):
+      return [net.decay, net.strength, net.convolution, net.logA, net.timeBias] + net.norm.tensors
+    case .convolution(let convolution):
+      return [convolution.kernel, convolution.bias].compactMap(\.self)
+    }
+  }
+
+  fileprivate func activationWidth(_ hidden: Int) -> Int {
+    switch self {
+    case .attention(let attention):
+      let (query, key, value) = (attention.queryWidth, attention.keyWidth, attention.valueWidth)
+      var width = attention.outputWidth + query + key + value + max(2 * hidden, query + key + value)
+      switch attention.projections {
+      case .separate: if attention.isGated { width += 2 * query }
+      case .fused(let linear, _): width += linear.rows
+      case .latent(let latent):
+        width += latent.query.rows + latent.keyValue.rows + latent.keyValueUp.rows + 2 * latent.rank
+      }
+      return width
+    case .deltaNet(let net): return 2 * hidden + 4 * (2 * net.keyWidth + 2 * net.valueWidth)
+    case .convolution: return 8 * hidden
+    }
+  }
+}
+
+extension Blueprint.Attention {
+  fileprivate var inputSites: [Blueprint.Mixer.Site] {
+    switch projections {
+    case .separate(let query, let key, let value):
+      [("attention", [query, key] + [value].compactMap(\.self))]
+    case .fused(let linear, _): [("attention", [linear])]
+    case .latent(let latent):
+      [("attention", [latent.query, latent.keyValue])]
+        + (latent.queryUp.map { [("query", [$0])] } ?? []) + [("key", [latent.keyValueUp])]
+    }
+  }
+}
+
+extension Blueprint.FeedForward {
+  fileprivate var mlps: [Blueprint.MLP] {
+    switch self {
+    case .dense(let mlp): [mlp]
+    case .experts(let experts): experts.experts + [experts.shared].compactMap(\.self)
+    case .denseAndExperts(let mlp, let experts): [mlp] + experts.experts
+    }
+  }
+
+  fileprivate var sites: [(name: String, linears: [Blueprint.Linear], tokenShare: Double)] {
+    switch self {
+    case .dense(let mlp): mlp.sites("")
+    case .experts(let experts): experts.sites
+    case .denseAndExperts(let mlp, let experts): mlp.sites("") + experts.sites
+    }
+  }
+
+  fileprivate var parameters: [Blueprint.Parameter] {
+    switch self {
+    case .dense(let mlp): mlp.parameters
+    case .experts(let experts): experts.parameters
+    case .denseAndExperts(let mlp, let experts): mlp.parameters + experts.parameters
+    }
+  }
+}
+
+extension Blueprint.MLP {
+  fileprivate func sites(
+    _ prefix: String, tokenShare: Double = 1
+  ) -> [(name: String, linears: [Blueprint.Linear], tokenShare: Double)] {
+    [(prefix + "mlp", input.linears, tokenShare), (prefix + "down", [down], tokenShare)]
+  }
+
+  fileprivate var parameters: [Blueprint.Parameter] {
+    if case .xielu(let alphaP, let alphaN, _, _) = activation { [alphaP, alphaN] } else { [] }
+  }
+}
+
+extension Blueprint.Experts {
+  fileprivate var sites: [(name: String, linears: [Blueprint.Linear], tokenShare: Double)] {
+    let share = Double(router.chosen) / Double(max(1, experts.count))
+    return (shared?.sites("shared.") ?? [])
+      + experts.enumerated().flatMap { $1.sites("expert.\($0).", tokenShare: share) }
+  }
+
+  fileprivate var parameters: [Blueprint.Parameter] {
+    [router.weight, router.bias, router.correction, router.expertScale, router.inputScale, sharedGate]
+      .compactMap(
+        \.self)
+      + (router.inputNorm?.tensors ?? []) + (inputNorm?.tensors ?? [])
+      + experts.flatMap(\.parameters)
+  }
+}

@@ -1,0 +1,48 @@
+import EspalierCore
+import EspalierIO
+
+/// A family of transformers: how `config.json` becomes a blueprint.
+public struct Family: Sendable {
+  /// The `model_type` values that it knows.
+  let modelTypes: [String]
+  /// - Throws: bad input that names the key, also for a setting that cannot be computed.
+  let blueprint: @Sendable (ModelConfiguration, TensorNames) throws -> Blueprint
+
+  init(
+    _ modelTypes: String...,
+    blueprint: @escaping @Sendable (ModelConfiguration, TensorNames) throws -> Blueprint
+  ) {
+    self.modelTypes = modelTypes
+    self.blueprint = blueprint
+  }
+}
+
+/// The families that can be computed, by `model_type`.
+public enum Families {
+  /// One line for each file of `Families`.
+  private static let all: [Family] = [
+    .llama
+  ]
+
+  public static var modelTypes: [String] { all.flatMap(\.modelTypes).sorted() }
+
+  /// The blueprint of what the content of `config.json` describes.
+  ///
+  /// - Parameter names: the tensors of the checkpoint, by which layouts of one family are told apart.
+  /// - Throws: bad input if `model_type` is unknown, or the configuration cannot be computed with.
+  public static func blueprint(_ configuration: JSON, _ names: TensorNames = TensorNames()) throws
+    -> Blueprint
+  {
+    guard let modelType = configuration["model_type"]?.string else {
+      throw EspalierError.badInput("model_type is missing.")
+    }
+    guard let family = all.first(where: { $0.modelTypes.contains(modelType) }) else {
+      throw EspalierError.badInput(
+        "model_type \"\(modelType.prefix(40))\" is not known; this version computes \(modelTypes.joined(separator: ", ")). docs/add-a-family.md tells how to add one."
+      )
+    }
+    var blueprint = try family.blueprint(ModelConfiguration(configuration), names)
+    blueprint.modelType = modelType
+    return blueprint
+  }
+}

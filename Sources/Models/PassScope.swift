@@ -1,0 +1,26 @@
+/// How far a pass through a block goes: through the whole of it, or until a set of sites has been seen.
+struct PassScope {
+  private let wanted: Set<String>?
+  private let order: [String: Int]
+  private let last: Int
+
+  /// - Parameter wanted: names of sites; nil for the whole block.
+  init(_ wanted: Set<String>?, in block: Blueprint.Block) {
+    self.wanted = wanted
+    let order = Dictionary(
+      block.sites.enumerated().map { ($1.name, $0) }, uniquingKeysWith: { first, _ in first })
+    last = wanted.map { $0.compactMap { order[$0] }.max() ?? -1 } ?? .max
+    self.order = order
+  }
+
+  var isWhole: Bool { wanted == nil }
+
+  /// Whether anything that comes after the site is wanted.
+  func continues(after site: String) -> Bool { last > order[site] ?? .max || isWhole }
+
+  /// Whether anything from the site on is wanted.
+  func reaches(_ site: String) -> Bool { last >= order[site] ?? .max || isWhole }
+
+  /// Whether the inputs of the site itself are.
+  func wants(_ site: String) -> Bool { wanted?.contains(site) ?? true }
+}

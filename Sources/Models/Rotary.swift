@@ -1,0 +1,264 @@
+import EspalierCore
+import EspalierKernels
+import Glibc
+import Synchronization
+
+/// Rotary position embedding: how fast each pair of a head turns, with the scalings that checkpoints use.
+public struct Rotary: Sendable {
+  /// Values of a head that are rotated.
+  public let dimensions: Int
+  /// The first of them.
+  public var start = 0
+  /// Whether pairs are neighbours, rather than halves apart.
+  public var isInterleaved = false
+  private let scaling: Scaling
+  /// What cosines and sines are multiplied with.
+  private let factor: Float
+  private let tables = TableCache()
+
+  private enum Scaling: Sendable {
+    /// Radians per position of each pair.
+    case fixed([Float])
+    /// The first for texts of up to so many tokens, the second for longer ones.
+    case byLength(Int, short: [Float], long: [Float])
+    /// NTK: the base grows with texts longer than the model was made for.
+    case dynamic(theta: Double, factor: Double, length: Int)
+  }
+
+  private init(_ dimensions: Int, _ scaling: Scaling, factor: Float = 1) {
+    self.dimensions = dimensions
+    self.scaling = scaling
+    self.factor = factor
+  }
+
+  /// Reads `rope_theta` with `rope_scaling`, or the newer `rope_parameters`.
+  ///
+  /// - Parameters:
+  ///   - headSize: of which `partial_rotary_factor` is rotated.
+  ///   - layerType: the member of `rope_parameters` that holds for the block, if there is one for each type.
+  ///   - theta: the base, if it does not stand under its usual name.
+  ///   - share: of the head that is rotated, if the configuration does not say.
+  init(
+    _ configuration: ModelConfiguration, headSize: Int, layerType: String? = nil, theta own: Double? = nil,
+    share: Double? = nil, ignoresScaling: Bool = false
+  ) throws {
+    var parameters = try configuration.section("rope_parameters")
+    if let layerType, let section = try parameters?.section(layerType) { parameters = section }
+    let scaling = try ignoresScaling ? nil : parameters ?? configuration.section("rope_scaling")
+    let theta =
+      try own
+      ?? parameters?.optionalNumber("rope_theta")
+      ?? configuration.number("rope_theta", default: configuration.number("rotary_emb_base", default: 10000))
+    guard theta > 0 else {
+      throw EspalierError.badInput("rope_theta must be positive.", subject: "config.json")
+    }
+    let share =
+      try parameters?.optionalNumber("partial_rotary_factor")
+      ?? configuration.optionalNumber("partial_rotary_factor") ?? share ?? 1
+    let kind = try scaling?.text("rope_type", default: scaling?.text("type", default: "default") ?? "default")
+    // Where only a share turns by proportional scaling, all pairs are there and the rest stand still.
+    let dimensions = kind == "proportional" ? headSize : Int(Double(headSize) * share)
+    guard dimensions > 0, dimensions % 2 == 0, dimensions <= headSize else {
+      throw EspalierError.badInput(
+        "\(dimensions) of \(headSize) values of a head would be rotated; the number must be even.",
+        subject: "config.json")
+    }
+    let plain = Self.plain(theta, dimensions)
+    guard let scaling, let kind else {
+      self.init(dimensions, .fixed(plain))
+      return
+    }
+    switch kind {
+    case "default", "mrope":
+      self.init(dimensions, .fixed(plain))
+    case "linear":
+      let factor = try Float(Self.positive(scaling, "factor"))
+      self.init(dimensions, .fixed(plain.map { $0 / factor }))
+    case "llama3":
+      self.init(dimensions, .fixed(try Self.llama3(plain, scaling)))
+    case "dynamic":
+      let length = try configuration.size("max_position_embeddings", default: 2048)
+      self.init(
+        dimensions, .dynamic(theta: theta, factor: try Self.positive(scaling, "factor"), length: length))
+    case "yarn":
+      let (frequencies, factor) = try Self.yarn(theta, dimensions, plain, scaling, configuration)
+      self.init(dimensions, .fixed(frequencies), factor: factor)
+    case "longrope", "su":
+      let (scaling, factor) = try Self.longRope(theta, dimensions, scaling, configuration)
+      self.init(dimensions, scaling, factor: factor)
+    case "proportional":
+      let turning = Int(share * Double(headSize) / 2)
+      let factor = try Float(scaling.number("factor", default: 1))
+      self.init(dimensions, .fixed(plain.enumerated().map { $0 < turning ? $1 / factor : 0 }))
+    default:
+      throw scaling.unsupported(
+        "rope_type", kind, supported: "default, linear, dynamic, llama3, yarn, longrope and proportional")
+    }
+  }
+
+  private static func plain(_ theta: Double, _ dimensions: Int) -> [Float] {
+    (0..<dimensions / 2).map { Float(1) / Float(pow(theta, Double(2 * $0) / Double(dimensions))) }
+  }
+
+  private static func positive(_ scaling: ModelConfiguration, _ key: String) throws -> Double {
+    let value = try scaling.number(key)
+    guard value > 0 else {
+      throw EspalierError.badInput("rope scaling needs \(key) > 0.", subject: "config.json")
+    }
+    return value
+  }
+
+  /// Llama 3.1: long waves are slowed by `factor`, short ones stay, those between are blended.
+  private static func llama3(_ plain: [Float], _ scaling: ModelConfiguration) throws -> [Float] {
+    let factor = try scaling.number("factor")
+    let low = try scaling.number("low_freq_factor")
+    let high = try scaling.number("high_freq_factor")
+    let length = try scaling.number("original_max_position_embeddings")
+    guard factor > 0, high > low, low > 0 else {
+      throw EspalierError.badInput(
+        "rope scaling needs factor > 0 and high_freq_factor > low_freq_factor > 0.", subject: "config.json")
+    }
+    return plain.map { frequency in
+      let wavelength = 2 * Double.pi / Double(frequency)
+      if wavelength < length / high { return frequency }
+      if wavelength > length / low { return frequency / Float(factor) }
+      let blend = (length / wavelength - low) / (high - low)
+      return Float((1 - blend) * Double(frequency) / factor + blend * Double(frequency))
+    }
+  }
+
+  /// YaRN (arXiv 2309.00071), with the magnitudes of DeepSeek.
+  private static func yarn(
+    _ theta: Double, _ dimensions: Int, _ plain: [Float], _ scaling: ModelConfiguration,
+    _ configuration: ModelConfiguration
+  ) throws -> ([Float], Float) {
+    let original = try originalLength(scaling, configuration)
+    let factor =
+      try scaling.optionalNumber("factor")
+      ?? Double(configuration.size("max_position_embeddings")) / original
+    guard factor > 0, theta > 1 else {
+      throw EspalierError.badInput("yarn needs factor > 0 and rope_theta > 1.", subject: "config.json")
+    }
+    func magnitude(_ scale: Double, _ factor: Double) -> Double {
+      scale <= 1 ? 1 : 0.1 * factor * log(scale) + 1
+    }
+    func nonzero(_ key: String) throws -> Double? {
+      try scaling.optionalNumber(key).flatMap { $0 == 0 ? nil : $0 }
+    }
+    var attention = magnitude(factor, 1)
+    if let one = try nonzero("mscale"), let all = try nonzero("mscale_all_dim") {
+      attention = magnitude(factor, one) / magnitude(factor, all)
+    }
+    attention = try scaling.optionalNumber("attention_factor") ?? attention
+    let fast = try nonzero("beta_fast") ?? 32
+    let slow = try nonzero("beta_slow") ?? 1
+    func dimension(_ rotations: Double) -> Double {
+      Double(dimensions) * log(original / (rotations * 2 * .pi)) / (2 * log(theta))
+    }
+    var (low, high) = (dimension(fast), dimension(slow))
+    if try scaling.flag("truncate", default: true) { (low, high) = (low.rounded(.down), high.rounded(.up)) }
+    low = max(low, 0)
+    high = min(high, Double(dimensions - 1))
+    if low == high { high += 0.001 }
+    let frequencies = plain.enumerated().map { index, frequency in
+      let ramp = Float(min(1, max(0, (Double(index) - low) / (high - low))))
+      return frequency / Float(factor) * ramp + frequency * (1 - ramp)
+    }
+    return (frequencies, Float(attention))
+  }
+
+  /// LongRoPE (arXiv 2402.13753): one factor for each pair, others for long texts.
+  private static func longRope(
+    _ theta: Double, _ dimensions: Int, _ scaling: ModelConfiguration, _ configuration: ModelConfiguration
+  ) throws -> (Scaling, Float) {
+    let original = try originalLength(scaling, configuration)
+    let longest = try Double(configuration.size("max_position_embeddings"))
+    let factor = try scaling.optionalNumber("factor") ?? longest / original
+    let attention =
+      try scaling.optionalNumber("attention_factor")
+      ?? (factor <= 1 ? 1 : (1 + log(factor) / log(original)).squareRoot())
+    func frequencies(_ key: String) throws -> [Float] {
+      let factors = try scaling.numbers(key)
+      guard factors.count == dimensions / 2, factors.allSatisfy({ $0 > 0 }) else {
+        throw EspalierError.badInput(
+          "\(key) must hold \(dimensions / 2) positive factors.", subject: "config.json")
+      }
+      return factors.enumerated().map {
+        1 / (Float($1) * Float(pow(theta, Double(2 * $0) / Double(dimensions))))
+      }
+    }
+    return (
+      .byLength(Int(original), short: try frequencies("short_factor"), long: try frequencies("long_factor")),
+      Float(attention)
+    )
+  }
+
+  private static func originalLength(_ scaling: ModelConfiguration, _ configuration: ModelConfiguration)
+    throws
+    -> Double
+  {
+    let length =
+      try scaling.optionalNumber("original_max_position_embeddings")
+      ?? configuration.optionalNumber("original_max_position_embeddings")
+      ?? configuration.number("max_position_embeddings")
+    guard length >= 2 else {
+      throw EspalierError.badInput(
+        "original_max_position_embeddings must be at least 2.", subject: "config.json")
+    }
+    return length
+  }
+
+  /// Radians per position of each pair, in texts of so many tokens.
+  func frequencies(length: Int) -> [Float] {
+    switch scaling {
+    case .fixed(let frequencies): return frequencies
+    case .byLength(let limit, let short, let long): return length > limit ? long : short
+    case .dynamic(let theta, let factor, let limit):
+      let growth = factor * Double(max(length, limit)) / Double(limit) - (factor - 1)
+      let power = Double(dimensions) / Double(max(1, dimensions - 2))
+      return Self.plain(theta * pow(growth, power), dimensions)
+    }
+  }
+
+  /// Cosines and sines of all positions of texts of `length` tokens; kept from call to call.
+  func table(length: Int) -> RotaryTable {
+    var isFixed = false
+    if case .fixed = scaling { isFixed = true }
+    return tables.withLock { table in
+      if let known = table, isFixed ? known.cosine.rows >= length : known.cosine.rows == length {
+        return known
+      }
+      let made = RotaryTable(frequencies(length: length), positions: length, factor: factor)
+      table = made
+      return made
+    }
+  }
+}
+
+/// Cosines and sines, each `positions x (dimensions / 2)`.
+final class RotaryTable: Sendable {
+  let cosine: Matrix
+  let sine: Matrix
+
+  init(_ frequencies: [Float], positions: Int, factor: Float) {
+    var cosine = Matrix(rows: positions, columns: frequencies.count)
+    var sine = Matrix(rows: positions, columns: frequencies.count)
+    for position in 0..<positions {
+      for (index, frequency) in frequencies.enumerated() {
+        let angle = Float(position) * frequency
+        cosine[position, index] = cosf(angle) * factor
+        sine[position, index] = sinf(angle) * factor
+      }
+    }
+    self.cosine = cosine
+    self.sine = sine
+  }
+}
+
+private final class TableCache: Sendable {
+  private let table = Mutex<RotaryTable?>(nil)
+
+  func withLock(_ body: (inout sending RotaryTable?) -> sending RotaryTable) -> RotaryTable {
+    table.withLock(body)
+  }
+}

@@ -1,0 +1,59 @@
+import EspalierCore
+import EspalierIO
+import EspalierKernels
+
+/// Tensors of a checkpoint, pruned where they are.
+public struct TensorSource: Sendable {
+  public let checkpoint: Checkpoint
+  /// Pruned matrices by module; the others are dense.
+  public let pruned: [String: PrunedMatrix]
+  /// How products with them are computed.
+  public let precision: Precision
+  /// Whether the pages of weights stay in memory between products.
+  public let keepsPages: Bool
+
+  public init(
+    _ checkpoint: Checkpoint, pruned: [String: PrunedMatrix] = [:], precision: Precision = .f32,
+    keepsPages: Bool = false
+  ) {
+    self.checkpoint = checkpoint
+    self.pruned = pruned
+    self.precision = precision
+    self.keepsPages = keepsPages
+  }
+
+  /// A linear weight, as the pipeline left it.
+  public func weight(_ matrix: ModelOutline.Matrix) throws -> LinearWeight {
+    try LinearWeight(
+      checkpoint.stored(matrix), order: matrix.order, pruned: pruned[matrix.module], keepsPages: keepsPages)
+  }
+
+  /// A table or a router that is never pruned, `rows x columns`.
+  func table(_ parameter: Blueprint.Parameter) throws -> LinearWeight {
+    try LinearWeight(stored(parameter), pruned: nil, keepsPages: keepsPages)
+  }
+
+  /// All elements as f32, in one row.
+  func floats(_ parameter: Blueprint.Parameter) throws -> Matrix { try stored(parameter).floats() }
+
+  private func stored(_ parameter: Blueprint.Parameter) throws -> StoredTensor {
+    let tensor = try checkpoint.tensor(parameter.name, shape: parameter.shape)
+    return try parameter.part.map { try tensor.part($0) } ?? tensor
+  }
+
+  /// A norm with its learned values.
+  func norm(_ norm: Blueprint.Norm) throws -> NormWeights {
+    NormWeights(
+      norm.kind, width: norm.width, epsilon: norm.epsilon,
+      scale: try row(norm.scale, adding: norm.offset), shift: try row(norm.shift, adding: 0))
+  }
+
+  /// Vectors one after the other, in one row; nil if there are none.
+  private func row(_ parameters: [Blueprint.Parameter], adding offset: Float) throws -> Matrix? {
+    guard !parameters.isEmpty else { return nil }
+    let values = try parameters.flatMap { try floats($0).array() }
+    var row = Matrix(rows: 1, columns: values.count)
+    for (column, value) in values.enumerated() { row[0, column] = value + offset }
+    return row
+  }
+}
