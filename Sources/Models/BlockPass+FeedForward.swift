@@ -75,6 +75,8 @@ extension BlockPass {
     case .activation(let activation): return activation
     case .clamped(_, let alpha): return alpha == 1 ? .silu : .geluQuick
     case .xielu(let alphaP, let alphaN, let beta, let epsilon):
+      let beta = try beta.map { try weights.floats($0)[0, 0] } ?? 0.5
+      let epsilon = try epsilon.map { try weights.floats($0)[0, 0] } ?? -1e-6
       func softplus(_ x: Float) -> Float { x > 20 ? x : log1pf(expf(x)) }
       return .xielu(
         alphaP: softplus(try weights.floats(alphaP)[0, 0]),

@@ -26,8 +26,8 @@ extension Blueprint {
     /// What happens between the layers.
     public enum Gate: Sendable {
       case activation(Activation)
-      /// xIELU with slopes that are learned, before softplus.
-      case xielu(alphaP: Parameter, alphaN: Parameter, beta: Float, epsilon: Float)
+      /// xIELU with slopes that are learned, before softplus; beta is 0.5 and epsilon -1e-6 if they are not stored.
+      case xielu(alphaP: Parameter, alphaN: Parameter, beta: Parameter?, epsilon: Parameter?)
       /// The clamped product of gpt-oss.
       case clamped(limit: Float, alpha: Float)
     }

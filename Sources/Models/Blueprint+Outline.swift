@@ -198,7 +198,10 @@ extension Blueprint.MLP {
   }
 
   fileprivate var parameters: [Blueprint.Parameter] {
-    if case .xielu(let alphaP, let alphaN, _, _) = activation { [alphaP, alphaN] } else { [] }
+    if case .xielu(let alphaP, let alphaN, let beta, let epsilon) = activation {
+      return [alphaP, alphaN] + [beta, epsilon].compactMap(\.self)
+    }
+    return []
   }
 }
 

@@ -30,15 +30,17 @@ struct Decoder {
   /// - Parameters:
   ///   - tied: whether head and embedding are one if the configuration does not say.
   ///   - epsilonKey: where the epsilon of norms stands.
+  ///   - inner: width of the inner layer, if it does not stand under `intermediate_size`.
   init(
     _ configuration: ModelConfiguration, _ names: TensorNames, tied: Bool = false,
-    epsilonKey: String = "rms_norm_eps", epsilon: Double = 1e-6, activation: String = "silu"
+    epsilonKey: String = "rms_norm_eps", epsilon: Double = 1e-6, activation: String = "silu",
+    inner: Int? = nil
   ) throws {
     self.configuration = configuration
     self.names = names
     hidden = try configuration.size(["hidden_size", "n_embd", "d_model"])
     heads = try configuration.size(["num_attention_heads", "n_head", "num_heads"])
-    inner = try configuration.optionalSize("intermediate_size") ?? 4 * hidden
+    self.inner = try inner ?? configuration.size("intermediate_size")
     keyHeads = try configuration.optionalSize("num_key_value_heads") ?? heads
     headSize = try configuration.optionalSize("head_dim") ?? max(1, hidden / heads)
     count = try configuration.size(["num_hidden_layers", "n_layer", "num_layers"])
@@ -139,6 +141,22 @@ struct Decoder {
     Blueprint.MLP(
       input: .plain(linear(up, inner, hidden, bias: bias, order: order)), activation: .activation(activation),
       down: linear(down, hidden, inner, bias: bias, order: order))
+  }
+
+  /// A rotary embedding for each type of layer that occurs.
+  func rotaries(_ types: [String], _ make: (String) throws -> Rotary?) rethrows -> [String: Rotary] {
+    var rotaries: [String: Rotary] = [:]
+    for type in Set(types) { rotaries[type] = try make(type) }
+    return rotaries
+  }
+
+  /// Norms of every head's query and key, with one weight for all heads.
+  func normHeads(
+    _ attention: inout Blueprint.Attention, _ prefix: String, _ query: String, _ key: String,
+    offset: Float = 0
+  ) {
+    attention.queryNorm = rms(prefix + query, width: headSize, offset: offset)
+    attention.keyNorm = rms(prefix + key, width: headSize, offset: offset)
   }
 
   /// A block of Llama.

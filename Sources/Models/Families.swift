@@ -21,7 +21,9 @@ public struct Family: Sendable {
 public enum Families {
   /// One line for each file of `Families`.
   private static let all: [Family] = [
-    .llama
+    .llama, .mistral, .ministral, .qwen2, .qwen3, .gemma, .gemma2, .gemma3Text, .gemma3, .phi3, .olmo,
+    .smolLM3,
+    .granite, .glm4, .cohere2, .ernie, .seedOss, .exaone4, .hunyuan, .nemotron, .apertus,
   ]
 
   public static var modelTypes: [String] { all.flatMap(\.modelTypes).sorted() }

@@ -1,4 +1,5 @@
 import EspalierCore
+import EspalierKernels
 
 /// Typed reading of `config.json`: every error names the key.
 struct ModelConfiguration {
@@ -8,6 +9,44 @@ struct ModelConfiguration {
   init(_ json: JSON, path: String = "config.json") {
     self.json = json
     self.path = path
+  }
+
+  /// The same, with values for keys that are absent or null.
+  func filled(_ defaults: [(key: String, value: JSON)]) -> ModelConfiguration {
+    let members = json.object?.members ?? []
+    let missing = defaults.filter { json[$0.key] == nil }
+    let kept = members.filter { member in !missing.contains { $0.key == member.key } }
+    return ModelConfiguration(.object(JSONObject(kept + missing)), path: path)
+  }
+
+  /// The same without a key.
+  func without(_ key: String) -> ModelConfiguration {
+    ModelConfiguration(
+      .object(JSONObject((json.object?.members ?? []).filter { $0.key != key })), path: path)
+  }
+
+  /// The type of each layer.
+  ///
+  /// - Parameter usual: the type of a layer if the configuration has no `layer_types`.
+  func layerTypes(_ count: Int, usual: (Int) throws -> String) throws -> [String] {
+    guard let types = try texts("layer_types") else { return try (0..<count).map(usual) }
+    guard types.count == count else {
+      throw EspalierError.badInput("layer_types must name a type for each of \(count) layers.", subject: path)
+    }
+    return types
+  }
+
+  /// What a layer of this type sees: `sliding_attention`, `full_attention`.
+  func mask(_ layerType: String, window: Int?) throws -> AttentionShape.Mask {
+    switch layerType {
+    case "full_attention", "global": return .causal
+    case "sliding_attention", "local":
+      guard let window else {
+        throw EspalierError.badInput("sliding_window is missing.", subject: path)
+      }
+      return .window(window)
+    default: throw unsupported("layer_types", layerType, supported: "full_attention and sliding_attention")
+    }
   }
 
   /// A size: a positive integer of at most 2^31.

@@ -37,25 +37,31 @@ public struct Rotary: Sendable {
   ///   - headSize: of which `partial_rotary_factor` is rotated.
   ///   - layerType: the member of `rope_parameters` that holds for the block, if there is one for each type.
   ///   - theta: the base, if it does not stand under its usual name.
-  ///   - share: of the head that is rotated, if the configuration does not say.
+  ///   - usualTheta: the base if the configuration does not say.
+  ///   - share: of the head that is rotated if the configuration does not say; nil for families that always rotate all of it.
   init(
     _ configuration: ModelConfiguration, headSize: Int, layerType: String? = nil, theta own: Double? = nil,
-    share: Double? = nil, ignoresScaling: Bool = false
+    usualTheta: Double = 10000, share usualShare: Double? = nil, ignoresScaling: Bool = false
   ) throws {
     var parameters = try configuration.section("rope_parameters")
+    let whole = parameters
     if let layerType, let section = try parameters?.section(layerType) { parameters = section }
     let scaling = try ignoresScaling ? nil : parameters ?? configuration.section("rope_scaling")
     let theta =
       try own
       ?? parameters?.optionalNumber("rope_theta")
-      ?? configuration.number("rope_theta", default: configuration.number("rotary_emb_base", default: 10000))
+      ?? configuration.number("rope_theta", default: usualTheta)
     guard theta > 0 else {
       throw EspalierError.badInput("rope_theta must be positive.", subject: "config.json")
     }
     let share =
-      try parameters?.optionalNumber("partial_rotary_factor")
-      ?? configuration.optionalNumber("partial_rotary_factor") ?? share ?? 1
-    let kind = try scaling?.text("rope_type", default: scaling?.text("type", default: "default") ?? "default")
+      try usualShare.map {
+        try parameters?.optionalNumber("partial_rotary_factor")
+          ?? configuration.optionalNumber("partial_rotary_factor") ?? $0
+      } ?? 1
+    var kind = try scaling?.text("rope_type", default: scaling?.text("type", default: "default") ?? "default")
+    // Phi-3 has had several names for it.
+    if scaling?.json["long_factor"] != nil { kind = "longrope" }
     // Where only a share turns by proportional scaling, all pairs are there and the rest stand still.
     let dimensions = kind == "proportional" ? headSize : Int(Double(headSize) * share)
     guard dimensions > 0, dimensions % 2 == 0, dimensions <= headSize else {
@@ -77,11 +83,19 @@ public struct Rotary: Sendable {
     case "llama3":
       self.init(dimensions, .fixed(try Self.llama3(plain, scaling)))
     case "dynamic":
+      if let alpha = try scaling.optionalNumber("alpha"), alpha > 0 {
+        let power = Double(dimensions) / Double(max(1, dimensions - 2))
+        self.init(dimensions, .fixed(Self.plain(theta * pow(alpha, power), dimensions)))
+        return
+      }
       let length = try configuration.size("max_position_embeddings", default: 2048)
       self.init(
         dimensions, .dynamic(theta: theta, factor: try Self.positive(scaling, "factor"), length: length))
     case "yarn":
-      let (frequencies, factor) = try Self.yarn(theta, dimensions, plain, scaling, configuration)
+      // As transformers reads it: never from a section of one type of layer.
+      let truncates = try (whole ?? scaling).flag("truncate", default: true)
+      let (frequencies, factor) = try Self.yarn(
+        theta, dimensions, plain, scaling, configuration, truncates: truncates)
       self.init(dimensions, .fixed(frequencies), factor: factor)
     case "longrope", "su":
       let (scaling, factor) = try Self.longRope(theta, dimensions, scaling, configuration)
@@ -130,7 +144,7 @@ public struct Rotary: Sendable {
   /// YaRN (arXiv 2309.00071), with the magnitudes of DeepSeek.
   private static func yarn(
     _ theta: Double, _ dimensions: Int, _ plain: [Float], _ scaling: ModelConfiguration,
-    _ configuration: ModelConfiguration
+    _ configuration: ModelConfiguration, truncates: Bool
   ) throws -> ([Float], Float) {
     let original = try originalLength(scaling, configuration)
     let factor =
@@ -156,7 +170,7 @@ public struct Rotary: Sendable {
       Double(dimensions) * log(original / (rotations * 2 * .pi)) / (2 * log(theta))
     }
     var (low, high) = (dimension(fast), dimension(slow))
-    if try scaling.flag("truncate", default: true) { (low, high) = (low.rounded(.down), high.rounded(.up)) }
+    if truncates { (low, high) = (low.rounded(.down), high.rounded(.up)) }
     low = max(low, 0)
     high = min(high, Double(dimensions - 1))
     if low == high { high += 0.001 }
