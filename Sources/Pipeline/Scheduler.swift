@@ -44,6 +44,7 @@ struct Scheduler {
 
   /// The way to a missing unit.
   private struct Route {
+    /// Nil if the way has to be found anew.
     var target: Int?
     /// What has to be made, in order, the target last.
     var units: [Int] = []
@@ -136,15 +137,15 @@ struct Scheduler {
       if !changed.insert(unit).inserted, graph.units[unit].isTransient { held.insert(unit) }
     }
     setNeeded(unit, false)
-    if unit == route.target { leaveRoute() }
+    if unit == route.target { route.target = nil }
     set(unit, .known(digest, isPresent: true))
   }
 
   mutating func released(_ unit: Int) {
     guard let digest = digest(unit) else { return }
     set(unit, .known(digest, isPresent: false))
-    // The bytes of something that is wanted were damaged: it has to be made again, too.
-    if wanting[unit] > 0 { leaveRoute() }
+    // The bytes of something that is wanted were damaged: it has to be made again, too. What is needed stays needed until then.
+    if wanting[unit] > 0 { route.target = nil }
   }
 
   private func isPresent(_ unit: Int) -> Bool {

@@ -35,10 +35,8 @@ public struct UnitGraph: Sendable {
     let source: (index: Int, stage: any SourceStage)?
     let site: (index: Int, stage: any SiteStage)?
     let allocation: (index: Int, stage: any AllocationStage)?
-    let matrixStages: [(index: Int, stage: any MatrixStage)]
     let modelStages: [(index: Int, stage: any ModelStage)]
-    /// For each matrix, by module, which of the matrix stages are meant for it.
-    let chains: [String: [Int]]
+    let chains: MatrixChains
     var units: [Unit] = []
     /// The last unit of each matrix's chain, and the pattern of its mask, by module.
     var masks: [String: Int] = [:]
@@ -65,26 +63,9 @@ public struct UnitGraph: Sendable {
       source = try atMostOne((any SourceStage).self, "streams the model")
       site = try atMostOne((any SiteStage).self, "makes factors")
       allocation = try atMostOne((any AllocationStage).self, "allocates sparsity")
-      matrixStages = all((any MatrixStage).self)
       modelStages = all((any ModelStage).self)
-      chains = Self.chains(matrixStages.map(\.stage), model)
+      chains = MatrixChains(recipe, model)
       try Self.checkOrder(recipe)
-    }
-
-    private static func chains(_ stages: [any MatrixStage], _ model: ModelOutline) -> [String: [Int]] {
-      var chains: [String: [Int]] = [:]
-      // Most matrices have the same chain, and share it.
-      var known: Set<[Int]> = []
-      for matrix in model.matrices {
-        let chain = stages.indices.filter { stages[$0].applies(to: matrix) }
-        chains[matrix.module] = known.insert(chain).memberAfterInsert
-      }
-      return chains
-    }
-
-    /// The stages that are meant for a matrix, in order.
-    private func chain(_ matrix: ModelOutline.Matrix) -> [(index: Int, stage: any MatrixStage)] {
-      chains[matrix.module, default: []].map { matrixStages[$0] }
     }
 
     /// corpus < source < site < allocation < matrix < model.
@@ -105,7 +86,7 @@ public struct UnitGraph: Sendable {
     }
 
     mutating func build() throws {
-      let needsFactors = allocation != nil || matrixStages.contains { $0.stage.reads.contains(.factor) }
+      let needsFactors = allocation != nil || chains.stages.contains { $0.stage.reads.contains(.factor) }
       if needsFactors, site == nil { throw missing("factor", "a later stage reads the Gram matrices") }
       if needsFactors, source == nil { throw missing("capture", "factors are made from activations") }
       if needsFactors, corpus == nil { throw missing("tokenize", "activations come from calibration text") }
@@ -117,9 +98,9 @@ public struct UnitGraph: Sendable {
           tensors: .list(model.embeddingTensors), isTransient: true)
       }
       if let hidden { try appendAllocation(entering: hidden) }
-      let lastRead = model.blocks.last { $0.sites.contains(where: isRead) }?.index ?? 0
+      let lastRead = model.blocks.last { $0.sites.contains(where: chains.isRead) }?.index ?? 0
       for block in model.blocks {
-        let factors = try appendFactors(block, hidden, pass: block.index, where: isRead)
+        let factors = try appendFactors(block, hidden, pass: block.index, where: chains.isRead)
         for (index, place) in block.sites.enumerated() {
           for matrix in place.matrices {
             try appendChain(matrix, block: block.index, site: index, factor: factors[index])
@@ -196,8 +177,7 @@ public struct UnitGraph: Sendable {
 
     /// What the stages that read a site's factor want kept apart.
     private func holdOut(_ site: ModelOutline.Site) throws -> Double {
-      let readers = Set(site.matrices.flatMap { chains[$0.module, default: []] })
-      let asking = readers.sorted().map { matrixStages[$0] }.filter { $0.stage.holdOut > 0 }
+      let asking = chains[site].filter { $0.stage.holdOut > 0 }
       let shares = Set(asking.map { $0.stage.holdOut })
       guard shares.count <= 1 else {
         throw EspalierError.usage(
@@ -211,7 +191,7 @@ public struct UnitGraph: Sendable {
       _ matrix: ModelOutline.Matrix, block: Int, site: Int, factor: Int?
     ) throws {
       var idle: Int?
-      for (entry, stage) in chain(matrix) {
+      for (entry, stage) in chains[matrix] {
         let changes = stage.reads.contains(.mask)
         if changes, masks[matrix.module] == nil {
           idle = entry
@@ -262,15 +242,6 @@ public struct UnitGraph: Sendable {
             id(entry), entry, .model, kind: .output, inputs: model.matrices.compactMap { masks[$0.module] },
             tensors: .all)
         }
-      }
-    }
-
-    private func isRead(_ site: ModelOutline.Site) -> Bool {
-      site.matrices.contains { matrix in
-        let chain = chain(matrix)
-        // Without a stage that makes a mask, the others have nothing to change.
-        return chain.contains { !$0.stage.reads.contains(.mask) }
-          && chain.contains { $0.stage.reads.contains(.factor) }
       }
     }
 
