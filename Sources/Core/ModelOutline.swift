@@ -92,6 +92,10 @@ public struct ModelOutline: Sendable {
   public let activationWidth: Int
   /// The most values that it holds for each token in the inner layers, beside the hidden states of the batch.
   public let innerWidth: Int
+  /// All matrices, block by block and site by site.
+  public let matrices: [Matrix]
+  /// The most inputs of a matrix.
+  public let widestInput: Int
 
   public init(
     modelType: String, blocks: [Block], tensors: [String: [Int]], embeddingTensors: [String], hiddenSize: Int,
@@ -107,12 +111,12 @@ public struct ModelOutline: Sendable {
     self.maximumLength = maximumLength
     self.activationWidth = activationWidth
     self.innerWidth = innerWidth
+    matrices = blocks.flatMap(\.matrices)
+    widestInput = matrices.reduce(0) { max($0, $1.columns) }
   }
 
   /// Bytes of the activations of a batch, of which so many tokens pass the inner layers at a time.
   public func activationBytes(tokens: Int, innerTokens: Int) -> Int {
     4 * max(tokens * activationWidth, tokens * hiddenSize + innerTokens * innerWidth)
   }
-
-  public var matrices: [Matrix] { blocks.flatMap(\.matrices) }
 }

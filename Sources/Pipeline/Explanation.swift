@@ -55,6 +55,8 @@ private struct Comparison {
   let made: Set<String>
   /// Units of the last run in their order.
   private let units: [String]
+  /// The first unit of the last run with this content, in hexadecimal.
+  private let unitOfContent: [String: String]
   /// All artifacts by stage and place.
   private let artifacts: [String: [Manifest]]
   /// When an artifact was made, as a number that grows.
@@ -68,6 +70,8 @@ private struct Comparison {
     made = Set(events[start...].filter { $0["event"]?.string == "done" }.compactMap { $0["key"]?.string })
     for entry in history.entries { current[entry.unit] = entry.manifest }
     units = history.entries.map(\.unit)
+    unitOfContent = Dictionary(
+      history.entries.map { ($0.manifest.digest.hex, $0.unit) }, uniquingKeysWith: { first, _ in first })
     artifacts = try Dictionary(grouping: store.manifests(), by: Self.place)
     var age: [String: Int] = [:]
     for (index, event) in events.enumerated() where event["event"]?.string == "done" {
@@ -101,17 +105,17 @@ private struct Comparison {
   private func differences(_ name: String, _ before: JSON, _ after: JSON) -> [Explanation.Difference] {
     if before.canonical == after.canonical { return [] }
     guard let old = before.object, let new = after.object else {
-      let input = name.hasPrefix("inputs.") ? after.string.flatMap(unit(ofContent:)) : nil
+      let input = name.hasPrefix("inputs.") ? after.string.flatMap { unitOfContent[$0] } : nil
       return [.init(component: name, before: before, after: after, input: input)]
     }
-    let names = new.members.map(\.key) + old.members.map(\.key).filter { new[$0] == nil }
-    return names.flatMap {
-      differences(name.isEmpty ? $0 : "\(name).\($0)", old[$0] ?? .null, new[$0] ?? .null)
+    func byName(_ object: JSONObject) -> [String: JSON] {
+      Dictionary(object.members.map { ($0.key, $0.value) }, uniquingKeysWith: { first, _ in first })
     }
-  }
-
-  private func unit(ofContent digest: String) -> String? {
-    units.first { current[$0]?.digest.hex == digest }
+    let (before, after) = (byName(old), byName(new))
+    let names = new.members.map(\.key) + old.members.map(\.key).filter { after[$0] == nil }
+    return names.flatMap {
+      differences(name.isEmpty ? $0 : "\(name).\($0)", before[$0] ?? .null, after[$0] ?? .null)
+    }
   }
 
   func causes(_ unit: String, _ seen: inout Set<String>) -> [(

@@ -23,29 +23,27 @@ public enum Planner {
       }
       try (entry.stage as? any ModelStage)?.checkOutput(job: job)
     }
-    let needs = UnitNeeds(job)
+    let needs = UnitNeeds(job, graph)
     let samples = needs.samples
     if let unit = graph.units.first(where: { $0.holdOut > 0 && Int(Double(samples) * $0.holdOut) == 0 }) {
       throw EspalierError.usage(
         "holdOut \(unit.holdOut) of \(samples) calibration windows is none; draw more samples, or hold out more."
       )
     }
-    let least = leastMemory(graph, needs)
+    let least = leastMemory(needs)
     guard least <= job.memory else {
-      throw tooLittleMemory(least, graph, needs)
+      throw tooLittleMemory(least, needs)
     }
     let plan = try plan(graph, needs, leastMemory: least)
     try plan.checkDisks(job, disk)
     return plan
   }
 
-  private static func tooLittleMemory(_ least: Int, _ graph: UnitGraph, _ needs: UnitNeeds) -> EspalierError {
-    let sets = graph.units.map { (unit: $0, set: needs.workingSet($0, memory: least)) }
-    let heaviest = sets.max { $0.set.total < $1.set.total }
+  private static func tooLittleMemory(_ least: Int, _ needs: UnitNeeds) -> EspalierError {
     // Rounded up, so that what is said here can be given.
     var text =
       "this job needs at least \((least + 1 << 20 - 1) >> 20) MiB of memory, but --memory is \(ByteSize(bytes: needs.job.memory))"
-    if let (unit, set) = heaviest {
+    if let (unit, set) = needs.most(memory: least) {
       text += "; the most is for \(unit.id)"
       if set.factor > set.total / 2 {
         text +=
@@ -63,11 +61,12 @@ public enum Planner {
       try $0 + (Folder.entry(checkpoint.folder + "/" + $1)?.size ?? 0)
     }
     let rehearsal = Rehearsal(graph, needs, outputBytes: output)
+    let unitsByStage = Dictionary(grouping: graph.units.indices) { graph.units[$0].entry }
     let stages = recipe.entries.enumerated().map { index, entry in
-      let units = graph.units.filter { $0.entry == index }
+      let units = unitsByStage[index, default: []]
       return Plan.Stage(
         id: entry.id, name: type(of: entry.stage).name, units: units.count,
-        memory: units.map { needs.workingSet($0) }.max { $0.total < $1.total } ?? WorkingSet(),
+        memory: units.lazy.map { needs.workingSet($0) }.max { $0.total < $1.total } ?? WorkingSet(),
         artifactBytes: units.reduce(0) { $0 + needs.artifactBytes($1) }, work: rehearsal.work[index],
         idleReason: (entry.stage as? any ModelStage)?.idleReason)
     }
@@ -81,11 +80,10 @@ public enum Planner {
   ///
   /// Stages may take less where there is less. Who has more takes more, or as much: the first memory from below that is enough
   /// is the least.
-  private static func leastMemory(_ graph: UnitGraph, _ needs: UnitNeeds) -> Int {
+  private static func leastMemory(_ needs: UnitNeeds) -> Int {
     var memory = 0
     for _ in 0..<1000 {
-      let needed =
-        processBytes + graph.units.reduce(0) { max($0, needs.workingSet($1, memory: memory).total) }
+      let needed = processBytes + (needs.most(memory: memory)?.set.total ?? 0)
       if needed <= memory { break }
       memory = needed
     }

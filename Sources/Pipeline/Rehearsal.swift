@@ -15,16 +15,15 @@ struct Rehearsal {
   private let graph: UnitGraph
   private let needs: UnitNeeds
   private let outputBytes: Int
-  private let artifactBytes: [Int]
   /// Tensors whose digest is known.
   private var knownTensors: Set<String> = []
+  private var knownBlocks: Set<Int> = []
 
   /// - Parameter outputBytes: those of the pruned checkpoint.
   init(_ graph: UnitGraph, _ needs: UnitNeeds, outputBytes: Int) {
     self.graph = graph
     self.needs = needs
     self.outputBytes = outputBytes
-    artifactBytes = graph.units.map(needs.artifactBytes)
     work = [Work](repeating: Work(), count: needs.job.recipe.entries.count)
     run()
   }
@@ -40,16 +39,16 @@ struct Rehearsal {
         countTensors(graph.units[unit])
         scheduler.missing(unit)
       case .run(let candidates):
-        let units = needs.together(candidates, graph)
-        peakMemory = max(peakMemory, needs.memory(units.map { graph.units[$0] }))
-        held += units.reduce(0) { $0 + artifactBytes[$1] }
+        let units = needs.together(candidates)
+        peakMemory = max(peakMemory, needs.memory(units))
+        held += units.reduce(0) { $0 + needs.artifactBytes($1) }
         if graph.units[units[0]].kind == .output { written += outputBytes }
         let scratch = count(units)
         peakWorkBytes = max(peakWorkBytes, held + scratch)
         peakDiskBytes = max(peakDiskBytes, held + scratch + written)
         for unit in units { scheduler.committed(unit, digest: digest) }
       case .release(let unit):
-        held -= artifactBytes[unit]
+        held -= needs.artifactBytes(unit)
         scheduler.released(unit)
       case .finished: return
       }
@@ -58,7 +57,9 @@ struct Rehearsal {
 
   /// Keys hold the digests of tensors: each is read once to be known.
   private mutating func countTensors(_ unit: Unit) {
-    let bytes = needs.tensorBytes(unit.tensors.filter { knownTensors.insert($0).inserted })
+    if case .block(let index) = unit.tensors, !knownBlocks.insert(index).inserted { return }
+    let names = unit.tensors.names(in: needs.job.model).filter { knownTensors.insert($0).inserted }
+    let bytes = UnitNeeds.bytes(of: names, needs.job.checkpoint)
     work[unit.entry].readBytes += bytes
     work[unit.entry].hashedBytes += bytes
   }
@@ -71,8 +72,8 @@ struct Rehearsal {
       self.work[entry] += work
       scratch += work.scratchBytes
     }
-    for unit in units where unit.role != .advance {
-      add(needs.work(unit), to: unit.entry)
+    for (index, unit) in zip(indices, units) where unit.role != .advance {
+      add(needs.work(index), to: unit.entry)
     }
     // What streams is counted once, with the hidden states after it where they are wanted.
     var reader = units[0].entry
@@ -82,10 +83,11 @@ struct Rehearsal {
       add(entries[source].stage.work(needs.sizes(unit)), to: source)
       reader = source
     }
-    let inputs = Set(units.flatMap(\.inputs)).reduce(0) { $0 + artifactBytes[$1] }
-    work[reader].readBytes += inputs + needs.tensorBytes(Set(units.flatMap(\.tensors)))
+    let inputs = Set(units.flatMap(\.inputs)).reduce(0) { $0 + needs.artifactBytes($1) }
+    // Units that run together stream one block.
+    work[reader].readBytes += inputs + needs.tensorBytes(units[0])
     for (index, unit) in zip(indices, units) {
-      let bytes = artifactBytes[index] + (unit.kind == .output ? outputBytes : 0)
+      let bytes = needs.artifactBytes(index) + (unit.kind == .output ? outputBytes : 0)
       work[unit.entry].writtenBytes += bytes
       work[unit.entry].hashedBytes += bytes
       work[unit.entry].commits += 1

@@ -10,6 +10,7 @@ public struct Runner: Sendable {
   private let graph: UnitGraph
   private let store: ArtifactStore
   private let keys: UnitKeys
+  private let needs: UnitNeeds
   private let report: @Sendable (ProgressEvent) -> Void
 
   /// Checks the job; touches nothing but the work folder's own structure.
@@ -18,6 +19,7 @@ public struct Runner: Sendable {
     graph = try UnitGraph(recipe: job.recipe, model: job.model)
     store = try ArtifactStore(folder: job.work)
     keys = UnitKeys(job: job, graph: graph)
+    needs = UnitNeeds(job, graph)
     report = progress
   }
 
@@ -51,7 +53,7 @@ public struct Runner: Sendable {
 
   private func work(_ log: inout EventLog) throws {
     var scheduler = Scheduler(graph: graph)
-    var state = RunState(job: job)
+    var state = RunState()
     while true {
       try Interruption.check()
       switch scheduler.next() {
@@ -68,32 +70,29 @@ public struct Runner: Sendable {
   /// What is known while a run goes on.
   private struct RunState {
     var keys: [Int: Digest] = [:]
-    var components: [Int: JSON] = [:]
-    var manifests: [Int: Manifest] = [:]
+    /// Units whose artifact is known.
+    var done: Set<Int> = []
     /// Units whose bytes were written or checked by this process.
     var trusted: Set<Int> = []
-    let job: Job
   }
 
   private func lookUp(
     _ unit: Int, _ scheduler: inout Scheduler, _ state: inout RunState, _ log: inout EventLog
   ) throws {
-    let components = try keys.components(unit) { scheduler.digest($0) }
-    let key = UnitKeys.key(components)
+    let key = UnitKeys.key(try keys.components(unit) { scheduler.digest($0) })
     state.keys[unit] = key
-    state.components[unit] = components
     // After an input has changed, what was known under the old key does not hold.
-    state.manifests[unit] = nil
+    state.done.remove(unit)
     state.trusted.remove(unit)
     guard let manifest = try store.manifest(key) else { return scheduler.missing(unit) }
     let isPresent = try store.isPresent(manifest) && outputIsPresent(unit, key)
     if !isPresent, graph.readers[unit].isEmpty || graph.units[unit].kind == .output {
       return scheduler.missing(unit)
     }
-    state.manifests[unit] = manifest
+    state.done.insert(unit)
     scheduler.found(unit, digest: manifest.digest, isPresent: isPresent)
     try log.append("reused", [("unit", .string(graph.units[unit].id)), ("key", .string(key.hex))])
-    report(.reused(unit: graph.units[unit].id, done: state.manifests.count, total: graph.units.count))
+    report(.reused(unit: graph.units[unit].id, done: state.done.count, total: graph.units.count))
   }
 
   private func run(
@@ -102,7 +101,7 @@ public struct Runner: Sendable {
     var isDamaged = false
     for input in Set(candidates.flatMap { graph.units[$0].inputs }).sorted()
     where !state.trusted.contains(input) {
-      guard let manifest = state.manifests[input] else { continue }
+      guard let manifest = try manifest(input, state) else { continue }
       // Bytes that an earlier process wrote are read once before they are used.
       let damaged = try store.damagedObjects(of: manifest)
       guard damaged.isEmpty else {
@@ -118,22 +117,23 @@ public struct Runner: Sendable {
       state.trusted.insert(input)
     }
     if isDamaged { return }
-    let units = UnitNeeds(job).together(candidates, graph)
+    let units = needs.together(candidates)
     let start = Self.seconds()
     for unit in units {
       report(
         .began(
-          unit: graph.units[unit].id, done: state.manifests.count, total: graph.units.count,
+          unit: graph.units[unit].id, done: state.done.count, total: graph.units.count,
           block: graph.units[unit].block,
           blocks: job.model.blocks.count))
     }
-    let results = try execute(units, state)
+    let contexts = try units.map { try context($0, scheduler, state) }
+    let results = try execute(contexts)
     try keys.requireSameFiles()
-    for (unit, result) in zip(units, results) {
-      guard let key = state.keys[unit], let components = state.components[unit] else { continue }
+    for ((unit, context), result) in zip(zip(units, contexts), results) {
+      let key = context.key
       let manifest = try store.commit(
-        key, components: components, content: result.content, report: result.report)
-      state.manifests[unit] = manifest
+        key, components: context.components, content: result.content, report: result.report)
+      state.done.insert(unit)
       state.trusted.insert(unit)
       scheduler.committed(unit, digest: manifest.digest)
       let seconds = (Self.seconds() - start) / Double(units.count)
@@ -146,14 +146,13 @@ public struct Runner: Sendable {
         ])
       report(
         .committed(
-          unit: graph.units[unit].id, done: state.manifests.count, total: graph.units.count, seconds: seconds,
+          unit: graph.units[unit].id, done: state.done.count, total: graph.units.count, seconds: seconds,
           report: result.report))
     }
     try keys.save()
   }
 
-  private func execute(_ units: [Int], _ state: RunState) throws -> [Committed] {
-    let contexts = try units.map { try context($0, state) }
+  private func execute(_ contexts: [UnitContext]) throws -> [Committed] {
     defer { SpareMemory.release() }
     let first = contexts[0]
     switch first.unit.role {
@@ -204,18 +203,36 @@ public struct Runner: Sendable {
     }
   }
 
-  private func context(_ unit: Int, _ state: RunState) throws -> UnitContext {
-    guard let key = state.keys[unit], let components = state.components[unit] else {
-      throw EspalierError.internalFault("the unit \(graph.units[unit].id) has no key.")
+  /// The artifact of a unit that is done. Manifests and the parts of keys are read or made anew when they are wanted: those of all
+  /// units of a large graph take more memory than the graph itself.
+  private func manifest(_ unit: Int, _ state: RunState) throws -> Manifest? {
+    guard state.done.contains(unit), let key = state.keys[unit] else { return nil }
+    guard let manifest = try store.manifest(key) else {
+      throw EspalierError(
+        .io,
+        "the manifest of \(graph.units[unit].id) was changed or removed while the run was on; run the same command again.",
+        subject: job.work)
     }
-    let inputs = graph.units[unit].inputs.compactMap { input in
-      state.manifests[input].map { (unit: graph.units[input], manifest: $0) }
+    return manifest
+  }
+
+  private func context(_ unit: Int, _ scheduler: Scheduler, _ state: RunState) throws -> UnitContext {
+    let components = try keys.components(unit) { scheduler.digest($0) }
+    let key = UnitKeys.key(components)
+    guard key == state.keys[unit] else {
+      throw EspalierError(
+        .io,
+        "what \(graph.units[unit].id) is made from was changed while the run was on; run the same command again.",
+        subject: job.checkpoint.folder)
+    }
+    let inputs = try graph.units[unit].inputs.compactMap { input in
+      try manifest(input, state).map { (unit: graph.units[input], key: $0.key, report: $0.report) }
     }
     return UnitContext(
       job: job, unit: graph.units[unit], key: key, components: components, folder: try store.begin(key),
-      inputs: inputs, store: store,
+      inputs: inputs, needs: needs, store: store,
       progress: ProgressReporter(
-        unit: graph.units[unit].id, done: state.manifests.count, total: graph.units.count, handler: report),
+        unit: graph.units[unit].id, done: state.done.count, total: graph.units.count, handler: report),
       keys: keys)
   }
 

@@ -4,6 +4,8 @@ import EspalierCore
 ///
 /// Units are looked up in order; a unit that is missing runs as soon as its inputs are there, and inputs whose bytes were freed are
 /// made again first. Units of one pass run together. Bytes of transient units are freed when all their readers are known.
+///
+/// A graph may have a hundred thousand units: a step looks only at the units that it changes, and at those which they read.
 struct Scheduler {
   enum Action: Equatable {
     /// Compute the key of the unit and say whether it is known: ``found(_:digest:isPresent:)`` or ``missing(_:)``.
@@ -22,21 +24,42 @@ struct Scheduler {
   }
 
   private let graph: UnitGraph
-  private let transients: [Int]
   private var states: [State]
   /// Every unit before it is known.
   private var cursor = 0
   /// The missing unit that is being worked towards, with all that has to be made again for it.
-  private var needed: Set<Int> = []
+  private var route = Route()
+  /// Whether a unit is on the route and not made yet.
+  private var isNeeded: [Bool]
+  /// For each unit, how many of its readers still want its bytes: those that are not known, or needed.
+  private var wanting: [Int]
+  /// Transient units that may be of no more use; whether they are is tested when they come up.
+  private var spent = IndexHeap()
   /// Units whose bytes were others when they were made again.
   private var changed: Set<Int> = []
   /// Units that changed more than once: freed at the end only, or the run could go in circles between two contents.
   private var held: Set<Int> = []
+  /// Units that were looked at; a test counts on them.
+  private(set) var visits = 0
+
+  /// The way to a missing unit.
+  private struct Route {
+    /// Nil if the way has to be found anew.
+    var target: Int?
+    /// What has to be made, in order, the target last.
+    var units: [Int] = []
+    /// Those before it are made.
+    var position = 0
+    /// Companions of the unit at the position, and how many of these are looked up.
+    var companions: [Int]?
+    var lookedUp = 0
+  }
 
   init(graph: UnitGraph) {
     self.graph = graph
-    transients = graph.units.indices.filter { graph.units[$0].isTransient }
     states = [State](repeating: .unknown, count: graph.units.count)
+    isNeeded = [Bool](repeating: false, count: graph.units.count)
+    wanting = graph.readers.map(\.count)
   }
 
   /// The content digest of a unit, once it is known.
@@ -46,53 +69,83 @@ struct Scheduler {
 
   mutating func next() -> Action {
     // What an earlier run left behind when it was stopped is found here, too.
-    if let unit = transients.first(where: isReleasable) { return .release(unit) }
+    if let unit = nextReleasable() { return .release(unit) }
     while cursor < states.count {
+      visits += 1
       switch states[cursor] {
       case .unknown: return .lookUp(cursor)
       case .missing: return make(cursor)
       case .known: cursor += 1
       }
     }
+    let free = held.sorted()
     held = []
-    return transients.first(where: isReleasable).map(Action.release) ?? .finished
+    for unit in free { spent.insert(unit) }
+    return nextReleasable().map(Action.release) ?? .finished
   }
 
   /// The next step towards a missing unit: inputs whose bytes are gone come first, in the order of the graph.
   private mutating func make(_ unit: Int) -> Action {
-    needed = [unit]
-    var first = unit
+    if route.target != unit { plan(unit) }
+    while route.position < route.units.count, !isNeeded[route.units[route.position]] { route.position += 1 }
+    let first = route.units[route.position]
+    let companions = route.companions ?? companions(of: first)
+    route.companions = companions
+    while route.lookedUp < companions.count {
+      visits += 1
+      let companion = companions[route.lookedUp]
+      if states[companion] == .unknown { return .lookUp(companion) }
+      route.lookedUp += 1
+    }
+    return .run([first] + companions.filter { states[$0] == .missing || isNeeded[$0] })
+  }
+
+  /// Finds all that has to be made for a missing unit.
+  private mutating func plan(_ unit: Int) {
+    leaveRoute()
+    route.target = unit
+    setNeeded(unit, true)
     var open = [unit]
     while let reader = open.popLast() {
-      for input in graph.units[reader].inputs where !isPresent(input) && needed.insert(input).inserted {
-        first = min(first, input)
+      route.units.append(reader)
+      for input in graph.units[reader].inputs where !isPresent(input) && !isNeeded[input] {
+        setNeeded(input, true)
         open.append(input)
       }
     }
-    let companions = companions(of: first)
-    if let unknown = companions.first(where: { states[$0] == .unknown }) { return .lookUp(unknown) }
-    return .run([first] + companions.filter { states[$0] == .missing || needed.contains($0) })
+    route.units.sort()
+  }
+
+  private mutating func leaveRoute() {
+    for unit in route.units where isNeeded[unit] { setNeeded(unit, false) }
+    route = Route()
   }
 
   mutating func found(_ unit: Int, digest: Digest, isPresent: Bool) {
-    states[unit] = .known(digest, isPresent: isPresent)
+    set(unit, .known(digest, isPresent: isPresent))
   }
 
-  mutating func missing(_ unit: Int) { states[unit] = .missing }
+  mutating func missing(_ unit: Int) { set(unit, .missing) }
 
   mutating func committed(_ unit: Int, digest: Digest) {
+    route.companions = nil
+    route.lookedUp = 0
     if let before = self.digest(unit), before != digest {
       forgetReaders(of: unit)
       // Perhaps nothing of it is needed under the new keys.
-      needed = []
+      leaveRoute()
       if !changed.insert(unit).inserted, graph.units[unit].isTransient { held.insert(unit) }
     }
-    needed.remove(unit)
-    states[unit] = .known(digest, isPresent: true)
+    setNeeded(unit, false)
+    if unit == route.target { route.target = nil }
+    set(unit, .known(digest, isPresent: true))
   }
 
   mutating func released(_ unit: Int) {
-    if let digest = digest(unit) { states[unit] = .known(digest, isPresent: false) }
+    guard let digest = digest(unit) else { return }
+    set(unit, .known(digest, isPresent: false))
+    // The bytes of something that is wanted were damaged: it has to be made again, too. What is needed stays needed until then.
+    if wanting[unit] > 0 { route.target = nil }
   }
 
   private func isPresent(_ unit: Int) -> Bool {
@@ -100,25 +153,69 @@ struct Scheduler {
   }
 
   /// Units of the same pass whose inputs are all there.
-  private func companions(of unit: Int) -> [Int] {
-    guard let pass = graph.units[unit].pass else { return [] }
-    return graph.units.indices.filter { other in
-      other != unit && graph.units[other].pass == pass && graph.units[other].inputs.allSatisfy(isPresent)
+  private mutating func companions(of unit: Int) -> [Int] {
+    guard let pass = graph.units[unit].pass, let units = graph.passes[pass] else { return [] }
+    visits += units.count
+    return units.filter { $0 != unit && graph.units[$0].inputs.allSatisfy(isPresent) }
+  }
+
+  // MARK: - What is of no more use
+
+  /// The first transient unit whose bytes are there and of no more use, as far as is known.
+  private mutating func nextReleasable() -> Int? {
+    while let unit = spent.least {
+      visits += 1
+      if isReleasable(unit) { return unit }
+      spent.removeLeast()
+    }
+    return nil
+  }
+
+  private func isReleasable(_ unit: Int) -> Bool {
+    wanting[unit] == 0 && isPresent(unit) && !held.contains(unit)
+  }
+
+  private mutating func set(_ unit: Int, _ state: State) {
+    let wanted = wants(unit)
+    states[unit] = state
+    changeWanting(unit, wanted)
+    noteSpent(unit)
+  }
+
+  private mutating func setNeeded(_ unit: Int, _ needed: Bool) {
+    let wanted = wants(unit)
+    isNeeded[unit] = needed
+    changeWanting(unit, wanted)
+  }
+
+  /// Whether a unit still wants the bytes of its inputs, as far as is known.
+  private func wants(_ unit: Int) -> Bool { digest(unit) == nil || isNeeded[unit] }
+
+  private mutating func changeWanting(_ unit: Int, _ before: Bool) {
+    let now = wants(unit)
+    guard now != before else { return }
+    visits += graph.units[unit].inputs.count
+    for input in graph.units[unit].inputs {
+      wanting[input] += now ? 1 : -1
+      noteSpent(input)
     }
   }
 
-  /// Whether the bytes of a transient unit are of no more use, as far as is known.
-  private func isReleasable(_ unit: Int) -> Bool {
-    isPresent(unit) && !held.contains(unit)
-      && graph.readers[unit].allSatisfy { digest($0) != nil && !needed.contains($0) }
+  private mutating func noteSpent(_ unit: Int) {
+    if graph.units[unit].isTransient, isReleasable(unit) { spent.insert(unit) }
   }
+
+  // MARK: - What changed
 
   /// A unit that was made again gave other bytes: everything that was made from the old ones is looked up anew.
   private mutating func forgetReaders(of unit: Int) {
-    for reader in graph.readers[unit] where states[reader] != .unknown {
-      states[reader] = .unknown
-      cursor = min(cursor, reader)
-      forgetReaders(of: reader)
+    var open = [unit]
+    while let changed = open.popLast() {
+      for reader in graph.readers[changed] where states[reader] != .unknown {
+        set(reader, .unknown)
+        cursor = min(cursor, reader)
+        open.append(reader)
+      }
     }
   }
 }

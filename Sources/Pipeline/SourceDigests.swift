@@ -20,6 +20,10 @@ final class SourceDigests: Sendable {
   private let checkpoint: Checkpoint
   private let path: String
   private let records: Mutex<[String: Record]>
+  /// Digests of whole blocks, which many keys hold.
+  private let blocks = Mutex<[Int: Digest]>([:])
+  /// Whether there is something that was not written down.
+  private let isNew = Mutex(true)
 
   init(checkpoint: Checkpoint, work: String) {
     self.checkpoint = checkpoint
@@ -55,6 +59,14 @@ final class SourceDigests: Sendable {
     return SHA256.digest(of: lines.joined())
   }
 
+  /// One digest for all tensors of a block.
+  func block(_ index: Int, of model: ModelOutline) throws -> Digest {
+    if let known = blocks.withLock({ $0[index] }) { return known }
+    let digest = try tensors(UnitTensors.block(index).names(in: model))
+    blocks.withLock { $0[index] = digest }
+    return digest
+  }
+
   /// The digest of a whole file.
   func file(_ path: String) throws -> Digest {
     guard let identity = try Folder.entry(path)?.identity else { throw Self.gone(path) }
@@ -76,8 +88,9 @@ final class SourceDigests: Sendable {
     }
   }
 
-  /// Writes the digests down for the next run.
+  /// Writes the digests down for the next run, if there are new ones.
   func save() throws {
+    guard isNew.withLock({ $0 }) else { return }
     let json = records.withLock { records in
       JSON.object(
         JSONObject(
@@ -92,6 +105,7 @@ final class SourceDigests: Sendable {
           }))
     }
     try Folder.writeAtomically(Array((["sources": json] as JSON).sealed().text.utf8), to: path)
+    isNew.withLock { $0 = false }
   }
 
   private static func gone(_ file: String) -> EspalierError {
@@ -116,6 +130,7 @@ final class SourceDigests: Sendable {
     if let known { return known }
     let digest = try compute()
     records.withLock { $0[file]?.digests[part] = digest }
+    isNew.withLock { $0 = true }
     return digest
   }
 }

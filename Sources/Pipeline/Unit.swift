@@ -27,7 +27,7 @@ public struct Unit: Sendable {
   /// Units whose artifacts it reads, earlier in the graph.
   public let inputs: [Int]
   /// Tensors of the checkpoint whose content goes into its key.
-  public let tensors: [String]
+  public let tensors: UnitTensors
   /// Units with the same pass stream together.
   public let pass: Int?
   /// Whether its bytes are freed when all its readers are done.
@@ -36,4 +36,6 @@ public struct Unit: Sendable {
   public let holdOut: Double
   /// The pattern of the mask that it makes, as far as it is known before any work.
   public var pattern: SparsityPattern? = nil
+  /// Index of the site in its block whose factor belongs to the unit's matrix.
+  public var site: Int? = nil
 }

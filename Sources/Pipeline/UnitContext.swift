@@ -10,7 +10,8 @@ public struct UnitContext: Sendable {
   public let components: JSON
   /// A new folder for the unit's objects; what stands in it when the work is done is committed.
   public let folder: String
-  let inputs: [(unit: Unit, manifest: Manifest)]
+  let inputs: [(unit: Unit, key: Digest, report: JSON)]
+  let needs: UnitNeeds
   let store: ArtifactStore
   let progress: ProgressReporter
   let keys: UnitKeys
@@ -30,30 +31,30 @@ public struct UnitContext: Sendable {
   }
 
   /// The sizes by which the plan counted the unit's memory.
-  public var sizes: UnitSizes { UnitNeeds(job).sizes(unit) }
+  public var sizes: UnitSizes { needs.sizes(unit) }
 
   /// Path of an object of the only input of this kind.
   ///
   /// - Throws: an internal fault where there is none.
   public func input(_ kind: ArtifactKind, _ object: String) throws -> String {
-    guard let (_, manifest) = inputs.last(where: { $0.unit.kind == kind }) else {
+    guard let input = inputs.last(where: { $0.unit.kind == kind }) else {
       throw EspalierError.internalFault("the unit \(unit.id) has no input \(kind.name).")
     }
-    return store.path(manifest.key, object)
+    return store.path(input.key, object)
   }
 
   /// The report of the only input of this kind.
   public func inputReport(_ kind: ArtifactKind) -> JSON {
-    inputs.last { $0.unit.kind == kind }?.manifest.report ?? .null
+    inputs.last { $0.unit.kind == kind }?.report ?? .null
   }
 
   /// The input artifacts of this kind that belong to a matrix, with their folders and reports.
   public func matrixInputs(_ kind: ArtifactKind) -> [(
     matrix: ModelOutline.Matrix, folder: String, report: JSON
   )] {
-    inputs.compactMap { unit, manifest in
+    inputs.compactMap { unit, key, report in
       guard case .matrix(let matrix) = unit.role, unit.kind == kind else { return nil }
-      return (matrix, store.path(manifest.key), manifest.report)
+      return (matrix, store.path(key), report)
     }
   }
 

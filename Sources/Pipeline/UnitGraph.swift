@@ -6,6 +6,8 @@ public struct UnitGraph: Sendable {
   public private(set) var units: [Unit] = []
   /// For each unit, the units that read it.
   public private(set) var readers: [[Int]] = []
+  /// The units of each pass, in order.
+  private(set) var passes: [Int: [Int]] = [:]
 
   /// - Throws: a usage error where the stages of the recipe do not fit together.
   public init(recipe: Recipe, model: ModelOutline) throws {
@@ -20,6 +22,7 @@ public struct UnitGraph: Sendable {
     readers = [[Int]](repeating: [], count: units.count)
     for (index, unit) in units.enumerated() {
       for input in unit.inputs { readers[input].append(index) }
+      if let pass = unit.pass { passes[pass, default: []].append(index) }
     }
   }
 
@@ -32,10 +35,10 @@ public struct UnitGraph: Sendable {
     let source: (index: Int, stage: any SourceStage)?
     let site: (index: Int, stage: any SiteStage)?
     let allocation: (index: Int, stage: any AllocationStage)?
-    let matrixStages: [(index: Int, stage: any MatrixStage)]
     let modelStages: [(index: Int, stage: any ModelStage)]
+    let chains: MatrixChains
     var units: [Unit] = []
-    /// The last unit of each tensor's chain, and the pattern of its mask.
+    /// The last unit of each matrix's chain, and the pattern of its mask, by module.
     var masks: [String: Int] = [:]
     var patterns: [String: SparsityPattern] = [:]
     var allocationUnit: Int?
@@ -60,8 +63,8 @@ public struct UnitGraph: Sendable {
       source = try atMostOne((any SourceStage).self, "streams the model")
       site = try atMostOne((any SiteStage).self, "makes factors")
       allocation = try atMostOne((any AllocationStage).self, "allocates sparsity")
-      matrixStages = all((any MatrixStage).self)
       modelStages = all((any ModelStage).self)
+      chains = MatrixChains(recipe, model)
       try Self.checkOrder(recipe)
     }
 
@@ -83,7 +86,7 @@ public struct UnitGraph: Sendable {
     }
 
     mutating func build() throws {
-      let needsFactors = allocation != nil || matrixStages.contains { $0.stage.reads.contains(.factor) }
+      let needsFactors = allocation != nil || chains.stages.contains { $0.stage.reads.contains(.factor) }
       if needsFactors, site == nil { throw missing("factor", "a later stage reads the Gram matrices") }
       if needsFactors, source == nil { throw missing("capture", "factors are made from activations") }
       if needsFactors, corpus == nil { throw missing("tokenize", "activations come from calibration text") }
@@ -92,19 +95,21 @@ public struct UnitGraph: Sendable {
         let tokens = append("\(id(corpus))", corpus, .corpus, kind: .tokens)
         hidden = append(
           "\(id(source.index))/embed", source.index, .embed, kind: .hidden, inputs: [tokens],
-          tensors: embeddingTensors(), isTransient: true)
+          tensors: .list(model.embeddingTensors), isTransient: true)
       }
       if let hidden { try appendAllocation(entering: hidden) }
-      let lastRead = model.blocks.last { $0.sites.contains(where: isRead) }?.index ?? 0
+      let lastRead = model.blocks.last { $0.sites.contains(where: chains.isRead) }?.index ?? 0
       for block in model.blocks {
-        let factors = try appendFactors(block, hidden, pass: block.index, where: isRead)
+        let factors = try appendFactors(block, hidden, pass: block.index, where: chains.isRead)
         for (index, place) in block.sites.enumerated() {
-          for matrix in place.matrices { try appendChain(matrix, block: block.index, factor: factors[index]) }
+          for matrix in place.matrices {
+            try appendChain(matrix, block: block.index, site: index, factor: factors[index])
+          }
         }
         if let before = hidden, let source, block.index < lastRead {
           let pruned = source.stage.propagatesPruned
           hidden = appendAdvance(
-            block, [before] + (pruned ? block.matrices.compactMap { masks[$0.tensor] } : []),
+            block, [before] + (pruned ? block.matrices.compactMap { masks[$0.module] } : []),
             pass: pruned ? nil : block.index)
         }
       }
@@ -131,7 +136,8 @@ public struct UnitGraph: Sendable {
               append(
                 "\(id(allocation.index))/\(matrix.module)", allocation.index, .matrix(matrix),
                 block: block.index,
-                kind: .survey, inputs: factors[index].map { [$0] } ?? [], tensors: [matrix.tensor]))
+                kind: .survey, inputs: factors[index].map { [$0] } ?? [], tensors: .tensor(matrix.tensor),
+                site: index))
           }
         }
         if block.index < last {
@@ -153,7 +159,7 @@ public struct UnitGraph: Sendable {
         factors[index] = append(
           "\(id(site.index))/\(prefix)\(block.index)/\(place.name)", site.index, .site(index),
           block: block.index,
-          kind: .factor, inputs: [hidden], tensors: block.tensors.keys.sorted(), pass: pass,
+          kind: .factor, inputs: [hidden], tensors: .block(block.index), pass: pass,
           isTransient: !(site.stage.keeps ?? !source.stage.propagatesPruned), holdOut: try holdOut(place))
       }
       return factors
@@ -166,14 +172,12 @@ public struct UnitGraph: Sendable {
       let entry = source?.index ?? 0
       return append(
         "\(id(entry))/\(prefix)\(block.index)", entry, .advance, block: block.index, kind: .hidden,
-        inputs: inputs, tensors: block.tensors.keys.sorted(), pass: pass, isTransient: true)
+        inputs: inputs, tensors: .block(block.index), pass: pass, isTransient: true)
     }
 
     /// What the stages that read a site's factor want kept apart.
     private func holdOut(_ site: ModelOutline.Site) throws -> Double {
-      let asking = matrixStages.filter { _, stage in
-        stage.holdOut > 0 && site.matrices.contains { stage.applies(to: $0) }
-      }
+      let asking = chains[site].filter { $0.stage.holdOut > 0 }
       let shares = Set(asking.map { $0.stage.holdOut })
       guard shares.count <= 1 else {
         throw EspalierError.usage(
@@ -183,11 +187,13 @@ public struct UnitGraph: Sendable {
       return shares.first ?? 0
     }
 
-    private mutating func appendChain(_ matrix: ModelOutline.Matrix, block: Int, factor: Int?) throws {
+    private mutating func appendChain(
+      _ matrix: ModelOutline.Matrix, block: Int, site: Int, factor: Int?
+    ) throws {
       var idle: Int?
-      for (entry, stage) in matrixStages where stage.applies(to: matrix) {
+      for (entry, stage) in chains[matrix] {
         let changes = stage.reads.contains(.mask)
-        if changes, masks[matrix.tensor] == nil {
+        if changes, masks[matrix.module] == nil {
           idle = entry
           continue
         }
@@ -195,26 +201,26 @@ public struct UnitGraph: Sendable {
           throw EspalierError.usage(
             "the stage \(id(entry)) must come before \(id(idle)), which changes the mask that it makes.")
         }
-        if !changes, let other = masks[matrix.tensor] {
+        if !changes, let other = masks[matrix.module] {
           throw EspalierError.usage(
             "both \(recipe.entries[units[other].entry].id) and \(id(entry)) make the mask of \(matrix.module); give their targets and ignore lists that do not overlap."
           )
         }
         var inputs: [Int] = []
         if stage.reads.contains(.factor), let factor { inputs.append(factor) }
-        if changes, let mask = masks[matrix.tensor] { inputs.append(mask) }
+        if changes, let mask = masks[matrix.module] { inputs.append(mask) }
         if stage.reads.contains(.allocation) {
           guard let allocationUnit else {
             throw missing("allocate", "the sparsity of \(id(entry)) is to be allocated")
           }
           inputs.append(allocationUnit)
         }
-        patterns[matrix.tensor] = try about(id(entry)) {
-          try stage.pattern(after: changes ? patterns[matrix.tensor] : nil)
+        patterns[matrix.module] = try about(id(entry)) {
+          try stage.pattern(after: changes ? patterns[matrix.module] : nil)
         }
-        masks[matrix.tensor] = append(
+        masks[matrix.module] = append(
           "\(id(entry))/\(matrix.module)", entry, .matrix(matrix), block: block, kind: .mask, inputs: inputs,
-          tensors: [matrix.tensor], pattern: patterns[matrix.tensor])
+          tensors: .tensor(matrix.tensor), pattern: patterns[matrix.module], site: site)
       }
     }
 
@@ -233,25 +239,10 @@ public struct UnitGraph: Sendable {
               "no stage of the recipe prunes a matrix; add `- warmStart`, or check its targets.")
           }
           output = append(
-            id(entry), entry, .model, kind: .output, inputs: model.matrices.compactMap { masks[$0.tensor] },
-            tensors: allTensors())
+            id(entry), entry, .model, kind: .output, inputs: model.matrices.compactMap { masks[$0.module] },
+            tensors: .all)
         }
       }
-    }
-
-    private func isRead(_ site: ModelOutline.Site) -> Bool {
-      site.matrices.contains { matrix in
-        let chain = matrixStages.filter { $0.stage.applies(to: matrix) }
-        // Without a stage that makes a mask, the others have nothing to change.
-        return chain.contains { !$0.stage.reads.contains(.mask) }
-          && chain.contains { $0.stage.reads.contains(.factor) }
-      }
-    }
-
-    private func embeddingTensors() -> [String] { model.embeddingTensors }
-
-    private func allTensors() -> [String] {
-      (model.tensors.keys + model.blocks.flatMap { $0.tensors.keys }).sorted()
     }
 
     private func id(_ entry: Int) -> String { recipe.entries[entry].id }
@@ -263,8 +254,9 @@ public struct UnitGraph: Sendable {
     /// Adds a unit; one that streams the same thing as an earlier one is that one.
     private mutating func append(
       _ id: String, _ entry: Int, _ role: Unit.Role, block: Int? = nil, kind: ArtifactKind,
-      inputs: [Int] = [], tensors: [String] = [],
-      pass: Int? = nil, isTransient: Bool = false, holdOut: Double = 0, pattern: SparsityPattern? = nil
+      inputs: [Int] = [], tensors: UnitTensors = .none,
+      pass: Int? = nil, isTransient: Bool = false, holdOut: Double = 0, pattern: SparsityPattern? = nil,
+      site: Int? = nil
     ) -> Int {
       let streams = StreamedUnit(role: role, block: block, inputs: inputs)
       if kind == .factor || kind == .hidden {
@@ -274,7 +266,7 @@ public struct UnitGraph: Sendable {
       units.append(
         Unit(
           id: id, entry: entry, role: role, block: block, kind: kind, inputs: inputs, tensors: tensors,
-          pass: pass, isTransient: isTransient, holdOut: holdOut, pattern: pattern))
+          pass: pass, isTransient: isTransient, holdOut: holdOut, pattern: pattern, site: site))
       return units.count - 1
     }
   }

@@ -10,10 +10,12 @@ struct UnitKeys: Sendable {
   private let graph: UnitGraph
   private let digests: SourceDigests
   private let configuration: Digest
+  private let precision: Precision
 
   init(job: Job, graph: UnitGraph) {
     self.job = job
     self.graph = graph
+    precision = job.precision
     digests = SourceDigests(checkpoint: job.checkpoint, work: job.work)
     configuration = SHA256.digest(of: job.checkpoint.configuration.canonical.text)
   }
@@ -45,14 +47,13 @@ struct UnitKeys: Sendable {
       if case .site = unit.role, let source = job.recipe.source {
         members.append(("source", .object(JSONObject(stageMembers(source)))))
       }
-      if unit.role != .embed { members.append(("precision", .string(job.precision.rawValue))) }
+      if unit.role != .embed { members.append(("precision", .string(precision.rawValue))) }
       if unit.holdOut > 0 { members.append(("holdOut", .number(unit.holdOut))) }
     case .model where unit.kind == .output:
       members += [("configuration", .string(configuration.hex)), ("layout", .string(layout.hex))]
     default: break
     }
-    let tensors = unit.kind == .output ? job.checkpoint.tensors.keys.sorted() : unit.tensors
-    if !tensors.isEmpty { members.append(("tensors", .string(try digests.tensors(tensors).hex))) }
+    if let digest = try tensors(of: unit) { members.append(("tensors", .string(digest.hex))) }
     let files = try entry.files.merging(entry.stage.sourceFiles(of: job.checkpoint)) { own, _ in own }.sorted
     {
       $0.key < $1.key
@@ -69,6 +70,16 @@ struct UnitKeys: Sendable {
       if !earlier.isEmpty { members.append(("earlier", .array(earlier.map { .string($0.hex) }))) }
     }
     return .object(JSONObject(members))
+  }
+
+  /// One digest for all tensors that a unit reads.
+  private func tensors(of unit: Unit) throws -> Digest? {
+    if unit.kind == .output { return try digests.tensors(job.checkpoint.tensors.keys.sorted()) }
+    switch unit.tensors {
+    case .none: return nil
+    case .block(let index): return try digests.block(index, of: job.model)
+    default: return try digests.tensors(unit.tensors.names(in: job.model))
+    }
   }
 
   func save() throws { try digests.save() }
@@ -95,7 +106,7 @@ struct UnitKeys: Sendable {
     case .embed: "first block"
     case .site(let site): "block \(unit.block ?? 0) site \(site)"
     case .advance: "block \(unit.block ?? 0)"
-    case .matrix(let matrix): matrix.tensor
+    case .matrix(let matrix): matrix.part.map { "\(matrix.tensor) part \($0)" } ?? matrix.tensor
     case .allocation: "allocation"
     case .model: "model"
     }

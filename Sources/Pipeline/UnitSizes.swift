@@ -1,6 +1,8 @@
 import EspalierCore
 
 /// Sizes that decide what a unit needs: memory, bytes on the disk, operations.
+///
+/// Names and positions decide nothing: units with the same sizes are asked once.
 public struct UnitSizes: Sendable {
   public let model: ModelOutline
   public let role: Unit.Role
@@ -31,4 +33,7 @@ public struct UnitSizes: Sendable {
 
   /// Calibration tokens.
   public var tokens: Int { samples * length }
+
+  /// Calibration tokens that reach the site, about: fewer than all for an expert to which tokens are routed.
+  public var siteTokens: Int { Int((Double(tokens) * (site?.tokenShare ?? 1)).rounded(.up)) }
 }

@@ -8,8 +8,8 @@ public struct Allocate: AllocationStage {
   public static let name = "allocate"
   public static let summary =
     "Decides how sparse every matrix becomes: all the same, by outliers of the blocks, or by measured errors."
-  public static let revision = 1
-  /// Sparsity by tensor.
+  public static let revision = 2
+  /// Sparsity by module.
   static let object = "allocation.json"
   private static let surveyObject = "survey.safetensors"
 
@@ -132,7 +132,7 @@ public struct Allocate: AllocationStage {
         SparsityAllocation.leastError(
           points: self.sparsities, errors: values, weights: weights, sparsity: sparsity)
       }
-    let members = zip(matrices, sparsities).map { (key: $0.tensor, value: JSON.number($1)) }
+    let members = zip(matrices, sparsities).map { (key: $0.module, value: JSON.number($1)) }
     let json = JSON.object(JSONObject(members))
     try Folder.writeAtomically(Array(json.prettyText.utf8), to: unit.folder + "/" + Self.object)
     return [
@@ -146,9 +146,9 @@ public struct Allocate: AllocationStage {
     _ matrices: [ModelOutline.Matrix], _ values: [[Double]], _ weights: [Double], _ model: ModelOutline
   ) throws -> [Double] {
     let blockOf = Dictionary(
-      model.blocks.flatMap { block in block.matrices.map { ($0.tensor, block.index) } },
+      model.blocks.flatMap { block in block.matrices.map { ($0.module, block.index) } },
       uniquingKeysWith: { first, _ in first })
-    let blocks = matrices.map { blockOf[$0.tensor] ?? 0 }
+    let blocks = matrices.map { blockOf[$0.module] ?? 0 }
     var censuses: [Int: OutlierCensus] = [:]
     for (block, values) in zip(blocks, values) {
       guard let sum = values.first, values.allSatisfy({ (0...1e300).contains($0) }),

@@ -1,12 +1,14 @@
 import EspalierCore
 import EspalierIO
 import EspalierPipeline
+import Synchronization
 
 /// How much a stage prunes, and of which matrices: the parameters of every stage that makes masks.
 struct PatternChoice: Sendable {
   /// The pattern; nil where an allocation decides the share of every row.
   private let fixed: SparsityPattern?
   private let targets: TargetFilter
+  private let allocated = AllocatedSparsities()
 
   init(_ parameters: inout Parameters) {
     let sparsity = parameters.numberOrWord(
@@ -63,13 +65,30 @@ struct PatternChoice: Sendable {
   func pattern(_ unit: UnitContext) throws -> SparsityPattern {
     if let fixed { return fixed }
     let path = try unit.input(.allocation, Allocate.object)
-    guard let sparsity = try Folder.readJSON(path)[unit.matrix?.tensor ?? ""]?.double,
-      (0...1).contains(sparsity)
-    else {
+    guard let sparsity = try allocated.sparsity(of: unit.matrix?.module ?? "", path: path) else {
       throw EspalierError.usage(
         "the allocation leaves \(unit.matrix?.module ?? "the matrix") out; give `allocate` the same targets as this stage."
       )
     }
     return .rows(sparsity: sparsity)
+  }
+}
+
+/// What an allocation decided, read once for all matrices.
+private final class AllocatedSparsities: Sendable {
+  private let known = Mutex<(path: String, sparsities: [String: Double])?>(nil)
+
+  /// The share of a matrix's weights that is pruned; nil if the allocation leaves the matrix out.
+  ///
+  /// - Parameter path: of an artifact, whose content never changes.
+  func sparsity(of module: String, path: String) throws -> Double? {
+    if let known = known.withLock({ $0 }), known.path == path { return known.sparsities[module] }
+    let members = try Folder.readJSON(path).object?.members ?? []
+    let sparsities = Dictionary(
+      members.compactMap { member in
+        member.value.double.flatMap { (0...1).contains($0) ? (member.key, $0) : nil }
+      }, uniquingKeysWith: { first, _ in first })
+    known.withLock { $0 = (path, sparsities) }
+    return sparsities[module]
   }
 }

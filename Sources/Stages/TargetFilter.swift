@@ -1,69 +1,97 @@
 import EspalierCore
 import EspalierPipeline
+import Synchronization
 import _StringProcessing
 
 /// Which matrices a stage is for: `targets` minus `ignore`.
 ///
-/// A name is a module's whole name, its last part (`down_proj`), or `re:` and a regular expression that matches from the name's start.
+/// A name is a module's whole name, its last parts (`down_proj`, `experts.3.gate_proj`), or `re:` and a regular expression that matches
+/// from the name's start.
 struct TargetFilter: Sendable {
-  private let targets: [Name]
-  private let ignored: [Name]
-
-  private enum Name: Sendable {
-    case exact(String)
-    case expression(String)
-
-    var text: String {
-      switch self {
-      case .exact(let name): name
-      case .expression(let text): "re:" + text
-      }
-    }
-
-    func matches(_ module: String) -> Bool {
-      switch self {
-      case .exact(let name): module == name || module.hasSuffix("." + name)
-      case .expression(let text): (try? Regex(text).prefixMatch(in: module)) != nil
-      }
-    }
-  }
+  private let targets: Names
+  private let ignored: Names
 
   init(_ parameters: inout Parameters) {
-    targets = Self.names(
+    targets = Names(
       "targets",
       "Matrices to prune: module names, their last part, or re:EXPRESSION; none means all matrices of the blocks.",
       &parameters)
-    ignored = Self.names("ignore", "Matrices to leave dense, named in the same way.", &parameters)
+    ignored = Names("ignore", "Matrices to leave dense, named in the same way.", &parameters)
   }
 
   func contains(_ module: String) -> Bool {
-    (targets.isEmpty || targets.contains { $0.matches(module) }) && !ignored.contains { $0.matches(module) }
+    (targets.all.isEmpty || targets.match(module)) && !ignored.match(module)
   }
 
   /// - Throws: a usage error for a name that matches no matrix, which is most likely a slip.
   func check(_ model: ModelOutline) throws {
-    for name in targets + ignored where !model.matrices.contains(where: { name.matches($0.module) }) {
+    for names in [targets, ignored] {
+      guard let name = names.unmatched(in: model) else { continue }
       let example = model.matrices.first?.module ?? ""
-      throw EspalierError.usage(
-        "\"\(name.text)\" matches no matrix of this model; names look like \(example).")
+      throw EspalierError.usage("\"\(name)\" matches no matrix of this model; names look like \(example).")
     }
   }
 
-  private static func names(_ key: String, _ text: String, _ parameters: inout Parameters) -> [Name] {
-    var names: [Name] = []
-    for name in parameters.texts(key, default: [], text) {
-      guard name.hasPrefix("re:") else {
-        names.append(.exact(name))
-        continue
-      }
-      let expression = String(name.dropFirst(3))
-      do {
-        _ = try Regex(expression)
-        names.append(.expression(expression))
-      } catch {
-        parameters.reject("\(key): \"\(expression)\" is not a regular expression: \(error)")
+  /// One list of names.
+  private struct Names: Sendable {
+    /// As they are given.
+    let all: [String]
+    private var exact: Set<Substring> = []
+    private var expressions: [Expression] = []
+
+    init(_ key: String, _ text: String, _ parameters: inout Parameters) {
+      all = parameters.texts(key, default: [], text)
+      for name in all {
+        guard name.hasPrefix("re:") else {
+          exact.insert(name[...])
+          continue
+        }
+        do {
+          expressions.append(try Expression(name))
+        } catch {
+          parameters.reject("\(key): \"\(name.dropFirst(3))\" is not a regular expression: \(error)")
+        }
       }
     }
-    return names
+
+    func match(_ module: String) -> Bool {
+      (!exact.isEmpty && endings(module).contains(where: exact.contains))
+        || expressions.contains { $0.matches(module) }
+    }
+
+    /// The first name that no matrix of a model has.
+    func unmatched(in model: ModelOutline) -> String? {
+      var names = exact
+      for matrix in model.matrices where !names.isEmpty {
+        for ending in endings(matrix.module) { names.remove(ending) }
+      }
+      let failed = expressions.filter { expression in
+        !model.matrices.contains { expression.matches($0.module) }
+      }
+      return all.first { name in names.contains(name[...]) || failed.contains { $0.text == name } }
+    }
+
+    /// The name and what follows each dot of it.
+    private func endings(_ module: String) -> some Sequence<Substring> {
+      sequence(first: module[...]) { ending in
+        ending.firstIndex(of: ".").map { ending[ending.index(after: $0)...] }
+      }
+    }
+  }
+
+  /// A regular expression, compiled once.
+  private final class Expression: Sendable {
+    let text: String
+    private let expression: Mutex<Regex<AnyRegexOutput>>
+
+    /// - Parameter text: begins with `re:`.
+    init(_ text: String) throws {
+      self.text = text
+      expression = Mutex(try Regex(String(text.dropFirst(3))))
+    }
+
+    func matches(_ module: String) -> Bool {
+      expression.withLock { (try? $0.prefixMatch(in: module)) != nil }
+    }
   }
 }

@@ -122,7 +122,7 @@ struct Stream: SourceStage {
   }
 
   private func tensors(_ unit: UnitContext) throws -> [String] {
-    try unit.unit.tensors.compactMap { name in
+    try unit.unit.tensors.names(in: unit.model).compactMap { name in
       try unit.checkpoint.tensors[name].map {
         try unit.checkpoint.stored($0.entry, shard: $0.shard).digest().hex
       }
@@ -185,7 +185,7 @@ struct First: MatrixStage {
   func run(_ unit: UnitContext) throws -> JSON {
     let factor = blind ? "" : try Probe.text(unit.input(.factor, "factor"))
     let weights = try unit.checkpoint.tensor(
-      unit.unit.tensors[0], shape: [unit.matrix?.rows ?? 0, unit.matrix?.columns ?? 0])
+      unit.unit.tensors.names(in: unit.model)[0], shape: [unit.matrix?.rows ?? 0, unit.matrix?.columns ?? 0])
     try Probe.make(unit.unit.id, unit.folder + "/mask", [factor, "\(share ?? -1)", try weights.digest().hex])
     return report(unit, before: 8, after: 4)
   }

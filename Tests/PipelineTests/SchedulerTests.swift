@@ -156,7 +156,7 @@ private struct SimulatedStore {
         units.append(
           Unit(
             id: "u\(units.count)", entry: 0, role: .model, block: nil, kind: .mask, inputs: Array(inputs),
-            tensors: [],
+            tensors: .none,
             pass: mates > 0 ? pass : nil, isTransient: Int.random(in: 0..<2, using: &random) == 0, holdOut: 0)
         )
       }
@@ -167,7 +167,7 @@ private struct SimulatedStore {
       units: units.enumerated().map { index, unit in
         Unit(
           id: unit.id, entry: 0, role: unit.role, block: nil, kind: unit.kind, inputs: unit.inputs,
-          tensors: [],
+          tensors: .none,
           pass: unit.pass, isTransient: unit.isTransient && read.contains(index), holdOut: 0)
       })
   }

@@ -104,7 +104,11 @@ import Testing
 
   @Test func unitsKnowTheirTensors() throws {
     let graph = try graph(Self.pruned)
-    func tensors(_ id: String) throws -> [String] { graph.units[try #require(graph.index(of: id))].tensors }
+    var checkpoint = ProbeBench.checkpoint
+    checkpoint.blocks = 3
+    func tensors(_ id: String) throws -> [String] {
+      graph.units[try #require(graph.index(of: id))].tensors.names(in: ProbeBench.outline(checkpoint))
+    }
     #expect(try tensors("words") == [])
     #expect(try tensors("stream/embed") == ["model.embed_tokens.weight"])
     #expect(

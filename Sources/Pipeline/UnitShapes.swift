@@ -1,0 +1,92 @@
+import EspalierCore
+
+/// Which units of a graph need the same: those of one stage with the same sizes. A model has few shapes, however many units it has.
+///
+/// What a stage says of its needs may depend on sizes, never on names and positions.
+struct UnitShapes: Sendable {
+  /// For each unit, its shape, counted from 0.
+  private(set) var shapes: [Int] = []
+  /// For each shape, the first unit that has it.
+  private(set) var examples: [Int] = []
+
+  init() {}
+
+  /// - Parameter bytes: gives the bytes of the tensors that a unit reads, and those of a weight.
+  init(_ graph: UnitGraph, _ model: ModelOutline, bytes: (Unit) -> (tensors: Int, weight: Int)) {
+    var sites = Numbers<SiteShape>()
+    var blocks = Numbers<[Int]>()
+    var units = Numbers<UnitShape>()
+    let siteNumbers = model.blocks.map { $0.sites.map { sites.number(of: SiteShape($0)) } }
+    let blockNumbers = siteNumbers.map { blocks.number(of: $0) }
+    shapes.reserveCapacity(graph.units.count)
+    for (index, unit) in graph.units.enumerated() {
+      var site = unit.site
+      if case .site(let index) = unit.role { site = index }
+      let (tensorBytes, weightBytes) = bytes(unit)
+      let shape = units.number(
+        of: UnitShape(
+          entry: unit.entry, kind: .init(unit.role), block: unit.block.map { blockNumbers[$0] },
+          site: unit.block.flatMap { block in site.map { siteNumbers[block][$0] } }, holdOut: unit.holdOut,
+          pattern: unit.pattern, tensorBytes: tensorBytes, weightBytes: weightBytes))
+      if shape == examples.count { examples.append(index) }
+      shapes.append(shape)
+    }
+  }
+}
+
+/// Numbers values in the order in which they come up.
+private struct Numbers<Value: Hashable> {
+  private var known: [Value: Int] = [:]
+
+  mutating func number(of value: Value) -> Int {
+    if let number = known[value] { return number }
+    known[value] = known.count
+    return known.count - 1
+  }
+}
+
+private struct MatrixShape: Hashable {
+  let rows: Int
+  let columns: Int
+  let order: ModelOutline.Matrix.Order
+  let isPart: Bool
+
+  init(_ matrix: ModelOutline.Matrix) {
+    (rows, columns, order, isPart) = (matrix.rows, matrix.columns, matrix.order, matrix.part != nil)
+  }
+}
+
+private struct SiteShape: Hashable {
+  let matrices: [MatrixShape]
+  let tokenShare: Double
+
+  init(_ site: ModelOutline.Site) {
+    (matrices, tokenShare) = (site.matrices.map(MatrixShape.init), site.tokenShare)
+  }
+}
+
+private struct UnitShape: Hashable {
+  /// A role without names.
+  enum Kind: Hashable {
+    case site
+    case matrix(MatrixShape)
+    case other(Unit.Role)
+
+    init(_ role: Unit.Role) {
+      switch role {
+      case .site: self = .site
+      case .matrix(let matrix): self = .matrix(MatrixShape(matrix))
+      default: self = .other(role)
+      }
+    }
+  }
+
+  let entry: Int
+  let kind: Kind
+  let block: Int?
+  let site: Int?
+  let holdOut: Double
+  let pattern: SparsityPattern?
+  let tensorBytes: Int
+  let weightBytes: Int
+}
