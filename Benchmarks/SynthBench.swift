@@ -8,14 +8,14 @@ import Synchronization
 
 struct SynthBench: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "synth", abstract: "Writes a random Llama checkpoint of any size, to measure with.",
+    commandName: "synth", abstract: "Writes a random Llama or mixture of experts of any size, to measure with.",
     discussion: """
       Weights are bf16, in files of up to 5 GB as published ones; a few hidden channels are outliers, and hidden states stay of \
       one size over all blocks. The same seed gives the same bytes. With fewer --blocks than the shape has, these are the first \
       blocks of the whole model. The tokenizer covers the vocabulary.
 
       Shapes: \(SynthShape.published.map(\.name).joined(separator: ", ")); or sizes, as \
-      hidden=1024,inner=2816,heads=16,keyHeads=16,headSize=64,vocabulary=32000,blocks=8,tied.
+      hidden=1024,inner=2816,heads=16,keyHeads=16,headSize=64,vocabulary=32000,blocks=8,tied; with experts=64,active=8 each expert is `inner` wide.
       """)
 
   @Option(help: "A published shape, or sizes.") var shape: String

@@ -59,10 +59,10 @@ import Testing
 
   @Test func aSettingThatCannotBeComputed() throws {
     var checkpoint = TinyCheckpoint()
-    checkpoint.configuration = { $0.append(("hidden_act", "gelu")) }
-    try expect(["config.json", "hidden_act", "gelu"], exit: 65, checkpoint)
-    checkpoint.configuration = { $0.append(("rope_scaling", ["rope_type": "yarn", "factor": 4])) }
-    try expect(["rope_scaling", "rope_type", "yarn"], exit: 65, checkpoint)
+    checkpoint.configuration = { $0.append(("hidden_act", "mish")) }
+    try expect(["config.json", "hidden_act", "mish"], exit: 65, checkpoint)
+    checkpoint.configuration = { $0.append(("rope_scaling", ["rope_type": "spiral", "factor": 4])) }
+    try expect(["rope_scaling", "rope_type", "spiral"], exit: 65, checkpoint)
     checkpoint.configuration = { $0[1].value = "sixteen" }
     try expect(["hidden_size must be a positive whole number"], exit: 65, checkpoint)
   }
