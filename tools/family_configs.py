@@ -260,7 +260,8 @@ mixture("deepseek_v3-half-rope", t.DeepseekV3ForCausalLM, t.DeepseekV3Config, di
     num_experts_per_tok=2, attention_bias=True, rope_parameters=rope(240.0)))
 
 # Layers with a state. Decays from a few tokens to some dozens; the gated norm has no offset.
-DELTA_RULES = [(r"linear_attn\.norm\.weight$", 1.0, 0.3), (r"A_log$", -1.5, 1.5), (r"dt_bias$", 0.3, 0.6), (r"shared_expert_gate", 0.0, 0.4)]
+DELTA_RULES = [
+    (r"linear_attn\.norm\.weight$", 1.0, 0.3), (r"A_log$", -1.5, 1.5), (r"dt_bias$", 0.3, 0.6), (r"shared_expert_gate", 0.0, 0.4)]
 DELTA = dict(
     BASE, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, head_dim=12, linear_conv_kernel_dim=4,
     linear_key_head_dim=6, linear_value_head_dim=10, linear_num_key_heads=2, linear_num_value_heads=6,
@@ -283,7 +284,8 @@ add("qwen3_5", t.Qwen3_5ForConditionalGeneration, t.Qwen3_5Config, dict(
 QWEN35_MOE = dict(
     MROPE, vocab_size=71, hidden_size=32, rms_norm_eps=0.003, moe_intermediate_size=12, shared_expert_intermediate_size=16,
     num_experts=5, num_experts_per_tok=2)
-mixture("qwen3_5_moe_text", t.Qwen3_5MoeForCausalLM, t.Qwen3_5MoeTextConfig, QWEN35_MOE, rules=DELTA_RULES, offset_norms=True)
+mixture("qwen3_5_moe_text", t.Qwen3_5MoeForCausalLM, t.Qwen3_5MoeTextConfig, QWEN35_MOE, rules=DELTA_RULES, offset_norms=True,
+        fused=True)
 mixture("qwen3_5_moe", t.Qwen3_5MoeForConditionalGeneration, t.Qwen3_5MoeConfig, dict(
     text_config=dict(QWEN35_MOE, num_hidden_layers=2, layer_types=["linear_attention", "full_attention"]),
     vision_config=dict(VISION35, out_hidden_size=32), tie_word_embeddings=False, **SPECIAL), rules=DELTA_RULES,
@@ -360,7 +362,9 @@ def old_keys(golden):
         config["rope_local_base_freq"] = parameters["sliding_attention"]["rope_theta"]
         config["sliding_window_pattern"] = 2
     kind = full.pop("rope_type")
-    config["rope_scaling"] = {"type" if config["model_type"] == "llama" and kind == "linear" else "rope_type": kind, **full} if kind != "default" else None
+    # Gemma 3 overlooks the older name "type".
+    name = "type" if config["model_type"] == "llama" and kind == "linear" else "rope_type"
+    config["rope_scaling"] = {name: kind, **full} if kind != "default" else None
     return golden
 
 

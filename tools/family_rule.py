@@ -58,14 +58,21 @@ def write_safetensors(path, tensors):
             file.write(data)
 
 
+def tensor_bytes(golden, tensor):
+    """A tensor of a golden file as its checkpoint holds it."""
+    array = values(*tensor)
+    return (bf16_bits(array) if golden["dtype"] == "BF16" else array.astype("<f4")).tobytes()
+
+
+def content(golden):
+    """The bytes of all tensors, one after another."""
+    return b"".join(tensor_bytes(golden, tensor) for tensor in golden["tensors"])
+
+
 def write_checkpoint(golden, folder):
     """Writes config.json and model.safetensors of a golden file's content."""
     os.makedirs(folder, exist_ok=True)
     with open(f"{folder}/config.json", "w") as file:
         json.dump(golden["config"], file, indent=2)
-    tensors = []
-    for name, shape, mean, spread in golden["tensors"]:
-        array = values(name, shape, mean, spread)
-        data = bf16_bits(array) if golden["dtype"] == "BF16" else array.astype("<f4")
-        tensors.append((name, golden["dtype"], shape, data.tobytes()))
+    tensors = [(tensor[0], golden["dtype"], tensor[1], tensor_bytes(golden, tensor)) for tensor in golden["tensors"]]
     write_safetensors(f"{folder}/model.safetensors", tensors)

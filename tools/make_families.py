@@ -4,7 +4,7 @@
 
 A family's configuration is in family_configs.py; its weights follow the rule in family_rule.py and are not stored. Each file
 Tests/Golden/families/NAME.json holds config.json as saved, the tensors as [name, shape, mean, spread], token ids of texts of 1, 2,
-17 and 300 tokens, and some rows of the logits (or of the last hidden states) in float32, base64.
+17 and 300 tokens, some rows of the logits (or of the last hidden states) in float32, base64, and the digest of all tensors' bytes.
 
 Each golden is checked before it is written: mirroring any one tensor about its mean must change the rows. For mixtures the choice
 of experts must not be nearly tied.
@@ -12,6 +12,7 @@ of experts must not be nearly tied.
 
 import base64
 import copy
+import hashlib
 import json
 import os
 import re
@@ -196,6 +197,7 @@ def build(name, check):
         flat = np.concatenate([v.ravel() for v in expected.values()])
         assert np.isfinite(flat).all()
         weak = insensitive(golden, family, expected, folder + "/written") if check else []
+        golden["sha256"] = hashlib.sha256(family_rule.content(golden)).hexdigest()
         golden["logits"] = {k: base64.b64encode(v.astype("<f4").tobytes()).decode() for k, v in expected.items()}
     write(name, golden)
     size = os.path.getsize(f"{OUT}/{name}.json")
@@ -205,7 +207,7 @@ def build(name, check):
 
 def write(name, golden):
     os.makedirs(OUT, exist_ok=True)
-    keys = ["config", "dtype", "kind", "encoder", "pixels", "tensors", "ids", "rows", "logits"]
+    keys = ["config", "dtype", "kind", "encoder", "pixels", "tensors", "sha256", "ids", "rows", "logits"]
     lines = [f"{json.dumps(k)}:{json.dumps(golden[k], separators=(',', ':'))}" for k in keys if k in golden]
     with open(f"{OUT}/{name}.json", "w") as file:
         file.write("{" + ",\n".join(lines) + "}\n")
