@@ -26,6 +26,8 @@ public struct Plan: Sendable {
   public let diskBytes: Int
   /// Bytes of the pruned checkpoint.
   public let outputBytes: Int
+  /// What is pruned of the checkpoint, and what is not.
+  public let coverage: Coverage
 
   /// What all stages compute, read and write.
   public var work: Work { stages.reduce(Work()) { $0 + $1.work } }

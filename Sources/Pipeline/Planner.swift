@@ -73,7 +73,7 @@ public enum Planner {
     return Plan(
       stages: stages, units: graph.units.count, peakMemory: processBytes + rehearsal.peakMemory,
       leastMemory: leastMemory, workBytes: rehearsal.peakWorkBytes, diskBytes: rehearsal.peakDiskBytes,
-      outputBytes: output)
+      outputBytes: output, coverage: Coverage(checkpoint, needs.job.model, graph: graph))
   }
 
   /// The least memory with which every unit works.

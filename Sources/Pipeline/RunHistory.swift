@@ -18,6 +18,8 @@ public struct RunHistory: Sendable {
   /// Why the run stopped.
   public let reason: String?
   public let peakMemory: Int
+  /// What was pruned of the checkpoint, and what was not; nil where an earlier version ran.
+  public var coverage: Coverage? { start["coverage"].flatMap(Coverage.init) }
   public var unitCount: Int { start["units"]?.integer ?? 0 }
 
   public init(work: String) throws {

@@ -125,6 +125,7 @@ public struct RunReport: Sendable {
   public var json: JSON {
     [
       "state": .string(history.state), "peakMemory": .integer(history.peakMemory),
+      "coverage": history.coverage?.json ?? .null,
       "matrices": .array(
         matrices.map { matrix in
           [

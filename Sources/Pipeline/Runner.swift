@@ -250,6 +250,7 @@ public struct Runner: Sendable {
       ("stages", .array(job.recipe.entries.map { ["id": .string($0.id), "parameters": $0.key] })),
       ("recipe", .string(job.recipe.text)),
       ("overrides", .array(job.recipe.overrides.map(JSON.string))),
+      ("coverage", Coverage(job.checkpoint, job.model, graph: graph).json),
     ]
   }
 

@@ -38,4 +38,7 @@ public struct Unit: Sendable {
   public var pattern: SparsityPattern? = nil
   /// Index of the site in its block whose factor belongs to the unit's matrix.
   public var site: Int? = nil
+
+  /// The matrix of a matrix unit.
+  public var matrix: ModelOutline.Matrix? { if case .matrix(let matrix) = role { matrix } else { nil } }
 }

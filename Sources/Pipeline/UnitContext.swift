@@ -20,9 +20,7 @@ public struct UnitContext: Sendable {
   public var model: ModelOutline { job.model }
 
   /// The matrix of a matrix unit.
-  public var matrix: ModelOutline.Matrix? {
-    if case .matrix(let matrix) = unit.role { matrix } else { nil }
-  }
+  public var matrix: ModelOutline.Matrix? { unit.matrix }
 
   /// The site of a site unit.
   public var site: ModelOutline.Site? {
@@ -53,7 +51,7 @@ public struct UnitContext: Sendable {
     matrix: ModelOutline.Matrix, folder: String, report: JSON
   )] {
     inputs.compactMap { unit, key, report in
-      guard case .matrix(let matrix) = unit.role, unit.kind == kind else { return nil }
+      guard unit.kind == kind, let matrix = unit.matrix else { return nil }
       return (matrix, store.path(key), report)
     }
   }

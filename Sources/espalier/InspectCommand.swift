@@ -3,6 +3,7 @@ import EspalierCore
 import EspalierIO
 import EspalierKernels
 import EspalierModels
+import EspalierPipeline
 
 struct InspectCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -27,16 +28,17 @@ struct InspectCommand: ParsableCommand {
     }
     let weights = outline.matrices.reduce(0) { $0 + $1.rows * $1.columns }
     let zeros = rows.reduce(0) { $0 + $1.1.zeros }
+    let coverage = Coverage(model.checkpoint, outline)
     if json {
       return Terminal.out([
         "modelType": .string(outline.modelType), "blocks": .integer(outline.blocks.count),
         "hiddenSize": .integer(outline.hiddenSize),
         "vocabularySize": .integer(outline.vocabularySize), "weights": .integer(weights),
-        "zeros": .integer(zeros),
+        "zeros": .integer(zeros), "coverage": coverage.json,
         "matrices": .array(
           rows.map { matrix, census in
             [
-              "name": .string(matrix.tensor), "rows": .integer(matrix.rows),
+              "name": .string(matrix.module), "rows": .integer(matrix.rows),
               "columns": .integer(matrix.columns), "zeros": .integer(census.zeros),
               "pattern": census.pattern.map(JSON.string) ?? .null,
             ]
@@ -57,5 +59,6 @@ struct InspectCommand: ParsableCommand {
     Terminal.out(
       "\n\(zeros) of \(weights) weights of the blocks are zero (\(Terminal.percent(Double(zeros) / Double(weights))))"
     )
+    CoverageText.show(coverage)
   }
 }

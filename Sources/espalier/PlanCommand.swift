@@ -52,6 +52,7 @@ struct PlanCommand: ParsableCommand {
     )
     Terminal.out("work folder     \(ByteSize(bytes: plan.workBytes)) at most in \(job.work)")
     Terminal.out("pruned model    \(ByteSize(bytes: plan.outputBytes)) in \(job.output)")
+    CoverageText.show(plan.coverage)
     if let rates {
       Terminal.out(
         "this machine    \(Terminal.number(rates.operations / 1e9)) GFLOP/s in f32, \(Terminal.number(rates.narrowOperations / 1e9)) in bf16; memory \(Self.rate(rates.memory)), disk \(Self.rate(rates.read)) read, \(Self.rate(rates.write)) written"
@@ -67,7 +68,7 @@ extension Plan {
     [
       "units": .integer(units), "peakMemory": .integer(peakMemory), "leastMemory": .integer(leastMemory),
       "workBytes": .integer(workBytes), "outputBytes": .integer(outputBytes),
-      "diskBytes": .integer(diskBytes),
+      "diskBytes": .integer(diskBytes), "coverage": coverage.json,
       "work": work.json(rates), "rates": rates?.json ?? .null,
       "stages": .array(
         stages.map { stage in

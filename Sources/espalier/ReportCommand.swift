@@ -78,6 +78,7 @@ enum ReportTable {
         }
       }
     }
+    if let coverage = report.history.coverage { CoverageText.show(coverage) }
     Terminal.out("peak memory \(ByteSize(bytes: report.history.peakMemory))")
   }
 }

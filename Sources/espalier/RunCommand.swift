@@ -18,6 +18,7 @@ struct RunCommand: ParsableCommand {
     let plan = try Planner.plan(job)
     try AddressSpace.check(memory: plan.peakMemory, threads: job.threads)
     for stage in plan.stages { if let reason = stage.idleReason { Terminal.error("\(stage.id): \(reason)") } }
+    for line in CoverageText.warnings(plan.coverage) { Terminal.error(line) }
     Interruption.watch()
     let display = ProgressDisplay()
     do {

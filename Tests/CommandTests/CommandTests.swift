@@ -24,6 +24,7 @@ import Testing
     #expect(report["matrices"]?.array?.count == 21)
     #expect((report["perplexities"]?["pruned"]?.double ?? 0) > 1)
     #expect(report.text == run.json.text)
+    #expect(report["coverage"]?["pruned"]?.array?.count == 7)
 
     let status = try Program.run(["status", work, "--json"]).json
     #expect(status["state"]?.string == "finished" && status["done"]?.integer == status["units"]?.integer)

@@ -13,6 +13,9 @@ import Testing
     for key in ["units", "peakMemory", "leastMemory", "workBytes", "outputBytes", "diskBytes"] {
       #expect((plan[key]?.integer ?? 0) > 0, "\(key)")
     }
+    let coverage = plan["coverage"]
+    let places = ["pruned", "left", "fixed", "unused"].flatMap { coverage?[$0]?.array ?? [] }
+    #expect(places.reduce(0) { $0 + ($1["parameters"]?.integer ?? 0) } == coverage?["parameters"]?.integer)
     for key in ["operations", "memory", "hash", "write", "read", "commitSeconds"] {
       #expect((plan["rates"]?[key]?.double ?? 0) > 0, "\(key)")
     }

@@ -1,0 +1,168 @@
+import EspalierCore
+import EspalierIO
+
+/// Where the parameters of a checkpoint are in a job: pruned, left, or never looked at. Nothing is passed over in silence.
+///
+/// Every tensor that the checkpoint's index lists is counted once; a matrix of a stack counts as its part of the tensor.
+public struct Coverage: Sendable, Hashable {
+  /// Tensors or matrices of one kind.
+  public struct Part: Sendable, Hashable {
+    /// The name that they share, with `*` for numbers: `model.layers.*.mlp.down_proj`.
+    public let name: String
+    /// How many there are.
+    public let count: Int
+    public let parameters: Int
+    /// The module of each matrix that is left where others of its kind are pruned; else empty.
+    public let members: [String]
+  }
+
+  /// A tensor of a block that nothing is done with.
+  public struct Unknown: Sendable, Hashable {
+    public let name: String
+    public let shape: [Int]
+    public let parameters: Int
+  }
+
+  /// All tensors of the checkpoint, and their parameters.
+  public let tensors: Int
+  public let parameters: Int
+  /// Matrices that the recipe prunes, by kind; nil where there is no recipe.
+  public let pruned: [Part]?
+  /// Matrices that could be pruned and are not, by kind; by module, too, where others of the kind are pruned.
+  public let left: [Part]
+  /// Tensors of the model that are never pruned, by kind: embeddings, head, norms, biases, routers.
+  public let fixed: [Part]
+  /// Weights with two or three axes that lie in a block, but that the model is computed without: most likely a mistake.
+  public let missed: [Unknown]
+  /// Other tensors that the model is computed without, by the start of their names: further heads, towers, buffers.
+  public let unused: [Part]
+
+  /// - Parameter graph: that of the recipe; nil where there is none.
+  public init(_ checkpoint: Checkpoint, _ model: ModelOutline, graph: UnitGraph? = nil) {
+    var matrices: [String: [ModelOutline.Matrix]] = [:]
+    for matrix in model.matrices { matrices[matrix.tensor, default: []].append(matrix) }
+    let known = KnownNames(model)
+    let masked = graph.map { graph in
+      Set(graph.units.compactMap { $0.kind == .mask ? $0.matrix?.module : nil })
+    }
+    var (pruned, left, fixed, unused) = (Kinds(), Kinds(), Kinds(), Kinds())
+    var missed: [Unknown] = []
+    var total = 0
+    for (name, place) in checkpoint.tensors.sorted(by: { $0.key < $1.key }) {
+      let parameters = Self.parameters(place.entry)
+      total += parameters
+      guard known.contains(name) else {
+        if (2...3).contains(place.entry.shape.count), known.liesInBlock(name) {
+          missed.append(Unknown(name: name, shape: place.entry.shape, parameters: parameters))
+        } else {
+          unused.add(known.unknownStart(of: name), parameters, of: name)
+        }
+        continue
+      }
+      var rest = parameters
+      for matrix in matrices[name, default: []] {
+        let isPruned = masked?.contains(matrix.module) == true
+        if isPruned {
+          pruned.add(matrix.module, matrix.parameters, of: matrix.module)
+        } else {
+          left.add(matrix.module, matrix.parameters, of: matrix.module)
+        }
+        rest -= matrix.parameters
+      }
+      if rest > 0 { fixed.add(name, rest, of: name) }
+    }
+    tensors = checkpoint.tensors.count
+    self.parameters = total
+    self.pruned = masked == nil ? nil : pruned.parts()
+    self.left = left.parts(naming: Set(pruned.names))
+    self.fixed = fixed.parts()
+    self.missed = missed
+    self.unused = unused.parts()
+  }
+
+  /// The elements of a tensor; a type that is not known cannot have more than eight to a byte.
+  private static func parameters(_ entry: TensorEntry) -> Int {
+    guard let count = elementCount(of: entry.shape) else { return 0 }
+    return entry.dtype == nil ? min(count, entry.range.count * 8) : count
+  }
+}
+
+/// Parts by the name of their kind.
+private struct Kinds {
+  private struct Kind {
+    /// The name, if all have the same.
+    var only: String?
+    var count = 0
+    var parameters = 0
+    var members: [String] = []
+  }
+
+  private var kinds: [String: Kind] = [:]
+
+  var names: some Collection<String> { kinds.keys }
+
+  /// - Parameter name: with numbers, which do not tell kinds apart.
+  mutating func add(_ name: String, _ parameters: Int, of member: String) {
+    let general = name.split(separator: ".", omittingEmptySubsequences: false)
+      .map { !$0.isEmpty && $0.allSatisfy(\.isASCIIDigit) ? "*" : $0 }.joined(separator: ".")
+    var kind = kinds.removeValue(forKey: general) ?? Kind(only: name)
+    if kind.only != name { kind.only = nil }
+    kind.count += 1
+    kind.parameters += parameters
+    kind.members.append(member)
+    kinds[general] = kind
+  }
+
+  /// The largest first.
+  ///
+  /// - Parameter naming: kinds whose members are told apart.
+  func parts(naming: Set<String> = []) -> [Coverage.Part] {
+    kinds.map { name, kind in
+      Coverage.Part(
+        name: kind.only ?? name, count: kind.count, parameters: kind.parameters,
+        members: naming.contains(name) ? kind.members : [])
+    }.sorted { ($1.parameters, $0.name) < ($0.parameters, $1.name) }
+  }
+}
+
+extension Character {
+  fileprivate var isASCIIDigit: Bool { ("0"..."9").contains(self) }
+}
+
+/// Names of the tensors that a model is computed with.
+private struct KnownNames {
+  private var names: Set<String>
+  /// What the names of each block begin with, as `model.layers.0`.
+  private let blocks: Set<Substring>
+  /// All beginnings of names that end before a dot.
+  private var starts: Set<Substring> = []
+
+  init(_ model: ModelOutline) {
+    names = Set(model.tensors.keys).union(model.embeddingTensors)
+    for block in model.blocks { names.formUnion(block.tensors.keys) }
+    for name in names { starts.formUnion(Self.starts(of: name)) }
+    blocks = Set(
+      model.blocks.compactMap { block in
+        var shared: [Substring]?
+        for name in block.tensors.keys {
+          let parts = Self.starts(of: name)
+          shared = shared.map { zip($0, parts).prefix { $0 == $1 }.map(\.0) } ?? parts
+        }
+        return shared?.last
+      })
+  }
+
+  func contains(_ name: String) -> Bool { names.contains(name) }
+
+  func liesInBlock(_ name: String) -> Bool { Self.starts(of: name).contains(where: blocks.contains) }
+
+  /// The shortest start of a name that no known name has.
+  func unknownStart(of name: String) -> String {
+    String(Self.starts(of: name).first { !starts.contains($0) } ?? name[...])
+  }
+
+  /// `a`, `a.b` of `a.b.c`.
+  private static func starts(of name: String) -> [Substring] {
+    name.indices.filter { name[$0] == "." }.map { name[..<$0] }
+  }
+}
