@@ -103,11 +103,11 @@ BODY void rope_interleaved_body(size_t half, const float *restrict cosine, const
 }
 TIERS(void, rope_interleaved, (size_t half, const float *cosine, const float *sine, float *x), (half, cosine, sine, x))
 
-BODY void attention_softmax_body(size_t n, size_t first, size_t live, float factor, float cap, float slope, float sink, float *x) {
+BODY void attention_softmax_body(size_t n, size_t first, size_t live, float factor, float cap, const float *bias, float sink, float *x) {
   for (size_t i = first; i < live; i++) {
     float v = x[i] * factor;
     if (cap > 0) v = cap * tanh_of(v / cap);
-    x[i] = v + slope * (float)i;
+    x[i] = bias ? v + bias[i] : v;
   }
   float largest = sink;
   for (size_t i = first; i < live; i++) largest = x[i] > largest ? x[i] : largest;
@@ -121,5 +121,5 @@ BODY void attention_softmax_body(size_t n, size_t first, size_t live, float fact
   for (size_t i = first; i < live; i++) x[i] *= scale;
   for (size_t i = live; i < n; i++) x[i] = 0;
 }
-TIERS(void, attention_softmax, (size_t n, size_t first, size_t live, float factor, float cap, float slope, float sink, float *x),
-      (n, first, live, factor, cap, slope, sink, x))
+TIERS(void, attention_softmax, (size_t n, size_t first, size_t live, float factor, float cap, const float *bias, float sink, float *x),
+      (n, first, live, factor, cap, bias, sink, x))

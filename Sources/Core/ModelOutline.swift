@@ -75,6 +75,24 @@ public struct ModelOutline: Sendable {
     }
   }
 
+  /// What an image model looks at.
+  public struct Images: Sendable, Hashable {
+    public let channels: Int
+    /// Pixels of a side.
+    public let side: Int
+    /// Tokens that an image becomes.
+    public let tokens: Int
+
+    public init(channels: Int, side: Int, tokens: Int) {
+      self.channels = channels
+      self.side = side
+      self.tokens = tokens
+    }
+
+    /// Values of an image.
+    public var count: Int { channels * side * side }
+  }
+
   /// `model_type` of the configuration.
   public let modelType: String
   public let blocks: [Block]
@@ -82,6 +100,8 @@ public struct ModelOutline: Sendable {
   public let tensors: [String: [Int]]
   /// Tensors that decide the hidden states which enter the first block; of tied ones the file may hold any.
   public let embeddingTensors: [String]
+  /// The images that the model reads; nil for a model of texts.
+  public let images: Images?
   /// Width of a hidden state.
   public let hiddenSize: Int
   public let vocabularySize: Int
@@ -98,7 +118,8 @@ public struct ModelOutline: Sendable {
   public let widestInput: Int
 
   public init(
-    modelType: String, blocks: [Block], tensors: [String: [Int]], embeddingTensors: [String], hiddenSize: Int,
+    modelType: String, blocks: [Block], tensors: [String: [Int]], embeddingTensors: [String], images: Images? = nil,
+    hiddenSize: Int,
     vocabularySize: Int,
     maximumLength: Int, activationWidth: Int, innerWidth: Int
   ) {
@@ -106,6 +127,7 @@ public struct ModelOutline: Sendable {
     self.blocks = blocks
     self.tensors = tensors
     self.embeddingTensors = embeddingTensors
+    self.images = images
     self.hiddenSize = hiddenSize
     self.vocabularySize = vocabularySize
     self.maximumLength = maximumLength

@@ -11,6 +11,17 @@ extension StoredTensor {
       file: file)
   }
 
+  /// The same bytes as a matrix: leading axes of one are left out, those after the first are one.
+  public func flattened() throws -> StoredTensor {
+    let shape = Array(shape.drop { $0 == 1 })
+    guard shape.count != 2 || self.shape.count != 2 else { return self }
+    let rows = shape.first ?? 1
+    return try StoredTensor(
+      entry: TensorEntry(
+        name: name, dtype: dtype, shape: [rows, shape.dropFirst().reduce(1, *)], range: entry.range),
+      file: file)
+  }
+
   /// A copy of all bytes.
   public func bytes() -> Buffer<UInt8> {
     var copy = Buffer<UInt8>(unfilled: entry.range.count)

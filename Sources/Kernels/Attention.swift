@@ -1,5 +1,6 @@
 import CKernels
 import EspalierCore
+import Glibc
 
 /// Queries whose scores are held at a time; the scores of a tile are `tile x keys`, never `length x length`.
 private let queryTile = 64
@@ -28,6 +29,10 @@ public struct AttentionShape: Sendable {
   public var softCap: Float = 0
   /// What is added to a score for each position of the key, by head (ALiBi); none if it is empty.
   public var slopes: [Float] = []
+  /// Whether that is rounded to bf16, as Falcon does.
+  public var alibiIsRounded = false
+  /// What it is multiplied with afterwards.
+  public var alibiScale: Float = 1
   /// One more score of each head, which takes its share of the softmax and has no value; none if it is empty.
   public var sinks: [Float] = []
 
@@ -42,6 +47,18 @@ public struct AttentionShape: Sendable {
   /// Whether scores are only scaled.
   fileprivate var isPlain: Bool { softCap == 0 && slopes.isEmpty && sinks.isEmpty }
 
+  /// What is added to the scores of every head, `heads x length`.
+  fileprivate func alibi(length: Int) -> [Float] {
+    func rounded(_ value: Float) -> Float {
+      guard alibiIsRounded else { return value }
+      let bits = value.bitPattern
+      return Float(bitPattern: (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF_0000)
+    }
+    return slopes.flatMap { slope in
+      (0..<length).map { rounded(rounded(slope) * Float($0)) * alibiScale }
+    }
+  }
+
   /// The keys of `length` that the query at `position` sees.
   fileprivate func keys(of position: Int, length: Int) -> Range<Int> {
     switch mask {
@@ -50,6 +67,18 @@ public struct AttentionShape: Sendable {
     case .all: 0..<length
     }
   }
+}
+
+/// The slopes of ALiBi for so many heads (arXiv 2108.12409): powers of 2, and between them for what is no power of 2.
+public func alibiSlopes(heads: Int) -> [Float] {
+  var power = 1
+  while power * 2 <= heads { power *= 2 }
+  func slopes(_ count: Int, _ exponents: some Sequence<Int>) -> [Float] {
+    let base = exp2(-exp2(-(log2(Double(count)) - 3)))
+    return exponents.map { Float(pow(base, Double($0))) }
+  }
+  return slopes(power, 1...power)
+    + slopes(2 * power, stride(from: 1, to: 2 * power, by: 2)).prefix(heads - power)
 }
 
 /// Attention with grouped queries.
@@ -80,6 +109,7 @@ public func attention(
   precondition(shape.sinks.isEmpty || shape.sinks.count == heads)
   let sequences = tokens / length
   let tiles = parts(of: length, size: queryTile)
+  let alibi = shape.alibi(length: length)
   let q = PackedMatrix(rounding: &queries, precision, length: length)
   let k = PackedMatrix(rounding: &keys, precision, length: length)
   let v = PackedValues(values, length: length, headSize: valueSize, precision)
@@ -124,10 +154,12 @@ public func attention(
                 if shape.isPlain, seen.lowerBound == start {
                   espalier_softmax(live, seen.upperBound - start, shape.scale, line)
                 } else {
-                  espalier_attention_softmax(
-                    live, seen.lowerBound - start, seen.upperBound - start, shape.scale, shape.softCap,
-                    shape.slopes.isEmpty ? 0 : shape.slopes[head],
-                    shape.sinks.isEmpty ? -.infinity : shape.sinks[head], line)
+                  alibi.withUnsafeBufferPointer { alibi in
+                    espalier_attention_softmax(
+                      live, seen.lowerBound - start, seen.upperBound - start, shape.scale, shape.softCap,
+                      alibi.baseAddress.flatMap { alibi.isEmpty ? nil : $0 + head * length + start },
+                      shape.sinks.isEmpty ? -.infinity : shape.sinks[head], line)
+                  }
                 }
               }
             }

@@ -22,6 +22,7 @@ struct BlockPass {
 
   /// Replaces the hidden states by those after the block; they are of no use if the pass ends before.
   func run(_ hidden: inout Matrix, _ observe: Observer) throws {
+    if let norm = block.enteringNorm { normalize(&hidden, try weights.norm(norm)) }
     // In a parallel block the feed-forward reads what the mixer read, not what it wrote.
     let before = block.isParallel ? HeldMatrix(copy(hidden, from: 0, rows: hidden.rows)) : nil
     guard try mix(&hidden, observe) else { return }

@@ -6,7 +6,11 @@ extension Blueprint {
     ModelOutline(
       modelType: modelType, blocks: blocks.map(\.outline),
       tensors: Self.shapes(embedding.tensors + ending.tensors),
-      embeddingTensors: embedding.tensors.map(\.name), hiddenSize: hiddenSize,
+      embeddingTensors: embedding.tensors.map(\.name),
+      images: embedding.patches.map {
+        .init(channels: $0.channels, side: $0.imageSize, tokens: $0.count + 1)
+      },
+      hiddenSize: hiddenSize,
       vocabularySize: vocabularySize, maximumLength: maximumLength,
       activationWidth: blocks.map { $0.activationWidth(hiddenSize) }.max() ?? hiddenSize,
       innerWidth: blocks.map { $0.innerWidth(hiddenSize) }.max() ?? 0)
@@ -67,7 +71,7 @@ extension Blueprint.Block {
   fileprivate var outline: ModelOutline.Block {
     let sites = sites
     let norms = [
-      mixerNorm, mixerOutputNorm, afterMixerNorm, feedForwardNorm, feedForwardOutputNorm,
+      enteringNorm, mixerNorm, mixerOutputNorm, afterMixerNorm, feedForwardNorm, feedForwardOutputNorm,
       afterFeedForwardNorm, tokenInput?.norm,
     ]
     let parameters =

@@ -83,6 +83,8 @@ public struct Blueprint: Sendable {
     public var index: Int
     /// What the names of the block's tensors begin with, with the dot.
     public var prefix: String
+    /// Norm of the hidden states themselves, before anything else.
+    public var enteringNorm: Norm?
     /// Norm of the mixer's input; nil if it sees the hidden states as they are.
     public var mixerNorm: Norm?
     public var mixer: Mixer
@@ -128,6 +130,8 @@ public struct Blueprint: Sendable {
     /// `vocabulary x width`, under any of these names; nil if hidden states are the model's output.
     public var head: Parameter?
     public var headBias: Parameter?
+    /// Whether the head reads the first token of a sequence alone: a classifier.
+    public var readsFirstToken = false
     /// What logits are multiplied with.
     public var scale: Float = 1
     /// Logits become `cap tanh(logit / cap)`; 0 for none.

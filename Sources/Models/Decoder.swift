@@ -25,22 +25,35 @@ struct Decoder {
   var outputBias: Bool
   var mlpBias: Bool
 
+  /// Where the width of the inner layer stands.
+  enum InnerWidth {
+    case key(String)
+    /// Four times the hidden size if the key is absent or null.
+    case own(String)
+    case fourTimes
+  }
+
   /// Reads the usual keys.
   ///
   /// - Parameters:
   ///   - tied: whether head and embedding are one if the configuration does not say.
   ///   - epsilonKey: where the epsilon of norms stands.
-  ///   - inner: width of the inner layer, if it does not stand under `intermediate_size`.
+  ///   - inner: where the width of the inner layer stands.
   init(
     _ configuration: ModelConfiguration, _ names: TensorNames, tied: Bool = false,
-    epsilonKey: String = "rms_norm_eps", epsilon: Double = 1e-6, activation: String = "silu",
-    inner: Int? = nil
+    epsilonKey: String = "rms_norm_eps", epsilon: Double = 1e-6,
+    activationKey: String? = nil, activation: String = "silu", inner: InnerWidth = .key("intermediate_size")
   ) throws {
     self.configuration = configuration
     self.names = names
     hidden = try configuration.size(["hidden_size", "n_embd", "d_model"])
     heads = try configuration.size(["num_attention_heads", "n_head", "num_heads"])
-    self.inner = try inner ?? configuration.size("intermediate_size")
+    self.inner =
+      switch inner {
+      case .key(let key): try configuration.size(key)
+      case .own(let key): try configuration.optionalSize(key) ?? 4 * hidden
+      case .fourTimes: 4 * hidden
+      }
     keyHeads = try configuration.optionalSize("num_key_value_heads") ?? heads
     headSize = try configuration.optionalSize("head_dim") ?? max(1, hidden / heads)
     count = try configuration.size(["num_hidden_layers", "n_layer", "num_layers"])
@@ -50,7 +63,8 @@ struct Decoder {
     attentionBias = try configuration.flag("attention_bias", default: false)
     outputBias = attentionBias
     mlpBias = try configuration.flag("mlp_bias", default: false)
-    self.activation = try configuration.activation(["hidden_act", "hidden_activation"], default: activation)
+    self.activation = try configuration.activation(
+      activationKey.map { [$0] } ?? ["hidden_act", "hidden_activation"], default: activation)
     try check()
   }
 

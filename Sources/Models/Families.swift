@@ -23,7 +23,9 @@ public enum Families {
   private static let all: [Family] = [
     .llama, .mistral, .ministral, .qwen2, .qwen3, .gemma, .gemma2, .gemma3Text, .gemma3, .phi3, .olmo,
     .smolLM3,
-    .granite, .glm4, .cohere2, .ernie, .seedOss, .exaone4, .hunyuan, .nemotron, .apertus,
+    .granite, .glm4, .cohere2, .ernie, .seedOss, .exaone4, .hunyuan, .nemotron, .apertus, .gpt2, .gptJ,
+    .gptNeo, .gptNeoX, .opt, .bloom, .falcon,
+    .phi, .starcoder2, .stableLM, .bert, .roberta, .vit,
   ]
 
   public static var modelTypes: [String] { all.flatMap(\.modelTypes).sorted() }

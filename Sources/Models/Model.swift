@@ -36,6 +36,31 @@ public struct Model: Sendable {
     return try finishEmbedding(hidden, length: length, tensors)
   }
 
+  /// Hidden states that enter the first block, of images: `(images * tokens) x hiddenSize`.
+  ///
+  /// - Parameter pixels: `images x (channels * height * width)`.
+  public func embed(pixels: borrowing Matrix, tensors: TensorSource) throws -> Matrix {
+    guard let patches = blueprint.embedding.patches else {
+      throw EspalierError.usage("this model reads text, not images.")
+    }
+    var squares = patches.squares(pixels)
+    let packed = PackedMatrix(rounding: &squares, tensors.precision)
+    var states = Matrix(rows: squares.rows, columns: blueprint.hiddenSize)
+    linear(packed, try tensors.table(patches.weight), into: &states)
+    if let bias = patches.bias { addToRows(try tensors.floats(bias), into: &states, rows: 0..<states.rows) }
+    let length = patches.count + 1
+    var hidden = Matrix(rows: pixels.rows * length, columns: blueprint.hiddenSize)
+    let first = try tensors.floats(patches.classToken)
+    for image in 0..<pixels.rows {
+      addToRows(first, into: &hidden, rows: image * length..<image * length + 1)
+      let rows = (0..<patches.count).map { Int32(image * patches.count + $0) }
+      var own = Matrix(rows: rows.count, columns: hidden.columns)
+      gatherRows(states, rows, into: &own)
+      add(own, into: &hidden, at: image * length + 1)
+    }
+    return try finishEmbedding(hidden, length: length, tensors)
+  }
+
   private func finishEmbedding(_ states: consuming Matrix, length: Int, _ tensors: TensorSource) throws
     -> Matrix
   {
@@ -126,6 +151,16 @@ public struct Model: Sendable {
     return try outputs(embed(ids, length: length, tensors: tensors), length: length, tensors)
   }
 
+  /// What the model makes of images: logits, `images x classes`, or hidden states, `(images * tokens) x hiddenSize`.
+  ///
+  /// - Parameter pixels: `images x (channels * height * width)`.
+  public func outputs(pixels: borrowing Matrix) throws -> Matrix {
+    let tensors = TensorSource(checkpoint)
+    let hidden = try embed(pixels: pixels, tensors: tensors)
+    let length = hidden.rows / max(1, pixels.rows)
+    return try outputs(hidden, length: length, tensors)
+  }
+
   private func outputs(_ embedded: consuming Matrix, length: Int, _ tensors: TensorSource) throws -> Matrix {
     var hidden = embedded
     for block in outline.blocks.indices {
@@ -133,7 +168,11 @@ public struct Model: Sendable {
     }
     let finished = try finish(hidden, tensors: tensors)
     guard let head = try head(tensors) else { return finished }
-    return head.logits(finished)
+    guard blueprint.ending.readsFirstToken else { return head.logits(finished) }
+    let rows = stride(from: 0, to: finished.rows, by: length).map { Int32($0) }
+    var first = Matrix(rows: rows.count, columns: finished.columns)
+    gatherRows(finished, rows, into: &first)
+    return head.logits(first)
   }
 }
 

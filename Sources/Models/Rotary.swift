@@ -31,6 +31,16 @@ public struct Rotary: Sendable {
     self.factor = factor
   }
 
+  /// The first values of every head, with the usual base.
+  init(dimensions: Int, of headSize: Int) throws {
+    guard dimensions % 2 == 0, dimensions <= headSize else {
+      throw EspalierError.badInput(
+        "\(dimensions) of \(headSize) values of a head would be rotated; the number must be even.",
+        subject: "config.json")
+    }
+    self.init(dimensions, .fixed(Self.plain(10000, dimensions)))
+  }
+
   /// Reads `rope_theta` with `rope_scaling`, or the newer `rope_parameters`.
   ///
   /// - Parameters:

@@ -28,9 +28,9 @@ public struct TensorSource: Sendable {
       checkpoint.stored(matrix), order: matrix.order, pruned: pruned[matrix.module], keepsPages: keepsPages)
   }
 
-  /// A table or a router that is never pruned, `rows x columns`.
+  /// A table or a router that is never pruned, `rows x columns`; further axes count as columns, leading ones of one are left out.
   func table(_ parameter: Blueprint.Parameter) throws -> LinearWeight {
-    try LinearWeight(stored(parameter), pruned: nil, keepsPages: keepsPages)
+    try LinearWeight(stored(parameter).flattened(), pruned: nil, keepsPages: keepsPages)
   }
 
   /// All elements as f32, in one row.

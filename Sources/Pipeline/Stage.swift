@@ -43,10 +43,11 @@ extension Stage {
   public func artifactBytes(_ sizes: UnitSizes) -> Int { 0 }
 }
 
-/// Turns text into token ids: writes `tokens.safetensors` with `input_ids`, I32, samples x length.
+/// Turns text into token ids: writes `tokens.safetensors` with `input_ids`, I32, samples x length. For a model of images it holds
+/// `pixel_values`, F32, samples x channels x height x width.
 public protocol CorpusStage: Stage {
   /// Samples and tokens of each.
-  var shape: (samples: Int, length: Int) { get }
+  func shape(for model: ModelOutline) -> (samples: Int, length: Int)
   func run(_ unit: UnitContext) throws -> JSON
 }
 

@@ -26,7 +26,7 @@ struct UnitNeeds: Sendable {
     self.job = job
     self.graph = graph
     let stages = job.recipe.entries.map(\.stage)
-    (samples, length) = stages.lazy.compactMap { ($0 as? any CorpusStage)?.shape }.first ?? (1, 1)
+    (samples, length) = stages.lazy.compactMap { ($0 as? any CorpusStage)?.shape(for: job.model) }.first ?? (1, 1)
     source = stages.lazy.compactMap { $0 as? any SourceStage }.first
     precision = source?.precision(of: job.checkpoint) ?? .f32
     factor = stages.firstIndex { $0 is any SiteStage }

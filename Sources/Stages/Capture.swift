@@ -127,22 +127,46 @@ public struct Capture: SourceStage {
 
   public func embed(_ unit: UnitContext) throws -> Committed {
     let model = try Model(unit.checkpoint)
-    let windows = try TokenFile.read(unit.input(.tokens, Tokenize.object))
-    let length = windows.first?.count ?? 0
+    let path = try unit.input(.tokens, Tokenize.object)
     let tensors = TensorSource(unit.checkpoint)
-    var writer = try writer(unit, samples: windows.count, length: length)
-    for batch in batches(samples: windows.count, length: length) {
-      let hidden = try model.embed(Array(windows[batch].joined()), length: length, tensors: tensors)
+    let (samples, length, embed) = try entering(model, path, tensors)
+    var writer = try writer(unit, samples: samples, length: length)
+    for batch in batches(samples: samples, length: length) {
+      let hidden = try embed(batch)
       try requireFinite(hidden, "the embedding", batch, length)
       try writer.append(hidden.elements.span)
-      try unit.advance(batch.upperBound, of: windows.count)
+      try unit.advance(batch.upperBound, of: samples)
     }
     for name in unit.model.embeddingTensors {
       if let (shard, entry) = unit.checkpoint.tensors[name] {
         try unit.checkpoint.stored(entry, shard: shard).release()
       }
     }
-    return Committed(content: try writer.finish(), report: ["samples": .integer(windows.count)])
+    return Committed(content: try writer.finish(), report: ["samples": .integer(samples)])
+  }
+
+  /// The calibration data of a file: samples, tokens of each, and what gives the hidden states of some of them.
+  private func entering(_ model: Model, _ path: String, _ tensors: TensorSource) throws -> (
+    samples: Int, length: Int, embed: (Range<Int>) throws -> Matrix
+  ) {
+    if let images = model.outline.images {
+      let file = try PixelFile.read(path, images)
+      let pixels = (0..<file.rows).map { image in (0..<images.count).map { file[image, $0] } }
+      return (
+        pixels.count, images.tokens,
+        {
+          try model.embed(
+            pixels: Matrix(rows: $0.count, columns: images.count, Array(pixels[$0].joined())),
+            tensors: tensors)
+        }
+      )
+    }
+    let windows = try TokenFile.read(path)
+    let length = windows.first?.count ?? 0
+    return (
+      windows.count, length,
+      { try model.embed(Array(windows[$0].joined()), length: length, tensors: tensors) }
+    )
   }
 
   public func stream(_ unit: UnitContext, sinks: [Int: any SiteSink], advance: UnitContext?) throws

@@ -42,13 +42,23 @@ public struct Tokenize: CorpusStage {
       "Whether the tokenizer adds its own special tokens (a start token) to each text.")
   }
 
-  public var shape: (samples: Int, length: Int) { (samples, length) }
+  public func shape(for model: ModelOutline) -> (samples: Int, length: Int) {
+    (samples, model.images?.tokens ?? length)
+  }
 
   public func sourceFiles(of checkpoint: Checkpoint) -> [String: String] {
     Corpus.holdsTokens(corpus) ? [:] : ["tokenizer": checkpoint.folder + "/tokenizer.json"]
   }
 
   public func check(_ model: ModelOutline, checkpoint: Checkpoint) throws {
+    if let images = model.images {
+      guard Corpus.holdsTokens(corpus) else {
+        throw EspalierError.usage(
+          "this model reads images; give a .safetensors file with pixel_values, F32, images x \(images.channels) x \(images.side) x \(images.side), as the corpus."
+        )
+      }
+      return
+    }
     guard length <= model.maximumLength else {
       throw EspalierError.usage(
         "length is \(length), but the model was made for at most \(model.maximumLength) tokens; set tokenize.length=\(model.maximumLength) or less."
@@ -77,6 +87,7 @@ public struct Tokenize: CorpusStage {
   }
 
   public func run(_ unit: UnitContext) throws -> JSON {
+    if let images = unit.model.images { return try copyImages(images, unit) }
     let windows =
       Corpus.holdsTokens(corpus)
       ? try readWindows()
@@ -94,6 +105,21 @@ public struct Tokenize: CorpusStage {
     for window in windows { try writer.append(window) }
     try writer.finish()
     return ["samples": .integer(samples), "length": .integer(length), "tokens": .integer(samples * length)]
+  }
+
+  /// Takes the first images of the corpus.
+  private func copyImages(_ images: ModelOutline.Images, _ unit: UnitContext) throws -> JSON {
+    let all = try PixelFile.read(corpus, images)
+    guard all.rows >= samples else {
+      throw EspalierError.badInput(
+        "the file has \(all.rows) images, but \(samples) are wanted; set tokenize.samples.", subject: corpus)
+    }
+    var writer = try SafetensorsWriter(
+      path: unit.folder + "/" + Self.object,
+      tensors: [(PixelFile.name, .f32, [samples, images.channels, images.side, images.side])])
+    for image in 0..<samples { try writer.append((0..<images.count).map { all[image, $0] }) }
+    try writer.finish()
+    return ["samples": .integer(samples), "length": .integer(images.tokens)]
   }
 
   private func drawWindows(

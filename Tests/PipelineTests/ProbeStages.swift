@@ -44,6 +44,7 @@ struct Words: CorpusStage {
 
   let corpus: String
   let shape: (samples: Int, length: Int)
+  func shape(for model: ModelOutline) -> (samples: Int, length: Int) { shape }
   let draw: Draw
   let seed: Int?
 

@@ -72,9 +72,9 @@ void espalier_scale(size_t n, float factor, float *x);
 void espalier_layer_norm(size_t n, float epsilon, const float *x, const float *weight, const float *bias, float *y);
 /// Rotates pairs (x[2i], x[2i + 1]).
 void espalier_rope_interleaved(size_t half, const float *cosine, const float *sine, float *x);
-/// Row softmax of attention scores, in place: x[first..<live] becomes that of cap * tanh(factor * x / cap) + slope * i (no cap if it is
-/// 0), the rest 0. `sink` is one more score that takes its share and is dropped; -infinity for none.
-void espalier_attention_softmax(size_t n, size_t first, size_t live, float factor, float cap, float slope, float sink, float *x);
+/// Row softmax of attention scores, in place: x[first..<live] becomes that of cap * tanh(factor * x / cap) + bias[i] (no cap if it is
+/// 0, no bias if it is null), the rest 0. `sink` is one more score that takes its share and is dropped; -infinity for none.
+void espalier_attention_softmax(size_t n, size_t first, size_t live, float factor, float cap, const float *bias, float sink, float *x);
 
 // ---- select.c
 

@@ -1,0 +1,22 @@
+import EspalierCore
+import EspalierIO
+import EspalierKernels
+
+/// Images in a safetensors file: `pixel_values`, prepared as the model wants them.
+enum PixelFile {
+  static let name = "pixel_values"
+
+  /// One row for each image, `images x (channels * height * width)`.
+  ///
+  /// - Throws: bad input if they have another shape than the model's.
+  static func read(_ path: String, _ images: ModelOutline.Images) throws -> Matrix {
+    let tensor = try SafetensorsFile(path: path).tensor(name)
+    let shape = [images.channels, images.side, images.side]
+    guard tensor.shape.count == 4, tensor.shape[0] > 0, Array(tensor.shape.dropFirst()) == shape else {
+      throw EspalierError.badInput(
+        "\(name) has shape \(tensor.shape), but the model reads images x \(shape).", subject: path)
+    }
+    let all = try tensor.floats()
+    return Matrix(rows: tensor.shape[0], columns: images.count, all.array())
+  }
+}
