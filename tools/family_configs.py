@@ -352,23 +352,40 @@ for new, (source, pattern, replacement) in RENAMED.items():
 def old_keys(golden):
     """config.json as transformers 4 wrote it."""
     config = golden["config"]
+    kind = config["model_type"]
     config["torch_dtype"] = config.pop("dtype")
     config["transformers_version"] = "4.45.0"
     config.pop("layer_types", None)
+    config.pop("_sliding_window_pattern", None)
     parameters = config.pop("rope_parameters")
     full = parameters.get("full_attention", parameters)
-    config["rope_theta"] = full.pop("rope_theta")
-    if "sliding_attention" in parameters:
+    config["rotary_emb_base" if kind == "gpt_neox" else "rope_theta"] = full.pop("rope_theta")
+    if "partial_rotary_factor" in full:
+        config["rotary_pct" if kind == "gpt_neox" else "partial_rotary_factor"] = full.pop("partial_rotary_factor")
+    if kind == "gemma3_text":
         config["rope_local_base_freq"] = parameters["sliding_attention"]["rope_theta"]
         config["sliding_window_pattern"] = 2
-    kind = full.pop("rope_type")
+    if kind == "qwen3_next":
+        config["full_attention_interval"] = 2
+    rope_type = full.pop("rope_type")
+    if kind == "phi3":
+        full.pop("original_max_position_embeddings")
     # Gemma 3 overlooks the older name "type".
-    name = "type" if config["model_type"] == "llama" and kind == "linear" else "rope_type"
-    config["rope_scaling"] = {name: kind, **full} if kind != "default" else None
+    name = "type" if kind in ("llama", "phi3") and rope_type in ("linear", "longrope") else "rope_type"
+    config["rope_scaling"] = {name: rope_type, **full} if rope_type != "default" else None
     return golden
 
 
+def published_gemma4(golden):
+    """config.json as Gemma 4 was published."""
+    config = golden["config"]
+    layer = next(iter(config.pop("per_layer_config").values()))
+    config["global_head_dim"] = layer["head_dim"]
+    config["num_global_key_value_heads"] = layer.get("num_key_value_heads")
+    return golden
+
+
+for source in ("llama-linear", "qwen2", "gemma3_text", "phi", "phi3-longrope", "gpt_neox", "qwen3_next", "stablelm"):
+    like(source + "-old-keys", source, old_keys)
 like("llama-old-keys", "llama-llama3-biases", old_keys)
-like("llama-linear-old-keys", "llama-linear", old_keys)
-like("qwen2-old-keys", "qwen2", old_keys)
-like("gemma3_text-old-keys", "gemma3_text", old_keys)
+like("gemma4_text-old-keys", "gemma4_text-moe", published_gemma4)
