@@ -7,9 +7,11 @@ import Testing
 
 /// Every family against transformers in float32: tiny checkpoints with odd sizes, made by tools/make_families.py.
 @Suite struct FamilyTests {
-  private let folder = TemporaryFolder()
+  private let folder: TemporaryFolder
 
-  @Test(arguments: try FamilyCheckpoint.names())
+  init() throws { folder = try TemporaryFolder() }
+
+  @Test(arguments: (try? FamilyCheckpoint.names()) ?? [])
   func outputsAreThoseOfTransformers(name: String) throws {
     let family = try FamilyCheckpoint(name)
     try family.write(to: folder.path)
@@ -38,7 +40,7 @@ import Testing
   }
 
   /// A pass for some sites shows what a whole pass shows, and sites come in the order of the outline.
-  @Test(arguments: try FamilyCheckpoint.names())
+  @Test(arguments: (try? FamilyCheckpoint.names()) ?? [])
   func sitesComeInOrder(name: String) throws {
     let family = try FamilyCheckpoint(name)
     guard let ids = family.expected["17"]?.ids else { return }

@@ -84,8 +84,7 @@ public struct FamilyCheckpoint: Sendable {
     try Folder.create(folder)
     try Folder.writeAtomically(Array(configuration.prettyText.utf8), to: folder + "/config.json")
     var writer = try SafetensorsWriter(
-      path: folder + "/model.safetensors", tensors: tensors.map { ($0.name, dtype, $0.shape) },
-      metadata: [("format", "pt")])
+      path: folder + "/model.safetensors", tensors: tensors.map { ($0.name, dtype, $0.shape) })
     for tensor in tensors {
       if dtype == .bf16 {
         try writer.append(tensor.values.map(Self.bf16))
