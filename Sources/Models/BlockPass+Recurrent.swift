@@ -1,14 +1,105 @@
 import EspalierCore
 import EspalierKernels
+import Glibc
 
 extension BlockPass {
+  /// deltaRule(norm(hidden)), normed and gated, `tokens x valueWidth`; nil if the pass ends before.
   func update(_ net: Blueprint.DeltaNet, _ hidden: borrowing Matrix, _ observe: Observer) throws -> Matrix? {
-    throw EspalierError.internalFault("the gated delta rule is not computed.")
+    var normed = try prepared(hidden, rows: hidden.rows, block.mixerNorm)
+    let input = PackedMatrix(rounding: &normed, precision)
+    try observe("attention", normed, tokens(of: hidden))
+    guard scope.continues(after: "attention") else { return nil }
+    var states: Matrix
+    var gate: Matrix
+    switch net.input {
+    case .separate(let qkv, let z):
+      states = try applied(qkv, input)
+      gate = try applied(z, input)
+    case .fused(let linear):
+      let both = try applied(linear, input)
+      states = Matrix(unfilled: both.rows, columns: 2 * net.shape.keyWidth + net.shape.valueWidth)
+      gate = Matrix(unfilled: both.rows, columns: net.shape.valueWidth)
+      split(both, net.shape, states: &states, gate: &gate)
+    }
+    states = causalConvolution(
+      states, weights: try weights.floats(net.convolution), bias: [], length: length)
+    activate(&states, .silu)
+    let (decay, strength) = try gates(net, input)
+    var output = Matrix(unfilled: hidden.rows, columns: net.shape.valueWidth)
+    deltaRule(states, decay: decay.matrix, strength: strength.matrix, length: length, net.shape, into: &output)
+    normalize(&output, try weights.norm(net.norm))
+    activate(&gate, .silu)
+    multiply(gate, into: &output)
+    return output
   }
 
+  /// Takes a fused layer apart: for each key head its query, key, values and gates.
+  private func split(
+    _ both: borrowing Matrix, _ shape: DeltaRuleShape, states: inout Matrix, gate: inout Matrix
+  ) {
+    let key = shape.keySize
+    let value = shape.valueHeads / shape.keyHeads * shape.valueSize
+    let group = 2 * key + 2 * value
+    let heads = 0..<shape.keyHeads
+    copyColumns(both, heads.map { ($0 * group, $0 * key, key) }, into: &states)
+    copyColumns(both, heads.map { ($0 * group + key, shape.keyWidth + $0 * key, key) }, into: &states)
+    copyColumns(
+      both, heads.map { ($0 * group + 2 * key, 2 * shape.keyWidth + $0 * value, value) }, into: &states)
+    copyColumns(both, heads.map { ($0 * group + 2 * key + value, $0 * value, value) }, into: &gate)
+  }
+
+  /// `exp(-exp(A) softplus(a + bias))` and `sigmoid(b)`, each `tokens x valueHeads`; never pruned.
+  private func gates(_ net: Blueprint.DeltaNet, _ input: borrowing PackedMatrix) throws -> (
+    decay: HeldMatrix, strength: HeldMatrix
+  ) {
+    let heads = net.shape.valueHeads
+    var decay = Matrix(unfilled: input.rows, columns: heads)
+    var strength = Matrix(unfilled: input.rows, columns: heads)
+    if net.isFused {
+      let table = try weights.table(net.decay)
+      var both = Matrix(unfilled: input.rows, columns: table.rows)
+      linear(input, table, into: &both)
+      let size = heads / net.shape.keyHeads
+      let groups = 0..<net.shape.keyHeads
+      copyColumns(both, groups.map { (2 * $0 * size, $0 * size, size) }, into: &strength)
+      copyColumns(both, groups.map { ((2 * $0 + 1) * size, $0 * size, size) }, into: &decay)
+    } else {
+      linear(input, try weights.table(net.decay), into: &decay)
+      linear(input, try weights.table(net.strength), into: &strength)
+    }
+    activate(&strength, .sigmoid)
+    let (rate, bias) = (try weights.floats(net.logA).array(), try weights.floats(net.timeBias).array())
+    for token in 0..<decay.rows {
+      for head in 0..<heads {
+        let x = decay[token, head] + bias[head]
+        let softplus = x > 20 ? x : log1pf(expf(x))
+        decay[token, head] = expf(-expf(rate[head]) * softplus)
+      }
+    }
+    return (HeldMatrix(decay), HeldMatrix(strength))
+  }
+
+  /// c * conv(b * x) for b, c and x from one layer, `tokens x hidden`; nil if the pass ends before.
   func convolve(
     _ convolution: Blueprint.ShortConvolution, _ hidden: borrowing Matrix, _ observe: Observer
   ) throws -> Matrix? {
-    throw EspalierError.internalFault("short convolutions are not computed.")
+    var normed = try prepared(hidden, rows: hidden.rows, block.mixerNorm)
+    let input = PackedMatrix(rounding: &normed, precision)
+    try observe("attention", normed, tokens(of: hidden))
+    guard scope.continues(after: "attention") else { return nil }
+    let parts = try applied(convolution.input, input)
+    let width = parts.columns / 3
+    func part(_ index: Int) -> Matrix {
+      var part = Matrix(unfilled: parts.rows, columns: width)
+      copyColumns(parts, [(index * width, 0, width)], into: &part)
+      return part
+    }
+    var product = part(2)
+    multiply(part(0), into: &product)
+    var output = causalConvolution(
+      product, weights: try weights.floats(convolution.kernel),
+      bias: try convolution.bias.map { try weights.floats($0).array() } ?? [], length: length)
+    multiply(part(1), into: &output)
+    return output
   }
 }

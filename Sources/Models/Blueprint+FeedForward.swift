@@ -80,20 +80,16 @@ extension Blueprint {
 
   /// Gated delta rule (arXiv 2412.06464): a matrix of state for each head, which tokens update one after the other.
   public struct DeltaNet: Sendable {
-    public var keyHeads: Int
-    public var valueHeads: Int
-    public var keySize: Int
-    public var valueSize: Int
+    public var shape: DeltaRuleShape
     /// Layers whose outputs hold queries, keys, values and z.
     public var input: Input
-    /// Decay and strength: `valueHeads` rows each.
+    /// Rows for decay and strength, one for each value head.
     public var decay: Parameter
     public var strength: Parameter
-    /// Whether decay and strength are one parameter in groups of the key heads.
-    public var isFused = false
+    /// Whether both are the same parameter: for each key head the rows of strength, then those of decay.
+    public var isFused: Bool { decay == strength }
     /// Depthwise causal convolution over queries, keys and values, `channels x 1 x width`.
     public var convolution: Parameter
-    public var convolutionWidth: Int
     public var logA: Parameter
     public var timeBias: Parameter
     public var norm: Norm
@@ -111,9 +107,6 @@ extension Blueprint {
         }
       }
     }
-
-    public var keyWidth: Int { keyHeads * keySize }
-    public var valueWidth: Int { valueHeads * valueSize }
   }
 
   /// A gated short convolution (LFM2): `out(c * conv(b * x))` for b, c, x from one layer.
@@ -122,7 +115,6 @@ extension Blueprint {
     /// `hidden x 1 x width`.
     public var kernel: Parameter
     public var bias: Parameter?
-    public var width: Int
     public var output: Linear
   }
 

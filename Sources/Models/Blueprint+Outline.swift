@@ -1,4 +1,5 @@
 import EspalierCore
+import EspalierKernels
 
 extension Blueprint {
   /// What pruning needs to know: blocks with their sites and matrices, and every tensor with its shape.
@@ -149,7 +150,7 @@ extension Blueprint.Mixer {
         width += latent.query.rows + latent.keyValue.rows + latent.keyValueUp.rows + 2 * latent.rank
       }
       return width
-    case .deltaNet(let net): return 2 * hidden + 4 * (2 * net.keyWidth + 2 * net.valueWidth)
+    case .deltaNet(let net): return 2 * hidden + 4 * (2 * net.shape.keyWidth + 2 * net.shape.valueWidth)
     case .convolution: return 8 * hidden
     }
   }

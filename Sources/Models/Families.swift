@@ -25,7 +25,7 @@ public enum Families {
     .smolLM3,
     .granite, .glm4, .cohere2, .ernie, .seedOss, .exaone4, .hunyuan, .nemotron, .apertus, .gpt2, .gptJ,
     .gptNeo, .gptNeoX, .opt, .bloom, .falcon,
-    .phi, .starcoder2, .stableLM, .bert, .roberta, .vit,
+    .phi, .starcoder2, .stableLM, .bert, .roberta, .vit, .lfm2,
   ]
 
   public static var modelTypes: [String] { all.flatMap(\.modelTypes).sorted() }

@@ -76,6 +76,18 @@ void espalier_rope_interleaved(size_t half, const float *cosine, const float *si
 /// 0, no bias if it is null), the rest 0. `sink` is one more score that takes its share and is dropped; -infinity for none.
 void espalier_attention_softmax(size_t n, size_t first, size_t live, float factor, float cap, const float *bias, float sink, float *x);
 
+// ---- recurrent.c
+
+/// A depthwise causal convolution over the tokens of one sequence, x and y tokens x channels: y[t] = bias + sum of
+/// weights[tap] * x[t + tap + 1 - width] for weights of width x channels.
+void espalier_causal_convolution(size_t tokens, size_t channels, size_t width, const float *weights, const float *bias, const float *x,
+                                 float *y);
+/// The gated delta rule of one head over one sequence, with a state S of keys x values: S *= decay; S += k (strength (v - k^T S));
+/// out = q^T S, for q and k divided by their norms and q by the root of `keys`. Rows of q, k and v are `stride` apart, those of decay
+/// and strength `gate_stride`, those of out `out_stride`. `scratch` holds (keys + 1) * values + 2 * keys.
+void espalier_delta_rule(size_t tokens, size_t keys, size_t values, size_t stride, const float *q, const float *k, const float *v,
+                         size_t gate_stride, const float *decay, const float *strength, size_t out_stride, float *scratch, float *out);
+
 // ---- select.c
 
 /// scores[i] = |w[i]| * scale[i].

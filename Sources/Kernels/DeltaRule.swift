@@ -1,0 +1,110 @@
+import CKernels
+import EspalierCore
+
+/// The heads of a gated delta rule (arXiv 2412.06464): value head h reads key head `h / (valueHeads / keyHeads)`.
+public struct DeltaRuleShape: Sendable {
+  public let keyHeads: Int
+  public let valueHeads: Int
+  public let keySize: Int
+  public let valueSize: Int
+
+  public init(keyHeads: Int, valueHeads: Int, keySize: Int, valueSize: Int) {
+    self.keyHeads = keyHeads
+    self.valueHeads = valueHeads
+    self.keySize = keySize
+    self.valueSize = valueSize
+  }
+
+  public var keyWidth: Int { keyHeads * keySize }
+  public var valueWidth: Int { valueHeads * valueSize }
+}
+
+/// Lets a state for each head learn keys and values token by token, and reads it with queries.
+///
+/// - Parameters:
+///   - states: queries, keys and values side by side, `tokens x (2 * keyWidth + valueWidth)`; sequences of `length` tokens follow each
+///     other, each starting with an empty state.
+///   - decay: what the state is multiplied with before a token, `tokens x valueHeads`.
+///   - strength: how much of what a key does not give yet is learned, `tokens x valueHeads`.
+///   - output: `tokens x valueWidth`.
+public func deltaRule(
+  _ states: borrowing Matrix, decay: borrowing Matrix, strength: borrowing Matrix, length: Int,
+  _ shape: DeltaRuleShape, into output: inout Matrix
+) {
+  let (tokens, width, heads) = (states.rows, states.columns, shape.valueHeads)
+  precondition(width == 2 * shape.keyWidth + shape.valueWidth && shape.valueHeads % shape.keyHeads == 0)
+  precondition(output.rows == tokens && output.columns == shape.valueWidth)
+  precondition(
+    decay.rows == tokens && decay.columns == heads && strength.rows == tokens && strength.columns == heads)
+  precondition(length > 0 && tokens % length == 0)
+  states.elements.withUnsafe { states in
+    decay.elements.withUnsafe { decay in
+      strength.elements.withUnsafe { strength in
+        output.elements.withUnsafeMutable { output in
+          nonisolated(unsafe) let (x, decay, strength, y) = (
+            states.baseAddress!, decay.baseAddress!, strength.baseAddress!, output.baseAddress!
+          )
+          Threads.forEach(
+            tokens / length * heads,
+            scratch: {
+              Buffer<Float>(unfilled: (shape.keySize + 1) * shape.valueSize + 2 * shape.keySize)
+            }
+          ) { scratch, index in
+            let (first, head) = (index / heads * length, index % heads)
+            let keyHead = head / (heads / shape.keyHeads)
+            let row = x + first * width
+            scratch.withUnsafeMutable {
+              espalier_delta_rule(
+                length, shape.keySize, shape.valueSize, width, row + keyHead * shape.keySize,
+                row + shape.keyWidth + keyHead * shape.keySize,
+                row + 2 * shape.keyWidth + head * shape.valueSize, heads, decay + first * heads + head,
+                strength + first * heads + head, shape.valueWidth, $0.baseAddress!,
+                y + first * shape.valueWidth + head * shape.valueSize)
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+/// A causal convolution of every channel over the tokens of its sequence.
+///
+/// - Parameters:
+///   - states: `tokens x channels`; sequences of `length` tokens follow each other.
+///   - weights: `channels x width`, one row after the other; the last tap is the token itself.
+///   - bias: one for each channel, or none.
+public func causalConvolution(
+  _ states: borrowing Matrix, weights: borrowing Matrix, bias: [Float], length: Int
+) -> Matrix {
+  let (tokens, channels) = (states.rows, states.columns)
+  let width = weights.columns * weights.rows / channels
+  precondition(bias.isEmpty || bias.count == channels)
+  precondition(width * channels == weights.columns * weights.rows && length > 0 && tokens % length == 0)
+  var taps = Matrix(rows: width, columns: channels)
+  for channel in 0..<channels {
+    for tap in 0..<width {
+      let place = channel * width + tap
+      taps[tap, channel] = weights[place / weights.columns, place % weights.columns]
+    }
+  }
+  var shift = Matrix(rows: 1, columns: channels)
+  for (channel, value) in bias.enumerated() { shift[0, channel] = value }
+  var output = Matrix(unfilled: tokens, columns: channels)
+  states.elements.withUnsafe { states in
+    taps.elements.withUnsafe { taps in
+      shift.elements.withUnsafe { shift in
+        output.elements.withUnsafeMutable { output in
+          nonisolated(unsafe) let (x, w, b, y) = (
+            states.baseAddress!, taps.baseAddress!, shift.baseAddress!, output.baseAddress!
+          )
+          Threads.forEach(tokens / length) { index in
+            let place = index * length * channels
+            espalier_causal_convolution(length, channels, width, w, b, x + place, y + place)
+          }
+        }
+      }
+    }
+  }
+  return output
+}
