@@ -92,6 +92,14 @@ public func scale(_ states: inout Matrix, by factor: Float) {
   forEachBlock(of: &states) { rows, x in espalier_scale(rows.count * columns, factor, x) }
 }
 
+/// Limits every element to `-limit ... limit`.
+public func clamp(_ states: inout Matrix, to limit: Float) {
+  let columns = states.columns
+  forEachBlock(of: &states) { rows, x in
+    for index in 0..<rows.count * columns { x[index] = max(-limit, min(limit, x[index])) }
+  }
+}
+
 /// `y += factor * x` from the row `first` of y on.
 public func add(_ x: borrowing Matrix, times factor: Float = 1, into y: inout Matrix, at first: Int = 0) {
   let (count, columns) = (x.rows, x.columns)

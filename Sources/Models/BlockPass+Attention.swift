@@ -145,6 +145,11 @@ extension BlockPass {
     if let norm = attention.queryNorm { normalize(&parts.queries, try weights.norm(norm)) }
     if let norm = attention.keyNorm { normalize(&parts.keys, try weights.norm(norm)) }
     if let norm = attention.valueNorm { normalize(&parts.values, try weights.norm(norm)) }
+    if let limit = attention.limit {
+      clamp(&parts.queries, to: limit)
+      clamp(&parts.keys, to: limit)
+      clamp(&parts.values, to: limit)
+    }
   }
 
   private func rotate(_ states: inout Matrix, _ attention: Blueprint.Attention, _ rotary: Rotary) {

@@ -10,6 +10,8 @@ extension Blueprint {
     public var valueNorm: Norm?
     /// Whether queries and keys are normed after they were rotated.
     public var normsAfterRotation = false
+    /// Largest magnitude of queries, keys and values after their norms; nil for none.
+    public var limit: Float?
     public var rotary: Rotary?
     public var shape: AttentionShape
     /// One learned score for each head that takes a share of its softmax.

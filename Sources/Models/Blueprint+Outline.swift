@@ -94,7 +94,8 @@ extension Blueprint.Block {
     case .dense: break
     case .experts(let experts), .denseAndExperts(_, let experts):
       // The normed input, the sum, and all tokens at one expert at worst.
-      let inner = experts.experts.first?.innerSize ?? 0
+      let inner =
+        (experts.experts.prefix(1) + [experts.shared].compactMap(\.self)).map(\.innerSize).max() ?? 0
       width = max(width, kept + 5 * hidden + 4 * inner + experts.experts.count)
     }
     return width

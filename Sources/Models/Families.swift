@@ -24,8 +24,8 @@ public enum Families {
     .llama, .mistral, .ministral, .qwen2, .qwen3, .gemma, .gemma2, .gemma3Text, .gemma3, .phi3, .olmo,
     .smolLM3,
     .granite, .glm4, .cohere2, .ernie, .seedOss, .exaone4, .hunyuan, .nemotron, .apertus, .gpt2, .gptJ,
-    .gptNeo, .gptNeoX, .opt, .bloom, .falcon,
-    .phi, .starcoder2, .stableLM, .bert, .roberta, .vit, .lfm2,
+    .gptNeo, .gptNeoX, .opt, .bloom, .falcon, .phi, .starcoder2, .stableLM, .bert, .roberta, .vit, .lfm2,
+    .mixtral, .qwen2Moe, .qwen3Moe, .olmoe, .gptOss, .graniteMoe, .glm4Moe, .deepSeek2, .deepSeek3,
   ]
 
   public static var modelTypes: [String] { all.flatMap(\.modelTypes).sorted() }
@@ -44,6 +44,10 @@ public enum Families {
       throw EspalierError.badInput(
         "model_type \"\(modelType.prefix(40))\" is not known; this version computes \(modelTypes.joined(separator: ", ")). docs/add-a-family.md tells how to add one."
       )
+    }
+    guard configuration["quantization_config"] == nil else {
+      throw EspalierError.badInput(
+        "quantization_config: quantized weights are not computed; give a checkpoint in F32, BF16 or F16.")
     }
     var blueprint = try family.blueprint(ModelConfiguration(configuration), names)
     blueprint.modelType = modelType
