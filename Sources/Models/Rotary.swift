@@ -121,7 +121,12 @@ public struct Rotary: Sendable {
   }
 
   private static func plain(_ theta: Double, _ dimensions: Int) -> [Float] {
-    (0..<dimensions / 2).map { Float(1) / Float(pow(theta, Double(2 * $0) / Double(dimensions))) }
+    (0..<dimensions / 2).map { 1 / power(theta, $0, dimensions) }
+  }
+
+  /// `theta^(2 pair / dimensions)`, with the exponent rounded to f32 as torch does: late positions multiply the difference.
+  private static func power(_ theta: Double, _ pair: Int, _ dimensions: Int) -> Float {
+    Float(pow(theta, Double(Float(2 * pair) / Float(dimensions))))
   }
 
   private static func positive(_ scaling: ModelConfiguration, _ key: String) throws -> Double {
@@ -208,7 +213,7 @@ public struct Rotary: Sendable {
           "\(key) must hold \(dimensions / 2) positive factors.", subject: "config.json")
       }
       return factors.enumerated().map {
-        1 / (Float($1) * Float(pow(theta, Double(2 * $0) / Double(dimensions))))
+        1 / (Float($1) * power(theta, $0, dimensions))
       }
     }
     return (
