@@ -13,12 +13,12 @@ extension StoredTensor {
 
   /// The same bytes as a matrix: leading axes of one are left out, those after the first are one.
   public func flattened() throws -> StoredTensor {
-    let shape = Array(shape.drop { $0 == 1 })
-    guard shape.count != 2 || self.shape.count != 2 else { return self }
-    let rows = shape.first ?? 1
+    guard shape.count != 2 else { return self }
+    var axes = shape[...]
+    while axes.count > 2, axes.first == 1 { axes.removeFirst() }
     return try StoredTensor(
       entry: TensorEntry(
-        name: name, dtype: dtype, shape: [rows, shape.dropFirst().reduce(1, *)], range: entry.range),
+        name: name, dtype: dtype, shape: [axes.first ?? 1, axes.dropFirst().reduce(1, *)], range: entry.range),
       file: file)
   }
 

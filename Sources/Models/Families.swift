@@ -25,7 +25,8 @@ public enum Families {
     .smolLM3,
     .granite, .glm4, .cohere2, .ernie, .seedOss, .exaone4, .hunyuan, .nemotron, .apertus, .gpt2, .gptJ,
     .gptNeo, .gptNeoX, .opt, .bloom, .falcon, .phi, .starcoder2, .stableLM, .bert, .roberta, .vit, .lfm2,
-    .mixtral, .qwen2Moe, .qwen3Moe, .olmoe, .gptOss, .graniteMoe, .glm4Moe, .deepSeek2, .deepSeek3,
+    .mixtral, .qwen2Moe, .qwen3Moe, .olmoe, .gptOss, .graniteMoe, .glm4Moe, .deepSeek2, .deepSeek3, .qwenNext,
+    .qwen35,
   ]
 
   public static var modelTypes: [String] { all.flatMap(\.modelTypes).sorted() }
