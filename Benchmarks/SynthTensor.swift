@@ -55,10 +55,31 @@ struct SynthTensor: Sendable {
         matrix("self_attn.v", shape.keyWidth, hidden, spread(hidden)),
         // The mean of ten values has a third of their deviation, the product of gate and up 0.6.
         matrix("self_attn.o", hidden, shape.queryWidth, spread(shape.queryWidth, 3 * half)),
-        norm("post_attention"), matrix("mlp.gate", inner, hidden, spread(hidden)),
-        matrix("mlp.up", inner, hidden, spread(hidden)),
-        matrix("mlp.down", hidden, inner, spread(inner, half / 0.6)),
+        norm("post_attention"),
       ]
+      // Outputs of so many experts are averaged.
+      let averaged = Double(max(1, shape.activeExperts)).squareRoot()
+      func mlp(_ name: String, _ inner: Int) -> [SynthTensor] {
+        [
+          matrix("\(name).gate", inner, hidden, spread(hidden)),
+          matrix("\(name).up", inner, hidden, spread(hidden)),
+          matrix("\(name).down", hidden, inner, spread(inner, averaged * half / 0.6)),
+        ]
+      }
+      guard shape.experts > 0 else {
+        list += mlp("mlp", inner)
+        continue
+      }
+      for name in ["q", "k"] {
+        list.append(
+          SynthTensor(
+            name: "\(prefix)self_attn.\(name)_norm.weight", shape: [shape.headSize], center: 1, deviation: 0.1
+          ))
+      }
+      list.append(
+        SynthTensor(
+          name: "\(prefix)mlp.gate.weight", shape: [shape.experts, hidden], deviation: spread(hidden)))
+      for expert in 0..<shape.experts { list += mlp("mlp.experts.\(expert)", shape.expertInner) }
     }
     let last = shape.isTied ? spread(hidden) : 1
     list.append(
