@@ -82,7 +82,8 @@ struct UnitKeys: Sendable {
     }
   }
 
-  func save() throws { try digests.save() }
+  /// Writes the digests of sources down; see ``SourceDigests/save(sparingly:)``.
+  func save(sparingly: Bool = false) throws { try digests.save(sparingly: sparingly) }
 
   /// - Throws: an I/O error where a file that went into a key is another one by now.
   func requireSameFiles() throws { try digests.requireSameFiles() }
