@@ -11,7 +11,6 @@ struct UnitNeeds: Sendable {
   /// What the program itself holds, with the graph and the tables of tensors: of many, each takes about 2.5 KiB by the end of a run.
   let heldBytes: Int
   private let source: (any SourceStage)?
-  private let precision: Precision
   /// The stage that makes factors, by its index in the recipe, and the largest share that is kept apart from them.
   private let factor: Int?
   private let holdOut: Double
@@ -30,7 +29,6 @@ struct UnitNeeds: Sendable {
     let stages = job.recipe.entries.map(\.stage)
     (samples, length) = stages.lazy.compactMap { ($0 as? any CorpusStage)?.shape }.first ?? (1, 1)
     source = stages.lazy.compactMap { $0 as? any SourceStage }.first
-    precision = source?.precision(of: job.checkpoint) ?? .f32
     heldBytes = Planner.processBytes + max(0, graph.units.count + job.checkpoint.tensors.count - 1000) * 2560
     factor = stages.firstIndex { $0 is any SiteStage }
     holdOut = stages.lazy.compactMap { ($0 as? any MatrixStage)?.holdOut }.max() ?? 0
@@ -63,7 +61,7 @@ struct UnitNeeds: Sendable {
       model: job.model, role: unit.role, samples: samples, length: length,
       batchTokens: min(Batching.sequences(length: length), max(1, samples)) * length,
       block: block, site: site, matrix: matrix, pattern: unit.pattern, holdOut: unit.holdOut,
-      precision: precision, weightBytes: weightBytes(unit), tensorBytes: tensorBytes(unit),
+      precision: job.precision, weightBytes: weightBytes(unit), tensorBytes: tensorBytes(unit),
       factorBytes: factorBytes(unit), threads: job.threads, available: max(0, available))
   }
 
