@@ -8,14 +8,16 @@ import Synchronization
 
 struct SynthBench: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "synth", abstract: "Writes a random Llama or mixture of experts of any size, to measure with.",
+    commandName: "synth",
+    abstract: "Writes a random checkpoint of any size, Llama or Qwen3 MoE, to measure with.",
     discussion: """
       Weights are bf16, in files of up to 5 GB as published ones; a few hidden channels are outliers, and hidden states stay of \
       one size over all blocks. The same seed gives the same bytes. With fewer --blocks than the shape has, these are the first \
       blocks of the whole model. The tokenizer covers the vocabulary.
 
       Shapes: \(SynthShape.published.map(\.name).joined(separator: ", ")); or sizes, as \
-      hidden=1024,inner=2816,heads=16,keyHeads=16,headSize=64,vocabulary=32000,blocks=8,tied; with experts=64,active=8 each expert is `inner` wide.
+      hidden=1024,inner=2816,heads=16,keyHeads=16,headSize=64,vocabulary=32000,blocks=8,tied; a mixture has \
+      experts=128,expertInner=768,activeExperts=8, too.
       """)
 
   @Option(help: "A published shape, or sizes.") var shape: String
@@ -23,6 +25,8 @@ struct SynthBench: ParsableCommand {
   @Option(help: "The folder to write, which must not exist.") var output: String
   @Option(help: "Seed of all values.") var seed: UInt64 = 1
   @Option(help: "Bytes of a file, at most (a larger tensor has one of its own).") var shardSize = "5GB"
+  @Flag(help: "Write headers alone: files have their sizes, but hold zeros and take no room; to plan with.")
+  var headers = false
   @Flag(help: "Print JSON.") var json = false
 
   func run() throws {
@@ -43,7 +47,7 @@ struct SynthBench: ParsableCommand {
     let total = tensors.map(\.byteCount).reduce(0, +)
     let free = try Folder.disk(at: output).free
     // Headers, tokenizer and the file system's own.
-    guard total + total / 100 + (64 << 20) <= free else {
+    guard headers || total + total / 100 + (64 << 20) <= free else {
       throw EspalierError(
         .io, "the checkpoint has \(ByteSize(bytes: total)), but only \(ByteSize(bytes: free)) are free.",
         subject: output)
@@ -107,10 +111,15 @@ struct SynthBench: ParsableCommand {
       let name =
         shards.count == 1
         ? "model.safetensors" : "model-\(Self.padded(index + 1))-of-\(Self.padded(shards.count)).safetensors"
-      var writer = try SafetensorsWriter(
-        path: folder + "/" + name, tensors: tensors.map { ($0.name, .bf16, $0.shape) })
+      map += tensors.map { ($0.name, .string(name)) }
+      let path = folder + "/" + name
+      var writer = try SafetensorsWriter(path: path, tensors: tensors.map { ($0.name, .bf16, $0.shape) })
+      if headers {
+        let file = try File(writing: path)
+        try file.resize(to: file.size() + tensors.reduce(0) { $0 + $1.byteCount })
+        continue
+      }
       for tensor in tensors {
-        map.append((tensor.name, .string(name)))
         let values = table.scaled(center: tensor.center, deviation: tensor.deviation)
         let pieces = parts(of: tensor.rows, size: max(1, (1 << 20) / (tensor.columns * 2)))
         for batch in parts(of: pieces.count, size: Threads.count) {

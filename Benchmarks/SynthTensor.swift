@@ -45,37 +45,41 @@ struct SynthTensor: Sendable {
           name: "\(prefix)\(name)_proj.weight", shape: [rows, columns], deviation: deviation,
           rowFactors: name.hasSuffix("o") || name.hasSuffix("down") ? outliers : [:])
       }
-      func norm(_ name: String, _ width: Int? = nil) -> SynthTensor {
-        SynthTensor(name: "\(prefix)\(name).weight", shape: [width ?? hidden], center: 1, deviation: 0.1)
-      }
-      func mlp(_ place: String, _ output: Double) -> [SynthTensor] {
-        [
-          matrix(place + "gate", inner, hidden, spread(hidden)),
-          matrix(place + "up", inner, hidden, spread(hidden)),
-          matrix(place + "down", hidden, inner, spread(inner, output / 0.6)),
-        ]
+      func norm(_ name: String) -> SynthTensor {
+        SynthTensor(
+          name: "\(prefix)\(name)_layernorm.weight", shape: [hidden], center: 1, deviation: 0.1)
       }
       list += [
-        norm("input_layernorm"),
-        matrix("self_attn.q", shape.queryWidth, hidden, spread(hidden, 2.0.squareRoot())),
+        norm("input"), matrix("self_attn.q", shape.queryWidth, hidden, spread(hidden, 2.0.squareRoot())),
         matrix("self_attn.k", shape.keyWidth, hidden, spread(hidden, 2.0.squareRoot())),
         matrix("self_attn.v", shape.keyWidth, hidden, spread(hidden)),
         // The mean of ten values has a third of their deviation, the product of gate and up 0.6.
         matrix("self_attn.o", hidden, shape.queryWidth, spread(shape.queryWidth, 3 * half)),
-        norm("post_attention_layernorm"),
+        norm("post_attention"),
       ]
+      // Outputs of so many experts are averaged.
+      let averaged = Double(max(1, shape.activeExperts)).squareRoot()
+      func mlp(_ name: String, _ inner: Int) -> [SynthTensor] {
+        [
+          matrix("\(name).gate", inner, hidden, spread(hidden)),
+          matrix("\(name).up", inner, hidden, spread(hidden)),
+          matrix("\(name).down", hidden, inner, spread(inner, averaged * half / 0.6)),
+        ]
+      }
       guard shape.experts > 0 else {
-        list += mlp("mlp.", half)
+        list += mlp("mlp", inner)
         continue
       }
-      // The outputs of the active experts are added with weights of about 1 / active.
-      let output = half * Double(shape.active).squareRoot()
-      list += [
-        norm("self_attn.q_norm", shape.headSize), norm("self_attn.k_norm", shape.headSize),
+      for name in ["q", "k"] {
+        list.append(
+          SynthTensor(
+            name: "\(prefix)self_attn.\(name)_norm.weight", shape: [shape.headSize], center: 1, deviation: 0.1
+          ))
+      }
+      list.append(
         SynthTensor(
-          name: "\(prefix)mlp.gate.weight", shape: [shape.experts, hidden], deviation: spread(hidden)),
-      ]
-      list += (0..<shape.experts).flatMap { mlp("mlp.experts.\($0).", output) }
+          name: "\(prefix)mlp.gate.weight", shape: [shape.experts, hidden], deviation: spread(hidden)))
+      for expert in 0..<shape.experts { list += mlp("mlp.experts.\(expert)", shape.expertInner) }
     }
     let last = shape.isTied ? spread(hidden) : 1
     list.append(

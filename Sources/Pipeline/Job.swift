@@ -17,9 +17,7 @@ public struct Job: Sendable {
   public let threads: Int
 
   /// How the forward pass computes products.
-  public var precision: Precision {
-    (recipe.source?.stage as? any SourceStage)?.precision(of: checkpoint) ?? .f32
-  }
+  public let precision: Precision
 
   public init(
     recipe: Recipe, checkpoint: Checkpoint, model: ModelOutline, output: String, work: String, memory: Int,
@@ -32,5 +30,6 @@ public struct Job: Sendable {
     self.work = work
     self.memory = memory
     self.threads = threads
+    precision = (recipe.source?.stage as? any SourceStage)?.precision(of: checkpoint) ?? .f32
   }
 }

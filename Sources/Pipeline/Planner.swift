@@ -3,7 +3,7 @@ import EspalierIO
 
 /// Checks jobs and tells what they need, before any work.
 public enum Planner {
-  /// What the program itself holds: code and libraries, 31 MiB, and the buffers of both.
+  /// What the program itself holds in a job of up to a thousand units: code and libraries, 31 MiB, and the buffers of both.
   public static let processBytes = 36 << 20
 
   /// Checks a job and computes its needs; no tensor is read and nothing is written.
@@ -71,7 +71,7 @@ public enum Planner {
         idleReason: (entry.stage as? any ModelStage)?.idleReason)
     }
     return Plan(
-      stages: stages, units: graph.units.count, peakMemory: processBytes + rehearsal.peakMemory,
+      stages: stages, units: graph.units.count, peakMemory: needs.heldBytes + rehearsal.peakMemory,
       leastMemory: leastMemory, workBytes: rehearsal.peakWorkBytes, diskBytes: rehearsal.peakDiskBytes,
       outputBytes: output, coverage: Coverage(checkpoint, needs.job.model, graph: graph))
   }
@@ -83,7 +83,7 @@ public enum Planner {
   private static func leastMemory(_ needs: UnitNeeds) -> Int {
     var memory = 0
     for _ in 0..<1000 {
-      let needed = processBytes + (needs.most(memory: memory)?.set.total ?? 0)
+      let needed = needs.heldBytes + (needs.most(memory: memory)?.set.total ?? 0)
       if needed <= memory { break }
       memory = needed
     }

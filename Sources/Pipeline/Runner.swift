@@ -46,6 +46,7 @@ public struct Runner: Sendable {
     } catch {
       // On a full disk, what is half done is in the way.
       try? store.removePartial()
+      try? keys.save()
       try? log.append("stopped", [("reason", .string("\(error)"))])
       throw error
     }
@@ -62,7 +63,7 @@ public struct Runner: Sendable {
       case .release(let unit):
         if let key = state.keys[unit] { try store.release(key) }
         scheduler.released(unit)
-      case .finished: return
+      case .finished: return try keys.save()
       }
     }
   }
@@ -149,7 +150,7 @@ public struct Runner: Sendable {
           unit: graph.units[unit].id, done: state.done.count, total: graph.units.count, seconds: seconds,
           report: result.report))
     }
-    try keys.save()
+    try keys.save(sparingly: true)
   }
 
   private func execute(_ contexts: [UnitContext]) throws -> [Committed] {

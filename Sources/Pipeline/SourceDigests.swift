@@ -22,8 +22,8 @@ final class SourceDigests: Sendable {
   private let records: Mutex<[String: Record]>
   /// Digests of whole blocks, which many keys hold.
   private let blocks = Mutex<[Int: Digest]>([:])
-  /// Whether there is something that was not written down.
-  private let isNew = Mutex(true)
+  /// Digests that were not written down.
+  private let unsaved = Mutex(0)
 
   init(checkpoint: Checkpoint, work: String) {
     self.checkpoint = checkpoint
@@ -89,8 +89,11 @@ final class SourceDigests: Sendable {
   }
 
   /// Writes the digests down for the next run, if there are new ones.
-  func save() throws {
-    guard isNew.withLock({ $0 }) else { return }
+  ///
+  /// - Parameter sparingly: whether few new ones may wait for more; else all digests would be written for each.
+  func save(sparingly: Bool = false) throws {
+    let known = records.withLock { $0.values.reduce(0) { $0 + $1.digests.count } }
+    guard unsaved.withLock({ $0 > (sparingly ? known / 16 : 0) }) else { return }
     let json = records.withLock { records in
       JSON.object(
         JSONObject(
@@ -105,7 +108,7 @@ final class SourceDigests: Sendable {
           }))
     }
     try Folder.writeAtomically(Array((["sources": json] as JSON).sealed().text.utf8), to: path)
-    isNew.withLock { $0 = false }
+    unsaved.withLock { $0 = 0 }
   }
 
   private static func gone(_ file: String) -> EspalierError {
@@ -130,7 +133,7 @@ final class SourceDigests: Sendable {
     if let known { return known }
     let digest = try compute()
     records.withLock { $0[file]?.digests[part] = digest }
-    isNew.withLock { $0 = true }
+    unsaved.withLock { $0 += 1 }
     return digest
   }
 }

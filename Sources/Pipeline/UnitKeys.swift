@@ -10,12 +10,10 @@ struct UnitKeys: Sendable {
   private let graph: UnitGraph
   private let digests: SourceDigests
   private let configuration: Digest
-  private let precision: Precision
 
   init(job: Job, graph: UnitGraph) {
     self.job = job
     self.graph = graph
-    precision = job.precision
     digests = SourceDigests(checkpoint: job.checkpoint, work: job.work)
     configuration = SHA256.digest(of: job.checkpoint.configuration.canonical.text)
   }
@@ -47,7 +45,7 @@ struct UnitKeys: Sendable {
       if case .site = unit.role, let source = job.recipe.source {
         members.append(("source", .object(JSONObject(stageMembers(source)))))
       }
-      if unit.role != .embed { members.append(("precision", .string(precision.rawValue))) }
+      if unit.role != .embed { members.append(("precision", .string(job.precision.rawValue))) }
       if unit.holdOut > 0 { members.append(("holdOut", .number(unit.holdOut))) }
     case .model where unit.kind == .output:
       members += [("configuration", .string(configuration.hex)), ("layout", .string(layout.hex))]
@@ -82,7 +80,8 @@ struct UnitKeys: Sendable {
     }
   }
 
-  func save() throws { try digests.save() }
+  /// Writes the digests of sources down; see ``SourceDigests/save(sparingly:)``.
+  func save(sparingly: Bool = false) throws { try digests.save(sparingly: sparingly) }
 
   /// - Throws: an I/O error where a file that went into a key is another one by now.
   func requireSameFiles() throws { try digests.requireSameFiles() }

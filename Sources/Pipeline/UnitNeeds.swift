@@ -8,8 +8,9 @@ struct UnitNeeds: Sendable {
   /// Calibration sequences, and tokens of each.
   let samples: Int
   let length: Int
+  /// What the program itself holds, with the graph and the tables of tensors: of many, each takes about 2.5 KiB by the end of a run.
+  let heldBytes: Int
   private let source: (any SourceStage)?
-  private let precision: Precision
   /// The stage that makes factors, by its index in the recipe, and the largest share that is kept apart from them.
   private let factor: Int?
   private let holdOut: Double
@@ -28,7 +29,7 @@ struct UnitNeeds: Sendable {
     let stages = job.recipe.entries.map(\.stage)
     (samples, length) = stages.lazy.compactMap { ($0 as? any CorpusStage)?.shape(for: job.model) }.first ?? (1, 1)
     source = stages.lazy.compactMap { $0 as? any SourceStage }.first
-    precision = source?.precision(of: job.checkpoint) ?? .f32
+    heldBytes = Planner.processBytes + max(0, graph.units.count + job.checkpoint.tensors.count - 1000) * 2560
     factor = stages.firstIndex { $0 is any SiteStage }
     holdOut = stages.lazy.compactMap { ($0 as? any MatrixStage)?.holdOut }.max() ?? 0
     blockBytes = job.model.blocks.map { Self.bytes(of: $0.tensors.keys, job.checkpoint) }
@@ -45,7 +46,7 @@ struct UnitNeeds: Sendable {
 
   /// The sizes of a unit, with what it may use of `memory`, by default the job's.
   func sizes(_ unit: Unit, memory: Int? = nil) -> UnitSizes {
-    let alone = sizes(unit, available: (memory ?? job.memory) - Planner.processBytes)
+    let alone = sizes(unit, available: (memory ?? job.memory) - heldBytes)
     guard case .site = unit.role, let source else { return alone }
     return sizes(unit, available: alone.available - source.workingSet(alone).total)
   }
@@ -60,7 +61,7 @@ struct UnitNeeds: Sendable {
       model: job.model, role: unit.role, samples: samples, length: length,
       batchTokens: min(Batching.sequences(length: length), max(1, samples)) * length,
       block: block, site: site, matrix: matrix, pattern: unit.pattern, holdOut: unit.holdOut,
-      precision: precision, weightBytes: weightBytes(unit), tensorBytes: tensorBytes(unit),
+      precision: job.precision, weightBytes: weightBytes(unit), tensorBytes: tensorBytes(unit),
       factorBytes: factorBytes(unit), threads: job.threads, available: max(0, available))
   }
 
@@ -118,7 +119,7 @@ struct UnitNeeds: Sendable {
   private func set(_ unit: Unit, memory: Int) -> WorkingSet {
     let own = stage(unit).workingSet(sizes(unit, memory: memory))
     guard case .site = unit.role, let source else { return own }
-    return own + source.workingSet(sizes(unit, available: memory - Planner.processBytes))
+    return own + source.workingSet(sizes(unit, available: memory - heldBytes))
   }
 
   /// What units need that may use so much memory: the most of all, and the first that needs it.
@@ -133,7 +134,7 @@ struct UnitNeeds: Sendable {
     guard let first = candidates.first, graph.units[first].pass != nil else {
       return Array(candidates.prefix(1))
     }
-    var room = job.memory - Planner.processBytes - workingSet(first).total
+    var room = job.memory - heldBytes - workingSet(first).total
     return [first]
       + candidates.dropFirst().filter { candidate in
         guard case .site = graph.units[candidate].role else { return true }

@@ -41,7 +41,9 @@ import Testing
     let folder = try TemporaryFolder()
     let plan = try Planner.plan(try job(mixture, folder, stream: stream))
     #expect(plan.stages.map(\.units) == [1, 94, 94 * 258, 94 * 388, 94 * 388, 1])
-    #expect(plan.peakMemory == Planner.processBytes + 1 + 258 * 1000)
+    // Graph and tables take memory, too.
+    let held = plan.peakMemory - 1 - 258 * 1000
+    #expect(held > Planner.processBytes + 200 << 20 && held < Planner.processBytes + 400 << 20)
   }
 
   /// Every step of a schedule looks at few units, whatever happens.

@@ -243,6 +243,26 @@ import Testing
     #expect(try third.file(bench.corpus) != file)
   }
 
+  /// Each digest is remembered soon, but not all are written again for each.
+  @Test func digestsAreWrittenSparingly() throws {
+    var mixture = MixtureCheckpoint()
+    (mixture.blocks, mixture.experts) = (8, 16)
+    try mixture.write(to: bench.folder.path + "/mixture")
+    let checkpoint = try Checkpoint(folder: bench.folder.path + "/mixture")
+    let digests = SourceDigests(checkpoint: checkpoint, work: bench.folder.path)
+    var (sizes, written) = (Set<Int>(), 0)
+    for (count, name) in checkpoint.tensors.keys.sorted().enumerated() {
+      _ = try digests.tensor(name)
+      try digests.save(sparingly: true)
+      if try sizes.insert(Folder.entry(cache)?.size ?? 0).inserted { written = count + 1 }
+      #expect(count + 1 - written <= (count + 1) / 16)
+    }
+    #expect(checkpoint.tensors.count == 459 && sizes.count < 100)
+    try digests.save()
+    let saved = try Folder.readJSON(cache).opened()?["sources"]?.object?.members ?? []
+    #expect(saved.reduce(0) { $0 + ($1.value["digests"]?.object?.members.count ?? 0) } == 459)
+  }
+
   /// What went into a key must still be there when its unit is done, whether the key was computed or remembered.
   @Test func filesThatChangeDuringARunAreFound() throws {
     let before = try digests()
