@@ -81,7 +81,7 @@ public struct Capture: SourceStage {
   }
 
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
-    let widest = sizes.model.matrices.map(\.columns).max() ?? 0
+    let widest = sizes.model.widestInput
     // A weight that is stored by columns is held as a copy by rows.
     let copied =
       sizes.block?.matrices.filter { $0.order == .columns }.map { $0.parameters * sizes.weightBytes }.max()

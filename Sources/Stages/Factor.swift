@@ -131,7 +131,8 @@ public struct Factor: SiteStage {
 
   public func work(_ sizes: UnitSizes) -> Work {
     let columns = Double(sizes.site?.columns ?? 0)
-    let (tokens, batches) = (Double(sizes.tokens), Double(sizes.tokens) / Double(max(1, sizes.batchTokens)))
+    let tokens = Double(sizes.siteTokens)
+    let batches = tokens / Double(max(1, sizes.batchTokens))
     // Sums and squares of all inputs.
     var work = Work(memoryBytes: tokens * columns * 8)
     switch kind {
