@@ -46,7 +46,7 @@ struct Decoder {
   ) throws {
     self.configuration = configuration
     self.names = names
-    hidden = try configuration.size(["hidden_size", "n_embd", "d_model"])
+    hidden = try configuration.size(["hidden_size", "n_embd", "n_embed", "d_model"])
     heads = try configuration.size(["num_attention_heads", "n_head", "num_heads"])
     self.inner =
       switch inner {

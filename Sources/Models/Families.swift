@@ -52,6 +52,7 @@ public enum Families {
     }
     var blueprint = try family.blueprint(ModelConfiguration(configuration), names)
     blueprint.modelType = modelType
+    try blueprint.checkHeads()
     return blueprint
   }
 }

@@ -39,9 +39,15 @@ public struct Model: Sendable {
   /// Hidden states that enter the first block, of images: `(images * tokens) x hiddenSize`.
   ///
   /// - Parameter pixels: `images x (channels * height * width)`.
+  /// - Throws: a usage error if the model reads text, or images of another size.
   public func embed(pixels: borrowing Matrix, tensors: TensorSource) throws -> Matrix {
     guard let patches = blueprint.embedding.patches else {
       throw EspalierError.usage("this model reads text, not images.")
+    }
+    let (channels, side) = (patches.channels, patches.imageSize)
+    guard pixels.columns == channels * side * side else {
+      throw EspalierError.usage(
+        "the images have \(pixels.columns) values each; this model reads \(channels) x \(side) x \(side).")
     }
     var squares = patches.squares(pixels)
     let packed = PackedMatrix(rounding: &squares, tensors.precision)

@@ -65,6 +65,39 @@ import Testing
     #expect(message([("rope_theta", "inf")]).contains("rope_theta must be a number"))
   }
 
+  @Test(arguments: ["gpt2", "gpt_neox", "bloom", "bert", "roberta"])
+  func headsThatDoNotFillTheirLayers(modelType: String) {
+    func heads(_ count: Int) -> String {
+      message([
+        ("model_type", .string(modelType)), ("hidden_size", 50), ("rotary_pct", 1),
+        ("num_attention_heads", .integer(count)), ("num_key_value_heads", .integer(count)),
+      ])
+    }
+    #expect(heads(5) == "2 blocks")
+    #expect(heads(4).contains("4 attention heads of 12 values"))
+  }
+
+  @Test func keysThatDoNotDivideTheHeads() {
+    func keys(_ count: Int) -> String {
+      message([
+        ("model_type", "falcon"), ("new_decoder_architecture", true), ("num_kv_heads", .integer(count)),
+      ])
+    }
+    #expect(keys(2) == "2 blocks")
+    #expect(keys(3).contains("do not fit"))
+  }
+
+  @Test func paddingOutsideOfThePositions() {
+    func padding(_ id: Int) -> String {
+      message([
+        ("model_type", "roberta"), ("num_key_value_heads", 4), ("max_position_embeddings", 20),
+        ("pad_token_id", .integer(id)),
+      ])
+    }
+    for id in [0, 18] { #expect(padding(id) == "2 blocks") }
+    for id in [-1, 19, .max, .min] { #expect(padding(id).contains("pad_token_id (\(id))")) }
+  }
+
   @Test func whatIsNoConfiguration() throws {
     for json: JSON in [.null, [], 3, "llama", [:], ["model_type": .null], ["model_type": 3]] {
       #expect(throws: EspalierError.self) { try Families.blueprint(json) }

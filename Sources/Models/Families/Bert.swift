@@ -6,23 +6,28 @@ extension Family {
   static let bert = Family("bert") { configuration, names in
     var blueprint = try encoder(configuration, names, prefixes: ["bert.", ""], firstPosition: 0)
     guard names.has("cls.predictions.transform.dense.weight") else { return blueprint }
-    blueprint.endWithHead(
+    try blueprint.endWithHead(
       configuration, names, dense: "cls.predictions.transform.dense",
-      norm: "cls.predictions.transform.LayerNorm", decoder: "cls.predictions.decoder.weight",
+      activation: configuration.activation(["hidden_act"], default: "gelu"),
+      norm: "cls.predictions.transform.LayerNorm", decoder: "cls.predictions.decoder",
       bias: "cls.predictions.bias")
     return blueprint
   }
 
-  /// RoBERTa: BERT whose positions start after that of the padding.
-  static let roberta = Family("roberta") { configuration, names in
+  /// RoBERTa: BERT whose positions start after that of the padding; its head has GELU whatever the blocks have.
+  static let roberta = Family("roberta", "xlm-roberta", "camembert") { configuration, names in
     let padding = configuration.json["pad_token_id"]?.integer ?? 1
+    let positions = try configuration.size("max_position_embeddings", default: 512)
+    guard (0..<positions - 1).contains(padding) else {
+      throw EspalierError.badInput(
+        "pad_token_id (\(padding)) must be at least 0 and leave room for a position among \(positions).")
+    }
     var blueprint = try encoder(
-      configuration, names, prefixes: ["roberta.", ""], firstPosition: max(0, padding) + 1)
+      configuration, names, prefixes: ["roberta.", ""], firstPosition: padding + 1)
     guard names.has("lm_head.dense.weight") else { return blueprint }
-    blueprint.endWithHead(
-      configuration, names, dense: "lm_head.dense", norm: "lm_head.layer_norm",
-      decoder: "lm_head.decoder.weight",
-      bias: "lm_head.bias")
+    try blueprint.endWithHead(
+      configuration, names, dense: "lm_head.dense", activation: .gelu, norm: "lm_head.layer_norm",
+      decoder: "lm_head.decoder", bias: "lm_head.bias")
     return blueprint
   }
 
@@ -91,14 +96,12 @@ extension Decoder {
 }
 
 extension Blueprint {
-  /// The head of a masked language model: a layer, its activation, a norm, and the embedding with a bias.
+  /// The head of a masked language model: a layer, its activation, a norm, and the embedding or a matrix of its own, with a bias.
   fileprivate mutating func endWithHead(
-    _ configuration: ModelConfiguration, _ names: TensorNames, dense: String, norm: String, decoder: String,
-    bias: String
-  ) {
-    guard let table = embedding.table, let epsilon = embedding.norm?.epsilon,
-      case .dense(let mlp) = blocks[0].feedForward, case .activation(let activation) = mlp.activation
-    else { return }
+    _ configuration: ModelConfiguration, _ names: TensorNames, dense: String, activation: Activation,
+    norm: String, decoder: String, bias: String
+  ) throws {
+    guard let table = embedding.table, let epsilon = embedding.norm?.epsilon else { return }
     let old = names.has(norm + ".gamma")
     let linear = Linear(
       matrix: .init(module: dense, rows: hiddenSize, columns: hiddenSize),
@@ -107,9 +110,11 @@ extension Blueprint {
       kind: .layer, width: hiddenSize, epsilon: epsilon,
       scale: [.init(norm + (old ? ".gamma" : ".weight"), [hiddenSize])],
       shift: [.init(norm + (old ? ".beta" : ".bias"), [hiddenSize])])
-    // RoBERTa's head has GELU whatever its blocks have; theirs is GELU in all that are known.
     ending.transform = (linear, activation, layerNorm)
-    ending.head = names.has(table.name) ? table : .init(decoder, [vocabularySize, hiddenSize])
-    ending.headBias = .init(bias, [vocabularySize])
+    // A file may hold what is tied under both names; the bias of the decoder counts only in a head of its own.
+    let isTied = try configuration.flag("tie_word_embeddings", default: true)
+    let biases = isTied ? [bias, decoder + ".bias"] : [decoder + ".bias", bias]
+    ending.head = isTied ? table : .init(decoder + ".weight", [vocabularySize, hiddenSize])
+    ending.headBias = .init(names.first(biases), [vocabularySize])
   }
 }

@@ -10,8 +10,9 @@ extension Family {
     var decoder = try Decoder(
       configuration, names, epsilonKey: "layer_norm_eps", epsilon: 1e-12, activation: "gelu")
     decoder.root = names.prefix(["vit.", ""], of: "embeddings.cls_token")
-    decoder.blocks = "encoder.layer."
-    let hidden = decoder.hidden
+    let layers = Layers(names, decoder.root)
+    decoder.blocks = layers.blocks
+    let (hidden, query) = (decoder.hidden, decoder.heads * decoder.headSize)
     let bias = try configuration.flag("qkv_bias", default: true)
     let (channels, side, size) = try (
       configuration.size("num_channels"), configuration.size("image_size"), configuration.size("patch_size")
@@ -30,11 +31,11 @@ extension Family {
         index,
         attention: .init(
           projections: .separate(
-            query: linear("attention.attention.query", hidden, hidden, bias: bias),
-            key: linear("attention.attention.key", hidden, hidden, bias: bias),
-            value: linear("attention.attention.value", hidden, hidden, bias: bias)),
-          shape: shape, output: linear("attention.output.dense", hidden, hidden)),
-        mlp: decoder.plainMLP(prefix + "intermediate.dense", prefix + "output.dense", bias: true),
+            query: linear(layers.query, query, hidden, bias: bias),
+            key: linear(layers.key, query, hidden, bias: bias),
+            value: linear(layers.value, query, hidden, bias: bias)),
+          shape: shape, output: linear(layers.output, hidden, query)),
+        mlp: decoder.plainMLP(prefix + layers.up, prefix + layers.down, bias: true),
         norms: ("layernorm_before", "layernorm_after"))
     }
     let embeddings = decoder.root + "embeddings."
@@ -59,5 +60,23 @@ extension Family {
     return Blueprint(
       modelType: "", hiddenSize: hidden, vocabularySize: ending.head?.shape[0] ?? 1,
       maximumLength: patches.count + 1, embedding: embedding, blocks: blocks, ending: ending)
+  }
+
+  /// Names of a block's layers: those of most files, and those that transformers 5 has in memory and can save.
+  private struct Layers {
+    var blocks = "encoder.layer."
+    var query = "attention.attention.query"
+    var key = "attention.attention.key"
+    var value = "attention.attention.value"
+    var output = "attention.output.dense"
+    var up = "intermediate.dense"
+    var down = "output.dense"
+
+    init(_ names: TensorNames, _ root: String) {
+      guard names.has(root + "layers.0.attention.q_proj.weight") else { return }
+      blocks = "layers."
+      (query, key, value) = ("attention.q_proj", "attention.k_proj", "attention.v_proj")
+      (output, up, down) = ("attention.o_proj", "mlp.fc1", "mlp.fc2")
+    }
   }
 }
