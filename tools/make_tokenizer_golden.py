@@ -2,12 +2,13 @@
 """Writes golden values of the tokenizers beside those of make_golden.py: Unigram, WordPiece and their parts, torture
 texts, whole corpora, and folders without a tokenizer.json. The references are the libraries tokenizers and transformers.
 
-    python3 tools/make_tokenizer_golden.py --shared SHARED [--out Tests/Golden]       # needs tokenizers, transformers, sentencepiece
+    python3 tools/make_tokenizer_golden.py [parts] [models] [folders] --shared SHARED [--out Tests/Golden]       # needs tokenizers, transformers, sentencepiece
 
 tokenizers/NAME.json          small tokenizers
 tokenizers-models.jsonl       tokenizer, text, ids, ids_special and decoded (of ids_special), one text a line
+tokenizers-hashes.jsonl       tokenizer, text, count and hash of the ids of a whole text
+tokenizers-parts.jsonl        the same for normalizers and pre-tokenizers
 tokenizers-torture.json       texts that are hard to cut
-tokenizers-hashes.jsonl       tokenizer or part, text, count and hash of the ids of a whole text
 tokenizers-folders/NAME/      folders with vocabulary files only
 tokenizers-folders.jsonl      folder, text, ids, ids_special
 """
@@ -16,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / 'tools'))
-from make_golden import ADDED, RANGES, TRICKY, build, byte_level, metaspace, random_texts, sequence, template, trained
+from make_golden import ADDED, DEEPSEEK, RANGES, TRICKY, build, byte_level, metaspace, plain, random_texts, regex, sequence, template, trained
 
 # ------------------------------------------------------------------ texts
 
@@ -192,7 +193,37 @@ def parts():
     normalizers += [bert(True, False, False, False), bert(False, True, False, False), bert(False, False, True, False), bert(True, True, None, True), charsmap(CLUSTERS), kompatibel()]
     pres = [dict(type=t) for t in ('Whitespace', 'WhitespaceSplit', 'BertPreTokenizer')] + [dict(type='Punctuation', behavior='Isolated'), dict(type='Digits', individual_digits=True)]
     pres += [dict(type='CharDelimiterSplit', delimiter=d) for d in ('a', ' ', 'é')] + [dict(type='FixedLength', length=n) for n in (1, 5)] + [metaspace('always', True)]
+    pres += [sequence('pretokenizers', *p) if len(p) > 1 else p[0] for p in family_patterns()]
     return [('normalizer', p) for p in normalizers] + [('pre_tokenizer', p) for p in pres]
+
+
+def family_patterns():
+    """how families of models split a text"""
+    digits, contraction = dict(type='Digits', individual_digits=True), "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+    upper, lower, spaces = r'[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]', r'[\p{Ll}\p{Lm}\p{Lo}\p{M}]', r'|\s*[\r\n]+|\s+(?!\S)|\s+'
+    word, sign = r'[^\r\n\p{L}\p{N}]?', r'| ?[^\s\p{L}\p{N}]+[\r\n/]*'
+    cased = f'{word}{upper}*{lower}+|{word}{upper}+{lower}*'
+    han, no_han = r'[\p{Han}]+', lambda c: c[:-1] + r'&&[^\p{Han}]]'
+    kimi = f'{han}|{word}{no_han(upper)}*{no_han(lower)}+{contraction}?|{word}{no_han(upper)}+{no_han(lower)}*{contraction}?' + r'|\p{N}{1,3}' + sign + spaces
+    letters = 'A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-\u1f7dᾀ-ᾴ'
+    return [
+        [regex(contraction + r'|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*' + spaces)],                       # llama 3, olmo 2, glm 4, stablelm 2, smollm 3, lfm 2
+        [regex(contraction + r'|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*' + spaces)],                            # qwen 2, qwen 3
+        [regex(contraction + r'|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*' + spaces)],                # qwen 3.5
+        [regex(contraction + r'|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1}| ?[^\s\p{L}\p{N}\r\n]+' + spaces)],                            # seed-oss
+        [regex(f'{word}{upper}*{lower}+{contraction}?|{word}{upper}+{lower}*{contraction}?' + r'|\p{N}{1,3}' + sign + spaces)],       # gpt-oss, phi 4 mini
+        [regex(cased + r'|\p{N}' + sign + spaces)],                                                                                  # mistral's tekken, apertus, nemotron
+        [regex(r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+")],  # phi 4, dbrx
+        [regex(r"'(?:[sSdDmMtT]|[lL][lL]|[vV][eE]|[rR][eE])|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+")],  # bailing
+        [regex(kimi)],                                                                                                               # kimi
+        [regex(' ?[^(\\s|[.,!?…。，、।۔،])]+')],                                                                                     # bloom
+        [dict(type='Punctuation', behavior='Contiguous'), byte_level(True), dict(type='Digits', individual_digits=False), regex('[0-9][0-9][0-9]')],   # falcon
+        [digits, byte_level(True)],                                                                                                  # starcoder 2, granite, cohere 2, smollm
+        [regex('[\r\n]'), regex(f'\\s?[{letters}]+'), regex(r'\s?[!-/:-~！-／：-～‘-‟　-。]+'), regex(r'\s+$'), regex('[一-龥ࠀ-一가-퟿]+'), digits],  # deepseek
+        [regex(r'\p{N}{1,3}'), regex('[一-龥぀-ゟ゠-ヿ]+'), regex(DEEPSEEK)],                                                          # deepseek 3, hunyuan
+        [regex(r' ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+', 'Removed', True)],                                             # stablelm, exaone
+        [plain(' ', 'MergedWithPrevious')], [plain(' ', 'MergedWithNext')],                                                          # gemma
+    ]
 
 
 EVERY = {'NFKC', 'StripAccents', 'Lowercase', 'BertNormalizer', 'Precompiled', 'Punctuation', 'Whitespace'}
@@ -263,65 +294,88 @@ def folders(out):
 # ------------------------------------------------------------------ writing
 
 
-def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('--shared', type=Path, required=True, help='folder with data/models, data/tokenizers, data/text')
-    p.add_argument('--out', type=Path, default=ROOT / 'Tests/Golden')
-    a = p.parse_args()
+def parts_golden(a):
+    from tokenizers import Tokenizer
+    hard = torture()
+    (a.out / 'tokenizers-torture.json').write_text(json.dumps(hard))
+    with open(a.out / 'tokenizers-parts.jsonl', 'w') as f:
+        for kind, part in parts():
+            t = Tokenizer.from_str(json.dumps(byte_tokenizer(kind, part)))
+            for name, texts in dict(every=[every()], torture=hard).items():
+                if name == 'torture' or part['type'] in EVERY:
+                    line(f, kind=kind, part=part, text=name, **fnv(ids(t, texts)))
+
+
+def models_golden(a):
     from tokenizers import Tokenizer
     from transformers import AutoTokenizer
     data = a.shared / 'data'
-    files = {k: data / k for k in ('models/stories260K/tokenizer.json', 'models/tinystories-656K/tokenizer.json', 'tokenizers/gpt2/tokenizer.json', 'tokenizers/gpt-neox-20b/tokenizer.json', 'tokenizers/bert-uncased/tokenizer.json')}
-    texts = list(dict.fromkeys(TRICKY + random_texts(24)))
-    dump = lambda value: json.dumps(value, separators=(',', ':'))
-
+    published = ['models/stories260K', 'models/tinystories-656K', 'tokenizers/gpt2', 'tokenizers/gpt-neox-20b', 'tokenizers/bert-uncased']
+    files = {f'{k}/tokenizer.json': data / k / 'tokenizer.json' for k in published}
     with open(a.out / 'tokenizers-models.jsonl', 'w') as f:
-        for name, parts_of in small().items():
+        for name, whole in small().items():
             files[f'golden/{name}'] = path = a.out / 'tokenizers' / f'{name}.json'
-            path.write_text(json.dumps(parts_of, ensure_ascii=False, separators=(',', ':')))
+            path.write_text(json.dumps(whole, ensure_ascii=False, separators=(',', ':')))
             t = Tokenizer.from_file(str(path))
-            abc = [''.join(random.Random(n).choices('abcx', k=1 + n)) for n in range(60)] if name in ('unigram-ties', 'unigram-marks') else []
-            for text in [t for t in texts if len(t) < 40] + abc:
-                ids, special = (t.encode(text, add_special_tokens=x).ids for x in (False, True))
-                f.write(dump(dict(tokenizer=f'golden/{name}', text=text, ids=ids, ids_special=special, decoded=t.decode(special, skip_special_tokens=False))) + '\n')
-
-    hard = torture()
-    (a.out / 'tokenizers-torture.json').write_text(json.dumps(hard))
-    long = long_word()
+            texts = [x for x in TEXTS if len(x) < 40]
+            if name in ('unigram-ties', 'unigram-marks'): texts += [''.join(random.Random(n).choices('abcx', k=1 + n)) for n in range(60)]
+            for text in texts:
+                plain_ids, special = (t.encode(text, add_special_tokens=x).ids for x in (False, True))
+                line(f, tokenizer=f'golden/{name}', text=text, ids=plain_ids, ids_special=special, decoded=t.decode(special, skip_special_tokens=False))
+    hard, long = torture(), long_word()
+    loaded = {k: Tokenizer.from_file(str(v)) for k, v in files.items()}
+    loaded['qwen2'] = AutoTokenizer.from_pretrained(data / 'tokenizers/qwen2').backend_tokenizer
     with open(a.out / 'tokenizers-hashes.jsonl', 'w') as f:
-        def line(key, name, texts, t, **more):
-            f.write(dump(dict(**key, text=name, **more, **fnv(t.encode(x, add_special_tokens=True).ids for x in texts))) + '\n')
-        for kind, part in parts():
-            t = Tokenizer.from_str(json.dumps(byte_tokenizer(kind, part)))
-            if part['type'] in EVERY: line(dict(kind=kind, part=part), 'every', [every()], t)
-            line(dict(kind=kind, part=part), 'torture', hard, t)
-        loaded = {k: Tokenizer.from_file(str(v)) for k, v in files.items()}
-        loaded['qwen2'] = AutoTokenizer.from_pretrained(data / 'tokenizers/qwen2').backend_tokenizer
         for key, t in loaded.items():
             t.no_padding(); t.no_truncation()
-            line(dict(tokenizer=key), 'torture', hard, t)
-            line(dict(tokenizer=key), 'long', [long * 1000], t, repeated=long)
+            line(f, tokenizer=key, text='torture', **fnv(ids(t, hard)))
+            line(f, tokenizer=key, text='long', repeated=long, **fnv(ids(t, [long * 1000])))
             for path in ('wikitext-2-raw/wiki.test.raw', 'c4/c4.txt', 'tinystories/tinystories_val.txt'):
                 text = (data / 'text' / path).read_bytes()
-                head = text[:text.rindex(b'\n', 0, 100_000) + 1]
-                line(dict(tokenizer=key), f'text/{path}', [head.decode()], t, bytes=len(head))
-                line(dict(tokenizer=key), f'text/{path}', [text.decode()], t, bytes=len(text))
+                for part in (text[:text.rindex(b'\n', 0, 100_000) + 1], text):
+                    line(f, tokenizer=key, text=f'text/{path}', bytes=len(part), **fnv(ids(t, [part.decode()])))
 
-    folders(a.out / 'tokenizers-folders')
+
+def folders_golden(a):
+    from transformers import AutoTokenizer
+    out = a.out / 'tokenizers-folders'
+    folders(out)
+    texts = [x for x in TEXTS if len(x) < 60][::3]
+    texts += ['<extra> <more><extra>', 'a                 b  \tc', '<fim_prefix>x', 'a <mask> b', '<think>x</think>', '[CLS] a [MASK] b[new]', '<|padding|>',
+              '<|extratoken_1|> x', '<new><image>a', 'Café naïve 你好']
     with open(a.out / 'tokenizers-folders.jsonl', 'w') as f:
-        more = ['<extra> <more><extra>', 'a                 b  \tc', '<fim_prefix>x', 'a <mask> b', '<think>x</think>', '[CLS] a [MASK] b[new]', '<|padding|>', '<|extratoken_1|> x', 'Café naïve 你好']
-        for folder in [*sorted(x.name for x in (a.out / 'tokenizers-folders').iterdir()), 'tokenizers/gpt2', 'tokenizers/qwen2', 'tokenizers/bert-uncased']:
-            path = data / folder if '/' in folder else a.out / 'tokenizers-folders' / folder
+        for name in [*sorted(x.name for x in out.iterdir()), 'tokenizers/gpt2', 'tokenizers/qwen2', 'tokenizers/bert-uncased']:
+            path = a.shared / 'data' / name if '/' in name else out / name
             with tempfile.TemporaryDirectory() as bare:              # without the tokenizer.json that some have
                 for x in path.iterdir():
                     if x.name != 'tokenizer.json': (Path(bare) / x.name).write_bytes(x.read_bytes())
-                if folder == 'tokenizers/gpt2': (Path(bare) / 'config.json').write_text('{"model_type": "gpt2"}')
+                if name == 'tokenizers/gpt2': (Path(bare) / 'config.json').write_text('{"model_type": "gpt2"}')
                 t = AutoTokenizer.from_pretrained(bare)
-            print(folder, type(t).__name__)
-            for text in [x for x in texts if len(x) < 60][::3] + more:
-                ids, special = (t(text, add_special_tokens=x)['input_ids'] for x in (False, True))
-                f.write(dump(dict(folder=folder, text=text, ids=ids, ids_special=special)) + '\n')
-    for path in sorted(a.out.glob('tokenizers*')): print(path.name, path.stat().st_size)
+            for text in texts:
+                plain_ids, special = (t(text, add_special_tokens=x)['input_ids'] for x in (False, True))
+                line(f, folder=name, text=text, ids=plain_ids, ids_special=special)
+
+
+TEXTS = list(dict.fromkeys(TRICKY + random_texts(24)))
+
+
+def ids(t, texts):
+    return (t.encode(x, add_special_tokens=True).ids for x in texts)
+
+
+def line(file, **members):
+    file.write(json.dumps(members, separators=(',', ':')) + '\n')
+
+
+def main():
+    makers = dict(parts=parts_golden, models=models_golden, folders=folders_golden)
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('what', nargs='*', choices=[*makers, []], help='default: all')
+    p.add_argument('--shared', type=Path, required=True, help='folder with data/models, data/tokenizers, data/text')
+    p.add_argument('--out', type=Path, default=ROOT / 'Tests/Golden')
+    a = p.parse_args()
+    for name, make in makers.items():
+        if not a.what or name in a.what: make(a)
 
 
 if __name__ == '__main__':

@@ -1,12 +1,11 @@
 import EspalierCore
 import EspalierIO
-import EspalierTokenizers
 
 extension Tokenizer {
   /// The tokenizer of a checkpoint folder: its `tokenizer.json`, or the vocabulary files that older models have.
   ///
   /// - Throws: ``EspalierError`` that names the file and the place in it, or says how to make the file that is missing.
-  init(folder: String) throws {
+  public init(folder: String) throws {
     let files = try Self.files(in: folder)
     if let path = files["tokenizer"] {
       let json = try Folder.readJSON(path, limit: 256 << 20)
@@ -20,7 +19,7 @@ extension Tokenizer {
   /// The files that the tokenizer of a folder is read from, by a name for each.
   ///
   /// - Throws: ``EspalierError`` (bad input) where there are none that can be read.
-  static func files(in folder: String) throws -> [String: String] {
+  public static func files(in folder: String) throws -> [String: String] {
     func isThere(_ name: String) throws -> Bool { try Folder.entry(folder + "/" + name) != nil }
     if try isThere("tokenizer.json") { return ["tokenizer": folder + "/tokenizer.json"] }
     if try isThere("vocab.txt") || isThere("vocab.json") && isThere("merges.txt") {
@@ -34,8 +33,9 @@ extension Tokenizer {
     for (name, options) in [("tekken.json", ", mistral_format=False"), ("tokenizer.model", "")]
     where try isThere(name) {
       throw EspalierError.badInput(
-        "there is a \(name), but no tokenizer.json; make one by running, in this folder: "
-          + "python3 -c \"\(converter)\(options)).save_pretrained('.')\"", subject: folder)
+        "there is a \(name), but no tokenizer.json; make one by running, in this folder (after pip install transformers "
+          + "sentencepiece protobuf): python3 -c \"\(converter)\(options)).save_pretrained('.')\"",
+        subject: folder)
     }
     throw EspalierError.badInput(
       "tokenizer.json is missing; text cannot be turned into tokens without it.", subject: folder)
