@@ -26,6 +26,9 @@ public struct TokenizerParts: Sendable {
 
   private static let sizeLimit = 256 << 20
 
+  /// No files yet.
+  public init() {}
+
   /// Reads the files that are in a folder.
   ///
   /// - Throws: ``EspalierError`` that names the file.
