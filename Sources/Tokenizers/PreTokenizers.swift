@@ -67,7 +67,11 @@ enum PreTokenizer: Sendable {
       var start = 0
       while start < text.count {
         var end = start
-        for _ in 0..<length where end < text.count { end += UTF8.width(ofLead: text[end]) }
+        var characters = 0
+        while characters < length, end < text.count {
+          end += UTF8.width(ofLead: text[end])
+          characters += 1
+        }
         try piece(of: text, start..<end, head: head)
         start = end
       }

@@ -23,51 +23,42 @@ struct SpecialTokens: Sendable {
 
   init(_ parts: TokenizerParts, defaults: [String: String]) throws {
     let settings = parts.node(parts.settings, "tokenizer_config.json")
-    let map = parts.node(parts.specialTokens, "special_tokens_map.json")
+    let list = settings.optional("added_tokens_decoder")
+    var members = Members()
+    members.insert(settings)
     // Where the settings number the tokens, the older files do not count.
-    let isNumbered = settings.optional("added_tokens_decoder") != nil
-    /// The member of the later file that has it; nil where it is absent, `.null` where it is null.
-    func member(_ key: String) -> JSONNode? {
-      for node in isNumbered ? [settings] : [map, settings] {
-        if let value = node.json.object?[key] { return JSONNode(json: value, path: "\(node.path): \(key)") }
-      }
-      return nil
-    }
-    if let list = settings.optional("added_tokens_decoder") {
-      numbered = try Self.numbered(list)
-    }
-    let others = (settings.json.object?.members ?? []) + (isNumbered ? [] : map.json.object?.members ?? [])
-    var roles = Self.roles
-    for (key, value) in others where key.hasSuffix("_token") && !roles.contains(key) {
-      if value.string != nil || value.object != nil { roles.append(key) }
-    }
-    for role in roles {
-      guard let node = member(role) else {
+    if list == nil { members.insert(parts.node(parts.specialTokens, "special_tokens_map.json")) }
+    numbered = try list.map(Self.numbered) ?? []
+    var places = ByteStringTable(minimumCapacity: numbered.count)
+    // Two ids for one token: the later one counts.
+    let tokens = numbered.reversed().filter { places.insert($0.content.utf8.span) != nil }
+
+    let others = members.nodes.filter { $0.json.string != nil || $0.json.object != nil }.map(\.key)
+    for role in Self.roles + others.filter({ $0.hasSuffix("_token") && !Self.roles.contains($0) }) {
+      guard let node = members[role] else {
         if let content = defaults[role] { named.append((role, Token(content: content))) }
         continue
       }
       guard !node.json.isNull else { continue }
-      var token = try Self.token(node, special: true)
-      if let known = numbered.first(where: { Self.equal($0.content, token.content) }) { token = known }
-      named.append((role, token))
+      let token = try Self.token(node, special: true)
+      named.append((role, places.find(token.content.utf8.span).map { tokens[$0] } ?? token))
     }
-    let extra = member("extra_special_tokens") ?? member("additional_special_tokens")
-    if let extra, !extra.json.isNull {
-      if let members = extra.json.object?.members {
-        for (key, value) in members {
-          named.append((key, try Self.token(JSONNode(json: value, path: extra.path), special: true)))
-        }
-      } else {
-        further = try extra.elements().map { try Self.token($0, special: true) }
+    let extra = members["extra_special_tokens"] ?? members["additional_special_tokens"]
+    if let object = extra?.json.object {
+      for (key, value) in object.members {
+        named.append((key, try Self.token(JSONNode(json: value, path: extra?.path ?? ""), special: true)))
       }
+    } else if let extra, !extra.json.isNull {
+      further = try extra.elements().map { try Self.token($0, special: true) }
     }
-    if !isNumbered, let added = parts.addedTokens {
-      // A token is special only if a file says so; what the family has by default comes later.
-      let special =
-        named.filter { member($0.role) != nil }.map(\.token.content)
-        + (member("extra_special_tokens") == nil ? [] : further.map(\.content))
-      numbered = try Self.legacy(JSONNode(json: added, path: "added_tokens.json"), special: special)
+    guard list == nil, let added = parts.addedTokens else { return }
+    // A token is special only if a file says so; what the family has by default comes later.
+    var special = ByteStringTable()
+    for (role, token) in named where members[role] != nil { special.insert(token.content.utf8.span) }
+    if members["extra_special_tokens"] != nil {
+      for token in further { special.insert(token.content.utf8.span) }
     }
+    numbered = try Self.legacy(JSONNode(json: added, path: "added_tokens.json"), special)
   }
 
   /// The token with this role, if there is one.
@@ -83,6 +74,8 @@ struct SpecialTokens: Sendable {
     var seen = ByteStringTable()
     var next = members.count
     let names = named.map(\.token)
+    var special = ByteStringTable()
+    for token in names { special.insert(token.content.utf8.span) }
     return (numbered + names + further).compactMap { token in
       guard seen.insert(token.content.utf8.span) != nil else { return nil }
       var id = next
@@ -91,11 +84,11 @@ struct SpecialTokens: Sendable {
       } else {
         next += 1
       }
-      let special = token.special || names.contains { Self.equal($0.content, token.content) }
+      let isSpecial = token.special || special.find(token.content.utf8.span) != nil
       return [
         "id": .integer(id), "content": .string(token.content), "single_word": .bool(token.singleWord),
         "lstrip": .bool(token.stripsLeft), "rstrip": .bool(token.stripsRight),
-        "normalized": .bool(token.normalized ?? !token.special), "special": .bool(special),
+        "normalized": .bool(token.normalized ?? !token.special), "special": .bool(isSpecial),
       ]
     }
   }
@@ -123,15 +116,33 @@ struct SpecialTokens: Sendable {
   }
 
   /// Reads `added_tokens.json`, an object of tokens and ids.
-  private static func legacy(_ node: JSONNode, special: [String]) throws -> [Token] {
+  private static func legacy(_ node: JSONNode, _ special: ByteStringTable) throws -> [Token] {
     guard let members = node.json.object?.members else { throw node.failure("an object is expected.") }
     return try members.map { content, value in
       let id = try JSONNode(json: value, path: "\(node.path)[\"\(content)\"]").id()
-      return (id, Token(content: content, special: special.contains { equal($0, content) }))
+      return (id, Token(content: content, special: special.find(content.utf8.span) != nil))
     }
     .sorted { $0.0 < $1.0 }.map(\.1)
   }
+}
 
-  /// Strings of Swift are equal where they are canonically equivalent; tokens are not.
-  private static func equal(_ left: String, _ right: String) -> Bool { left.utf8.elementsEqual(right.utf8) }
+/// Members of several objects by their keys; those that come later replace those before.
+private struct Members {
+  private var keys = ByteStringTable()
+  private(set) var nodes: [(key: String, json: JSON, path: String)] = []
+
+  mutating func insert(_ node: JSONNode) {
+    for (key, value) in node.json.object?.members ?? [] {
+      let member = (key, value, "\(node.path): \(key)")
+      if keys.insert(key.utf8.span) != nil {
+        nodes.append(member)
+      } else if let place = keys.find(key.utf8.span) {
+        nodes[place] = member
+      }
+    }
+  }
+
+  subscript(key: String) -> JSONNode? {
+    keys.find(key.utf8.span).map { JSONNode(json: nodes[$0].json, path: nodes[$0].path) }
+  }
 }

@@ -48,6 +48,13 @@ struct GoldenTests {
     try Self.check(try Files.tokenizer(Files.shared.appending(path: key)), key)
   }
 
+  @Test(.enabled(if: Files.exists(Files.shared), "needs ../shared"))
+  func qwen2() throws {
+    let tokenizer = try FolderTests.tokenizer(Files.shared.appending(path: "tokenizers/qwen2"))
+    #expect(tokenizer.vocabularySize == 151_646)
+    try Self.check(tokenizer, "qwen2")
+  }
+
   static func check(_ tokenizer: Tokenizer, _ key: String) throws {
     for line in lines[key] ?? [] {
       #expect(
