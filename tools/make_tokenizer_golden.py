@@ -4,7 +4,8 @@ texts, whole corpora, and folders without a tokenizer.json. The references are t
 
     python3 tools/make_tokenizer_golden.py [parts] [models] [folders] --shared SHARED [--out Tests/Golden]
 
-It needs tokenizers, transformers and sentencepiece, and writes:
+It needs tokenizers, transformers and sentencepiece. Training depends on chance: made again, the small tokenizers are
+others, and so are all values that come from them. It writes:
 
 tokenizers/NAME.json          small tokenizers
 tokenizers-models.jsonl       tokenizer, text, ids, ids_special and decoded (of ids_special), one text a line
@@ -98,6 +99,11 @@ def every():
         if not thin or c % 61 == 0:
             out.append('a' + chr(c) + 'b')
     return ' '.join(out)
+
+
+def beginnings():
+    """Texts that begin with one of many characters, with a mark on it and without."""
+    return [chr(c) + ('\u0301,b. c' if c % 2 else ',b. c') for c in range(0, 0x10000, 13) if not 0xD800 <= c < 0xE000]
 
 
 def long_word():
@@ -392,13 +398,18 @@ def family_patterns():
 EVERY = {'NFKC', 'StripAccents', 'Lowercase', 'BertNormalizer', 'Precompiled', 'Punctuation', 'Whitespace'}
 
 
-def byte_tokenizer(kind, part):
+# Whether a piece begins with the first character of the text, which Metaspace asks, shows behind a normalizer.
+FIRST = sequence('pretokenizers', regex('[,. ]'), metaspace('first', True))
+
+
+def byte_tokenizer(kind, part, split=None):
     """a model with a token for each byte, and another for each byte that ends a word"""
     from tokenizers.pre_tokenizers import ByteLevel
 
     alphabet = sorted(ByteLevel.alphabet())
     vocab = {c: i for i, c in enumerate([*alphabet, *(c + '|' for c in alphabet)])}
-    pre = byte_level() if kind == 'normalizer' else sequence('pretokenizers', part, byte_level())
+    split = part if kind == 'pre_tokenizer' else split
+    pre = sequence('pretokenizers', split, byte_level()) if split else byte_level()
     return build(vocab, [], pre, part if kind == 'normalizer' else None, end_of_word_suffix='|')
 
 
@@ -621,6 +632,9 @@ def parts_golden(a):
             for name, texts in dict(every=[every()], torture=hard).items():
                 if name == 'torture' or part['type'] in EVERY:
                     line(f, kind=kind, part=part, text=name, **fnv(ids(t, texts)))
+            if kind == 'normalizer':
+                t = Tokenizer.from_str(json.dumps(byte_tokenizer(kind, part, FIRST)))
+                line(f, kind='first', part=part, text='beginnings', **fnv(ids(t, beginnings())))
 
 
 def models_golden(a):

@@ -15,7 +15,7 @@ struct TokenTrie: Sendable {
   /// No node, no token.
   static let none: Int32 = -1
   private static let maximumCount = 1 << 24
-  private static let maximumLength = 1 << 12
+  private static let maximumLength = 1 << 10
 
   /// Adds a token; false where there is no room for it.
   mutating func insert(_ token: ArraySlice<UInt8>, id: Int32) -> Bool {

@@ -12,7 +12,8 @@ extension Tokenizer {
       self = try about(path) { try Tokenizer(json: json) }
     } else {
       let parts = try TokenizerParts(folder: folder)
-      self = try about(folder) { try Tokenizer(json: parts.json()) }
+      let names = files.keys.sorted().joined(separator: ", ")
+      self = try about("\(folder) (\(names))") { try Tokenizer(json: parts.json()) }
     }
   }
 

@@ -28,10 +28,20 @@ struct WholeTextTests {
     let line = Self.parts[index]
     let part = try #require(line["part"]).text
     let sketch =
-      line["kind"]?.string == "normalizer"
-      ? Sketch.cuts(normalizer: part) : Sketch.cuts(preTokenizer: part)
+      switch line["kind"]?.string {
+      case "normalizer": Sketch.cuts(normalizer: part)
+      case "first": Sketch.cuts(normalizer: part, preTokenizer: Self.first)
+      default: Sketch.cuts(preTokenizer: part)
+      }
     try Self.check(sketch.tokenizer(), line)
   }
+
+  /// Tells, behind a normalizer, whether a piece begins with the first character of the text.
+  static let first = """
+    {"type": "Sequence", "pretokenizers": [
+      {"type": "Split", "pattern": {"Regex": "[,. ]"}, "behavior": "Isolated", "invert": false},
+      {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": true}]}
+    """
 
   @Test(arguments: names(ours))
   func tokenizersOfTheRepository(_ key: String) throws {
@@ -73,6 +83,10 @@ struct WholeTextTests {
     let name = try #require(line["text"]?.string)
     switch name {
     case "every": return [everyCharacter()]
+    case "beginnings":
+      return stride(from: UInt32(0), to: 0x10000, by: 13).compactMap(Unicode.Scalar.init).map {
+        Array((String($0) + ($0.value % 2 == 1 ? "\u{301},b. c" : ",b. c")).utf8)
+      }
     case "torture":
       let texts = try #require(try Files.json(Files.golden.appending(path: "tokenizers-torture.json")).array)
       return texts.compactMap { $0.string.map { Array($0.utf8) } }
