@@ -38,13 +38,7 @@ struct BytePairModel: Sendable {
     let unknown = unknownToken.flatMap { vocabulary.id(of: $0.utf8.span) }
     fusesUnknown = try node.optional("fuse_unk")?.bool() ?? false
     prefersWholeWords = try node.optional("ignore_merges")?.bool() ?? false
-    let digits = Array("0123456789ABCDEF".utf8)
-    let byteTokens: [Int32?]? =
-      try node.optional("byte_fallback")?.bool() == true
-      ? (0..<256).map {
-        vocabulary.id(of: Array("<0x".utf8) + [digits[$0 >> 4], digits[$0 & 15], UInt8(ascii: ">")])
-      }
-      : nil
+    let byteTokens = try node.optional("byte_fallback")?.bool() == true ? vocabulary.byteTokens() : nil
     commonCharacters = (UInt32(0)..<0x250).map { value in
       var character: [UInt8] = []
       if let scalar = Unicode.Scalar(value) { character.append(scalar) }

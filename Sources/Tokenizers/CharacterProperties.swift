@@ -41,6 +41,27 @@ extension Unicode.Scalar {
     }
   }
 
+  /// A nonspacing mark of Unicode 8 (the crate `unicode_categories`).
+  var isNonspacingMark: Bool {
+    guard value >= 0x300 else { return false }
+    return switch value {
+    // Nonspacing then, spacing since; and the other way round.
+    case 0x1734, 0x1171E: true
+    case 0x1885, 0x1886, 0xA9BD, 0x111C9: false
+    default: properties.generalCategory == .nonspacingMark && isKnown(toUnicode: 8)
+    }
+  }
+
+  /// A control, format or private character of Unicode 8 (the crate `unicode_categories`).
+  var isControl: Bool {
+    if isASCII { return value < 0x20 || value == 0x7F }
+    return switch properties.generalCategory {
+    case .control, .privateUse: true
+    case .format: isKnown(toUnicode: 8)
+    default: false
+    }
+  }
+
   /// A part of a word for the crate `regex` (Unicode 16).
   var isWordPart: Bool {
     if isASCII { return value == 0x5F || isNumber || properties.isAlphabetic }

@@ -22,6 +22,10 @@ extension Normalizer {
     case "Replace":
       let content = try node.required("content").content()
       steps.append(.replace(try TextPattern(try node.required("pattern")), with: content))
+    case "BertNormalizer": try readBert(node, into: &steps)
+    case "Nmt": steps.append(.translationSpaces)
+    case "Precompiled":
+      steps.append(.mapCharacters(try CharacterMap(try node.required("precompiled_charsmap"))))
     case let type: throw node.unsupported("normalizer", type)
     }
   }
@@ -68,6 +72,14 @@ extension PreTokenizer {
     case "WhitespaceSplit": steps.append(.characters(.space, .removed))
     case "BertPreTokenizer":
       steps += [.characters(.space, .removed), .characters(.punctuation, .isolated)]
+    case "CharDelimiterSplit":
+      var delimiter: [UInt8] = []
+      delimiter.append(try node.required("delimiter").character())
+      steps.append(.split(.literal(delimiter), .removed, inverted: false))
+    case "FixedLength":
+      let length = try node.optional("length")?.id() ?? 5
+      guard length > 0 else { throw node.failure("the length must be greater than zero.") }
+      steps.append(.fixedLength(Int(length)))
     case let type: throw node.unsupported("pre-tokenizer", type)
     }
   }

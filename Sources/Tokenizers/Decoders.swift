@@ -8,6 +8,8 @@ enum Decoder: Sendable {
   case byteFallback
   case fuse
   case strip(Unicode.Scalar, start: Int, stop: Int)
+  case wordPiece(WordPieceJoiner)
+  case wordEnd([UInt8])
 
   func apply(to tokens: [[UInt8]]) throws -> [[UInt8]] {
     switch self {
@@ -45,6 +47,12 @@ enum Decoder: Sendable {
         for _ in 0..<min(start, scalars.count) where scalars.first == scalar { scalars.removeFirst() }
         for _ in 0..<min(stop, scalars.count) where scalars.last == scalar { scalars.removeLast() }
         return Array(String(scalars).utf8)
+      }
+    case .wordPiece(let joiner): return joiner.joined(tokens)
+    case .wordEnd(let suffix):
+      let last = tokens.count - 1
+      return tokens.enumerated().map { index, token in
+        token.replacing(suffix, with: index == last ? [] : [0x20])
       }
     }
   }
@@ -92,6 +100,15 @@ enum Decoder: Sendable {
     case "Replace":
       let content = try node.required("content").content()
       steps.append(.replace(try TextPattern(try node.required("pattern")), with: content))
+    case "WordPiece":
+      steps.append(
+        .wordPiece(
+          WordPieceJoiner(
+            prefix: try node.required("prefix").content(), cleansUp: try node.required("cleanup").bool())))
+    case "BPEDecoder":
+      let suffix = try node.required("suffix")
+      steps.append(.wordEnd(try suffix.content()))
+      if try suffix.content().isEmpty { throw suffix.failure("the suffix is empty.") }
     case "ByteFallback": steps.append(.byteFallback)
     case "Fuse": steps.append(.fuse)
     case "Strip":

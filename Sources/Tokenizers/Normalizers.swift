@@ -16,6 +16,11 @@ enum Normalizer: Sendable {
   case prepend([UInt8])
   case replace(TextPattern, with: [UInt8])
   case byteLevel
+  case clean
+  case spaceIdeographs
+  case stripNonspacingMarks
+  case translationSpaces
+  case mapCharacters(CharacterMap)
 
   func apply(to text: inout NormalizedText) throws {
     guard !text.bytes.isEmpty else { return }
@@ -23,6 +28,11 @@ enum Normalizer: Sendable {
     case .form(let form): text.normalize(form)
     case .lowercase: text.map(Self.lowercased)
     case .stripAccents: text.map(Self.withoutAccents)
+    case .clean: text.map(Self.cleaned)
+    case .spaceIdeographs: text.map(Self.withSpacedIdeographs)
+    case .stripNonspacingMarks: text.map(Self.withoutNonspacingMarks)
+    case .translationSpaces: text.map(Self.translationSpaces)
+    case .mapCharacters(let map): try text.map(map.normalized)
     case .byteLevel:
       text.map {
         var output: [UInt8] = []
@@ -63,23 +73,17 @@ enum Normalizer: Sendable {
   }
 
   private static func withoutAccents(_ text: Span<UInt8>) -> [UInt8] {
-    var output: [UInt8] = []
-    output.reserveCapacity(text.count)
-    var index = 0
-    while index < text.count {
-      let (scalar, width) = text.scalar(at: index)
-      if !scalar.isCombiningMark { output.append(text.extracting(index..<index + width)) }
-      index += width
+    text.mappingScalars { scalar, output in
+      if !scalar.isCombiningMark { output.append(scalar) }
     }
-    return output
   }
 }
 
 extension NormalizedText {
   /// Replaces the text by a function of it, and the head by what stems from the head.
-  fileprivate mutating func map(_ function: (Span<UInt8>) -> [UInt8]) {
-    let result = function(bytes.span)
-    head = head == 0 ? 0 : min(function(bytes.span.extracting(first: head)).count, result.count)
+  fileprivate mutating func map(_ function: (Span<UInt8>) throws -> [UInt8]) rethrows {
+    let result = try function(bytes.span)
+    head = head == 0 ? 0 : min(try function(bytes.span.extracting(first: head)).count, result.count)
     bytes = result
   }
 

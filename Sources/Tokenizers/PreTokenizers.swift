@@ -6,6 +6,8 @@ enum PreTokenizer: Sendable {
   case metaspace(Metaspace)
   case split(TextPattern, SplitBehavior, inverted: Bool)
   case characters(CharacterKind, SplitBehavior)
+  /// Pieces of that many characters.
+  case fixedLength(Int)
 
   /// The characters at which a text is split.
   enum CharacterKind: Sendable {
@@ -61,6 +63,18 @@ enum PreTokenizer: Sendable {
         index += width
       }
       try splitter.finish(count: text.count) { try piece(of: text, $0, head: head) }
+    case .fixedLength(let length):
+      var start = 0
+      while start < text.count {
+        var end = start
+        var characters = 0
+        while characters < length, end < text.count {
+          end += UTF8.width(ofLead: text[end])
+          characters += 1
+        }
+        try piece(of: text, start..<end, head: head)
+        start = end
+      }
     }
   }
 

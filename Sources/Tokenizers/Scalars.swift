@@ -25,6 +25,19 @@ extension Span<UInt8> {
     return scalar(at: start)
   }
 
+  /// The text that arises when each scalar is written anew; the bytes must be valid UTF-8.
+  func mappingScalars(_ write: (Unicode.Scalar, inout [UInt8]) -> Void) -> [UInt8] {
+    var output: [UInt8] = []
+    output.reserveCapacity(count)
+    var index = 0
+    while index < count {
+      let (scalar, width) = scalar(at: index)
+      write(scalar, &output)
+      index += width
+    }
+    return output
+  }
+
   func starts(with prefix: [UInt8]) -> Bool {
     guard count >= prefix.count else { return false }
     for index in prefix.indices where self[index] != prefix[index] { return false }

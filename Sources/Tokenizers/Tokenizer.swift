@@ -2,9 +2,9 @@ import EspalierCore
 
 /// Text to token ids and back, as a `tokenizer.json` of Hugging Face's library `tokenizers` describes it.
 ///
-/// Equal to version 0.23.3 of that library, token for token, for the parts that it knows: the models BPE and
-/// WordLevel with the usual normalizers, pre-tokenizers, added tokens, post-processors and decoders. Any other part
-/// is an error. `truncation` and `padding` are not read: texts are never cut or filled here.
+/// Equal to version 0.23.3 of that library, token for token, for the parts that it knows: the models BPE,
+/// Unigram, WordPiece and WordLevel with their normalizers, pre-tokenizers, added tokens, post-processors and
+/// decoders. Any other part is an error. `truncation` and `padding` are not read: texts are never cut or filled here.
 public struct Tokenizer: Sendable {
   private let model: Model
   private let normalizers: [Normalizer]
@@ -112,7 +112,7 @@ public struct Tokenizer: Sendable {
   private struct Run {
     let pool: BufferPool
     var ids: [Int32] = []
-    var scratch = BytePairModel.Scratch()
+    var scratch = Model.Scratch()
   }
 
   /// Encodes a part of the text between added tokens that are found verbatim.
@@ -133,10 +133,7 @@ public struct Tokenizer: Sendable {
         let piece = text.extracting(range)
         let head = min(max(0, head - range.lowerBound), range.count)
         try PreTokenizer.split(piece, head: head, by: preTokenizers[...], run.pool) { word in
-          switch model {
-          case .bytePair(let model): try model.encode(word, &run.scratch, into: &run.ids)
-          case .wordLevel(let model): try model.encode(word, into: &run.ids)
-          }
+          try model.encode(word, &run.scratch, into: &run.ids)
         }
       }
     }

@@ -4,38 +4,48 @@ import EspalierCore
 /// equivalence and a vocabulary does not.
 struct Vocabulary: Sendable {
   private var table: ByteStringTable
-  private var ids: [Int32]
-  /// The numbers of the entries in the order of their ids: ids may have holes, and memory must not follow them.
-  private var byID: [Int32]
+  /// The id of each entry of the table.
+  private var ids: [Int32] = []
+  /// All ids with their entries, in the order of the ids: ids may have holes, and memory must not follow them.
+  private var byID: [(id: Int32, entry: Int32)] = []
 
   /// Reads an object of tokens and ids.
   init(_ node: JSONNode) throws {
     guard let members = node.json.object?.members else { throw node.failure("an object is expected.") }
     table = ByteStringTable(minimumCapacity: members.count)
-    ids = []
     ids.reserveCapacity(members.count)
+    byID.reserveCapacity(members.count)
     for (token, value) in members {
-      guard let id = value.tokenID, table.insert(token.utf8.span) != nil else {
+      guard let id = value.tokenID, let entry = table.insert(token.utf8.span) else {
         let entry = JSONNode(json: value, path: "\(node.path)[\"\(token)\"]")
         _ = try entry.id()
         throw entry.failure("the token is there twice.")
       }
       ids.append(id)
+      byID.append((id, Int32(entry)))
     }
-    byID = Array(0..<Int32(ids.count))
-    let ids = ids
-    byID.sort { ids[Int($0)] < ids[Int($1)] }
-    for (left, right) in zip(byID, byID.dropFirst()) where ids[Int(left)] == ids[Int(right)] {
-      let id = ids[Int(left)]
-      let names = [left, right].map { String(decoding: table[Int($0)], as: UTF8.self) }
-      throw node.failure("the id \(id) has two tokens, \"\(names[0])\" and \"\(names[1])\".")
+    byID.sort { $0.id < $1.id }
+    for (left, right) in zip(byID, byID.dropFirst()) where left.id == right.id {
+      let names = [left, right].map { String(decoding: table[Int($0.entry)], as: UTF8.self) }
+      throw node.failure("the id \(left.id) has two tokens, \"\(names[0])\" and \"\(names[1])\".")
     }
   }
 
-  /// Number of tokens, which is less than the largest id plus one where ids have holes.
-  var count: Int { ids.count }
+  /// The tokens whose ids are their places. Of equal tokens the last counts, as in the reference.
+  init(inOrder tokens: [String]) {
+    table = ByteStringTable(minimumCapacity: tokens.count)
+    for (token, id) in zip(tokens, Int32(0)...) {
+      if let entry = table.insert(token.utf8.span) ?? table.find(token.utf8.span) {
+        if entry == ids.count { ids.append(id) } else { ids[entry] = id }
+        byID.append((id, Int32(entry)))
+      }
+    }
+  }
 
-  var largestID: Int32? { byID.last.map { ids[Int($0)] } }
+  /// Number of ids, which is less than the largest id plus one where ids have holes.
+  var count: Int { byID.count }
+
+  var largestID: Int32? { byID.last?.id }
 
   func id(of token: Span<UInt8>) -> Int32? { table.find(token).map { ids[$0] } }
 
@@ -51,9 +61,26 @@ struct Vocabulary: Sendable {
     var high = byID.count
     while low < high {
       let middle = (low + high) / 2
-      if ids[Int(byID[middle])] < id { low = middle + 1 } else { high = middle }
+      if byID[middle].id < id { low = middle + 1 } else { high = middle }
     }
-    guard low < byID.count, ids[Int(byID[low])] == id else { return nil }
-    return table[Int(byID[low])]
+    guard low < byID.count, byID[low].id == id else { return nil }
+    return table[Int(byID[low].entry)]
+  }
+
+  /// The tokens `<0x00>` to `<0xFF>`, which stand for the bytes of characters that the vocabulary lacks.
+  func byteTokens() -> [Int32?] {
+    let digits = Array("0123456789ABCDEF".utf8)
+    return (0..<256).map {
+      id(of: Array("<0x".utf8) + [digits[$0 >> 4], digits[$0 & 15], UInt8(ascii: ">")])
+    }
+  }
+
+  /// A tree of all tokens, spelled byte by byte.
+  func trie(_ node: JSONNode) throws -> TokenTrie {
+    var trie = TokenTrie()
+    for (entry, id) in ids.enumerated() where !trie.insert(table[entry], id: id) {
+      throw node.failure("the tokens are too many or too long.")
+    }
+    return trie
   }
 }

@@ -17,6 +17,14 @@ enum Files {
     return try JSON(parsing: bytes.span.bytes)
   }
 
+  /// The values of a file of JSON lines among the golden values.
+  static func lines(_ name: String) -> [JSON] {
+    guard let file = try? Data(contentsOf: golden.appending(path: name)) else { return [] }
+    return file.split(separator: UInt8(ascii: "\n")).compactMap {
+      try? JSON(parsing: String(decoding: $0, as: UTF8.self))
+    }
+  }
+
   static func tokenizer(_ url: URL) throws -> Tokenizer { try Tokenizer(json: json(url)) }
 }
 
@@ -55,6 +63,29 @@ struct Sketch {
       ).text
     sketch.preTokenizer = #"{"type": "ByteLevel", "add_prefix_space": false, "use_regex": false}"#
     sketch.decoder = #"{"type": "ByteLevel"}"#
+    return sketch
+  }
+
+  /// A token for each byte as it ends a word, and one for each other byte: the ids show where words end.
+  static func cuts(normalizer: String = "null", preTokenizer: String? = nil) -> Sketch {
+    var sketch = Sketch()
+    let prints = (UInt32(0)..<256).filter {
+      (0x21...0x7E).contains($0) || (0xA1...0xAC).contains($0) || $0 >= 0xAE
+    }
+    let alphabet = (prints + (0x100..<0x100 + UInt32(256 - prints.count))).compactMap(Unicode.Scalar.init)
+    let tokens = alphabet.map { String($0) } + alphabet.map { "\($0)|" }
+    let members = zip(tokens, 0...).map { (key: $0, value: JSON.integer($1)) }
+    sketch.model =
+      JSON.object(
+        JSONObject([
+          ("type", "BPE"), ("vocab", .object(JSONObject(members))), ("merges", []),
+          ("end_of_word_suffix", "|"),
+        ])
+      ).text
+    let bytes = #"{"type": "ByteLevel", "add_prefix_space": false, "use_regex": false}"#
+    sketch.normalizer = normalizer
+    sketch.preTokenizer =
+      preTokenizer.map { #"{"type": "Sequence", "pretokenizers": [\#($0), \#(bytes)]}"# } ?? bytes
     return sketch
   }
 

@@ -10,7 +10,7 @@ struct HostileTests {
   static let cases: [(Sketch, String)] = [
     (Sketch(model: "null"), "the member \"model\" is missing"),
     (Sketch(model: "[]"), "model: "),
-    (Sketch(model: #"{"type": "Unigram"}"#), "model: the model \"Unigram\" is not supported"),
+    (Sketch(model: #"{"type": "Trigram"}"#), "model: the model \"Trigram\" is not supported"),
     (Sketch(model: #"{"vocab": {}}"#), "model: the member \"type\" is missing"),
     (Sketch(model: #"{"type": 3}"#), "model.type: a string"),
     (Sketch(model: #"{"type": "BPE", "merges": []}"#), "model: the member \"vocab\""),
@@ -54,15 +54,61 @@ struct HostileTests {
       "model.fuse_unk: true or false"
     ),
     (Sketch(model: #"{"type": "WordLevel", "vocab": {"a": 0}}"#), "model: the member \"unk_token\""),
+    (Sketch(model: #"{"type": "Unigram"}"#), "model: the member \"vocab\" is missing"),
+    (Sketch(model: #"{"type": "Unigram", "vocab": {}}"#), "model.vocab: an array"),
+    (Sketch(model: #"{"type": "Unigram", "vocab": [["a"]]}"#), "model.vocab[0]: a token and its score"),
     (
-      Sketch(normalizer: #"{"type": "BertNormalizer"}"#),
-      "normalizer: the normalizer \"BertNormalizer\" is not supported"
+      Sketch(model: #"{"type": "Unigram", "vocab": [["a", -1], ["b", "x"]]}"#),
+      "model.vocab[1]: a token and its score"
+    ),
+    (Sketch(model: #"{"type": "Unigram", "unk_id": 1, "vocab": [["a", -1]]}"#), "model: unk_id is 1"),
+    (Sketch(model: #"{"type": "Unigram", "unk_id": -1, "vocab": [["a", -1]]}"#), "model.unk_id: a token id"),
+    (
+      Sketch(
+        model: #"{"type": "Unigram", "vocab": [["\#(String(repeating: "a", count: 4097))", -1]]}"#),
+      "model.vocab: the tokens are too many or too long"
     ),
     (
-      Sketch(normalizer: #"{"type": "Precompiled"}"#),
-      "normalizer: the normalizer \"Precompiled\" is not supported"
+      Sketch(model: #"{"type": "WordPiece", "vocab": {"a": 0}}"#),
+      "model: the member \"continuing_subword_prefix\""
     ),
-    (Sketch(normalizer: #"{"type": "Nmt"}"#), "normalizer: the normalizer \"Nmt\" is not supported"),
+    (
+      Sketch(
+        model:
+          #"{"type": "WordPiece", "vocab": {"a": 0}, "continuing_subword_prefix": "@", "unk_token": "?", "max_input_chars_per_word": -1}"#
+      ), "model.max_input_chars_per_word: "
+    ),
+    (Sketch(normalizer: #"{"type": "BertNormalizer"}"#), "normalizer: the member \"lowercase\""),
+    (
+      Sketch(normalizer: #"{"type": "Precompiled", "precompiled_charsmap": "AAA"}"#),
+      "normalizer.precompiled_charsmap: it is not Base64"
+    ),
+    (
+      Sketch(normalizer: #"{"type": "Precompiled", "precompiled_charsmap": "/w=="}"#),
+      "normalizer.precompiled_charsmap: the table is cut off"
+    ),
+    (
+      Sketch(normalizer: #"{"type": "Precompiled", "precompiled_charsmap": "/////wAAAAA="}"#),
+      "normalizer.precompiled_charsmap: the table is cut off"
+    ),
+    (
+      Sketch(normalizer: #"{"type": "Precompiled", "precompiled_charsmap": "BAAAAAABAAA="}"#),
+      "normalizer.precompiled_charsmap: the table points outside itself"
+    ),
+    (
+      Sketch(normalizer: #"{"type": "Precompiled", "precompiled_charsmap": "BAAAAAAAAAD/"}"#),
+      "normalizer.precompiled_charsmap: the replacements are not valid UTF-8"
+    ),
+    (
+      Sketch(preTokenizer: #"{"type": "CharDelimiterSplit", "delimiter": ""}"#),
+      "pre_tokenizer.delimiter: one character"
+    ),
+    (Sketch(preTokenizer: #"{"type": "FixedLength", "length": 0}"#), "pre_tokenizer: the length"),
+    (Sketch(decoder: #"{"type": "BPEDecoder", "suffix": ""}"#), "decoder.suffix: the suffix is empty"),
+    (
+      Sketch(normalizer: #"{"type": "BertNormaliser"}"#),
+      "normalizer: the normalizer \"BertNormaliser\" is not supported"
+    ),
     (
       Sketch(normalizer: #"{"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "X"}]}"#),
       "normalizer.normalizers[1]: "
@@ -111,7 +157,7 @@ struct HostileTests {
           #"{"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "x"}}], "pair": [], "special_tokens": {}}"#
       ), "post_processor.special_tokens: the member \"x\""
     ),
-    (Sketch(decoder: #"{"type": "WordPiece"}"#), "decoder: the decoder \"WordPiece\""),
+    (Sketch(decoder: #"{"type": "CTC"}"#), "decoder: the decoder \"CTC\""),
     (Sketch(addedTokens: #"[{"content": "x"}]"#), "added_tokens[0]: the member"),
     (Sketch(addedTokens: "3"), "added_tokens: an array"),
     (Sketch(addedTokens: "[" + Sketch.token("x", id: -3) + "]"), "added_tokens[0].id: a token id"),
@@ -190,6 +236,35 @@ struct HostileTests {
     decoding.decoder = Self.sequence(
       "decoders", #"{"type": "Replace", "pattern": {"String": "a"}, "content": "aaaaaaaaaaaaaaaa"}"#, 60)
     #expect(throws: EspalierError.self) { try decoding.tokenizer().decode([0], skipSpecialTokens: false) }
+  }
+
+  /// A table that replaces one character by four thousand.
+  @Test func tablesThatGrow() throws {
+    var bytes: [UInt8] = []
+    func append(_ value: UInt32) {
+      for shift in 0..<4 { bytes.append(UInt8(value >> UInt32(8 * shift) & 255)) }
+    }
+    // The root leads with "a" to the unit 97, which has the value at 97 ^ 1.
+    var units = [UInt32](repeating: 0, count: 128)
+    units[97] = 97 | 1 << 8 | 1 << 10
+    units[96] = 1 << 31
+    append(UInt32(units.count * 4))
+    units.forEach(append)
+    bytes += [UInt8](repeating: UInt8(ascii: "x"), count: 4000)
+    let table = Data(bytes).base64EncodedString()
+    let tokenizer = try Sketch.cuts(
+      normalizer: #"{"type": "Precompiled", "precompiled_charsmap": "\#(table)"}"#
+    )
+    .tokenizer()
+    #expect(try tokenizer.encode("ba", addSpecialTokens: false).count == 4001)
+    #expect(throws: EspalierError.self) {
+      try tokenizer.encode(String(repeating: "a", count: 1000), addSpecialTokens: false)
+    }
+    let longer = Data(bytes + [UInt8](repeating: UInt8(ascii: "x"), count: 100)).base64EncodedString()
+    #expect(throws: EspalierError.self) {
+      try Sketch.cuts(normalizer: #"{"type": "Precompiled", "precompiled_charsmap": "\#(longer)"}"#)
+        .tokenizer()
+    }
   }
 
   @Test func textThatIsNotUTF8() throws {
