@@ -73,9 +73,35 @@ import Testing
   private func expectFactor(
     _ path: String, _ parts: [(inputs: [Float], weight: Double)], columns: Int, _ place: String
   ) throws {
+    let (total, product) = moments(parts, columns)
     let file = try SafetensorsFile(path: path)
-    let gram = try file.tensor("gram", dtype: .f32, shape: [columns, columns]).floats().array()
     let (diagonal, sums) = (try file.tensor("diagonal").doubles(), try file.tensor("sums").doubles())
+    for i in 0..<columns {
+      let square = product[i * columns + i]
+      #expect(abs(diagonal[i] - square) <= 1e-6 * square, "\(place), diagonal \(i)")
+      #expect(abs(sums[i] - total[i]) <= 1e-5 * max(1, square), "\(place), sum \(i)")
+    }
+    try expectGram("gram", file, product, columns, place)
+  }
+
+  private func expectGram(
+    _ name: String, _ file: SafetensorsFile, _ product: [Double], _ columns: Int, _ place: String
+  ) throws {
+    let gram = try file.tensor(name, dtype: .f32, shape: [columns, columns]).floats().array()
+    for i in 0..<columns {
+      for j in 0..<columns {
+        let size = (product[i * columns + i] * product[j * columns + j]).squareRoot()
+        #expect(
+          abs(Double(gram[i * columns + j]) - product[i * columns + j]) <= 1e-5 * size,
+          "\(name) of \(place), \(i) \(j)")
+      }
+    }
+  }
+
+  /// Sums of the inputs, and of their products.
+  private func moments(
+    _ parts: [(inputs: [Float], weight: Double)], _ columns: Int
+  ) -> (total: [Double], product: [Double]) {
     var product = [Double](repeating: 0, count: columns * columns)
     var total = [Double](repeating: 0, count: columns)
     for (inputs, weight) in parts {
@@ -87,16 +113,7 @@ import Testing
         }
       }
     }
-    for i in 0..<columns {
-      let square = product[i * columns + i]
-      #expect(abs(diagonal[i] - square) <= 1e-6 * square, "\(place), diagonal \(i)")
-      #expect(abs(sums[i] - total[i]) <= 1e-5 * max(1, square), "\(place), sum \(i)")
-      for j in 0..<columns {
-        let size = (square * product[j * columns + j]).squareRoot()
-        #expect(
-          abs(Double(gram[i * columns + j]) - product[i * columns + j]) <= 1e-5 * size, "\(place), \(i) \(j)")
-      }
-    }
+    return (total, product)
   }
 
   /// More tokens than a batch has, so that windows are counted on from batch to batch.
@@ -129,6 +146,31 @@ import Testing
       let tokens = (0..<6).flatMap { block["expert.\($0).mlp"]?.tokens ?? [] }
       #expect(Dictionary(grouping: tokens) { $0 }.values.allSatisfy { $0.count == 3 })
       #expect(tokens.count == 3 * samples * length)
+    }
+  }
+
+  /// Sequences are held out whole, whichever of their tokens an expert sees.
+  @Test func heldOutTokensOfAnExpertAreThoseOfHeldOutWindows() throws {
+    let (samples, length, share) = (60, 24, 0.3)
+    let bench = try Workbench(family: FamilyCheckpoint(family), samples: samples, length: length)
+    let recipe = recipe(bench, samples: samples, length: length, shrink: 0).replacing(
+      "  - emit", with: "  - swap: {holdOut: \(share)}\n  - emit")
+    try bench.run(recipe)
+    let isHeldOut = (0..<samples).map { Int(Double($0 + 1) * share) > Int(Double($0) * share) }
+    let routed = try seen(bench, length: length, everyToken: false)
+    for (block, site, manifest, path) in try factors(bench) {
+      let own = try #require(routed[block][site.name])
+      let place = "block \(block), \(site.name)"
+      func inputs(heldOut: Bool) -> [Float] {
+        own.tokens.indices.filter { isHeldOut[Int(own.tokens[$0]) / length] == heldOut }
+          .flatMap { own.inputs[$0 * site.columns..<($0 + 1) * site.columns] }
+      }
+      let apart = inputs(heldOut: true)
+      #expect(manifest.report["heldOutTokens"]?.integer == apart.count / site.columns)
+      try expectFactor(path, [(inputs(heldOut: false), 1)], columns: site.columns, place)
+      try expectGram(
+        "heldOut", SafetensorsFile(path: path), moments([(apart, 1)], site.columns).product, site.columns,
+        place)
     }
   }
 
