@@ -103,7 +103,8 @@ public struct Model: Sendable {
   ///   - hidden: `tokens x hiddenSize`, sequences of `length` tokens following each other.
   ///   - wanted: names of sites: the pass may end when all of them have been seen, and `hidden` is then of no use; nil for the whole
   ///     block.
-  ///   - routesEveryToken: whether experts see all tokens, whatever the router says; to look at their inputs.
+  ///   - routesEveryToken: whether experts see all tokens, whatever the router says; to look at their inputs, so that `wanted` must be
+  ///     given.
   ///   - weights: gives the block's tensors.
   ///   - observe: called with the name of a site, the inputs of some tokens, `tokens x columns`, and which tokens of `hidden` they
   ///     belong to, as the pass reaches them.
@@ -112,6 +113,7 @@ public struct Model: Sendable {
     weights: TensorSource,
     observe: (_ site: String, _ inputs: borrowing Matrix, _ rows: TokenRows) throws -> Void = { _, _, _ in }
   ) throws {
+    precondition(wanted != nil || !routesEveryToken)
     let plan = blueprint.blocks[block]
     let pass = BlockPass(
       block: plan, hiddenSize: blueprint.hiddenSize, length: min(length, hidden.rows), weights: weights,

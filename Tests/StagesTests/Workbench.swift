@@ -11,12 +11,34 @@ import Synchronization
 struct Workbench {
   let folder: TemporaryFolder
   var model: String { folder.path + "/model" }
-  var corpus: String { folder.path + "/corpus.txt" }
+  let corpus: String
 
   init(_ checkpoint: TinyCheckpoint = TinyCheckpoint(), text: String = TinyCheckpoint.text(4000)) throws {
     folder = try TemporaryFolder()
+    corpus = folder.path + "/corpus.txt"
     try checkpoint.write(to: model)
     try write(text, to: corpus)
+  }
+
+  /// A checkpoint of a family, with random tokens or images as the corpus.
+  init(family: FamilyCheckpoint, samples: Int, length: Int) throws {
+    folder = try TemporaryFolder()
+    corpus = folder.path + "/corpus.safetensors"
+    try family.write(to: model)
+    let outline = try Model(folder: model).outline
+    var random = SeededRandom(seed: 21)
+    if let images = outline.images {
+      var writer = try SafetensorsWriter(
+        path: corpus,
+        tensors: [("pixel_values", .f32, [samples, images.channels, images.side, images.side])])
+      try writer.append(random.normals(samples * images.count))
+      try writer.finish()
+    } else {
+      var writer = try SafetensorsWriter(path: corpus, tensors: [("input_ids", .i32, [samples, length])])
+      let last = Int32(outline.vocabularySize - 1)
+      try writer.append((0..<samples * length).map { _ in Int32.random(in: 0...last, using: &random) })
+      try writer.finish()
+    }
   }
 
   func write(_ text: String, to path: String) throws {

@@ -1,0 +1,252 @@
+import EspalierCore
+import EspalierIO
+import EspalierKernels
+import EspalierModels
+import EspalierPipeline
+import EspalierStages
+import EspalierTestSupport
+import Synchronization
+import Testing
+
+/// The Gram matrices of experts, of the tokens that are routed to them.
+@Suite(.serialized) struct ExpertFactorTests {
+  private let family = "qwen3_moe"
+
+  /// What a site sees of all windows, computed by one pass over all of them at once.
+  private struct Seen {
+    var inputs: [Float] = []
+    var tokens: [Int32] = []
+  }
+
+  /// What every site of every block sees, by block and name of the site.
+  ///
+  /// - Parameter everyToken: whether experts see all tokens.
+  private func seen(_ bench: Workbench, length: Int, everyToken: Bool) throws -> [[String: Seen]] {
+    let model = try Model(folder: bench.model)
+    let tensors = TensorSource(model.checkpoint)
+    let ids = try SafetensorsFile(path: bench.corpus).tensor("input_ids").integers()
+    var hidden = try model.embed(ids, length: length, tensors: tensors)
+    var result: [[String: Seen]] = []
+    for block in model.outline.blocks.indices {
+      var own: [String: Seen] = [:]
+      var states = Matrix(rows: hidden.rows, columns: hidden.columns, hidden.array())
+      let observe: (String, borrowing Matrix, TokenRows) throws -> Void = { site, inputs, rows in
+        #expect(inputs.rows == rows.count)
+        own[site, default: Seen()].inputs += inputs.array()
+        let first = Int32(rows.windows.lowerBound * length)
+        own[site]?.tokens += (rows.tokens ?? (0..<Int32(rows.count)).map { $0 }).map { $0 + first }
+      }
+      try model.forward(
+        block: block, hidden: &states, length: length,
+        wanted: Set(model.outline.blocks[block].sites.map(\.name)), routesEveryToken: everyToken,
+        weights: tensors, observe: observe)
+      result.append(own)
+      // What the next block sees is what tokens make of their own experts.
+      try model.forward(block: block, hidden: &hidden, length: length, weights: tensors)
+    }
+    return result
+  }
+
+  /// The factors of a work folder with their sites.
+  private func factors(_ bench: Workbench, _ work: String = "work") throws -> [(
+    block: Int, site: ModelOutline.Site, manifest: Manifest, path: String
+  )] {
+    let store = try ArtifactStore(existing: bench.folder.path + "/" + work)
+    let outline = try Model(folder: bench.model).outline
+    return try store.manifests().filter { $0.components["stage"]?.string == "factor" }.map { manifest in
+      let place = manifest.components["place"]?.string?.split(separator: " ").compactMap { Int($0) } ?? []
+      try #require(place.count == 2)
+      return (
+        place[0], outline.blocks[place[0]].sites[place[1]], manifest,
+        store.path(manifest.key, "factor.safetensors")
+      )
+    }
+  }
+
+  private func recipe(_ bench: Workbench, samples: Int, length: Int, shrink: Int) -> String {
+    bench.recipe(
+      "warmStart: {keep: 2, of: 4}", capture: "{propagate: dense, precision: f32}",
+      factor: "{keep: always, shrink: \(shrink)}", samples: samples, length: length)
+  }
+
+  /// Checks Gram matrix, diagonal and sums against those of rows with a weight each.
+  private func expectFactor(
+    _ path: String, _ parts: [(inputs: [Float], weight: Double)], columns: Int, _ place: String
+  ) throws {
+    let (total, product) = moments(parts, columns)
+    let file = try SafetensorsFile(path: path)
+    let (diagonal, sums) = (try file.tensor("diagonal").doubles(), try file.tensor("sums").doubles())
+    for i in 0..<columns {
+      let square = product[i * columns + i]
+      #expect(abs(diagonal[i] - square) <= 1e-6 * square, "\(place), diagonal \(i)")
+      #expect(abs(sums[i] - total[i]) <= 1e-5 * max(1, square), "\(place), sum \(i)")
+    }
+    try expectGram("gram", file, product, columns, place)
+  }
+
+  private func expectGram(
+    _ name: String, _ file: SafetensorsFile, _ product: [Double], _ columns: Int, _ place: String
+  ) throws {
+    let gram = try file.tensor(name, dtype: .f32, shape: [columns, columns]).floats().array()
+    for i in 0..<columns {
+      for j in 0..<columns {
+        let size = (product[i * columns + i] * product[j * columns + j]).squareRoot()
+        #expect(
+          abs(Double(gram[i * columns + j]) - product[i * columns + j]) <= 1e-5 * size,
+          "\(name) of \(place), \(i) \(j)")
+      }
+    }
+  }
+
+  /// Sums of the inputs, and of their products.
+  private func moments(
+    _ parts: [(inputs: [Float], weight: Double)], _ columns: Int
+  ) -> (total: [Double], product: [Double]) {
+    var product = [Double](repeating: 0, count: columns * columns)
+    var total = [Double](repeating: 0, count: columns)
+    for (inputs, weight) in parts {
+      for start in stride(from: 0, to: inputs.count, by: columns) {
+        for i in 0..<columns {
+          let x = Double(inputs[start + i]) * weight
+          total[i] += x
+          for j in 0..<columns { product[i * columns + j] += x * Double(inputs[start + j]) }
+        }
+      }
+    }
+    return (total, product)
+  }
+
+  /// More tokens than a batch has, so that windows are counted on from batch to batch.
+  @Test func anExpertsFactorIsThatOfItsTokens() throws {
+    let (samples, length) = (60, 24)
+    let bench = try Workbench(family: FamilyCheckpoint(family), samples: samples, length: length)
+    try bench.run(recipe(bench, samples: samples, length: length, shrink: 0))
+    let routed = try seen(bench, length: length, everyToken: false)
+    let all = try seen(bench, length: length, everyToken: true)
+    let factors = try factors(bench)
+    let outline = try Model(folder: bench.model).outline
+    #expect(factors.count == outline.blocks.flatMap(\.sites).count)
+    for (block, site, manifest, path) in factors {
+      let own = try #require(routed[block][site.name])
+      let every = try #require(all[block][site.name])
+      #expect(every.tokens == (0..<Int32(samples * length)).map { $0 })
+      // The tokens of an expert are rows of what all tokens would be to it.
+      let rows = own.tokens.flatMap { token in
+        every.inputs[Int(token) * site.columns..<(Int(token) + 1) * site.columns]
+      }
+      #expect(own.inputs == rows, "block \(block), \(site.name)")
+      #expect(manifest.report["tokens"]?.integer == own.tokens.count)
+      #expect(manifest.report["shrunk"] == nil)
+      #expect((site.tokenShare < 1) == (own.tokens.count < samples * length))
+      try expectFactor(
+        path, [(own.inputs, 1)], columns: site.columns, "block \(block), \(site.name)")
+    }
+    // Every token passes as many experts as the configuration says.
+    for block in routed where block.keys.contains("expert.0.mlp") {
+      let tokens = (0..<6).flatMap { block["expert.\($0).mlp"]?.tokens ?? [] }
+      #expect(Dictionary(grouping: tokens) { $0 }.values.allSatisfy { $0.count == 3 })
+      #expect(tokens.count == 3 * samples * length)
+    }
+  }
+
+  /// Sequences are held out whole, whichever of their tokens an expert sees.
+  @Test func heldOutTokensOfAnExpertAreThoseOfHeldOutWindows() throws {
+    let (samples, length, share) = (60, 24, 0.3)
+    let bench = try Workbench(family: FamilyCheckpoint(family), samples: samples, length: length)
+    let recipe = recipe(bench, samples: samples, length: length, shrink: 0).replacing(
+      "  - emit", with: "  - swap: {holdOut: \(share)}\n  - emit")
+    try bench.run(recipe)
+    let isHeldOut = (0..<samples).map { Int(Double($0 + 1) * share) > Int(Double($0) * share) }
+    let routed = try seen(bench, length: length, everyToken: false)
+    for (block, site, manifest, path) in try factors(bench) {
+      let own = try #require(routed[block][site.name])
+      let place = "block \(block), \(site.name)"
+      func inputs(heldOut: Bool) -> [Float] {
+        own.tokens.indices.filter { isHeldOut[Int(own.tokens[$0]) / length] == heldOut }
+          .flatMap { own.inputs[$0 * site.columns..<($0 + 1) * site.columns] }
+      }
+      let apart = inputs(heldOut: true)
+      #expect(manifest.report["heldOutTokens"]?.integer == apart.count / site.columns)
+      try expectFactor(path, [(inputs(heldOut: false), 1)], columns: site.columns, place)
+      try expectGram(
+        "heldOut", SafetensorsFile(path: path), moments([(apart, 1)], site.columns).product, site.columns,
+        place)
+    }
+  }
+
+  @Test func anExpertOfFewTokensIsShrunkTowardsAll() throws {
+    let (samples, length) = (3, 4)
+    let total = samples * length
+    let bench = try Workbench(family: FamilyCheckpoint(family), samples: samples, length: length)
+    try bench.run(recipe(bench, samples: samples, length: length, shrink: 1))
+    let routed = try seen(bench, length: length, everyToken: false)
+    let all = try seen(bench, length: length, everyToken: true)
+    var shrunk = 0
+    for (block, site, manifest, path) in try factors(bench) {
+      let own = routed[block][site.name] ?? Seen()
+      let every = try #require(all[block][site.name])
+      let place = "block \(block), \(site.name)"
+      guard site.tokenShare < 1 else {
+        try expectFactor(path, [(own.inputs, 1)], columns: site.columns, place)
+        continue
+      }
+      shrunk += 1
+      #expect(own.tokens.count < site.columns)
+      let weight = Double(site.columns - own.tokens.count) / Double(total)
+      try expectFactor(path, [(own.inputs, 1), (every.inputs, weight)], columns: site.columns, place)
+      #expect(manifest.report["routedTokens"]?.integer == own.tokens.count)
+      #expect(manifest.report["shrunk"]?.bool == true)
+      // As many tokens as the inputs are wide, but for rounding down.
+      let tokens = try #require(manifest.report["tokens"]?.integer)
+      #expect((site.columns - 1...site.columns).contains(tokens), "\(place): \(tokens)")
+    }
+    let outline = try Model(folder: bench.model).outline
+    #expect(shrunk == outline.blocks.flatMap(\.sites).count { $0.tokenShare < 1 } && shrunk > 0)
+  }
+
+  @Test func anExpertWithoutTokensIsTold() throws {
+    let bench = try Workbench(family: FamilyCheckpoint(family), samples: 1, length: 2)
+    let routed = try seen(bench, length: 2, everyToken: false)
+    try #require(
+      routed.dropFirst().contains { block in (0..<6).contains { block["expert.\($0).mlp"] == nil } })
+    let (text, code) = bench.failure {
+      try bench.run(recipe(bench, samples: 1, length: 2, shrink: 0))
+    }
+    #expect(text.contains("no calibration token was routed to this expert") && text.contains("site expert."))
+    #expect(text.contains("factor.shrink") && code == 64, "\(text)")
+    // With all tokens in their place there is no error.
+    try bench.run(recipe(bench, samples: 1, length: 2, shrink: 1), work: "other")
+  }
+
+  /// Memory for few Gram matrices at a time: the block streams again and again.
+  @Test(arguments: [(60, 24, 0), (3, 4, 1)]) func severalPassesGiveTheSameBytes(
+    samples: Int, length: Int, shrink: Int
+  ) throws {
+    let bench = try Workbench(family: FamilyCheckpoint(family), samples: samples, length: length)
+    // Emit needs more memory than all of these factors.
+    let recipe = recipe(bench, samples: samples, length: length, shrink: shrink).replacing(
+      "  - emit", with: "")
+    /// Returns how often a block streams for factors: units that run together begin with the same number of units done.
+    func passes(_ memory: Int, _ name: String) throws -> Int {
+      let job = try bench.job(recipe, output: name, work: "work-\(name)", memory: memory)
+      let begun = Mutex<Set<Int>>([])
+      try Runner(job) { event in
+        if case .began(let unit, let done, _, _, _) = event, unit.hasPrefix("factor/") {
+          begun.withLock { _ = $0.insert(done) }
+        }
+      }.run()
+      return begun.withLock { $0.count }
+    }
+    let least = try Planner.plan(bench.job(recipe, work: "plan")).leastMemory
+    let (once, often) = (try passes(1 << 30, "large"), try passes(least, "small"))
+    #expect(once == 3 && often > 3, "\(once) and \(often) passes")
+    func digests(_ name: String) throws -> [Digest: Digest] {
+      let store = try ArtifactStore(existing: bench.folder.path + "/work-" + name)
+      return Dictionary(
+        try store.manifests().map { ($0.key, $0.digest) }, uniquingKeysWith: { first, _ in first })
+    }
+    let outline = try Model(folder: bench.model).outline
+    #expect(try factors(bench, "work-large").count == outline.blocks.flatMap(\.sites).count)
+    #expect(try digests("large") == digests("small"))
+  }
+}
