@@ -21,9 +21,32 @@ extension BlockPass {
 
   /// hidden += norm(norm1(mlp(norm(hidden))) + norm2(experts(norm3(hidden)))), as Gemma 4 has it.
   func transformAndRoute(
-    _ mlp: Blueprint.MLP, _ experts: Blueprint.Experts, _ hidden: inout Matrix, _ observe: Observer
+    _ mlp: Blueprint.MLP, _ mlpNorm: Blueprint.Norm, _ experts: Blueprint.Experts, _ hidden: inout Matrix,
+    _ observe: Observer
   ) throws {
-    throw EspalierError.internalFault("a block with an MLP beside its experts is not computed.")
+    var sum = Matrix(rows: hidden.rows, columns: hidden.columns)
+    for sequences in parts(of: hidden.rows / length, size: Batching.innerSequences(length: length)) {
+      let rows = TokenRows(windows: sequences, length: length)
+      let first = sequences.lowerBound * length
+      var normed = try prepared(hidden, from: first, rows: rows.count, block.feedForwardNorm)
+      let input = PackedMatrix(rounding: &normed, precision)
+      try observe("mlp", normed, rows)
+      guard scope.continues(after: "mlp") else { continue }
+      var inner = try activated(mlp, input)
+      let product = PackedMatrix(rounding: &inner, precision)
+      try observe("down", inner, rows)
+      guard scope.continues(after: "down") else { continue }
+      try apply(mlp.down, product, into: &sum, at: first)
+    }
+    guard scope.continues(after: "down") else { return }
+    normalize(&sum, try weights.norm(mlpNorm))
+    let routing = try routing(experts.router, hidden)
+    let input = try prepared(hidden, rows: hidden.rows, experts.inputNorm)
+    guard var output = try mixture(experts, routing, input, observe) else { return }
+    if let norm = experts.outputNorm { normalize(&output, try weights.norm(norm)) }
+    add(output, into: &sum)
+    if let norm = block.feedForwardOutputNorm { normalize(&sum, try weights.norm(norm)) }
+    add(sum, times: block.residualScale, into: &hidden)
   }
 
   /// Chooses the experts; the router is never pruned, and computed in f32.
@@ -70,7 +93,7 @@ extension BlockPass {
       guard let result = try run(expert, site, tokens, rows, input, observe) else { continue }
       scatterRows(result, tokens, times: routing.factors[index], into: &output)
     }
-    guard scope.isWhole || block.tokenInput != nil else { return nil }
+    guard scope.isWhole else { return nil }
     return output
   }
 

@@ -83,24 +83,4 @@ extension BlockPass {
         alphaN: beta + softplus(try weights.floats(alphaN)[0, 0]), beta: beta, epsilon: epsilon)
     }
   }
-
-  /// Adds what the block has for every token from a table of its own; false if the pass ends in it.
-  func addTokenInput(_ hidden: inout Matrix, _ observe: Observer) throws -> Bool {
-    guard let input = block.tokenInput, let own = tokenInputs else { return true }
-    let rows = tokens(of: hidden)
-    var states = try prepared(hidden, rows: hidden.rows, nil)
-    let packed = PackedMatrix(rounding: &states, precision)
-    try observe("token.gate", states, rows)
-    guard scope.continues(after: "token.gate") else { return false }
-    var gate = try applied(input.gate, packed)
-    activate(&gate, input.activation)
-    multiply(own.matrix, into: &gate)
-    let product = PackedMatrix(rounding: &gate, precision)
-    try observe("token.projection", gate, rows)
-    guard scope.continues(after: "token.projection") else { return false }
-    var output = try applied(input.projection, product)
-    normalize(&output, try weights.norm(input.norm))
-    add(output, into: &hidden)
-    return true
-  }
 }

@@ -26,7 +26,8 @@ extension BlockPass {
     activate(&states, .silu)
     let (decay, strength) = try gates(net, input)
     var output = Matrix(unfilled: hidden.rows, columns: net.shape.valueWidth)
-    deltaRule(states, decay: decay.matrix, strength: strength.matrix, length: length, net.shape, into: &output)
+    deltaRule(
+      states, decay: decay.matrix, strength: strength.matrix, length: length, net.shape, into: &output)
     normalize(&output, try weights.norm(net.norm))
     activate(&gate, .silu)
     multiply(gate, into: &output)

@@ -15,8 +15,6 @@ struct BlockPass {
   let scope: PassScope
   /// Whether experts see all tokens, whatever the router says.
   var routesEveryToken = false
-  /// What the block adds for every token, `tokens x width`; see ``Blueprint/TokenInput``.
-  var tokenInputs: HeldMatrix?
 
   var precision: Precision { weights.precision }
 
@@ -28,9 +26,8 @@ struct BlockPass {
     guard try mix(&hidden, observe) else { return }
     if let norm = block.afterMixerNorm { normalize(&hidden, try weights.norm(norm)) }
     try feed(&hidden, before: before, observe)
-    guard scope.isWhole || block.tokenInput != nil else { return }
+    guard scope.isWhole else { return }
     if let norm = block.afterFeedForwardNorm { normalize(&hidden, try weights.norm(norm)) }
-    guard try addTokenInput(&hidden, observe) else { return }
     if let factor = block.outputScale { scale(&hidden, by: try weights.floats(factor)[0, 0]) }
   }
 
@@ -63,8 +60,8 @@ struct BlockPass {
       try transform(mlp, &hidden, before, observe)
     case .experts(let experts):
       try route(experts, &hidden, before, observe)
-    case .denseAndExperts(let mlp, let experts):
-      try transformAndRoute(mlp, experts, &hidden, observe)
+    case .denseAndExperts(let mlp, let norm, let experts):
+      try transformAndRoute(mlp, norm, experts, &hidden, observe)
     }
   }
 

@@ -41,8 +41,9 @@ extension Blueprint {
     public var shared: MLP?
     /// One row: the shared expert's output is multiplied with its sigmoid.
     public var sharedGate: Parameter?
-    /// Norm of the input of the experts, if it is not that of the router.
+    /// Norms of what goes into the experts and of what comes out, beside an MLP.
     public var inputNorm: Norm?
+    public var outputNorm: Norm?
   }
 
   public struct Router: Sendable {
@@ -116,14 +117,5 @@ extension Blueprint {
     public var kernel: Parameter
     public var bias: Parameter?
     public var output: Linear
-  }
-
-  /// What a block adds for every token from a table of its own (Gemma 3n and 4).
-  public struct TokenInput: Sendable {
-    public var width: Int
-    public var gate: Linear
-    public var projection: Linear
-    public var activation: Activation
-    public var norm: Norm
   }
 }

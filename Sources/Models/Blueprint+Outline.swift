@@ -57,9 +57,6 @@ extension Blueprint.Block {
       inner.removeFirst()
     }
     sites += inner
-    if let tokenInput {
-      sites += [("token.gate", [tokenInput.gate], 1), ("token.projection", [tokenInput.projection], 1)]
-    }
     return sites
   }
 
@@ -73,7 +70,7 @@ extension Blueprint.Block {
     let sites = sites
     let norms = [
       enteringNorm, mixerNorm, mixerOutputNorm, afterMixerNorm, feedForwardNorm, feedForwardOutputNorm,
-      afterFeedForwardNorm, tokenInput?.norm,
+      afterFeedForwardNorm,
     ]
     let parameters =
       norms.flatMap { $0?.tensors ?? [] } + mixer.parameters + feedForward.parameters
@@ -92,7 +89,7 @@ extension Blueprint.Block {
     if mixerOutputNorm != nil || residualScale != 1 { width += hidden }
     switch feedForward {
     case .dense: break
-    case .experts(let experts), .denseAndExperts(_, let experts):
+    case .experts(let experts), .denseAndExperts(_, _, let experts):
       // The normed input, the sum, and all tokens at one expert at worst.
       let inner =
         (experts.experts.prefix(1) + [experts.shared].compactMap(\.self)).map(\.innerSize).max() ?? 0
@@ -175,7 +172,7 @@ extension Blueprint.FeedForward {
     switch self {
     case .dense(let mlp): [mlp]
     case .experts(let experts): experts.experts + [experts.shared].compactMap(\.self)
-    case .denseAndExperts(let mlp, let experts): [mlp] + experts.experts
+    case .denseAndExperts(let mlp, _, let experts): [mlp] + experts.experts
     }
   }
 
@@ -183,7 +180,7 @@ extension Blueprint.FeedForward {
     switch self {
     case .dense(let mlp): mlp.sites("")
     case .experts(let experts): experts.sites
-    case .denseAndExperts(let mlp, let experts): mlp.sites("") + experts.sites
+    case .denseAndExperts(let mlp, _, let experts): mlp.sites("") + experts.sites
     }
   }
 
@@ -191,7 +188,7 @@ extension Blueprint.FeedForward {
     switch self {
     case .dense(let mlp): mlp.parameters
     case .experts(let experts): experts.parameters
-    case .denseAndExperts(let mlp, let experts): mlp.parameters + experts.parameters
+    case .denseAndExperts(let mlp, let norm, let experts): mlp.parameters + norm.tensors + experts.parameters
     }
   }
 }
@@ -222,7 +219,7 @@ extension Blueprint.Experts {
     [router.weight, router.bias, router.correction, router.expertScale, router.inputScale, sharedGate]
       .compactMap(
         \.self)
-      + (router.inputNorm?.tensors ?? []) + (inputNorm?.tensors ?? [])
+      + [router.inputNorm, inputNorm, outputNorm].flatMap { $0?.tensors ?? [] }
       + experts.flatMap(\.parameters)
   }
 }

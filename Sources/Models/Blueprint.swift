@@ -101,8 +101,6 @@ public struct Blueprint: Sendable {
     public var isParallel = false
     /// What outputs are multiplied with before they are added.
     public var residualScale: Float = 1
-    /// An input that each block has of its own for every token, added at the end.
-    public var tokenInput: TokenInput?
     /// What the hidden states are multiplied with at the end, one value.
     public var outputScale: Parameter?
   }
@@ -116,8 +114,8 @@ public struct Blueprint: Sendable {
   public enum FeedForward: Sendable {
     case dense(MLP)
     case experts(Experts)
-    /// Both, on one input or each behind a norm, added.
-    case denseAndExperts(MLP, Experts)
+    /// Both, added, each between norms of its own; the router sees the hidden states as they are.
+    case denseAndExperts(MLP, outputNorm: Norm, Experts)
   }
 
   /// What turns the hidden states after the last block into logits.

@@ -15,12 +15,14 @@ extension Decoder {
     return experts
   }
 
-  /// A router that chooses `num_experts_per_tok` experts.
+  /// A router that chooses `num_experts_per_tok` experts, or `chosen`.
   ///
   /// - Parameter weight: name of its tensor, `experts x hidden`.
-  func router(_ weight: String, _ scoring: Blueprint.Router.Scoring) throws -> Blueprint.Router {
+  func router(_ weight: String, _ scoring: Blueprint.Router.Scoring, chosen own: Int? = nil) throws
+    -> Blueprint.Router
+  {
     let experts = try expertCount()
-    let chosen = try configuration.size("num_experts_per_tok")
+    let chosen = try own ?? configuration.size("num_experts_per_tok")
     guard chosen <= experts else {
       throw EspalierError.badInput(
         "num_experts_per_tok (\(chosen)) is more than the \(experts) experts.", subject: "config.json")

@@ -26,7 +26,7 @@ public enum Families {
     .granite, .glm4, .cohere2, .ernie, .seedOss, .exaone4, .hunyuan, .nemotron, .apertus, .gpt2, .gptJ,
     .gptNeo, .gptNeoX, .opt, .bloom, .falcon, .phi, .starcoder2, .stableLM, .bert, .roberta, .vit, .lfm2,
     .mixtral, .qwen2Moe, .qwen3Moe, .olmoe, .gptOss, .graniteMoe, .glm4Moe, .deepSeek2, .deepSeek3, .qwenNext,
-    .qwen35,
+    .qwen35, .gemma4,
   ]
 
   public static var modelTypes: [String] { all.flatMap(\.modelTypes).sorted() }
