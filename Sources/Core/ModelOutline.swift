@@ -118,7 +118,8 @@ public struct ModelOutline: Sendable {
   public let widestInput: Int
 
   public init(
-    modelType: String, blocks: [Block], tensors: [String: [Int]], embeddingTensors: [String], images: Images? = nil,
+    modelType: String, blocks: [Block], tensors: [String: [Int]], embeddingTensors: [String],
+    images: Images? = nil,
     hiddenSize: Int,
     vocabularySize: Int,
     maximumLength: Int, activationWidth: Int, innerWidth: Int

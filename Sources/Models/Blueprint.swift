@@ -15,6 +15,13 @@ public struct Blueprint: Sendable {
   public var blocks: [Block]
   public var ending: Ending
 
+  /// Whether a token sees only those before it, so that the model predicts texts.
+  public var isCausal: Bool {
+    blocks.allSatisfy { block in
+      if case .attention(let attention) = block.mixer { attention.shape.mask != .all } else { true }
+    }
+  }
+
   /// A learned array that is used as it is: a norm, a bias, a table of positions, a router.
   public struct Parameter: Sendable, Hashable {
     public var name: String

@@ -27,7 +27,8 @@ struct UnitNeeds: Sendable {
     self.job = job
     self.graph = graph
     let stages = job.recipe.entries.map(\.stage)
-    (samples, length) = stages.lazy.compactMap { ($0 as? any CorpusStage)?.shape(for: job.model) }.first ?? (1, 1)
+    (samples, length) =
+      stages.lazy.compactMap { ($0 as? any CorpusStage)?.shape(for: job.model) }.first ?? (1, 1)
     source = stages.lazy.compactMap { $0 as? any SourceStage }.first
     heldBytes = Planner.processBytes + max(0, graph.units.count + job.checkpoint.tensors.count - 1000) * 2560
     factor = stages.firstIndex { $0 is any SiteStage }

@@ -23,6 +23,11 @@ struct TokenScorer {
   /// - Throws: bad input where an id is outside of the vocabulary or hidden states are not finite; an I/O error where the
   ///   checkpoint cannot be read.
   func score(_ sequences: [[Int32]]) throws -> [[Double]] {
+    guard model.blueprint.isCausal, model.blueprint.ending.head != nil else {
+      throw EspalierError.usage(
+        "\(model.outline.modelType) does not predict the next token, so it has neither perplexity nor answers.",
+        subject: model.checkpoint.folder)
+    }
     try Folder.remove(scratch)
     try Folder.create(scratch)
     defer { try? Folder.remove(scratch) }
@@ -113,9 +118,7 @@ struct TokenScorer {
   ) throws {
     let input = try SpillArray(folder: source)
     guard let head = try model.head(tensors) else {
-      throw EspalierError.usage(
-        "this model has no head that predicts tokens, so that it has no perplexity.",
-        subject: model.checkpoint.folder)
+      throw EspalierError.internalFault("a model without a head is scored.")
     }
     for batch in batches(group) {
       let states = try model.finish(load(batch, input, group), tensors: tensors)

@@ -12,7 +12,7 @@ import Testing
   init() throws { folder = try TemporaryFolder() }
 
   /// Settings that are refused so far: what passes from block to block beside the hidden states.
-  private static let refused = ["gemma4", "gemma4_text", "gemma4_text-old-keys", "gemma4_text-shared"]
+  private static let refused = ["gemma4", "gemma4_text", "gemma4_text-shared"]
 
   private static let names = ((try? FamilyCheckpoint.names()) ?? []).filter { !refused.contains($0) }
 
@@ -49,7 +49,9 @@ import Testing
   private func outputs(
     _ model: Model, _ family: FamilyCheckpoint, _ expected: FamilyCheckpoint.Expected
   ) throws -> Matrix {
-    guard let pixels = family.pixels else { return try model.logits(expected.ids, length: expected.ids.count) }
+    guard let pixels = family.pixels else {
+      return try model.logits(expected.ids, length: expected.ids.count)
+    }
     return try model.outputs(
       pixels: Matrix(rows: pixels.shape[0], columns: pixels.values.count / pixels.shape[0], pixels.values))
   }
