@@ -18,6 +18,8 @@ struct OnigurumaTranslator {
 
   /// Groups and brackets inside each other.
   static let maximumDepth = 100
+  /// Repetitions of repetitions.
+  private static let maximumRepetitions = 4
 
   static func translate(_ pattern: String) throws(PatternProblem) -> String {
     var translator = OnigurumaTranslator(source: Array(pattern.unicodeScalars))
@@ -81,11 +83,16 @@ struct OnigurumaTranslator {
 
   private mutating func quantified(_ atom: String) throws(PatternProblem) -> String {
     var result = atom
-    var repeated = false
+    var last: String?
+    var count = 0
     while let quantifier = try quantifier() {
       caselessNeighbour = nil
-      result = (repeated ? "(?:\(result))" : result) + quantifier
-      repeated = true
+      // A star of a star matches the same, and many of them keep a matcher busy for very long.
+      if quantifier == "*", last == "*" { continue }
+      guard count < Self.maximumRepetitions else { throw problem("too many repetitions follow each other") }
+      result = (last == nil ? result : "(?:\(result))") + quantifier
+      last = quantifier
+      count += 1
     }
     return result
   }

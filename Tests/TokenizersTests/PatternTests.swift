@@ -103,7 +103,8 @@ struct PatternTests {
     (#"\xE3"#, "bytes are not supported"), (#"\x{110000}"#, "number is not valid"),
     ("[b-a]", "range of characters"),
     (#"[a-\d]"#, "range of characters"), ("[a&&]", "a bracket is empty"), ("[[:nope:]]", "not supported"),
-    ("a{3,2}", "wrong order"), (#"\p{Klingon}"#, "unknown property"), (#"\p{}"#, "name is not valid"),
+    ("a{3,2}", "wrong order"), ("a{2,}{2,}{2,}{2,}{2,}", "too many repetitions"),
+    (#"\p{Klingon}"#, "unknown property"), (#"\p{}"#, "name is not valid"),
     ("(?<=a+)b", "lookbehind"), (#"\1"#, "non-existent"), ("(?<n", "name is not valid"),
     ("(?i:ss)", "without regard to case"), ("(?i)é", "without regard to case"),
     (#"(?i)\p{Lu}"#, "without regard"),
@@ -126,6 +127,15 @@ struct PatternTests {
     let pattern = try Pattern(text)
     let subject = [UInt8](repeating: UInt8(ascii: "a"), count: 60) + Array("!".utf8)
     #expect(throws: (any Error).self) { try pattern.forEachMatch(in: subject.span) { _ in } }
+  }
+
+  /// A star of a star is a star, as Oniguruma has it.
+  @Test(.timeLimit(.minutes(5)))
+  func manyStars() throws {
+    let pattern = try Pattern("x" + String(repeating: "*", count: 100) + "y{1,}")
+    var matches: [Range<Int>] = []
+    try pattern.forEachMatch(in: Array("xxyy xx y".utf8).span) { matches.append($0) }
+    #expect(matches == [0..<4, 8..<9])
   }
 
   @Test func deepMatchesNeedNoStack() throws {
