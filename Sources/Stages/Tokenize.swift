@@ -46,8 +46,8 @@ public struct Tokenize: CorpusStage {
     (samples, model.images?.tokens ?? length)
   }
 
-  public func sourceFiles(of checkpoint: Checkpoint) -> [String: String] {
-    Corpus.holdsTokens(corpus) ? [:] : ["tokenizer": checkpoint.folder + "/tokenizer.json"]
+  public func sourceFiles(of checkpoint: Checkpoint) throws -> [String: String] {
+    Corpus.holdsTokens(corpus) ? [:] : try Tokenizer.files(in: checkpoint.folder)
   }
 
   public func check(_ model: ModelOutline, checkpoint: Checkpoint) throws {
@@ -64,12 +64,7 @@ public struct Tokenize: CorpusStage {
         "length is \(length), but the model was made for at most \(model.maximumLength) tokens; set tokenize.length=\(model.maximumLength) or less."
       )
     }
-    guard try Corpus.holdsTokens(corpus) || Folder.entry(checkpoint.folder + "/tokenizer.json") != nil
-    else {
-      throw EspalierError.badInput(
-        "tokenizer.json is missing; give tokens (.safetensors with input_ids) as the corpus instead.",
-        subject: checkpoint.folder)
-    }
+    if !Corpus.holdsTokens(corpus) { _ = try Tokenizer.files(in: checkpoint.folder) }
   }
 
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
