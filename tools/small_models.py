@@ -16,7 +16,8 @@ from safetensors.numpy import save_file
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 torch.set_num_threads(2)
-PATTERNS = {"30 %": "sparsity: 0.3", "50 %": "sparsity: 0.5", "60 %": "sparsity: 0.6", "2:4": "keep: 2, of: 4"}
+PATTERNS = {"30 %": "sparsity: 0.3", "50 %": "sparsity: 0.5", "60 %": "sparsity: 0.6",
+            "80 %": "sparsity: 0.8", "90 %": "sparsity: 0.9", "2:4": "keep: 2, of: 4"}
 
 
 def prune(program, model, corpus, pattern, refiners, samples, length, folder):
@@ -93,7 +94,7 @@ def sort(program, source, folder):
 
     print(f"dense: {accuracy(source) * 100:.1f} % of 729\n")
     print("| pattern | " + " | ".join(["Wanda", "swaps", "swaps + reconstruct"]) + " |\n|---|---|---|---|")
-    for pattern in ("30 %", "50 %", "60 %"):
+    for pattern in ("30 %", "50 %", "60 %", "80 %", "90 %"):
         cells = []
         for refiners in ([], ["swap"], ["swap", "reconstruct"]):
             output, _ = prune(program, source, corpus, pattern, refiners, 256, both.shape[1] - 1, folder)

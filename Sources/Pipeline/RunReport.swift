@@ -55,6 +55,17 @@ public struct RunReport: Sendable {
   public let totals: [Total]
   /// The part of the inputs' energy that factors of low rank left to the diagonal, from 0 to 1, by unit.
   public let discardedEnergies: [(unit: String, share: Double)]
+  /// An expert's input that saw fewer tokens than it is wide.
+  public struct ScarceInput: Sendable {
+    public let unit: String
+    /// Tokens that were routed to the expert.
+    public let tokens: Int
+    public let columns: Int
+    /// Whether what the expert makes of all tokens was added.
+    public let isShrunk: Bool
+  }
+
+  public let scarceInputs: [ScarceInput]
   /// Reports of evaluating stages, by stage.
   public let evaluations: [(stage: String, result: JSON)]
 
@@ -87,6 +98,14 @@ public struct RunReport: Sendable {
     }
     discardedEnergies = history.entries.compactMap { entry in
       entry.manifest.report["discardedEnergy"]?.double.map { (entry.unit, $0) }
+    }
+    scarceInputs = history.entries.compactMap { entry in
+      let report = entry.manifest.report
+      guard let tokens = report["routedTokens"]?.integer, let columns = report["columns"]?.integer,
+        tokens < columns
+      else { return nil }
+      return ScarceInput(
+        unit: entry.unit, tokens: tokens, columns: columns, isShrunk: report["shrunk"]?.bool ?? false)
     }
     self.matrices = matrices
     self.evaluations = evaluations
@@ -156,6 +175,13 @@ public struct RunReport: Sendable {
         }),
       "discardedEnergies": .object(
         JSONObject(discardedEnergies.map { (key: $0.unit, value: .number($0.share)) })),
+      "scarceInputs": .array(
+        scarceInputs.map {
+          [
+            "unit": .string($0.unit), "tokens": .integer($0.tokens), "columns": .integer($0.columns),
+            "shrunk": .bool($0.isShrunk),
+          ]
+        }),
       "evaluations": .array(evaluations.map { ["stage": .string($0.stage), "result": $0.result] }),
       "perplexities": .object(
         JSONObject(

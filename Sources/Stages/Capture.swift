@@ -228,6 +228,10 @@ public struct Capture: SourceStage {
     _ unit: UnitContext
   ) throws {
     guard !sinks.isEmpty else { return }
+    let names = sinks.keys.sorted().prefix(3).joined(separator: ", ")
+    unit.note(
+      "block \(block): \(sinks.count) inputs of experts (\(names)\(sinks.count > 3 ? ", ..." : "")) saw fewer tokens than they are wide; each is shown what its expert makes of all tokens, with the weight of the missing ones (factor.shrink). `report` lists them. More calibration text is better."
+    )
     let (samples, length) = (hidden.sequences, hidden.tokens)
     for batch in batches(samples: samples, length: length) {
       var states = try read(hidden, batch)

@@ -191,7 +191,7 @@ public struct Factor: SiteStage {
     let digests = unit.components["earlier"]?.array?.compactMap { $0.string.flatMap(Digest.init(hex:)) }
     let sizes = unit.sizes
     return try FactorSink(
-      isExpert: site.tokenShare < 1, shrink: shrink, note: unit.note, columns: site.columns, form: form,
+      isExpert: site.tokenShare < 1, shrink: shrink, columns: site.columns, form: form,
       holdOut: unit.unit.holdOut, isMapped: isMapped(sizes),
       precision: unit.job.precision,
       adding: earlier.read(digests ?? []),
@@ -220,10 +220,9 @@ private final class FactorSink: SiteSink {
   /// Tokens that were routed to the expert, once others are added.
   private var routedTokens: Int?
   private lazy var isHeldOutEmpty = heldOut.tokens == 0
-  private let note: (String) -> Void
 
   init(
-    isExpert: Bool, shrink: Double, note: @escaping (String) -> Void, columns: Int, form: GramForm,
+    isExpert: Bool, shrink: Double, columns: Int, form: GramForm,
     holdOut: Double, isMapped: Bool, precision: Precision,
     adding earlier: [SiteFactor],
     spill: consuming SpillWriter?, place: String, folder: String
@@ -231,7 +230,6 @@ private final class FactorSink: SiteSink {
     path = folder + "/" + SiteFactor.object
     self.isExpert = isExpert
     self.shrink = shrink
-    self.note = note
     self.spill = spill
     self.holdOut = holdOut
     self.earlier = earlier
@@ -334,12 +332,7 @@ private final class FactorSink: SiteSink {
       ("heldOutTokens", .integer(apart)),
     ]
     if isExpert { report.append(("routedTokens", .integer(routedTokens ?? accumulator.tokens))) }
-    if let routedTokens {
-      note(
-        "\(place): \(routedTokens) tokens were routed to this expert, whose inputs are \(accumulator.columns) wide; its Gram matrix was shrunk towards that of all tokens."
-      )
-      report.append(("shrunk", true))
-    }
+    if routedTokens != nil { report.append(("shrunk", true)) }
     if let rank = accumulator.rank {
       report += [("rank", .integer(rank)), ("discardedEnergy", .number(accumulator.discardedEnergy))]
     }

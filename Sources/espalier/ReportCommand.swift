@@ -40,6 +40,19 @@ struct ReportCommand: ParsableCommand {
 
 /// The totals of a run, for people.
 enum ReportTable {
+  /// Experts whose Gram matrices come from few tokens; those with the fewest first.
+  private static func showScarceInputs(_ inputs: [RunReport.ScarceInput]) {
+    guard !inputs.isEmpty else { return }
+    let shrunk = inputs.count { $0.isShrunk }
+    Terminal.out(
+      "\(inputs.count) inputs of experts saw fewer tokens than they are wide; \(shrunk) were shrunk towards what their expert makes of all tokens"
+    )
+    for input in inputs.sorted(by: { $0.tokens < $1.tokens }).prefix(5) {
+      Terminal.out("  \(input.unit): \(input.tokens) tokens, \(input.columns) wide")
+    }
+    if inputs.count > 5 { Terminal.out("  and \(inputs.count - 5) more; --json lists them") }
+  }
+
   static func show(_ report: RunReport) {
     Terminal.table(
       [
@@ -63,6 +76,7 @@ enum ReportTable {
         "factors of low rank leave \(Terminal.percent(mean)) of the inputs' energy to the diagonal, \(Terminal.percent(most.share)) at most (\(most.unit))"
       )
     }
+    showScarceInputs(report.scarceInputs)
     for (stage, result) in report.evaluations {
       for model in ["dense", "pruned"] {
         if let perplexity = result[model]?["perplexity"] {
