@@ -157,6 +157,13 @@ struct Decoder {
       down: linear(down, hidden, inner, bias: bias, order: order))
   }
 
+  /// - Throws: bad input if every head could not have something of its own.
+  func requireCountableHeads() throws {
+    guard heads <= 65_536 else {
+      throw EspalierError.badInput("\(heads) heads are too many; at most 65536 are expected.")
+    }
+  }
+
   /// A rotary embedding for each type of layer that occurs.
   func rotaries(_ types: [String], _ make: (String) throws -> Rotary?) rethrows -> [String: Rotary] {
     var rotaries: [String: Rotary] = [:]

@@ -72,6 +72,10 @@ public struct Rotary: Sendable {
     var kind = try scaling?.text("rope_type", default: scaling?.text("type", default: "default") ?? "default")
     // Phi-3 has had several names for it.
     if scaling?.json["long_factor"] != nil { kind = "longrope" }
+    guard (0...1).contains(share) else {
+      throw EspalierError.badInput(
+        "the share of a head that is rotated must be from 0 to 1.", subject: "config.json")
+    }
     // Where only a share turns by proportional scaling, all pairs are there and the rest stand still.
     let dimensions = kind == "proportional" ? headSize : Int(Double(headSize) * share)
     guard dimensions > 0, dimensions % 2 == 0, dimensions <= headSize else {
@@ -230,9 +234,9 @@ public struct Rotary: Sendable {
       try scaling.optionalNumber("original_max_position_embeddings")
       ?? configuration.optionalNumber("original_max_position_embeddings")
       ?? configuration.number("max_position_embeddings")
-    guard length >= 2 else {
+    guard (2...4_294_967_296).contains(length) else {
       throw EspalierError.badInput(
-        "original_max_position_embeddings must be at least 2.", subject: "config.json")
+        "original_max_position_embeddings must be at least 2, and at most 2^32.", subject: "config.json")
     }
     return length
   }

@@ -5,7 +5,9 @@ import EspalierIO
 public struct TensorNames: Sendable {
   private let shapes: [String: [Int]]
 
-  public init(_ checkpoint: Checkpoint) { shapes = checkpoint.tensors.mapValues(\.entry.shape) }
+  public init(_ checkpoint: Checkpoint) { self.init(checkpoint.tensors.mapValues(\.entry.shape)) }
+
+  init(_ shapes: [String: [Int]]) { self.shapes = shapes }
 
   /// No names: those that `save_pretrained` writes are taken.
   public init() { shapes = [:] }

@@ -9,6 +9,7 @@ extension Family {
     decoder.activation = .geluTanh
     decoder.root = names.prefix(["transformer.", ""], of: "word_embeddings.weight")
     decoder.blocks = "h."
+    try decoder.requireCountableHeads()
     let hidden = decoder.hidden
     let residualIsNormed = try configuration.flag(
       "apply_residual_connection_post_layernorm", default: false)

@@ -15,6 +15,7 @@ extension Family {
     decoder.keyHeads =
       isNew
       ? try configuration.size("num_kv_heads", default: decoder.heads) : isMultiQuery ? 1 : decoder.heads
+    try decoder.requireCountableHeads()
     let bias = try configuration.flag("bias", default: false)
     let isParallel = try isNew || configuration.flag("parallel_attn", default: true)
     let normCount = try configuration.optionalSize("num_ln_in_parallel_attn") ?? (isNew ? 2 : 1)

@@ -61,10 +61,11 @@ extension Family {
     guard try configuration.flag("block_auto_adjust_ff_dim", default: true) else { return given }
     let factor = try configuration.number("block_ffn_dim_multiplier", default: 1)
     let multiple = try configuration.size("block_multiple_of", default: 256)
-    let width = Int(factor * Double(2 * given / 3))
-    guard width > 0 else {
-      throw EspalierError.badInput("block_ffn_dim_multiplier must be positive.", subject: "config.json")
+    guard factor > 0, factor <= 1000 else {
+      throw EspalierError.badInput(
+        "block_ffn_dim_multiplier must be positive, and at most 1000.", subject: "config.json")
     }
+    let width = max(1, Int(factor * Double(2 * given / 3)))
     return (width + multiple - 1) / multiple * multiple
   }
 }

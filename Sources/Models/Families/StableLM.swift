@@ -7,6 +7,7 @@ extension Family {
     decoder.attentionBias = try configuration.flag("use_qkv_bias", default: false)
     decoder.outputBias = false
     let rotary = try Rotary(configuration, headSize: decoder.headSize, share: 0.25)
+    try decoder.requireCountableHeads()
     let isParallel = try configuration.flag("use_parallel_residual", default: false)
     let normsHeads = try configuration.flag("qk_layernorm", default: false)
     func headNorm(_ name: String, heads: Int) -> Blueprint.Norm {
