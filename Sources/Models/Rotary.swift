@@ -33,7 +33,7 @@ public struct Rotary: Sendable {
 
   /// The first values of every head, with the usual base.
   init(dimensions: Int, of headSize: Int) throws {
-    guard dimensions % 2 == 0, dimensions <= headSize else {
+    guard dimensions % 2 == 0, dimensions <= min(headSize, 65_536) else {
       throw EspalierError.badInput(
         "\(dimensions) of \(headSize) values of a head would be rotated; the number must be even.",
         subject: "config.json")
@@ -72,6 +72,10 @@ public struct Rotary: Sendable {
     var kind = try scaling?.text("rope_type", default: scaling?.text("type", default: "default") ?? "default")
     // Phi-3 has had several names for it.
     if scaling?.json["long_factor"] != nil { kind = "longrope" }
+    guard headSize <= 65_536 else {
+      throw EspalierError.badInput(
+        "head_dim (\(headSize)) is too large; at most 65536 are expected.", subject: "config.json")
+    }
     guard (0...1).contains(share) else {
       throw EspalierError.badInput(
         "the share of a head that is rotated must be from 0 to 1.", subject: "config.json")
