@@ -1,6 +1,5 @@
 import EspalierCore
 import EspalierKernels
-import Glibc
 
 extension BlockPass {
   /// attention(norm(hidden)), `tokens x (heads * valueSize)`; nil if the pass ends before.
@@ -15,7 +14,6 @@ extension BlockPass {
       rotate(&parts.keys, attention, rotary)
     }
     if attention.normsAfterRotation { try normalizeHeads(attention, &parts) }
-    if let temperature = attention.temperature { warm(&parts.queries, temperature) }
     var shape = attention.shape
     if let sinks = attention.sinks { shape.sinks = try weights.floats(sinks).array() }
     var attended = Matrix(unfilled: tokens, columns: attention.outputWidth)
@@ -25,7 +23,6 @@ extension BlockPass {
     if let gate = parts.gate {
       multiply(gate.matrix, into: &attended)
     }
-    if let norm = attention.innerNorm { normalize(&attended, try weights.norm(norm)) }
     return attended
   }
 
@@ -48,13 +45,13 @@ extension BlockPass {
     guard scope.continues(after: "attention") else { return nil }
     switch attention.projections {
     case .separate(let query, let key, let value):
-      let queries = try applied(query, input)
-      let keys = try applied(key, input)
-      let values = try value.map { try applied($0, input) } ?? copied(keys)
+      let queries = try weights.applied(query, input)
+      let keys = try weights.applied(key, input)
+      let values = try value.map { try weights.applied($0, input) } ?? copied(keys)
       guard attention.isGated else { return Heads(queries: queries, keys: keys, values: values, gate: nil) }
       return gated(attention, queries, keys, values)
     case .fused(let linear, let order):
-      return try split(applied(linear, input), attention, order)
+      return try split(weights.applied(linear, input), attention, order)
     case .latent(let latent):
       return try unfold(latent, attention, input, observe, tokens(of: hidden))
     }
@@ -114,14 +111,14 @@ extension BlockPass {
   ) throws -> Heads? {
     let (heads, tokens) = (attention.shape.heads, input.rows)
     let (size, valueSize) = (attention.shape.headSize, attention.shape.valueSize)
-    var queries = try applied(latent.query, input)
-    let both = try applied(latent.keyValue, input)
+    var queries = try weights.applied(latent.query, input)
+    let both = try weights.applied(latent.keyValue, input)
     if let norm = latent.queryNorm { normalize(&queries, try weights.norm(norm)) }
     if let up = latent.queryUp {
       let narrow = PackedMatrix(rounding: &queries, precision)
       try observe("query", queries, rows)
       guard scope.continues(after: "query") else { return nil }
-      queries = try applied(up, narrow)
+      queries = try weights.applied(up, narrow)
     }
     var narrow = Matrix(unfilled: tokens, columns: latent.rank)
     copyColumns(both, [(0, 0, latent.rank)], into: &narrow)
@@ -129,7 +126,7 @@ extension BlockPass {
     let packed = PackedMatrix(rounding: &narrow, precision)
     try observe("key", narrow, rows)
     guard scope.continues(after: "key") else { return nil }
-    let wide = try applied(latent.keyValueUp, packed)
+    let wide = try weights.applied(latent.keyValueUp, packed)
     var keys = Matrix(unfilled: tokens, columns: heads * size)
     var values = Matrix(unfilled: tokens, columns: heads * valueSize)
     let stride = latent.plain + valueSize
@@ -157,14 +154,5 @@ extension BlockPass {
     EspalierKernels.rotate(
       &states, headSize: attention.shape.headSize, from: rotary.start, isInterleaved: rotary.isInterleaved,
       length: length, cosine: table.cosine, sine: table.sine)
-  }
-
-  /// Scales queries by position; see ``Blueprint/Temperature``.
-  private func warm(_ queries: inout Matrix, _ temperature: Blueprint.Temperature) {
-    for row in 0..<queries.rows {
-      let factor = 1 + temperature.beta * logf(1 + (Float(row % length) / temperature.length).rounded(.down))
-      guard factor != 1 else { continue }
-      for column in 0..<queries.columns { queries[row, column] *= factor }
-    }
   }
 }

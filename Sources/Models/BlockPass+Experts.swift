@@ -36,7 +36,7 @@ extension BlockPass {
       let product = PackedMatrix(rounding: &inner, precision)
       try observe("down", inner, rows)
       guard scope.continues(after: "down") else { continue }
-      try apply(mlp.down, product, into: &sum, at: first)
+      try weights.apply(mlp.down, product, into: &sum, at: first)
     }
     guard scope.continues(after: "down") else { return }
     normalize(&sum, try weights.norm(mlpNorm))
@@ -54,14 +54,21 @@ extension BlockPass {
     var states = try prepared(input, rows: input.rows, router.inputNorm)
     if let factors = router.inputScale { multiplyRows(&states, try weights.floats(factors)) }
     scale(&states, by: router.inputFactor)
-    let packed = PackedMatrix(rounding: &states, .f32)
-    let table = try weights.table(router.weight)
-    var logits = Matrix(unfilled: input.rows, columns: table.rows)
-    linear(packed, table, into: &logits)
+    var logits = try scores(states, router.weight)
     if let bias = router.bias { addToRows(try weights.floats(bias), into: &logits, rows: 0..<logits.rows) }
     return Routing(
       logits, router, correction: try router.correction.map { try weights.floats($0).array() } ?? [],
       expertScale: try router.expertScale.map { try weights.floats($0).array() } ?? [])
+  }
+
+  /// A product with a table that is never pruned, in f32.
+  private func scores(_ input: consuming Matrix, _ parameter: Blueprint.Parameter) throws -> Matrix {
+    var states = input
+    let packed = PackedMatrix(rounding: &states, .f32)
+    let table = try weights.table(parameter)
+    var scores = Matrix(unfilled: packed.rows, columns: table.rows)
+    linear(packed, table, into: &scores)
+    return scores
   }
 
   private func multiplyRows(_ states: inout Matrix, _ factors: borrowing Matrix) {
@@ -111,17 +118,13 @@ extension BlockPass {
     let product = PackedMatrix(rounding: &inner, precision)
     try observe(site + "down", inner, rows)
     guard scope.isWhole else { return nil }
-    return try applied(mlp.down, product)
+    return try weights.applied(mlp.down, product)
   }
 
   private func sharedFactors(_ experts: Blueprint.Experts, _ input: borrowing Matrix) throws -> [Float] {
     guard let gate = experts.sharedGate else { return [Float](repeating: 1, count: input.rows) }
-    var states = try prepared(input, rows: input.rows, nil)
-    let packed = PackedMatrix(rounding: &states, .f32)
-    let table = try weights.table(gate)
-    var logits = Matrix(unfilled: input.rows, columns: table.rows)
-    linear(packed, table, into: &logits)
-    activate(&logits, .sigmoid)
-    return (0..<input.rows).map { logits[$0, 0] }
+    var factors = try scores(prepared(input, rows: input.rows, nil), gate)
+    activate(&factors, .sigmoid)
+    return (0..<input.rows).map { factors[$0, 0] }
   }
 }

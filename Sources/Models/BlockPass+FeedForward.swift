@@ -37,16 +37,16 @@ extension BlockPass {
   func activated(_ mlp: Blueprint.MLP, _ input: borrowing PackedMatrix) throws -> Matrix {
     switch mlp.input {
     case .plain(let linear):
-      var inner = try applied(linear, input)
+      var inner = try weights.applied(linear, input)
       activate(&inner, try activation(mlp.activation))
       return inner
     case .gated(let gateLayer, let upLayer):
-      var gate = try applied(gateLayer, input)
-      let up = try applied(upLayer, input)
+      var gate = try weights.applied(gateLayer, input)
+      let up = try weights.applied(upLayer, input)
       try join(up, mlp.activation, into: &gate)
       return gate
     case .fused(let linear, let isInterleaved):
-      let both = try applied(linear, input)
+      let both = try weights.applied(linear, input)
       let inner = mlp.innerSize
       var gate = Matrix(unfilled: both.rows, columns: inner)
       var up = Matrix(unfilled: both.rows, columns: inner)
@@ -73,7 +73,9 @@ extension BlockPass {
   private func activation(_ gate: Blueprint.MLP.Gate) throws -> Activation {
     switch gate {
     case .activation(let activation): return activation
-    case .clamped(_, let alpha): return alpha == 1 ? .silu : .geluQuick
+    case .clamped:
+      throw EspalierError.internalFault(
+        "the clamped product needs a layer for the gate and one for the rest.")
     case .xielu(let alphaP, let alphaN, let beta, let epsilon):
       let beta = try beta.map { try weights.floats($0)[0, 0] } ?? 0.5
       let epsilon = try epsilon.map { try weights.floats($0)[0, 0] } ?? -1e-6

@@ -13,10 +13,10 @@ extension BlockPass {
     var gate: Matrix
     switch net.input {
     case .separate(let qkv, let z):
-      states = try applied(qkv, input)
-      gate = try applied(z, input)
+      states = try weights.applied(qkv, input)
+      gate = try weights.applied(z, input)
     case .fused(let linear):
-      let both = try applied(linear, input)
+      let both = try weights.applied(linear, input)
       states = Matrix(unfilled: both.rows, columns: 2 * net.shape.keyWidth + net.shape.valueWidth)
       gate = Matrix(unfilled: both.rows, columns: net.shape.valueWidth)
       split(both, net.shape, states: &states, gate: &gate)
@@ -88,7 +88,7 @@ extension BlockPass {
     let input = PackedMatrix(rounding: &normed, precision)
     try observe("attention", normed, tokens(of: hidden))
     guard scope.continues(after: "attention") else { return nil }
-    let parts = try applied(convolution.input, input)
+    let parts = try weights.applied(convolution.input, input)
     let width = parts.columns / 3
     func part(_ index: Int) -> Matrix {
       var part = Matrix(unfilled: parts.rows, columns: width)

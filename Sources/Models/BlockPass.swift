@@ -8,7 +8,6 @@ struct BlockPass {
   typealias Observer = (_ site: String, _ inputs: borrowing Matrix, _ rows: TokenRows) throws -> Void
 
   let block: Blueprint.Block
-  let hiddenSize: Int
   /// Tokens of a sequence.
   let length: Int
   let weights: TensorSource
@@ -88,34 +87,15 @@ struct BlockPass {
     return copy
   }
 
-  /// `output = input W^T + bias (+ output)`, from the row `first` of the output on.
-  func apply(
-    _ layer: Blueprint.Linear, _ input: borrowing PackedMatrix, adding: Bool = false,
-    into output: inout Matrix,
-    at first: Int = 0
-  ) throws {
-    linear(input, try weights.weight(layer.matrix), adding: adding, into: &output, at: first)
-    if let bias = layer.bias {
-      addToRows(try weights.floats(bias), into: &output, rows: first..<first + input.rows)
-    }
-  }
-
-  /// A new matrix of what a layer makes of its input.
-  func applied(_ layer: Blueprint.Linear, _ input: borrowing PackedMatrix) throws -> Matrix {
-    var output = Matrix(unfilled: input.rows, columns: layer.rows)
-    try apply(layer, input, into: &output)
-    return output
-  }
-
   /// hidden += scale * norm(layer(input)), from the row `first` on.
   func deliver(
     _ layer: Blueprint.Linear, _ input: borrowing PackedMatrix, norm: Blueprint.Norm?,
     into hidden: inout Matrix, at first: Int
   ) throws {
     guard norm != nil || block.residualScale != 1 else {
-      return try apply(layer, input, adding: true, into: &hidden, at: first)
+      return try weights.apply(layer, input, adding: true, into: &hidden, at: first)
     }
-    var output = try applied(layer, input)
+    var output = try weights.applied(layer, input)
     if let norm { normalize(&output, try weights.norm(norm)) }
     add(output, times: block.residualScale, into: &hidden, at: first)
   }

@@ -18,22 +18,12 @@ extension Blueprint {
     public var sinks: Parameter?
     /// Queries carry, head by head, as many values that gate the output through a sigmoid.
     public var isGated = false
-    /// What queries are multiplied with by position, if long texts need it.
-    public var temperature: Temperature?
-    /// A norm of what was attended, before the output layer.
-    public var innerNorm: Norm?
     public var output: Linear
 
     public var queryWidth: Int { shape.heads * shape.headSize }
     public var keyWidth: Int { shape.keyHeads * shape.headSize }
     public var valueWidth: Int { shape.keyHeads * shape.valueSize }
     public var outputWidth: Int { shape.heads * shape.valueSize }
-  }
-
-  /// `1 + beta log(1 + floor(position / length))`, what queries are multiplied with.
-  public struct Temperature: Sendable {
-    public var beta: Float
-    public var length: Float
   }
 
   /// Where queries, keys and values come from.

@@ -124,7 +124,7 @@ extension Blueprint.Mixer {
   fileprivate var parameters: [Blueprint.Parameter] {
     switch self {
     case .attention(let attention):
-      var norms = [attention.queryNorm, attention.keyNorm, attention.valueNorm, attention.innerNorm]
+      var norms = [attention.queryNorm, attention.keyNorm, attention.valueNorm]
       if case .latent(let latent) = attention.projections {
         norms += [latent.queryNorm, latent.keyValueNorm]
       }

@@ -55,7 +55,7 @@ public struct Blueprint: Sendable {
     /// Learned scales, one after the other; ones if there are none.
     public var scale: [Parameter] = []
     public var shift: [Parameter] = []
-    /// What is added to a learned scale: 1 where checkpoints store the difference from 1.
+    /// What is added to a learned scale: 1 if the checkpoint stores the difference from 1.
     public var offset: Float = 0
   }
 
@@ -132,7 +132,7 @@ public struct Blueprint: Sendable {
     public var projection: Linear?
     /// A layer with activation and norm before the head, of masked language models.
     public var transform: (linear: Linear, activation: Activation, norm: Norm)?
-    /// `vocabulary x width`, under any of these names; nil if hidden states are the model's output.
+    /// `vocabulary x width`; nil if hidden states are the model's output.
     public var head: Parameter?
     public var headBias: Parameter?
     /// Whether the head reads the first token of a sequence alone: a classifier.

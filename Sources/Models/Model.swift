@@ -73,10 +73,7 @@ public struct Model: Sendable {
     let embedding = blueprint.embedding
     var hidden = states
     if let projection = embedding.projection {
-      let packed = PackedMatrix(rounding: &hidden, tensors.precision)
-      var wide = Matrix(rows: hidden.rows, columns: projection.rows)
-      linear(packed, try tensors.weight(projection.matrix), into: &wide)
-      hidden = wide
+      hidden = try tensors.applied(projection, PackedMatrix(rounding: &hidden, tensors.precision))
     }
     if let (parameter, first) = embedding.positions {
       let table = try tensors.table(parameter)
@@ -116,7 +113,7 @@ public struct Model: Sendable {
     precondition(wanted != nil || !routesEveryToken)
     let plan = blueprint.blocks[block]
     let pass = BlockPass(
-      block: plan, hiddenSize: blueprint.hiddenSize, length: min(length, hidden.rows), weights: weights,
+      block: plan, length: min(length, hidden.rows), weights: weights,
       scope: PassScope(wanted, in: plan), routesEveryToken: routesEveryToken)
     try pass.run(&hidden, observe)
   }
@@ -127,13 +124,7 @@ public struct Model: Sendable {
     var states = hidden
     if let norm = ending.norm { normalize(&states, try tensors.norm(norm)) }
     for layer in [ending.projection, ending.transform?.linear].compactMap(\.self) {
-      let packed = PackedMatrix(rounding: &states, tensors.precision)
-      var output = Matrix(rows: packed.rows, columns: layer.rows)
-      linear(packed, try tensors.weight(layer.matrix), into: &output)
-      if let bias = layer.bias {
-        addToRows(try tensors.floats(bias), into: &output, rows: 0..<output.rows)
-      }
-      states = output
+      states = try tensors.applied(layer, PackedMatrix(rounding: &states, tensors.precision))
     }
     if let (_, activation, norm) = ending.transform {
       activate(&states, activation)

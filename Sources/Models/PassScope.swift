@@ -18,9 +18,6 @@ struct PassScope {
   /// Whether anything that comes after the site is wanted.
   func continues(after site: String) -> Bool { last > order[site] ?? .max || isWhole }
 
-  /// Whether anything from the site on is wanted.
-  func reaches(_ site: String) -> Bool { last >= order[site] ?? .max || isWhole }
-
   /// Whether the inputs of the site itself are.
   func wants(_ site: String) -> Bool { wanted?.contains(site) ?? true }
 }

@@ -80,7 +80,7 @@ public struct Rotary: Sendable {
       throw EspalierError.badInput(
         "the share of a head that is rotated must be from 0 to 1.", subject: "config.json")
     }
-    // Where only a share turns by proportional scaling, all pairs are there and the rest stand still.
+    // With proportional scaling every pair is there; those beyond the share do not turn.
     let dimensions = kind == "proportional" ? headSize : Int(Double(headSize) * share)
     guard dimensions > 0, dimensions % 2 == 0, dimensions <= headSize else {
       throw EspalierError.badInput(

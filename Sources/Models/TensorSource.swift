@@ -2,7 +2,7 @@ import EspalierCore
 import EspalierIO
 import EspalierKernels
 
-/// Tensors of a checkpoint, pruned where they are.
+/// Tensors of a checkpoint: the pruned ones as the pipeline left them, the others as they are stored.
 public struct TensorSource: Sendable {
   public let checkpoint: Checkpoint
   /// Pruned matrices by module; the others are dense.
@@ -26,6 +26,24 @@ public struct TensorSource: Sendable {
   public func weight(_ matrix: ModelOutline.Matrix) throws -> LinearWeight {
     try LinearWeight(
       checkpoint.stored(matrix), order: matrix.order, pruned: pruned[matrix.module], keepsPages: keepsPages)
+  }
+
+  /// `output = input W^T + bias (+ output)`, from the row `first` of the output on.
+  func apply(
+    _ layer: Blueprint.Linear, _ input: borrowing PackedMatrix, adding: Bool = false,
+    into output: inout Matrix, at first: Int = 0
+  ) throws {
+    linear(input, try weight(layer.matrix), adding: adding, into: &output, at: first)
+    if let bias = layer.bias {
+      addToRows(try floats(bias), into: &output, rows: first..<first + input.rows)
+    }
+  }
+
+  /// A new matrix of what a layer makes of its input.
+  func applied(_ layer: Blueprint.Linear, _ input: borrowing PackedMatrix) throws -> Matrix {
+    var output = Matrix(unfilled: input.rows, columns: layer.rows)
+    try apply(layer, input, into: &output)
+    return output
   }
 
   /// A table or a router that is never pruned, `rows x columns`; further axes count as columns, leading ones of one are left out.

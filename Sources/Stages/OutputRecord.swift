@@ -15,7 +15,7 @@ public struct OutputRecord: Sendable {
     /// Whether the kept weights were fitted anew, and so are not those of the source.
     public let hasNewWeights: Bool
 
-    /// Its module's name.
+    /// Its module's name; the tensor's if the matrix is a whole tensor and the record was read from a file.
     public var name: String { place.module }
     public var rows: Int { place.rows }
     public var columns: Int { place.columns }
