@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes Sources/Tokenizers/UnicodeTables.swift: the Unicode data that neither the Swift library nor PCRE2 has.
+"""Writes Sources/Tokenizers/Normalize/UnicodeTables.swift: the Unicode data that neither the Swift library nor PCRE2 has.
 
 The reference is asked itself, character by character (tokenizers 0.23.3; its regular expressions are Oniguruma's, Unicode 16):
 - compatibility decompositions (NFKD where it differs from NFD);
@@ -85,7 +85,7 @@ def literal(lines):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('--out', type=Path, default=Path(__file__).resolve().parents[1] / 'Sources/Tokenizers/UnicodeTables.swift')
+    p.add_argument('--out', type=Path, default=Path(__file__).resolve().parents[1] / 'Sources/Tokenizers/Normalize/UnicodeTables.swift')
     a = p.parse_args()
     recent = [piece for line in missing() for piece in wrapped(line.split(' '))]
     a.out.write_text(f"""// Written by tools/make_unicode_tables.py from tokenizers 0.23.3; do not edit.

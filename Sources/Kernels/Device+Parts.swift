@@ -1,0 +1,65 @@
+import CKernels
+import CLinux
+import COpenBLAS
+import Dispatch
+import EspalierCore
+import Synchronization
+
+/// How kernels share their work among the threads of a device.
+///
+/// Work is cut into parts that do not depend on the number of threads, and one thread computes each part. The results are the
+/// same for any number of threads.
+extension Device {
+  /// Processors that this process may run on.
+  public static var availableProcessors: Int { max(1, Int(espalier_available_processors())) }
+
+  /// Parts of at most `most` elements, all but the last a multiple of `step`, with as many for one thread as for another.
+  ///
+  /// For work whose results do not depend on how it is cut.
+  func parts(of count: Int, most: Int, step: Int) -> [Range<Int>] {
+    let rounds = max(1, (count + threads * most - 1) / (threads * most))
+    let size = (count + rounds * threads - 1) / (rounds * threads)
+    return EspalierCore.parts(of: count, size: min(most, (size + step - 1) / step * step))
+  }
+
+  /// Calls `body` once for each index below `count`. Each thread makes one scratch value and reuses it.
+  func forEach<Scratch: ~Copyable>(
+    _ count: Int, scratch: @Sendable () -> Scratch, _ body: @Sendable (inout Scratch, Int) -> Void
+  ) {
+    // The products inside are single-threaded: the parts are the parallelism.
+    openblas_set_num_threads(1)
+    let workers = min(threads, count)
+    guard workers > 1 else {
+      withInstructions {
+        var own = scratch()
+        for index in 0..<count { body(&own, index) }
+      }
+      return
+    }
+    let next = Atomic<Int>(0)
+    DispatchQueue.concurrentPerform(iterations: workers) { _ in
+      withInstructions {
+        var own = scratch()
+        while true {
+          let index = next.wrappingAdd(1, ordering: .relaxed).oldValue
+          if index >= count { break }
+          body(&own, index)
+        }
+      }
+    }
+  }
+
+  /// Calls `body` once for each index below `count`.
+  func forEach(_ count: Int, _ body: @Sendable (Int) -> Void) {
+    forEach(count, scratch: { () }, { _, index in body(index) })
+  }
+
+  /// Runs `body` with no better instructions than the device's.
+  func withInstructions(_ body: () -> Void) {
+    // Pool threads are reused: restore the limit.
+    let limit = espalier_isa_limit_here()
+    defer { _ = espalier_isa_limit(limit) }
+    _ = espalier_isa_limit(Int32(instructions.rawValue))
+    body()
+  }
+}
