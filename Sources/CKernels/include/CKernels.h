@@ -3,6 +3,8 @@
 #ifndef ESPALIER_CKERNELS_H
 #define ESPALIER_CKERNELS_H
 
+#include "counted.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -38,7 +40,7 @@ void espalier_rms_norm(size_t n, float epsilon, const float *x, const float *wei
 /// gate[i] = silu(gate[i]) * up[i].
 void espalier_silu_multiply(size_t n, const float *up, float *gate);
 /// y[i] += x[i].
-void espalier_add(size_t n, const float *x, float *y);
+void espalier_add(size_t n, const float *COUNTED(n) x, float *COUNTED(n) y);
 /// Rotates pairs (x[i], x[i + half]) of one head by the angles whose cosines and sines are given, each of `half`.
 void espalier_rope(size_t half, const float *cosine, const float *sine, float *x);
 /// Row softmax of x times a positive factor, in place: x[0..<live] becomes a distribution, x[live..<n] becomes 0.

@@ -17,6 +17,7 @@ public struct Buffer<Element: BitwiseCopyable>: ~Copyable {
     precondition(count >= 0, "a buffer cannot have a negative count")
     self.count = count
     let bytes = Self.byteCount(count)
+    MemoryMeter.add(bytes)
     if let known = SpareMemory.take(bytes) {
       if isFilled { memset(known, 0, bytes) }
       base = known.bindMemory(to: Element.self, capacity: count)
@@ -36,6 +37,7 @@ public struct Buffer<Element: BitwiseCopyable>: ~Copyable {
 
   deinit {
     let bytes = Self.byteCount(count)
+    MemoryMeter.add(-bytes)
     if bytes >= Self.mappedByteCount {
       if !SpareMemory.keep(base, bytes) { munmap(base, bytes) }
     } else {

@@ -122,9 +122,10 @@ private struct LinearScratch: ~Copyable {
 public func addToRows(_ bias: borrowing Matrix, into output: inout Matrix, rows: Range<Int>) {
   let columns = output.columns
   precondition(bias.columns == columns && rows.lowerBound >= 0 && rows.upperBound <= output.rows)
-  bias.elements.withUnsafe { bias in
-    output.elements.withUnsafeMutable { output in
-      for row in rows { espalier_add(columns, bias.baseAddress!, output.baseAddress! + row * columns) }
-    }
+  let bias = bias.elements.span
+  let output = output.mutableRowSpans
+  for row in rows {
+    var row = output[row]
+    espalier_add(bias, &row)
   }
 }
