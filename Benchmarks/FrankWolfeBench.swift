@@ -55,7 +55,8 @@ struct FrankWolfeBench: ParsableCommand {
       } else if matrix { .matrix(sparsity: sparsity) } else { .rows(sparsity: sparsity) }
     guard pattern.fits(columns: columns) else { throw ValidationError("--of must divide --columns.") }
     try withFolder { folder in
-      let problem = try CorrelatedProblem(rows: rows, columns: columns, folder: folder)
+      let problem = try CorrelatedProblem(
+        rows: rows, columns: columns, folder: folder, on: Device(threads: Threads.count))
       let start = mostSalient(problem.weight, .wanda, diagonal: problem.diagonal, pattern: pattern)
       var sparse = Turn()
       var dense = noDense || step == .pairwise ? nil : Turn()

@@ -86,7 +86,7 @@ TIERS(size_t, first_not_finite_16, (size_t n, uint16_t exponent, const void *x),
 
 // Sixteen elements at a time, of which each lane looks at its own bit.
 #define MASK(name, element)                                                                         \
-  BODY void name(size_t n, const uint8_t *restrict kept, void *restrict values) {                   \
+  BODY void name(size_t n, size_t bytes, const uint8_t *restrict kept, void *restrict values) {     \
     typedef element lanes __attribute__((vector_size(16 * sizeof(element))));                       \
     typedef element loose __attribute__((vector_size(16 * sizeof(element)), aligned(1), may_alias)); \
     lanes bit;                                                                                      \
@@ -101,6 +101,6 @@ TIERS(size_t, first_not_finite_16, (size_t n, uint16_t exponent, const void *x),
       if (!(kept[i >> 3] >> (i & 7) & 1)) memset(x + i * sizeof(element), 0, sizeof(element));      \
   }
 MASK(mask_f32_body, uint32_t)
-TIERS(void, mask_f32, (size_t n, const uint8_t *kept, float *x), (n, kept, x))
+TIERS(void, mask_f32, (size_t n, size_t bytes, const uint8_t *kept, float *x), (n, bytes, kept, x))
 MASK(mask_16_body, uint16_t)
-TIERS(void, mask_16, (size_t n, const uint8_t *kept, uint16_t *x), (n, kept, x))
+TIERS(void, mask_16, (size_t n, size_t bytes, const uint8_t *kept, uint16_t *x), (n, bytes, kept, x))

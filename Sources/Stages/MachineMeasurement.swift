@@ -8,7 +8,7 @@ extension MachineRates {
   /// Measures this machine for about two seconds, with 64 MiB on the disk that holds `path`; they are removed again.
   ///
   /// - Throws: an I/O error where nothing can be written there.
-  public static func measured(onTheDiskOf path: String) throws -> MachineRates {
+  public static func measured(onTheDiskOf path: String, by device: Device) throws -> MachineRates {
     let place = try Folder.existing(path)
     for place in Set([place, try Folder.existing(Folder.parent(of: path))]) { removeAbandoned(in: place) }
     let folder = "\(place)/\(prefix)\(getpid())"
@@ -17,19 +17,20 @@ extension MachineRates {
       try? Folder.remove(folder)
       withExtendedLifetime(lock) {}
     }
-    let file = try CalibrationFile(folder + "/file.safetensors")
+    let file = try MeasurementFile(folder + "/file.safetensors")
     var (encode, decode) = ([SpillCodec: Double](), [SpillCodec: Double]())
     for codec: SpillCodec in [.none, .lz4, .zstd(level: 1)] {
       (encode[codec], decode[codec]) = try codecRates(codec, folder + "/\(codec)", write: file.writeRate)
     }
     let narrow: Precision = Precision.bf16.isAvailable ? .bf16 : .f32
     return MachineRates(
-      operations: try file.productRate(.f32), narrowOperations: try file.productRate(narrow),
-      memory: memoryReadRate(), hash: file.hashRate, write: file.writeRate, read: file.readRate,
+      operations: try file.productRate(.f32, on: device),
+      narrowOperations: try file.productRate(narrow, on: device),
+      memory: memoryReadRate(on: device), hash: file.hashRate, write: file.writeRate, read: file.readRate,
       commit: try commitSeconds(folder + "/store"), encode: encode, decode: decode)
   }
 
-  private static let prefix = "espalier-calibration-"
+  private static let prefix = "espalier-measurement-"
 
   /// Removes what processes left that were killed while they measured.
   private static func removeAbandoned(in place: String) {
@@ -84,7 +85,7 @@ extension MachineRates {
 }
 
 /// A file of 64 MiB that begins with a weight in bf16.
-private struct CalibrationFile {
+private struct MeasurementFile {
   private static let (rows, columns, pieces) = (1024, 2048, 16)
   private let path: String
   /// Bytes a second.
@@ -120,15 +121,15 @@ private struct CalibrationFile {
   }
 
   /// Operations a second of a linear layer.
-  func productRate(_ precision: Precision) throws -> Double {
+  func productRate(_ precision: Precision, on device: Device) throws -> Double {
     let weight = try LinearWeight(SafetensorsFile(path: path).tensor("weight"))
     var inputs = Matrix(rows: 1024, columns: Self.columns)
     for index in 0..<inputs.elements.count { inputs.elements[index] = Float(index % 7) - 3 }
-    let packed = PackedMatrix(rounding: &inputs, precision)
+    let packed = PackedMatrix(rounding: &inputs, precision, on: device)
     var outputs = Matrix(rows: inputs.rows, columns: Self.rows)
     var (least, all) = (Double.infinity, 0.0)
     while all < 0.25 {
-      let time = elapsed { linear(packed, weight, into: &outputs) }
+      let time = elapsed { linear(packed, weight, into: &outputs, on: device) }
       (least, all) = (min(least, time), all + time)
     }
     return 2 * Double(inputs.rows * Self.columns * Self.rows) / least

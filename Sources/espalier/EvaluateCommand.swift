@@ -56,10 +56,10 @@ struct EvaluateCommand: ParsableCommand {
   }
 
   func run() throws {
-    if let threads { Threads.use(threads) }
+    let device = Device(threads: threads ?? Device.availableProcessors)
     Interruption.watch()
     let model = try Model(folder: model)
-    try AddressSpace.check(memory: 0, threads: Threads.count)
+    try AddressSpace.check(memory: 0, threads: device.threads)
     let scratch =
       (scratch ?? getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp") + "/espalier-evaluate-\(getpid())"
     let progress: (Int, Int) throws -> Void = { done, total in
@@ -70,7 +70,7 @@ struct EvaluateCommand: ParsableCommand {
     if let text {
       let result = try WindowPerplexity(
         model, text: text, length: length ?? Evaluate.defaultLength(model.outline), windows: windows,
-        scratch: scratch, progress: progress)
+        scratch: scratch, progress: progress, on: device)
       members += result.json.object?.members ?? []
       if !json {
         Terminal.out(
@@ -80,7 +80,7 @@ struct EvaluateCommand: ParsableCommand {
     }
     if let questions {
       let result = try Questions(path: questions, limit: limit).ask(
-        model, scratch: scratch, progress: progress)
+        model, scratch: scratch, progress: progress, on: device)
       members += result.json.object?.members ?? []
       if !json {
         let normalized = result.normalizedAccuracy.map { ", acc_norm \(Terminal.percent($0))" } ?? ""

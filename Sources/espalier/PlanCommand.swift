@@ -21,7 +21,7 @@ struct PlanCommand: ParsableCommand {
     var rates: MachineRates?
     var reason: String?
     do {
-      rates = try MachineRates.measured(onTheDiskOf: job.work)
+      rates = try MachineRates.measured(onTheDiskOf: job.work, by: job.device)
     } catch let error as EspalierError {
       reason = "no times: \(error)"
     }

@@ -16,7 +16,7 @@ struct RunCommand: ParsableCommand {
   func run() throws {
     let job = try options.job()
     let plan = try Planner.plan(job)
-    try AddressSpace.check(memory: plan.peakMemory, threads: job.threads)
+    try AddressSpace.check(memory: plan.peakMemory, threads: job.device.threads)
     for stage in plan.stages { if let reason = stage.idleReason { Terminal.error("\(stage.id): \(reason)") } }
     for line in CoverageText.warnings(plan.coverage) { Terminal.error(line) }
     Interruption.watch()

@@ -44,7 +44,7 @@ import Testing
   /// Killed while it measures, it cannot tidy up; the next one does.
   @Test func whatAKilledPlanLeftIsRemoved() throws {
     let scene = try Scene()
-    let (place, name) = (scene.folder.path, "espalier-calibration-")
+    let (place, name) = (scene.folder.path, "espalier-measurement-")
     func plan() throws -> Program.Result { try Program.run(scene.arguments("wanda-50", command: "plan")) }
     for name in [name + "77", name + "78", name + "notes", name + "79"] {
       try Folder.create("\(place)/\(name)")

@@ -77,7 +77,8 @@ struct ProbeBench {
       recipe: try Recipe(
         text: recipe.replacing("CORPUS", with: corpus), source: "r.yaml", overrides: overrides,
         registry: Probe.registry), checkpoint: try Checkpoint(folder: model), model: outline,
-      output: "\(folder.path)/\(output)", work: "\(folder.path)/\(work)", memory: memory, threads: threads)
+      output: "\(folder.path)/\(output)", work: "\(folder.path)/\(work)", memory: memory,
+      device: Device(threads: threads), arithmetic: arithmetic)
   }
 
   /// Runs a job; gives the units that were made, in order, however it ends.

@@ -69,7 +69,7 @@ import Testing
   @Test func calibrationMeasuresAndLeavesNothing() throws {
     let bench = try Workbench()
     let before = try Folder.names(in: bench.folder.path)
-    let rates = try MachineRates.measured(onTheDiskOf: bench.folder.path + "/not/there")
+    let rates = try MachineRates.measured(onTheDiskOf: bench.folder.path + "/not/there", by: device)
     #expect(try Folder.names(in: bench.folder.path) == before)
     for rate in [rates.operations, rates.narrowOperations, rates.memory, rates.hash, rates.write, rates.read]
     {

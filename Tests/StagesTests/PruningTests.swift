@@ -109,14 +109,14 @@ import Testing
     let windows = try tokens(bench)
     for block in dense.outline.blocks.indices {
       var hidden = try dense.embed(
-        Array(windows.joined()), length: 24, tensors: TensorSource(dense.checkpoint))
+        Array(windows.joined()), length: 24, tensors: TensorSource(dense.checkpoint, on: device))
       for earlier in 0..<block {
         let source = propagate == "pruned" ? pruned : dense
         try source.forward(
-          block: earlier, hidden: &hidden, length: 24, weights: TensorSource(source.checkpoint))
+          block: earlier, hidden: &hidden, length: 24, weights: TensorSource(source.checkpoint, on: device))
       }
       try dense.forward(
-        block: block, hidden: &hidden, length: 24, weights: TensorSource(dense.checkpoint)
+        block: block, hidden: &hidden, length: 24, weights: TensorSource(dense.checkpoint, on: device)
       ) { site, inputs, _ in
         let norms = (0..<inputs.columns).map { column in
           (0..<inputs.rows).reduce(0.0) { $0 + Double(inputs[$1, column]) * Double(inputs[$1, column]) }
@@ -170,13 +170,13 @@ import Testing
   }
 
   @Test func threadsMemoryAndCodecsNeverChangeAByte() throws {
-    defer { Threads.use(Threads.available) }
     let bench = try Workbench()
     var digests: [[String: String]] = []
     for (index, (threads, capture)) in [(1, "{}"), (2, "{codec: zstd}"), (5, "{codec: lz4}")].enumerated() {
-      Threads.use(threads)
       let recipe = bench.recipe("warmStart: {keep: 2, of: 4}", "swap", capture: capture)
-      let job = try bench.job(recipe, output: "out\(index)", work: "work\(index)", memory: 1 << (28 + index))
+      let job = try bench.job(
+        recipe, output: "out\(index)", work: "work\(index)", memory: 1 << (28 + index),
+        device: Device(threads: threads))
       try Runner(job) { _ in }.run()
       digests.append(
         try bench.digest(job.output).filter { $0.key != "recipe.yaml" && $0.key != "espalier.json" })
@@ -270,7 +270,7 @@ import Testing
       }
       checkpoint.reshape = { name, shape in name == missing ? nil : shape }
       let bench = try Workbench(checkpoint)
-      let logits = try Model(folder: bench.model).logits([1, 2, 3, 4], length: 4).array()
+      let logits = try Model(folder: bench.model).logits([1, 2, 3, 4], length: 4, on: device).array()
       #expect(logits.count == 4 * 260 && logits.allSatisfy(\.isFinite))
       let output = try bench.run(bench.recipe("warmStart: {sparsity: 0.5}"))
       outputs.append(try OutputRecord(folder: output).matrices.first?.name)

@@ -49,6 +49,12 @@ public struct Mask: Sendable, Equatable {
     }
   }
 
+  /// The bits of one row, `rowBytes` bytes.
+  @_lifetime(borrow self)
+  public func row(_ row: Int) -> Span<UInt8> {
+    bits.span.extracting(row * rowBytes..<(row + 1) * rowBytes)
+  }
+
   /// For IO and Kernels only: the bits, to be written, within `body`.
   public mutating func withUnsafeMutableBits<Result>(
     _ body: (UnsafeMutableBufferPointer<UInt8>) throws -> Result

@@ -38,8 +38,9 @@ public struct MutableRowSpans<Element: BitwiseCopyable>: ~Escapable, @unchecked 
   public let columns: Int
   @usableFromInline let base: UnsafeMutablePointer<Element>
 
+  /// For IO and Kernels only: rows at an address that stays valid for as long as they are used.
   @_lifetime(immortal)
-  init(base: UnsafeMutablePointer<Element>, rows: Int, columns: Int) {
+  public init(unsafe base: UnsafeMutablePointer<Element>, rows: Int, columns: Int) {
     self.rows = rows
     self.columns = columns
     self.base = base
@@ -78,7 +79,7 @@ extension Buffer {
   public mutating func mutableRowSpans(columns: Int) -> MutableRowSpans<Element> {
     precondition(columns >= 0 && (columns == 0 || count % columns == 0))
     return _overrideLifetime(
-      MutableRowSpans(base: base, rows: columns == 0 ? 0 : count / columns, columns: columns),
+      MutableRowSpans(unsafe: base, rows: columns == 0 ? 0 : count / columns, columns: columns),
       mutating: &self)
   }
 }
@@ -95,7 +96,22 @@ extension Matrix {
     @_lifetime(&self)
     mutating get {
       _overrideLifetime(
-        MutableRowSpans(base: elements.base, rows: rows, columns: columns), mutating: &self)
+        MutableRowSpans(unsafe: elements.base, rows: rows, columns: columns), mutating: &self)
+    }
+  }
+}
+
+extension MutableSpan where Element: BitwiseCopyable {
+  /// Some of the elements, for writing.
+  @_lifetime(&self)
+  public mutating func part(_ range: Range<Int>) -> MutableSpan<Element> { _mutatingExtracting(range) }
+
+  /// Copies all elements of a span of the same length.
+  @_lifetime(self: copy self)
+  public mutating func copy(_ other: Span<Element>) {
+    precondition(other.count == count, "the lengths differ")
+    withUnsafeMutableBytes { target in
+      other.withUnsafeBytes { target.copyMemory(from: $0) }
     }
   }
 }

@@ -3,8 +3,8 @@ import EspalierIO
 
 /// Keys of units: SHA-256 over what decides their bytes, and nothing else.
 ///
-/// In a key: stage name and revision, parameters with defaults filled in, the content of inputs, tensors and files, the place. Never in
-/// a key: paths, times, hosts, thread counts, the memory limit, codecs.
+/// In a key: stage name and revision, parameters with defaults filled in, the content of inputs, tensors and files, the place, and how
+/// numbers are computed (``Arithmetic``). Never in a key: paths, times, hosts, thread counts, the memory limit, codecs.
 struct UnitKeys: Sendable {
   private let job: Job
   private let graph: UnitGraph
@@ -45,12 +45,13 @@ struct UnitKeys: Sendable {
       if case .site = unit.role, let source = job.recipe.source {
         members.append(("source", .object(JSONObject(stageMembers(source)))))
       }
-      if unit.role != .embed { members.append(("precision", .string(job.precision.rawValue))) }
       if unit.holdOut > 0 { members.append(("holdOut", .number(unit.holdOut))) }
     case .model where unit.kind == .output:
       members += [("configuration", .string(configuration.hex)), ("layout", .string(layout.hex))]
     default: break
     }
+    // Texts are only read, and an output is only put together.
+    if unit.role != .corpus, unit.kind != .output { members.append(("arithmetic", job.arithmetic.json)) }
     if let digest = try tensors(of: unit) { members.append(("tensors", .string(digest.hex))) }
     let files = try entry.files.merging(entry.stage.sourceFiles(of: job.checkpoint)) { own, _ in own }.sorted
     {

@@ -62,8 +62,8 @@ struct UnitNeeds: Sendable {
       model: job.model, role: unit.role, samples: samples, length: length,
       batchTokens: min(Batching.sequences(length: length), max(1, samples)) * length,
       block: block, site: site, matrix: matrix, pattern: unit.pattern, holdOut: unit.holdOut,
-      precision: job.precision, weightBytes: weightBytes(unit), tensorBytes: tensorBytes(unit),
-      factorBytes: factorBytes(unit), threads: job.threads, available: max(0, available))
+      precision: job.arithmetic.precision, weightBytes: weightBytes(unit), tensorBytes: tensorBytes(unit),
+      factorBytes: factorBytes(unit), threads: job.device.threads, available: max(0, available))
   }
 
   /// Bytes of a weight in the checkpoint.

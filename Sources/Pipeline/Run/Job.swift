@@ -14,14 +14,14 @@ public struct Job: Sendable {
   public let work: String
   /// Bytes of memory that the job may use.
   public let memory: Int
-  public let threads: Int
-
-  /// How the forward pass computes products.
-  public let precision: Precision
+  /// Who computes.
+  public let device: Device
+  /// How it computes, with the precision of the forward pass.
+  public let arithmetic: Arithmetic
 
   public init(
     recipe: Recipe, checkpoint: Checkpoint, model: ModelOutline, output: String, work: String, memory: Int,
-    threads: Int
+    device: Device, arithmetic: Arithmetic
   ) {
     self.recipe = recipe
     self.checkpoint = checkpoint
@@ -29,7 +29,9 @@ public struct Job: Sendable {
     self.output = output
     self.work = work
     self.memory = memory
-    self.threads = threads
-    precision = (recipe.source?.stage as? any SourceStage)?.precision(of: checkpoint) ?? .f32
+    self.device = device
+    var arithmetic = arithmetic
+    arithmetic.precision = (recipe.source?.stage as? any SourceStage)?.precision(of: checkpoint) ?? .f32
+    self.arithmetic = arithmetic
   }
 }

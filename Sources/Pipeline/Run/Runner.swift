@@ -154,7 +154,7 @@ public struct Runner: Sendable {
   }
 
   private func execute(_ contexts: [UnitContext]) throws -> [Committed] {
-    defer { SpareMemory.release() }
+    defer { job.device.scratch.release() }
     let first = contexts[0]
     switch first.unit.role {
     case .site, .advance: return try stream(contexts)
@@ -246,7 +246,7 @@ public struct Runner: Sendable {
     [
       ("model", .string(job.checkpoint.folder)), ("output", .string(job.output)),
       ("memory", .integer(job.memory)),
-      ("threads", .integer(job.threads)), ("process", .integer(Int(getpid()))),
+      ("threads", .integer(job.device.threads)), ("arithmetic", job.arithmetic.json), ("process", .integer(Int(getpid()))),
       ("units", .integer(graph.units.count)),
       ("stages", .array(job.recipe.entries.map { ["id": .string($0.id), "parameters": $0.key] })),
       ("recipe", .string(job.recipe.text)),

@@ -128,7 +128,7 @@ public struct Capture: SourceStage {
   public func embed(_ unit: UnitContext) throws -> Committed {
     let model = try Model(unit.checkpoint)
     let path = try unit.input(.tokens, Tokenize.object)
-    let tensors = TensorSource(unit.checkpoint)
+    let tensors = TensorSource(unit.checkpoint, on: unit.job.device)
     let (samples, length, embed) = try entering(model, path, tensors)
     var writer = try writer(unit, samples: samples, length: length)
     for batch in batches(samples: samples, length: length) {
@@ -181,21 +181,21 @@ public struct Capture: SourceStage {
     }
     // Mapped pages of a block that is done would fill the memory with the whole model.
     defer { for tensor in tensors { tensor.release() } }
-    for tensor in tensors { try tensor.requireFinite() }
+    for tensor in tensors { try tensor.requireFinite(on: unit.job.device) }
     try readAhead(block + 1, unit)
     let hidden = try SpillArray(folder: unit.input(.hidden, "hidden"))
     let (samples, length) = (hidden.sequences, hidden.tokens)
     let pruned = try advance.map(Self.pruned) ?? [:]
     defer { for matrix in pruned.values { matrix.weights?.release() } }
     let weights = TensorSource(
-      unit.checkpoint, pruned: pruned, precision: precision(of: unit.checkpoint),
-      keepsPages: keepsPages(tensors.reduce(0) { $0 + $1.entry.range.count }))
+      unit.checkpoint, pruned: pruned, precision: unit.job.arithmetic.precision,
+      keepsPages: keepsPages(tensors.reduce(0) { $0 + $1.entry.range.count }), on: unit.job.device)
     var writer = try advance.map { try self.writer($0, samples: samples, length: length) }
     let sites = unit.model.blocks[block].sites
     let named = Dictionary(
       sinks.map { (sites[$0.key].name, $0.value) }, uniquingKeysWith: { first, _ in first })
     for batch in batches(samples: samples, length: length) {
-      var states = try read(hidden, batch)
+      var states = try read(hidden, batch, unit.job.device)
       try model.forward(
         block: block, hidden: &states, length: length, wanted: advance == nil ? Set(named.keys) : nil,
         weights: weights
@@ -213,8 +213,8 @@ public struct Capture: SourceStage {
     return Committed(content: content, report: ["samples": .integer(samples)])
   }
 
-  private func read(_ hidden: SpillArray, _ batch: Range<Int>) throws -> Matrix {
-    var states = Matrix(unfilled: batch.count * hidden.tokens, columns: hidden.width)
+  private func read(_ hidden: SpillArray, _ batch: Range<Int>, _ device: Device) throws -> Matrix {
+    var states = device.matrix(unfilled: batch.count * hidden.tokens, columns: hidden.width)
     var span = states.elements.mutableSpan
     try hidden.read(batch, into: &span)
     hidden.release(batch)
@@ -234,7 +234,7 @@ public struct Capture: SourceStage {
     )
     let (samples, length) = (hidden.sequences, hidden.tokens)
     for batch in batches(samples: samples, length: length) {
-      var states = try read(hidden, batch)
+      var states = try read(hidden, batch, unit.job.device)
       try model.forward(
         block: block, hidden: &states, length: length, wanted: Set(sinks.keys), routesEveryToken: true,
         weights: weights

@@ -193,7 +193,7 @@ public struct Factor: SiteStage {
     return try FactorSink(
       isExpert: site.tokenShare < 1, shrink: shrink, columns: site.columns, form: form,
       holdOut: unit.unit.holdOut, isMapped: isMapped(sizes),
-      precision: unit.job.precision,
+      precision: unit.job.arithmetic.precision, device: unit.job.device,
       adding: earlier.read(digests ?? []),
       spill: layout(sizes).map {
         try SpillWriter(
@@ -223,7 +223,7 @@ private final class FactorSink: SiteSink {
 
   init(
     isExpert: Bool, shrink: Double, columns: Int, form: GramForm,
-    holdOut: Double, isMapped: Bool, precision: Precision,
+    holdOut: Double, isMapped: Bool, precision: Precision, device: Device,
     adding earlier: [SiteFactor],
     spill: consuming SpillWriter?, place: String, folder: String
   ) throws {
@@ -237,8 +237,8 @@ private final class FactorSink: SiteSink {
     let apart = holdOut > 0 ? form : .diagonal
     guard isMapped else {
       draft = nil
-      accumulator = GramAccumulator(columns: columns, form: form, precision: precision)
-      heldOut = GramAccumulator(columns: columns, form: apart, precision: precision)
+      accumulator = GramAccumulator(columns: columns, form: form, precision: precision, on: device)
+      heldOut = GramAccumulator(columns: columns, form: apart, precision: precision, on: device)
       return
     }
     let draft = try SiteFactor.draft(
@@ -246,10 +246,10 @@ private final class FactorSink: SiteSink {
       GramAccumulator.tensors("gram", columns: columns, form)
         + GramAccumulator.tensors("heldOut", columns: columns, apart))
     accumulator = GramAccumulator(
-      columns: columns, form: form, precision: precision, in: try draft.map("gram"))
+      columns: columns, form: form, precision: precision, in: try draft.map("gram"), on: device)
     heldOut = GramAccumulator(
       columns: columns, form: apart, precision: precision,
-      in: apart == .whole ? try draft.map("heldOut") : nil)
+      in: apart == .whole ? try draft.map("heldOut") : nil, on: device)
     self.draft = consume draft
   }
 

@@ -78,7 +78,7 @@ public struct Allocate: AllocationStage {
 
   public func survey(_ unit: UnitContext) throws -> JSON {
     let weight = try unit.weight()
-    try weight.tensor.requireFinite()
+    try weight.tensor.requireFinite(on: unit.job.device)
     defer { weight.tensor.release() }
     let values: [Double]
     switch method {

@@ -57,7 +57,7 @@ public struct WarmStart: MatrixStage {
 
   public func run(_ unit: UnitContext) throws -> JSON {
     let weight = try unit.weight()
-    try weight.tensor.requireFinite()
+    try weight.tensor.requireFinite(on: unit.job.device)
     let pattern = try choice.pattern(unit)
     let factor = try method == .magnitude ? nil : unit.lossFactor(beside: besideFactor)
     let saliency: Saliency =

@@ -88,15 +88,17 @@ public struct Evaluate: ModelStage {
     if let text {
       let result = try WindowPerplexity(
         model, text: text, length: length ?? Self.defaultLength(model.outline), windows: windows,
-        scratch: scratch, progress: unit.advance)
+        scratch: scratch, progress: unit.advance, on: unit.job.device)
       members.append(("perplexity", result.json))
     }
     if let questions {
       members.append(
         (
           "questions",
-          try Questions(path: questions, limit: limit).ask(model, scratch: scratch, progress: unit.advance)
-            .json
+          try Questions(path: questions, limit: limit).ask(
+            model, scratch: scratch, progress: unit.advance, on: unit.job.device
+          )
+          .json
         ))
     }
     return .object(JSONObject(members))

@@ -91,11 +91,11 @@ public struct Questions: Sendable {
   /// - Parameter scratch: a folder for hidden states, removed at the end.
   public func ask(
     _ model: Model, scratch: String,
-    progress: @escaping (_ done: Int, _ total: Int) throws -> Void = { _, _ in }
+    progress: @escaping (_ done: Int, _ total: Int) throws -> Void = { _, _ in }, on device: Device
   ) throws -> Result {
     let tokenizer = try Tokenizer(folder: model.checkpoint.folder)
     let requests = try questions.flatMap(\.requests).map { try tokens($0, tokenizer) }
-    let scores = try TokenScorer(model: model, scratch: scratch, progress: progress).score(
+    let scores = try TokenScorer(model: model, scratch: scratch, progress: progress, device: device).score(
       requests.map(\.ids))
     let sums = zip(requests, scores).map { request, scores in
       scores.suffix(request.ids.count - request.contextCount).reduce(0, +)

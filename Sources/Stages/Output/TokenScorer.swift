@@ -12,6 +12,7 @@ struct TokenScorer {
   /// A folder for hidden states, removed at the end.
   let scratch: String
   let progress: (_ done: Int, _ total: Int) throws -> Void
+  let device: Device
 
   private struct Group {
     let length: Int
@@ -32,7 +33,7 @@ struct TokenScorer {
     try Folder.create(scratch)
     defer { try? Folder.remove(scratch) }
     let groups = groups(sequences)
-    let tensors = TensorSource(model.checkpoint)
+    let tensors = TensorSource(model.checkpoint, on: device)
     let total = model.outline.blocks.count + 2
     for (index, group) in groups.enumerated() {
       try transform(group, from: nil, to: path(index, 0)) { batch, _ in
@@ -105,7 +106,7 @@ struct TokenScorer {
 
   private func load(_ batch: Range<Int>, _ input: SpillArray?, _ group: Group) throws -> Matrix {
     guard let input else { return Matrix(rows: 0, columns: 0) }
-    var hidden = Matrix(rows: batch.count * group.length, columns: model.outline.hiddenSize)
+    var hidden = device.matrix(unfilled: batch.count * group.length, columns: model.outline.hiddenSize)
     var span = hidden.elements.mutableSpan
     try input.read(batch, into: &span)
     input.release(batch)
@@ -127,7 +128,7 @@ struct TokenScorer {
         let ids = padded(sequences[group.members[index]], group.length)
         return Array(ids.dropFirst()) + [ids[0]]
       }
-      let scores = logProbabilities(states, head: head, targets: targets)
+      let scores = logProbabilities(states, head: head, targets: targets, on: device)
       for (offset, index) in batch.enumerated() {
         let member = group.members[index]
         let start = offset * group.length

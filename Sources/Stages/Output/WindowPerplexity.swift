@@ -19,7 +19,7 @@ public struct WindowPerplexity: Sendable {
   /// - Throws: bad input where the text is shorter than one window.
   public init(
     _ model: Model, text: String, length: Int, windows limit: Int?, scratch: String,
-    progress: @escaping (_ done: Int, _ total: Int) throws -> Void = { _, _ in }
+    progress: @escaping (_ done: Int, _ total: Int) throws -> Void = { _, _ in }, on device: Device
   ) throws {
     try Folder.create(scratch)
     defer { try? Folder.remove(scratch) }
@@ -36,7 +36,8 @@ public struct WindowPerplexity: Sendable {
         subject: text)
     }
     let sequences = (0..<count).map { Array(ids[$0 * length..<($0 + 1) * length]) }
-    let scores = try TokenScorer(model: model, scratch: scratch, progress: progress).score(sequences)
+    let scores = try TokenScorer(model: model, scratch: scratch, progress: progress, device: device).score(
+      sequences)
     let means = scores.map { $0.reduce(0, +) / Double($0.count) }
     perplexity = exp(-means.reduce(0, +) / Double(means.count))
     self.length = length

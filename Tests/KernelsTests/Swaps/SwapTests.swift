@@ -185,7 +185,7 @@ import Testing
     var random = SeededRandom(seed: 5)
     let (rows, columns) = (300, 96)
     let inputs = random.matrix(200, columns)
-    var accumulator = GramAccumulator(columns: columns, diagonalOnly: false)
+    var accumulator = GramAccumulator(columns: columns, diagonalOnly: false, on: device)
     accumulator.add(inputs)
     accumulator.finish()
     let diagonal = (0..<columns).map { accumulator.diagonal[$0] }

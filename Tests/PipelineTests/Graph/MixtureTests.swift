@@ -30,7 +30,8 @@ import Testing
     return Job(
       recipe: try Recipe(text: text, source: "r", registry: Probe.registry),
       checkpoint: try Checkpoint(folder: folder.path + "/model"), model: mixture.outline,
-      output: folder.path + "/out", work: folder.path + "/work", memory: memory, threads: 1)
+      output: folder.path + "/out", work: folder.path + "/work", memory: memory, device: device,
+      arithmetic: arithmetic)
   }
 
   /// As many units as a published mixture has: what looked at all of them for each would take hours.

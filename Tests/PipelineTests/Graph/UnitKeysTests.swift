@@ -63,7 +63,8 @@ import Testing
     let job = Job(
       recipe: elsewhere.recipe, checkpoint: try Checkpoint(folder: moved), model: elsewhere.model,
       output: elsewhere.output,
-      work: elsewhere.work, memory: elsewhere.memory, threads: elsewhere.threads)
+      work: elsewhere.work, memory: elsewhere.memory, device: elsewhere.device,
+      arithmetic: elsewhere.arithmetic)
     #expect(try keys(job) == before)
     // An id is a name, not content.
     let named = try keys(bench.job(ProbeBench.recipe.replacing("- better", with: "- better: {id: more}")))
@@ -160,7 +161,7 @@ import Testing
     let components = try keys.components(index) { SHA256.digest(of: "\($0)") }
     #expect(
       components.object?.members.map(\.key) == [
-        "stage", "revision", "parameters", "place", "inputs", "tensors",
+        "stage", "revision", "parameters", "place", "inputs", "arithmetic", "tensors",
       ])
     #expect(components["place"]?.string == "model.layers.1.mlp.down_proj.weight")
     #expect(

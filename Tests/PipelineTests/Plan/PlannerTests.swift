@@ -117,7 +117,7 @@ import Testing
             Words.self, Stream.self, Elastic.self, First.self, Better.self, Write.self, Score.self,
           ])),
         checkpoint: probe.checkpoint, model: probe.model, output: probe.output, work: probe.work,
-        memory: memory, threads: 1)
+        memory: memory, device: Device(threads: 1), arithmetic: arithmetic)
     }
     let least = Planner.processBytes + 30 + (stage.contains("1000") ? 1000 : 0)
     #expect(failure { _ = try Planner.plan(try job(least - 1)) }?.code == .usage)
