@@ -70,6 +70,7 @@ public struct Buffer<Element: BitwiseCopyable>: ~Copyable {
     }
   }
 
+  @inlinable
   public var span: Span<Element> {
     @_lifetime(borrow self)
     borrowing get {
@@ -77,6 +78,7 @@ public struct Buffer<Element: BitwiseCopyable>: ~Copyable {
     }
   }
 
+  @inlinable
   public var mutableSpan: MutableSpan<Element> {
     @_lifetime(&self)
     mutating get {
@@ -85,6 +87,7 @@ public struct Buffer<Element: BitwiseCopyable>: ~Copyable {
   }
 
   /// Some of the elements, for writing.
+  @inlinable
   @_lifetime(&self)
   public mutating func part(_ range: Range<Int>) -> MutableSpan<Element> {
     precondition(range.lowerBound >= 0 && range.upperBound <= count, "index out of range")
