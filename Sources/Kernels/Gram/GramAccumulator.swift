@@ -201,7 +201,7 @@ public struct GramAccumulator: ~Copyable, Sendable {
     }
     switch lowRank {
     case .some(let factor):
-      try factor.withElements { try draft.write(UnsafeRawBufferPointer($0), to: "\(name).factor") }
+      try factor.withElements { try draft.write(UnsafeRawBufferPointer($0).bytes, to: "\(name).factor") }
       try draft.write(rest(factor), to: "\(name).rest")
     case .none: break
     }

@@ -68,7 +68,7 @@ private struct LinearScratch: ~Copyable {
   private var panels: Buffer<UInt32>
   private var lines = Buffer<UInt32>(unfilled: panelWidth * runSteps)
   private var sums: Buffer<Float>
-  private var room = ReadRoom()
+  private var room = ReadScratch()
 
   init(rows: Int, steps: Int, tokens: Int) {
     self.steps = steps

@@ -78,7 +78,7 @@ public struct LinearWeight: Sendable {
   /// Rows as they stand in the file, valid within `body`.
   ///
   /// - Parameter room: what they are read into where the file is not mapped.
-  func withRows(_ range: Range<Int>, using room: inout ReadRoom, _ body: (StoredRows) -> Void) {
+  func withRows(_ range: Range<Int>, using room: inout ReadScratch, _ body: (StoredRows) -> Void) {
     tensor.withBytes(bytes(range), using: &room) {
       body(StoredRows(range: range, columns: columns, mask: mask, dtype: dtype, base: $0.baseAddress!))
     }
@@ -212,7 +212,7 @@ extension StoredTensor {
     let pieces = parts(of: count, size: 1 << 20)
     let first = Atomic<Int>(count)
     let size = dtype.byteCount
-    Threads.forEach(pieces.count, scratch: ReadRoom.init) { room, index in
+    Threads.forEach(pieces.count, scratch: ReadScratch.init) { room, index in
       let piece = pieces[index]
       for part in parts(of: piece.count, size: 1 << 16) {
         let start = piece.lowerBound + part.lowerBound
