@@ -39,6 +39,8 @@ let package = Package(
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+    .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
+    .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
     .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
   ],
   targets: [
@@ -61,7 +63,12 @@ let package = Package(
     .target(name: "CLinux"),
 
     room("Core"),
-    room("IO", ["EspalierCore", "CCrypto", "CLinux", "CLZ4", "CZlib", "CZstd"]),
+    room(
+      "IO",
+      [
+        "EspalierCore", "CCrypto", "CLinux", "CLZ4", "CZlib", "CZstd",
+        .product(name: "SystemPackage", package: "swift-system"),
+      ]),
     room(
       "Kernels", ["EspalierCore", "EspalierIO", "CKernels", "CLinux", "COpenBLAS"],
       settings: [
@@ -69,9 +76,20 @@ let package = Package(
         // Swift 6.3 crashes on C functions of spans when it optimizes several files as one.
         .unsafeFlags(["-no-whole-module-optimization"], .when(configuration: .release)),
       ]),
-    room("Tokenizers", ["EspalierCore", "EspalierIO", "CPCRE2"]),
+    room(
+      "Tokenizers",
+      [
+        "EspalierCore", "EspalierIO", "CPCRE2",
+        .product(name: "HeapModule", package: "swift-collections"),
+      ]),
     room("Models", ["EspalierCore", "EspalierIO", "EspalierKernels"]),
-    room("Pipeline", ["EspalierCore", "EspalierIO", .product(name: "Yams", package: "Yams")]),
+    room(
+      "Pipeline",
+      [
+        "EspalierCore", "EspalierIO",
+        .product(name: "HeapModule", package: "swift-collections"),
+        .product(name: "Yams", package: "Yams"),
+      ]),
     room(
       "Stages",
       [

@@ -52,7 +52,7 @@ func makeWeight(_ matrix: borrowing Matrix, in folder: String, _ name: String, _
   var writer = try SafetensorsWriter(path: path, tensors: [("w", dtype, [matrix.rows, matrix.columns])])
   if dtype == .bf16 {
     let halves = matrix.array().map { UInt16($0.bitPattern >> 16).littleEndian }
-    try halves.withUnsafeBytes { try writer.append($0) }
+    try writer.append(halves)
   } else {
     try writer.append(matrix.elements)
   }

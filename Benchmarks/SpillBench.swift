@@ -178,7 +178,7 @@ struct SpillBench: ParsableCommand {
 
   private func hash(_ states: borrowing Matrix) {
     var hash = SHA256()
-    states.elements.withUnsafe { hash.update(UnsafeRawBufferPointer($0)) }
+    hash.update(states.elements.span.bytes)
     _ = hash.finalize()
   }
 

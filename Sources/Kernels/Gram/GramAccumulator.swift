@@ -206,7 +206,7 @@ public struct GramAccumulator: ~Copyable, Sendable {
     }
     switch lowRank {
     case .some(let factor):
-      try factor.elements.withUnsafeBytes { try draft.write($0, to: "\(name).factor") }
+      try draft.write(factor.elements.bytes, to: "\(name).factor")
       try draft.write(rest(factor), to: "\(name).rest")
     case .none: break
     }

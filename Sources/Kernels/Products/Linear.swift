@@ -66,7 +66,7 @@ private struct LinearScratch: ~Copyable {
   private var panels: Buffer<UInt32>
   private var lines = Buffer<UInt32>(unfilled: panelWidth * runSteps)
   private var sums: Buffer<Float>
-  private var read = ReadRoom()
+  private var read = ReadScratch()
 
   init(rows: Int, steps: Int, tokens: Int, _ device: Device) {
     self.steps = steps
@@ -82,7 +82,7 @@ private struct LinearScratch: ~Copyable {
 
   private static func load(
     _ weight: LinearWeight, _ rows: Range<Int>, _ steps: Int, _ precision: Precision,
-    _ read: inout ReadRoom, _ lines: inout Buffer<UInt32>, into panels: inout Buffer<UInt32>
+    _ read: inout ReadScratch, _ lines: inout Buffer<UInt32>, into panels: inout Buffer<UInt32>
   ) {
     let slices = parts(of: weight.columns, size: runSteps * precision.valuesPerStep)
     for (index, range) in parts(of: rows.count, size: panelWidth).enumerated() {

@@ -78,7 +78,7 @@ public struct LinearWeight: Sendable {
   /// Rows as the file holds them, valid within `body`.
   ///
   /// - Parameter scratch: what they are read into if the file is not mapped.
-  func withRows(_ range: Range<Int>, using scratch: inout ReadRoom, _ body: (StoredRows) -> Void) {
+  func withRows(_ range: Range<Int>, using scratch: inout ReadScratch, _ body: (StoredRows) -> Void) {
     tensor.withBytes(bytes(range), using: &scratch) {
       guard let start = $0.baseAddress else { return }
       body(StoredRows(range: range, columns: columns, mask: mask, dtype: dtype, base: start))
@@ -249,7 +249,7 @@ extension StoredTensor {
     let pieces = parts(of: count, size: 1 << 20)
     let first = Atomic<Int>(count)
     let size = dtype.byteCount
-    device.forEach(pieces.count, scratch: ReadRoom.init) { room, index in
+    device.forEach(pieces.count, scratch: ReadScratch.init) { room, index in
       let piece = pieces[index]
       for part in parts(of: piece.count, size: 1 << 16) {
         let start = piece.lowerBound + part.lowerBound

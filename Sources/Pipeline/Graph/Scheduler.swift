@@ -1,4 +1,5 @@
 import EspalierCore
+import HeapModule
 
 /// Decides what a run does next: a pure state machine over a ``UnitGraph``, which never touches a file.
 ///
@@ -34,7 +35,7 @@ struct Scheduler {
   /// For each unit, how many of its readers still want its bytes: those that are not known, or needed.
   private var wanting: [Int]
   /// Transient units that may be of no more use; whether they are is tested when they come up.
-  private var spent = IndexHeap()
+  private var spent = Heap<Int>()
   /// Units whose bytes were others when they were made again.
   private var changed: Set<Int> = []
   /// Units that changed more than once: freed at the end only, or the run could go in circles between two contents.
@@ -163,10 +164,10 @@ struct Scheduler {
 
   /// The first transient unit whose bytes are there and of no more use, as far as is known.
   private mutating func nextReleasable() -> Int? {
-    while let unit = spent.least {
+    while let unit = spent.min {
       visits += 1
       if isReleasable(unit) { return unit }
-      spent.removeLeast()
+      spent.removeMin()
     }
     return nil
   }

@@ -190,7 +190,7 @@ public struct Emit: ModelStage {
         let weight = try LinearWeight(stored, order: one.matrix.order, pruned: pruned)
         try write(weight, of: stored, order: one.matrix.order) { bytes in
           let count = bytes.count
-          try file.write(bytes, at: position)
+          try file.write(bytes.span.bytes, at: position)
           try wrote(count)
         }
         matrices.append(

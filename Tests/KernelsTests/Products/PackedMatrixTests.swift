@@ -19,7 +19,7 @@ import Testing
         let half = value.bitPattern >> 16
         return [UInt8(half & 0xFF), UInt8(half >> 8)]
       }
-      try bits.withUnsafeBytes { try writer.append($0) }
+      try writer.append(bits)
     } else {
       try writer.append(values.array())
     }

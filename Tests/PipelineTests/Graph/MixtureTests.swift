@@ -162,25 +162,4 @@ import Testing
       }
     }
   }
-
-  @Test func theLeastOfAHeapComesFirst() {
-    for seed in 0..<200 {
-      var random = SeededRandom(seed: UInt64(seed))
-      var heap = IndexHeap()
-      var expected: [Int] = []
-      for _ in 0..<Int.random(in: 0...60, using: &random) {
-        if Int.random(in: 0..<3, using: &random) == 0 {
-          #expect(heap.least == expected.min())
-          heap.removeLeast()
-          if let place = expected.indices.min(by: { expected[$0] < expected[$1] }) {
-            expected.remove(at: place)
-          }
-        } else {
-          expected.append(Int.random(in: 0..<30, using: &random))
-          heap.insert(expected[expected.count - 1])
-        }
-      }
-      #expect(heap.least == expected.min())
-    }
-  }
 }
