@@ -55,9 +55,15 @@ struct PlanCommand: ParsableCommand {
     CoverageText.show(plan.coverage)
     if let rates {
       Terminal.out(
-        "this machine    \(Terminal.number(rates.operations / 1e9)) GFLOP/s in f32, \(Terminal.number(rates.narrowOperations / 1e9)) in bf16; memory \(Self.rate(rates.memory)), disk \(Self.rate(rates.read)) read, \(Self.rate(rates.write)) written"
+        "this machine    \(Self.operations(rates)); memory \(Self.rate(rates.memory)), disk \(Self.rate(rates.read)) read, \(Self.rate(rates.write)) written"
       )
     }
+  }
+
+  private static func operations(_ rates: MachineRates) -> String {
+    Precision.allCases.compactMap { precision in
+      rates.operations[precision].map { "\(Terminal.number($0 / 1e9)) GFLOP/s in \(precision)" }
+    }.joined(separator: ", ")
   }
 
   private static func rate(_ bytes: Double) -> String { "\(ByteSize(bytes: Int(bytes)))/s" }
@@ -90,7 +96,7 @@ extension Plan {
 extension Work {
   fileprivate func json(_ rates: MachineRates?) -> JSON {
     [
-      "operations": .number(operations), "bf16Operations": .number(narrowOperations),
+      "operations": .number(operations[.f32] ?? 0), "bf16Operations": .number(operations[.bf16] ?? 0),
       "memoryBytes": .number(memoryBytes), "readBytes": .integer(readBytes),
       "writtenBytes": .integer(writtenBytes), "hashedBytes": .integer(hashedBytes),
       "encodedBytes": .integer(encodedBytes.values.reduce(0, +)),
@@ -106,7 +112,7 @@ extension MachineRates {
       .object(JSONObject(rates.map { ("\($0.key)", JSON.number($0.value)) }.sorted { $0.0 < $1.0 }))
     }
     return [
-      "operations": .number(operations), "bf16Operations": .number(narrowOperations),
+      "operations": .optional(operations[.f32]), "bf16Operations": .optional(operations[.bf16]),
       "memory": .number(memory), "hash": .number(hash), "write": .number(write), "read": .number(read),
       "commitSeconds": .number(commit), "encode": codecs(encode), "decode": codecs(decode),
     ]

@@ -22,7 +22,7 @@ final class ProgressDisplay: Sendable {
       case .began(let unit, let done, let total, let block, let blocks):
         state.block = block.map { "block \($0 + 1)/\(blocks)  " } ?? ""
         renew(&state, unit, done, total, 0)
-      case .advanced(let unit, let part, let count, let done, let total):
+      case .progressed(let unit, let part, let count, let done, let total):
         renew(&state, unit, done, total, Double(part) / Double(max(1, count)))
       case .committed(let unit, let done, let total, let seconds, let report):
         state.computed += 1

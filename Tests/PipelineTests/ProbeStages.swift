@@ -12,9 +12,12 @@ enum Probe {
   /// Goes into bytes and into no key, as if the machine were another.
   @TaskLocal static var machine = ""
 
-  static let registry = StageRegistry([
-    Words.self, Stream.self, Sum.self, First.self, Better.self, Write.self, Score.self,
-  ])
+  static var registry: StageRegistry {
+    StageRegistry([
+      Words.descriptor, Stream.descriptor, Sum.descriptor, First.descriptor, Better.descriptor,
+      Write.descriptor, Score.descriptor,
+    ])
+  }
 
   static func text(_ path: String) throws -> String {
     String(decoding: try Folder.read(path), as: UTF8.self)
@@ -33,9 +36,11 @@ enum Probe {
 }
 
 struct Words: CorpusStage {
-  static let name = "words"
-  static let summary = "Test: a text of the corpus and its sizes."
-  static let revision = 1
+  static let descriptor = StageDescriptor(
+    name: "words", summary: "Test: a text of the corpus and its sizes.", revision: 1
+  ) {
+    .corpus(Words(&$0))
+  }
 
   enum Draw: String, CaseIterable {
     case random
@@ -69,9 +74,9 @@ struct Words: CorpusStage {
 struct Stream: SourceStage {
   func precision(of checkpoint: Checkpoint) -> Precision { .f32 }
 
-  static let name = "stream"
-  static let summary = "Test: hidden states."
-  static let revision = 1
+  static let descriptor = StageDescriptor(name: "stream", summary: "Test: hidden states.", revision: 1) {
+    .source(Stream(&$0))
+  }
 
   enum Propagation: String, CaseIterable {
     case pruned
@@ -98,27 +103,29 @@ struct Stream: SourceStage {
 
   func workingSet(_ sizes: UnitSizes) -> WorkingSet { WorkingSet(activations: memory) }
 
-  func embed(_ unit: UnitContext) throws -> Committed {
+  func embed(_ unit: UnitContext) throws -> UnitResult {
     try Probe.make(
       unit.unit.id, unit.folder + "/hidden",
       [Probe.text(unit.input(.tokens, "tokens")), "\(scale)", Probe.machine] + tensors(unit))
-    return Committed(content: nil, report: [:])
+    return UnitResult(report: [:])
   }
 
-  func stream(_ unit: UnitContext, sinks: [Int: any SiteSink], advance: UnitContext?) throws -> Committed? {
+  func stream(_ unit: UnitContext, sinks: [Int: any SiteSink], propagation: UnitContext?) throws
+    -> UnitResult?
+  {
     let hidden = try [Probe.text(unit.input(.hidden, "hidden")), "\(scale)"] + tensors(unit)
     for (site, sink) in sinks.sorted(by: { $0.key < $1.key }) {
       let bytes = SHA256.digest(of: "\(hidden) \(site)").bytes
       try sink.add(Matrix(rows: 4, columns: 8, bytes.map { Float($0) }), TokenRows(windows: 0..<1, length: 4))
     }
-    guard let advance else { return nil }
+    guard let propagation else { return nil }
     // The block is dense where the masks do not apply.
-    let masks = try advance.matrixInputs(.mask).map {
+    let masks = try propagation.matrixInputs(.mask).map {
       "\($0.matrix.tensor) \(try Probe.text($0.folder + "/mask"))"
     }
-    try Probe.make(advance.unit.id, advance.folder + "/hidden", hidden + masks)
-    return Committed(
-      content: SHA256.digest(of: try Probe.text(advance.folder + "/hidden")),
+    try Probe.make(propagation.unit.id, propagation.folder + "/hidden", hidden + masks)
+    return UnitResult(
+      content: SHA256.digest(of: try Probe.text(propagation.folder + "/hidden")),
       report: ["masks": .integer(masks.count)])
   }
 
@@ -132,14 +139,14 @@ struct Stream: SourceStage {
 }
 
 struct Sum: SiteStage {
-  static let name = "sum"
-  static let summary = "Test: the inputs of a site."
-  static let revision = 1
-  let keeps: Bool?
+  static let descriptor = StageDescriptor(name: "sum", summary: "Test: the inputs of a site.", revision: 1) {
+    .site(Sum(&$0))
+  }
+  let retention: Retention
   let memory: Int
 
   init(_ parameters: inout Parameters) {
-    keeps = parameters.flag("keep", default: false, "Whether factors stay.") ? true : nil
+    retention = parameters.flag("keep", default: false, "Whether factors stay.") ? .always : .auto
     memory = parameters.integer("memory", default: 1, "Bytes that a site needs.")
   }
 
@@ -166,9 +173,9 @@ struct Sum: SiteStage {
 }
 
 struct First: MatrixStage {
-  static let name = "first"
-  static let summary = "Test: makes masks."
-  static let revision = 1
+  static let descriptor = StageDescriptor(name: "first", summary: "Test: makes masks.", revision: 1) {
+    .matrix(First(&$0))
+  }
   let share: Double?
   let targets: [String]
   let blind: Bool
@@ -193,9 +200,11 @@ struct First: MatrixStage {
 }
 
 struct Better: MatrixStage {
-  static let name = "better"
-  static let summary = "Test: changes masks."
-  static var revision: Int { Probe.betterRevision }
+  static var descriptor: StageDescriptor {
+    StageDescriptor(name: "better", summary: "Test: changes masks.", revision: Probe.betterRevision) {
+      .matrix(Better(&$0))
+    }
+  }
   let rounds: Int
   let targets: [String]
 
@@ -213,7 +222,7 @@ struct Better: MatrixStage {
       unit.unit.id, unit.folder + "/mask",
       [
         Probe.text(unit.input(.factor, "factor")), Probe.text(unit.input(.mask, "mask")),
-        "\(rounds) \(Self.revision)",
+        "\(rounds) \(Probe.betterRevision)",
       ])
     return report(unit, before: 4, after: 3)
   }
@@ -227,10 +236,10 @@ private func report(_ unit: UnitContext, before: Double, after: Double) -> JSON 
   ]
 }
 
-struct Write: ModelStage {
-  static let name = "write"
-  static let summary = "Test: the output folder."
-  static let revision = 1
+struct Write: OutputStage {
+  static let descriptor = StageDescriptor(name: "write", summary: "Test: the output folder.", revision: 1) {
+    .output(Write(&$0))
+  }
 
   init(_ parameters: inout Parameters) {}
 
@@ -250,17 +259,17 @@ struct Write: ModelStage {
   }
 }
 
-struct Score: ModelStage {
-  static let name = "score"
-  static let summary = "Test: looks at the output folder."
-  static let revision = 1
+struct Score: EvaluationStage {
+  static let descriptor = StageDescriptor(
+    name: "score", summary: "Test: looks at the output folder.", revision: 1
+  ) {
+    .evaluation(Score(&$0))
+  }
   let idleReason: String?
 
   init(_ parameters: inout Parameters) {
     idleReason = parameters.optionalFile("tasks", "Questions.") == nil ? nil : "there is nothing to score."
   }
-
-  var readsOutput: Bool { true }
 
   func run(_ unit: UnitContext) throws -> JSON {
     try Probe.make(unit.unit.id, unit.folder + "/score", [Probe.text(unit.job.output + "/result")])

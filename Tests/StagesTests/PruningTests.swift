@@ -155,7 +155,7 @@ import Testing
     let bench = try Workbench()
     let first = bench.recipe("warmStart: {sparsity: 0.5}", "swap", capture: "{propagate: dense}")
     let computed = try bench.computedUnits(first)
-    // tokens, embedding and one advance, 8 factors, 14 masks twice, the output
+    // tokens, embedding and hidden states of one block, 8 factors, 14 masks twice, the output
     #expect(computed.count == 1 + 2 + 8 + 28 + 1)
     #expect(try bench.computedUnits(first).isEmpty)
     // Another sparsity needs other masks, but with dense propagation the same factors.

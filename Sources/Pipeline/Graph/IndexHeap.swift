@@ -1,4 +1,4 @@
-/// Indices of which the least comes first; an index may be in it more than once.
+/// A heap of indices with the least on top. It may hold an index more than once.
 struct IndexHeap: Sendable {
   private var items: [Int] = []
 

@@ -2,9 +2,10 @@ import EspalierCore
 import EspalierIO
 
 extension Plan {
-  /// Throws where the disks have too little room for the work folder and the pruned checkpoint.
+  /// Checks that the disks have enough free space for the work folder and the pruned checkpoint. What an earlier run wrote counts
+  /// as free.
   ///
-  /// What an earlier run wrote need not be written again.
+  /// - Throws: an I/O error.
   func checkDisks(_ job: Job, _ disk: (String) throws -> Folder.Disk) throws {
     let (work, output) = (try disk(job.work), try disk(job.output))
     guard work.device == output.device else {

@@ -1,14 +1,14 @@
 import EspalierCore
 import EspalierIO
 
-/// One pruning job: a recipe, a checkpoint, and where things go.
+/// One pruning job: a recipe, a checkpoint, and the folders to write to.
 public struct Job: Sendable {
   public let recipe: Recipe
   public let checkpoint: Checkpoint
   public let model: ModelOutline
   /// Folder of the pruned checkpoint.
   public let output: String
-  /// Where the pruned checkpoint is written before it is complete, under a lock for the whole run; removed at its end.
+  /// Folder in which the pruned checkpoint is written until it is complete. It is locked during the whole run and removed at the end.
   public var partialOutput: String { output + ".partial" }
   /// Folder of the artifacts.
   public let work: String
@@ -16,7 +16,7 @@ public struct Job: Sendable {
   public let memory: Int
   public let threads: Int
 
-  /// How the forward pass computes products.
+  /// Precision of products in the forward pass.
   public let precision: Precision
 
   public init(
@@ -30,6 +30,6 @@ public struct Job: Sendable {
     self.work = work
     self.memory = memory
     self.threads = threads
-    precision = (recipe.source?.stage as? any SourceStage)?.precision(of: checkpoint) ?? .f32
+    precision = recipe.stages(\.source).first?.stage.precision(of: checkpoint) ?? .f32
   }
 }

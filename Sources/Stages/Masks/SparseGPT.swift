@@ -5,10 +5,12 @@ import EspalierPipeline
 
 /// Prunes by SparseGPT: column by column, with the weights to the right making up for each that goes.
 public struct SparseGPT: MatrixStage {
-  public static let name = "sparseGPT"
-  public static let summary =
-    "Makes masks and fits weights by SparseGPT: column by column, each loss made up for by the weights to the right."
-  public static let revision = 1
+  public static let descriptor = StageDescriptor(
+    name: "sparseGPT",
+    summary:
+      "Makes masks and fits weights by SparseGPT: column by column, each loss made up for by the weights to the right.",
+    revision: 1
+  ) { .matrix(SparseGPT(&$0)) }
 
   enum Budget: String, CaseIterable {
     case row
@@ -20,7 +22,7 @@ public struct SparseGPT: MatrixStage {
   private let damping: Double
   private let blockColumns: Int
 
-  public init(_ parameters: inout Parameters) {
+  init(_ parameters: inout Parameters) {
     choice = PatternChoice(&parameters)
     budget = parameters.choice(
       "budget", default: .row,

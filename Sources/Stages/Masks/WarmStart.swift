@@ -6,10 +6,12 @@ import EspalierPipeline
 
 /// Makes the first mask of every target matrix from the saliency of single weights.
 public struct WarmStart: MatrixStage {
-  public static let name = "warmStart"
-  public static let summary =
-    "Makes the first mask of every matrix: the most salient weights of each row or group, with exact counts."
-  public static let revision = 1
+  public static let descriptor = StageDescriptor(
+    name: "warmStart",
+    summary:
+      "Makes the first mask of every matrix: the most salient weights of each row or group, with exact counts.",
+    revision: 1
+  ) { .matrix(WarmStart(&$0)) }
 
   enum Method: String, CaseIterable {
     case magnitude
@@ -21,7 +23,7 @@ public struct WarmStart: MatrixStage {
   private let power: Double
   private let choice: PatternChoice
 
-  public init(_ parameters: inout Parameters) {
+  init(_ parameters: inout Parameters) {
     method = parameters.choice(
       "method", default: .wanda,
       "How salient a weight is: |W|, |W| times the norm of its input, or its share of row and column times that norm to a power."

@@ -4,13 +4,15 @@ import EspalierKernels
 import EspalierPipeline
 
 /// Writes the pruned checkpoint: a copy of the folder in which only the bytes of pruned matrices differ.
-public struct Emit: ModelStage {
-  public static let name = "emit"
-  public static let summary =
-    "Writes the pruned checkpoint: the same files, with the pruned weights set to zero and fitted ones replaced."
-  public static let revision = 1
+public struct Emit: OutputStage {
+  public static let descriptor = StageDescriptor(
+    name: "emit",
+    summary:
+      "Writes the pruned checkpoint: the same files, with the pruned weights set to zero and fitted ones replaced.",
+    revision: 1
+  ) { .output(Emit(&$0)) }
 
-  public init(_ parameters: inout Parameters) {}
+  init(_ parameters: inout Parameters) {}
 
   public func sourceFiles(of checkpoint: Checkpoint) throws -> [String: String] {
     // Shards are in the key by their tensors.
@@ -101,19 +103,20 @@ public struct Emit: ModelStage {
     // Every byte is written, then read for its digest.
     let total = 2 * sizes.reduce(0, +)
     var done = 0
-    func advance(_ bytes: Int) throws {
+    func progress(_ bytes: Int) throws {
       done += bytes
-      try unit.advance(done, of: total)
+      try unit.progress(done, of: total)
     }
     var matrices: [OutputRecord.Matrix] = []
     for name in names {
       try Folder.create(Folder.parent(of: partial + "/" + name))
-      matrices += try Self.write(name, unit.checkpoint, masks, into: partial, advance: advance)
+      matrices += try Self.write(name, unit.checkpoint, masks, into: partial, progress: progress)
     }
     try Self.requireSameTensors(unit.checkpoint, in: partial)
     for folder in Self.folders(of: names) { try Folder.sync(partial + "/" + folder) }
     let record = try OutputRecord(
-      key: unit.key, matrices: matrices, recipe: unit.job.recipe, files: names, folder: partial, read: advance
+      key: unit.key, matrices: matrices, recipe: unit.job.recipe, files: names, folder: partial,
+      read: progress
     )
     try record.write(to: partial)
     try Folder.sync(partial)
@@ -158,7 +161,7 @@ public struct Emit: ModelStage {
   /// Nothing is written twice: what lies between the pruned matrices is copied, and these are masked piece by piece.
   private static func write(
     _ name: String, _ checkpoint: Checkpoint, _ masks: [String: [Masked]], into folder: String,
-    advance: (Int) throws -> Void
+    progress: (Int) throws -> Void
   ) throws -> [OutputRecord.Matrix] {
     let source = try File(reading: checkpoint.folder + "/" + name)
     let file = try File(writing: folder + "/" + name, truncate: true)
@@ -171,7 +174,7 @@ public struct Emit: ModelStage {
         try file.sync()
         unsynced = 0
       }
-      try advance(bytes)
+      try progress(bytes)
     }
     func copy(to end: Int) throws {
       while position < end {

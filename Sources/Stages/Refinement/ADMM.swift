@@ -5,15 +5,17 @@ import EspalierPipeline
 
 /// Finds masks and weights together by ADMM.
 public struct ADMM: MatrixStage {
-  public static let name = "admm"
-  public static let summary =
-    "Finds masks and weights together by ADMM, as ALPS does: a dense and a sparse copy of each row are drawn together."
-  public static let revision = 1
+  public static let descriptor = StageDescriptor(
+    name: "admm",
+    summary:
+      "Finds masks and weights together by ADMM, as ALPS does: a dense and a sparse copy of each row are drawn together.",
+    revision: 1
+  ) { .matrix(ADMM(&$0)) }
 
   private let choice: PatternChoice
   private let options: ADMMOptions
 
-  public init(_ parameters: inout Parameters) {
+  init(_ parameters: inout Parameters) {
     choice = PatternChoice(&parameters)
     var options = ADMMOptions()
     options.damping = parameters.number(

@@ -5,14 +5,16 @@ import EspalierPipeline
 
 /// Refines masks by DSnoT: moves weights until the mean of every output is that of the dense row.
 public struct DSnoT: MatrixStage {
-  public static let name = "dsnot"
-  public static let summary =
-    "Refines a mask by DSnoT: prunes and restores weights until the mean of every output is that of the dense row."
-  public static let revision = 1
+  public static let descriptor = StageDescriptor(
+    name: "dsnot",
+    summary:
+      "Refines a mask by DSnoT: prunes and restores weights until the mean of every output is that of the dense row.",
+    revision: 1
+  ) { .matrix(DSnoT(&$0)) }
 
   private let options: DSnoTOptions
 
-  public init(_ parameters: inout Parameters) {
+  init(_ parameters: inout Parameters) {
     var options = DSnoTOptions()
     options.cycles = parameters.integer(
       "cycles", default: options.cycles, in: 0...1_000_000, "The most moves of one row.")

@@ -5,10 +5,12 @@ import EspalierPipeline
 
 /// Refines masks by SparseFW: Frank-Wolfe on the relaxed mask, then rounding.
 public struct FrankWolfe: MatrixStage {
-  public static let name = "frankWolfe"
-  public static let summary =
-    "Refines a mask by SparseFW: solves the relaxed problem by Frank-Wolfe, rounds, and can certify the result."
-  public static let revision = 1
+  public static let descriptor = StageDescriptor(
+    name: "frankWolfe",
+    summary:
+      "Refines a mask by SparseFW: solves the relaxed problem by Frank-Wolfe, rounds, and can certify the result.",
+    revision: 1
+  ) { .matrix(FrankWolfe(&$0)) }
 
   enum Budget: String, CaseIterable {
     case row
@@ -33,7 +35,7 @@ public struct FrankWolfe: MatrixStage {
   private let onlyImproves: Bool
   public let holdOut: Double
 
-  public init(_ parameters: inout Parameters) {
+  init(_ parameters: inout Parameters) {
     let alpha = parameters.numberOrWord(
       "alpha", default: .number(0.9), in: 0...1, word: "auto",
       "Share of the kept weights, the most salient, that stays as the first mask has it; 0 gives a certificate; auto takes the best of 0, 0.5, 0.75 and 0.9 on held-out windows, for each matrix."
@@ -128,7 +130,7 @@ public struct FrankWolfe: MatrixStage {
         heldOut: factor.heldOut, onlyImproves: onlyImproves)
       var mask = start
       let outcome = try frankWolfe(weight, gram: gram, mask: &mask, options: options) { done, total in
-        try unit.advance(index * total + done, of: alphas.count * total)
+        try unit.progress(index * total + done, of: alphas.count * total)
       }
       // Of equal losses the lower alpha, which may come with a certificate.
       if let least = best?.outcome.heldOutAfter, least <= outcome.heldOutAfter ?? .infinity { continue }

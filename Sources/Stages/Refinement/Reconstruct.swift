@@ -5,15 +5,17 @@ import EspalierPipeline
 
 /// Fits the kept weights of every matrix anew, on the mask that it has.
 public struct Reconstruct: MatrixStage {
-  public static let name = "reconstruct"
-  public static let summary =
-    "Fits the kept weights anew so that they make up for the pruned ones; the mask stays as it is."
-  public static let revision = 1
+  public static let descriptor = StageDescriptor(
+    name: "reconstruct",
+    summary:
+      "Fits the kept weights anew so that they make up for the pruned ones; the mask stays as it is.",
+    revision: 1
+  ) { .matrix(Reconstruct(&$0)) }
 
   private let damping: Double
   private let tolerance: Double
 
-  public init(_ parameters: inout Parameters) {
+  init(_ parameters: inout Parameters) {
     let options = ReconstructOptions()
     damping = parameters.number(
       "damping", default: options.damping, in: 0...1000,

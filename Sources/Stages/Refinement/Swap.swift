@@ -5,10 +5,12 @@ import EspalierPipeline
 
 /// Refines masks by SparseSwaps: in every row the best exchange of a kept and a pruned weight, again and again.
 public struct Swap: MatrixStage {
-  public static let name = "swap"
-  public static let summary =
-    "Refines a mask by SparseSwaps: the best exchange of a kept and a pruned weight in every row, until none helps."
-  public static let revision = 2
+  public static let descriptor = StageDescriptor(
+    name: "swap",
+    summary:
+      "Refines a mask by SparseSwaps: the best exchange of a kept and a pruned weight in every row, until none helps.",
+    revision: 2
+  ) { .matrix(Swap(&$0)) }
 
   enum Budget: String, CaseIterable {
     case row
@@ -24,7 +26,7 @@ public struct Swap: MatrixStage {
   private let floor: Double
   public let holdOut: Double
 
-  public init(_ parameters: inout Parameters) {
+  init(_ parameters: inout Parameters) {
     maxSwaps = parameters.optionalInteger(
       "maxSwaps", in: 1...1_000_000_000, "The most swaps of one row; none goes on to the local optimum.")
     moves = parameters.choice(
@@ -137,7 +139,7 @@ public struct Swap: MatrixStage {
   ) throws -> Refined {
     let options = SwapOptions(limit: maxSwaps, moves: moves, heldOut: heldOut)
     let outcome = try refineBySwaps(weight, gram: gram, mask: &mask, options: options) { done, total in
-      try unit.advance(done, of: total)
+      try unit.progress(done, of: total)
     }
     var details: [(key: String, value: JSON)] = [
       ("swaps", .integer(outcome.swaps)), ("mostSwapsOfARow", .integer(outcome.mostSwaps)),
@@ -158,7 +160,7 @@ public struct Swap: MatrixStage {
   ) throws -> Refined {
     let options = SwapOptions(limit: maxSwaps, budget: .matrix(floor: floor))
     let outcome = try refineAcrossRows(weight, gram: gram, mask: &mask, options: options) { done, total in
-      try unit.advance(done, of: total)
+      try unit.progress(done, of: total)
     }
     return (
       (outcome.lossBefore, outcome.lossAfter),

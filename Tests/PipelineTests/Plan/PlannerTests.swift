@@ -63,7 +63,7 @@ import Testing
 
   @Test func timeIsWorkOverRates() {
     let rates = MachineRates(
-      operations: 100, narrowOperations: 200, memory: 10, hash: 20, write: 5, read: 40, commit: 0.5,
+      operations: [.f32: 100, .bf16: 200], memory: 10, hash: 20, write: 5, read: 40, commit: 0.5,
       encode: [.lz4: 8, .none: 1000], decode: [.lz4: 16])
     var work = Work(operations: 300, memoryBytes: 20, readBytes: 80, writtenBytes: 10)
     #expect(rates.seconds(work) == 3 + 2 + 2 + 2)
@@ -114,7 +114,8 @@ import Testing
           text: recipe.replacing("CORPUS", with: bench.corpus), source: "r.yaml",
           overrides: ["stream.memory=30"],
           registry: StageRegistry([
-            Words.self, Stream.self, Elastic.self, First.self, Better.self, Write.self, Score.self,
+            Words.descriptor, Stream.descriptor, Elastic.descriptor, First.descriptor, Better.descriptor,
+            Write.descriptor, Score.descriptor,
           ])),
         checkpoint: probe.checkpoint, model: probe.model, output: probe.output, work: probe.work,
         memory: memory, threads: 1)
@@ -189,7 +190,7 @@ import Testing
     let error = failure {
       _ = try Planner.plan(try bench.job(ProbeBench.recipe.replacing("  - sum\n", with: "")))
     }
-    #expect(error?.description.contains("needs a stage `- factor`") == true)
+    #expect(error?.description.contains("needs `- sum`") == true)
   }
 
   @Test(arguments: [(8, 128), (1024, 1), (2049, 1), (500, 2), (0, 1024), (1, 1024)])
@@ -200,10 +201,11 @@ import Testing
 
 /// A site that takes more where there is more.
 private struct Elastic: SiteStage {
-  static let name = "elastic"
-  static let summary = "Test: takes what there is."
-  static let revision = 1
-  let keeps: Bool? = nil
+  static let descriptor = StageDescriptor(name: "elastic", summary: "Test: takes what there is.", revision: 1)
+  {
+    .site(Elastic(&$0))
+  }
+  let retention = Retention.auto
   let least: Int
   let most: Int
 

@@ -105,7 +105,7 @@ import Testing
     }
     #expect(
       notes.withLock { $0 } == [
-        "better/model.layers.1.mlp.down_proj: mask is not what was written; it is made again."
+        "better/model.layers.1.mlp.down_proj: mask has changed since it was written; it is made again."
       ])
     // Its factor and the hidden states were freed long ago, and are made again for it.
     #expect(

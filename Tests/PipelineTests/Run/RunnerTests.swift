@@ -217,8 +217,10 @@ import Testing
     let bench = try ProbeBench()
     let job = try bench.job(ProbeBench.dense)
     _ = try bench.run(job)
-    let other = try bench.job(ProbeBench.dense, output: "new")
-    let made = try Probe.$betterRevision.withValue(2) { try bench.run(other) }
+    let (other, made) = try Probe.$betterRevision.withValue(2) {
+      let other = try bench.job(ProbeBench.dense, output: "new")
+      return (other, try bench.run(other))
+    }
     #expect(Set(made.map { String($0.prefix { $0 != "/" }) }) == ["better", "write", "score"])
     #expect(try bench.results(job) != bench.results(other))
   }
