@@ -58,9 +58,9 @@ final class ProgressDisplay: Sendable {
     Terminal.renew(String(text.prefix(Self.width() - 1)))
   }
 
-  private static func losses(_ report: JSON) -> String {
-    guard let after = report["lossAfter"]?.double else { return "" }
-    guard let before = report["lossBefore"]?.double else { return "  loss \(Terminal.number(after))" }
+  private static func losses(_ report: UnitReport?) -> String {
+    guard case .matrix(let report) = report, let after = report.lossAfter else { return "" }
+    guard let before = report.lossBefore else { return "  loss \(Terminal.number(after))" }
     let change = before > 0 ? " (\(fixed((after / before - 1) * 100, 1)) %)" : ""
     return "  loss \(Terminal.number(before)) -> \(Terminal.number(after))\(change)"
   }

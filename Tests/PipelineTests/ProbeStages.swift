@@ -64,10 +64,10 @@ struct Words: CorpusStage {
     if draw == .consecutive, seed != nil { parameters.reject("seed needs draw: random.") }
   }
 
-  func run(_ unit: UnitContext) throws -> JSON {
+  func run(_ unit: UnitContext) throws -> CorpusReport {
     let sizes = "\(shape) \(draw) \(seed ?? -1)"
     try Probe.make(unit.unit.id, unit.folder + "/tokens", [Probe.text(corpus), sizes])
-    return ["samples": .integer(shape.samples)]
+    return CorpusReport(samples: shape.samples, length: shape.length)
   }
 }
 
@@ -107,7 +107,7 @@ struct Stream: SourceStage {
     try Probe.make(
       unit.unit.id, unit.folder + "/hidden",
       [Probe.text(unit.input(.tokens, "tokens")), "\(scale)", Probe.machine] + tensors(unit))
-    return UnitResult(report: [:])
+    return UnitResult(report: nil)
   }
 
   func stream(_ unit: UnitContext, sinks: [Int: any SiteSink], propagation: UnitContext?) throws
@@ -126,7 +126,7 @@ struct Stream: SourceStage {
     try Probe.make(propagation.unit.id, propagation.folder + "/hidden", hidden + masks)
     return UnitResult(
       content: SHA256.digest(of: try Probe.text(propagation.folder + "/hidden")),
-      report: ["masks": .integer(masks.count)])
+      report: .hidden(HiddenReport(samples: masks.count)))
   }
 
   private func tensors(_ unit: UnitContext) throws -> [String] {
@@ -162,12 +162,12 @@ struct Sum: SiteStage {
 
     func add(_ inputs: borrowing Matrix, _ rows: TokenRows) throws { seen += inputs.array() }
 
-    func finish() throws -> JSON {
+    func finish() throws -> FactorReport {
       let site = unit.site?.name ?? "?"
       // Part of an artifact is written when the hook may throw.
       try Probe.write(site, to: unit.folder + "/site")
       try Probe.make(unit.unit.id, unit.folder + "/factor", [site, "\(seen)"])
-      return [:]
+      return FactorReport()
     }
   }
 }
@@ -190,12 +190,12 @@ struct First: MatrixStage {
 
   func applies(to matrix: ModelOutline.Matrix) -> Bool { targets.contains { matrix.module.contains($0) } }
 
-  func run(_ unit: UnitContext) throws -> JSON {
+  func run(_ unit: UnitContext) throws -> MatrixReport {
     let factor = blind ? "" : try Probe.text(unit.input(.factor, "factor"))
     let weights = try unit.checkpoint.tensor(
       unit.unit.tensors.names(in: unit.model)[0], shape: [unit.matrix?.rows ?? 0, unit.matrix?.columns ?? 0])
     try Probe.make(unit.unit.id, unit.folder + "/mask", [factor, "\(share ?? -1)", try weights.digest().hex])
-    return report(unit, before: 8, after: 4)
+    return try report(unit, before: 8, after: 4)
   }
 }
 
@@ -217,23 +217,22 @@ struct Better: MatrixStage {
 
   func applies(to matrix: ModelOutline.Matrix) -> Bool { targets.contains { matrix.module.contains($0) } }
 
-  func run(_ unit: UnitContext) throws -> JSON {
+  func run(_ unit: UnitContext) throws -> MatrixReport {
     try Probe.make(
       unit.unit.id, unit.folder + "/mask",
       [
         Probe.text(unit.input(.factor, "factor")), Probe.text(unit.input(.mask, "mask")),
         "\(rounds) \(Probe.betterRevision)",
       ])
-    return report(unit, before: 4, after: 3)
+    return try report(unit, before: 4, after: 3)
   }
 }
 
-private func report(_ unit: UnitContext, before: Double, after: Double) -> JSON {
-  [
-    "matrix": .string(unit.matrix?.module ?? "?"), "rows": .integer(unit.matrix?.rows ?? 0),
-    "columns": .integer(unit.matrix?.columns ?? 0), "pattern": "50%", "lossBefore": .number(before),
-    "lossAfter": .number(after), "swaps": 2,
-  ]
+private func report(_ unit: UnitContext, before: Double, after: Double) throws -> MatrixReport {
+  guard let matrix = unit.matrix else { throw EspalierError.internalFault("there is no matrix.") }
+  var report = MatrixReport(matrix, .rows(sparsity: 0.5))
+  (report.lossBefore, report.lossAfter, report.swaps) = (before, after, 2)
+  return report
 }
 
 struct Write: OutputStage {
@@ -247,7 +246,7 @@ struct Write: OutputStage {
     try Folder.entry(job.output + "/key") != nil && Probe.text(job.output + "/key") == key.hex
   }
 
-  func run(_ unit: UnitContext) throws -> JSON {
+  func run(_ unit: UnitContext) throws -> OutputReport {
     let masks = try unit.matrixInputs(.mask).map {
       "\($0.matrix.tensor) \(try Probe.text($0.folder + "/mask"))"
     }
@@ -255,7 +254,7 @@ struct Write: OutputStage {
     try Folder.create(unit.job.output)
     try Probe.write(masks.joined(separator: "\n"), to: unit.job.output + "/result")
     try Probe.write(unit.key.hex, to: unit.job.output + "/key")
-    return ["matrices": .integer(masks.count)]
+    return OutputReport(matrices: masks.count, files: 1, digest: unit.key)
   }
 }
 
@@ -271,8 +270,9 @@ struct Score: EvaluationStage {
     idleReason = parameters.optionalFile("tasks", "Questions.") == nil ? nil : "there is nothing to score."
   }
 
-  func run(_ unit: UnitContext) throws -> JSON {
+  func run(_ unit: UnitContext) throws -> EvaluationReport {
     try Probe.make(unit.unit.id, unit.folder + "/score", [Probe.text(unit.job.output + "/result")])
-    return ["pruned": ["perplexity": ["perplexity": 7.5]]]
+    let perplexity = PerplexityReport(perplexity: 7.5, length: 8, windows: 3)
+    return EvaluationReport(pruned: ModelScores(perplexity: perplexity, questions: nil), dense: nil)
   }
 }

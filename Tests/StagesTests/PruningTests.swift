@@ -87,7 +87,7 @@ import Testing
     #expect(report.matrices.count == 14 && report.history.state == "finished")
     for matrix in report.matrices {
       #expect(matrix.steps.map(\.stage) == ["warmStart", "few", "swap"])
-      let (warm, few, swap) = (matrix.steps[0], matrix.steps[1], matrix.steps[2])
+      let (warm, few, swap) = (matrix.steps[0].report, matrix.steps[1].report, matrix.steps[2].report)
       let start = try #require(warm.lossAfter)
       #expect(abs(try #require(few.lossBefore) / start - 1) < 1e-5)
       #expect(

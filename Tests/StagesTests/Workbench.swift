@@ -114,3 +114,8 @@ struct Workbench {
     }
   }
 }
+
+extension Manifest {
+  var factorReport: FactorReport? { if case .factor(let report) = unitReport { report } else { nil } }
+  var matrixReport: MatrixReport? { if case .matrix(let report) = unitReport { report } else { nil } }
+}

@@ -7,7 +7,7 @@ public enum ProgressEvent: Sendable {
   /// Part of a unit is done.
   case progressed(unit: String, part: Int, of: Int, done: Int, total: Int)
   /// A unit is committed.
-  case committed(unit: String, done: Int, total: Int, seconds: Double, report: JSON)
+  case committed(unit: String, done: Int, total: Int, seconds: Double, report: UnitReport?)
   /// A unit's artifact was found in the work folder.
   case reused(unit: String, done: Int, total: Int)
   /// A message to the user.

@@ -135,7 +135,8 @@ public struct Runner: Sendable {
     for ((unit, context), result) in zip(zip(units, contexts), results) {
       let key = context.key
       let manifest = try store.commit(
-        key, components: context.components, content: result.content, report: result.report)
+        key, components: context.components, content: result.content,
+        report: result.report?.json ?? .null)
       state.done.insert(unit)
       state.trusted.insert(unit)
       scheduler.committed(unit, digest: manifest.digest)
@@ -145,7 +146,7 @@ public struct Runner: Sendable {
         [
           ("unit", .string(graph.units[unit].id)), ("key", .string(key.hex)), ("seconds", .number(seconds)),
           ("bytes", .integer(manifest.objects.reduce(0) { $0 + $1.size })),
-          ("peak", .integer(Self.peakMemory())), ("report", result.report),
+          ("peak", .integer(Self.peakMemory())), ("report", manifest.report),
         ])
       report(
         .committed(
@@ -166,15 +167,18 @@ public struct Runner: Sendable {
 
   private func runAlone(_ context: UnitContext) throws -> UnitResult {
     switch job.recipe.entries[context.unit.entry].role {
-    case .corpus(let stage): UnitResult(report: try stage.run(context))
-    case .source(let stage): try stage.embed(context)
+    case .corpus(let stage): return UnitResult(report: .corpus(try stage.run(context)))
+    case .source(let stage): return try stage.embed(context)
     case .site: throw EspalierError.internalFault("a site runs without its block.")
     case .allocation(let stage):
-      UnitResult(
-        report: context.unit.matrix == nil ? try stage.allocate(context) : try stage.measure(context))
-    case .matrix(let stage): UnitResult(report: try stage.run(context))
-    case .output(let stage): UnitResult(report: try stage.run(context))
-    case .evaluation(let stage): UnitResult(report: try stage.run(context))
+      guard context.unit.matrix == nil else {
+        try stage.measure(context)
+        return UnitResult(report: nil)
+      }
+      return UnitResult(report: .allocation(try stage.allocate(context)))
+    case .matrix(let stage): return UnitResult(report: .matrix(try stage.run(context)))
+    case .output(let stage): return UnitResult(report: .output(try stage.run(context)))
+    case .evaluation(let stage): return UnitResult(report: .evaluation(try stage.run(context)))
     }
   }
 
@@ -196,7 +200,7 @@ public struct Runner: Sendable {
     return try contexts.map { context in
       if case .site(let site) = context.unit.task, let sink = sinks[site] {
         let report = try about(context.unit.id) { try sink.finish() }
-        return UnitResult(content: sink.content, report: report)
+        return UnitResult(content: sink.content, report: .factor(report))
       }
       guard let hidden else { throw EspalierError.internalFault("the source wrote no hidden states.") }
       return hidden
@@ -228,7 +232,7 @@ public struct Runner: Sendable {
         subject: job.checkpoint.folder)
     }
     let inputs = try graph.units[unit].inputs.compactMap { input in
-      try manifest(input, state).map { (unit: graph.units[input], key: $0.key, report: $0.report) }
+      try manifest(input, state).map { (unit: graph.units[input], key: $0.key) }
     }
     return UnitContext(
       job: job, unit: graph.units[unit], key: key, components: components, folder: try store.begin(key),

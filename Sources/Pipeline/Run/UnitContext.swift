@@ -10,7 +10,7 @@ public struct UnitContext: Sendable {
   public let components: JSON
   /// A new folder for the unit's objects; its files are committed when the work is done.
   public let folder: String
-  let inputs: [(unit: Unit, key: Digest, report: JSON)]
+  let inputs: [(unit: Unit, key: Digest)]
   let needs: UnitNeeds
   let store: ArtifactStore
   let reporter: ProgressReporter
@@ -41,18 +41,11 @@ public struct UnitContext: Sendable {
     return store.path(input.key, object)
   }
 
-  /// The report of the only input of this kind.
-  public func inputReport(_ kind: ArtifactKind) -> JSON {
-    inputs.last { $0.unit.kind == kind }?.report ?? .null
-  }
-
-  /// The input artifacts of this kind that belong to a matrix, with their folders and reports.
-  public func matrixInputs(_ kind: ArtifactKind) -> [(
-    matrix: ModelOutline.Matrix, folder: String, report: JSON
-  )] {
-    inputs.compactMap { unit, key, report in
+  /// The input artifacts of this kind that belong to a matrix, with their folders.
+  public func matrixInputs(_ kind: ArtifactKind) -> [(matrix: ModelOutline.Matrix, folder: String)] {
+    inputs.compactMap { unit, key in
       guard unit.kind == kind, let matrix = unit.matrix else { return nil }
-      return (matrix, store.path(key), report)
+      return (matrix, store.path(key))
     }
   }
 

@@ -6,7 +6,7 @@ import EspalierIO
 public protocol CorpusStage: Stage {
   /// Samples and tokens of each.
   func shape(for model: ModelOutline) -> (samples: Int, length: Int)
-  func run(_ unit: UnitContext) throws -> JSON
+  func run(_ unit: UnitContext) throws -> CorpusReport
 }
 
 extension CorpusStage {
@@ -41,9 +41,10 @@ extension SourceStage {
 public struct UnitResult: Sendable {
   /// The digest of the content, if it is not the digest of the files.
   public let content: Digest?
-  public let report: JSON
+  /// Nil if there is nothing to report.
+  public let report: UnitReport?
 
-  public init(content: Digest? = nil, report: JSON) {
+  public init(content: Digest? = nil, report: UnitReport?) {
     self.content = content
     self.report = report
   }
@@ -87,7 +88,7 @@ public protocol SiteSink: AnyObject {
   /// - Parameter total: the number of tokens that will come.
   func addUnrouted(_ inputs: borrowing Matrix, _ rows: TokenRows, of total: Int) throws
   /// Writes the result into the unit's folder.
-  func finish() throws -> JSON
+  func finish() throws -> FactorReport
   /// The digest of the content, once it is written, if it is not the digest of the files.
   var content: Digest? { get }
 }

@@ -8,9 +8,9 @@ public protocol AllocationStage: Stage {
   /// Whether it decides about this matrix.
   func applies(to matrix: ModelOutline.Matrix) -> Bool
   /// Measures one matrix with its factor.
-  func measure(_ unit: UnitContext) throws -> JSON
+  func measure(_ unit: UnitContext) throws
   /// Decides, from all measurements.
-  func allocate(_ unit: UnitContext) throws -> JSON
+  func allocate(_ unit: UnitContext) throws -> AllocationReport
 }
 
 /// Makes or changes the ``ArtifactKind/mask`` of one matrix.
@@ -28,7 +28,7 @@ public protocol MatrixStage: Stage {
   ///
   /// - Throws: a usage error if it cannot work on masks of that pattern.
   func pattern(after previous: SparsityPattern?) throws -> SparsityPattern?
-  func run(_ unit: UnitContext) throws -> JSON
+  func run(_ unit: UnitContext) throws -> MatrixReport
 }
 
 extension MatrixStage {

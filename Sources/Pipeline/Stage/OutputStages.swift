@@ -9,7 +9,7 @@ public protocol OutputStage: Stage {
   ///
   /// - Throws: a usage error.
   func checkOutput(job: Job) throws
-  func run(_ unit: UnitContext) throws -> JSON
+  func run(_ unit: UnitContext) throws -> OutputReport
 }
 
 extension OutputStage {
@@ -20,5 +20,5 @@ extension OutputStage {
 public protocol EvaluationStage: Stage {
   /// Why it has nothing to do with its parameters; nil if it has something to do.
   var idleReason: String? { get }
-  func run(_ unit: UnitContext) throws -> JSON
+  func run(_ unit: UnitContext) throws -> EvaluationReport
 }

@@ -144,7 +144,7 @@ public struct Capture: SourceStage {
         try unit.checkpoint.stored(entry, shard: shard).release()
       }
     }
-    return UnitResult(content: try writer.finish(), report: ["samples": .integer(samples)])
+    return UnitResult(content: try writer.finish(), report: .hidden(HiddenReport(samples: samples)))
   }
 
   /// The calibration data of a file: samples, tokens of each, and what gives the hidden states of some of them.
@@ -212,7 +212,7 @@ public struct Capture: SourceStage {
     }
     try showEveryToken(named.filter { $0.value.wantsEveryToken }, hidden, model, block, weights, unit)
     guard let content = try writer.take()?.finish() else { return nil }
-    return UnitResult(content: content, report: ["samples": .integer(samples)])
+    return UnitResult(content: content, report: .hidden(HiddenReport(samples: samples)))
   }
 
   private func read(_ hidden: SpillArray, _ batch: Range<Int>) throws -> Matrix {

@@ -297,7 +297,7 @@ private final class FactorSink: SiteSink {
     Int(Double(sequence + 1) * holdOut) > Int(Double(sequence) * holdOut)
   }
 
-  func finish() throws -> JSON {
+  func finish() throws -> FactorReport {
     for factor in earlier {
       try accumulator.merge(
         factor.gram, diagonal: factor.diagonal, sums: factor.sums, tokens: factor.tokens)
@@ -321,20 +321,21 @@ private final class FactorSink: SiteSink {
       ?? SiteFactor.draft(
         path, columns: accumulator.columns, accumulator.tensors("gram") + heldOut.tensors("heldOut"))
     try SiteFactor.write(accumulator, heldOut: heldOut, place: place, to: file)
-    var report: [(key: String, value: JSON)] = [
-      ("columns", .integer(accumulator.columns)), ("tokens", .integer(accumulator.tokens)),
-      ("heldOutTokens", .integer(apart)),
-    ]
-    if isExpert { report.append(("routedTokens", .integer(routedTokens ?? accumulator.tokens))) }
-    if routedTokens != nil { report.append(("shrunk", true)) }
+    var report = FactorReport()
+    report.columns = accumulator.columns
+    report.tokens = accumulator.tokens
+    report.heldOutTokens = apart
+    if isExpert { report.routedTokens = routedTokens ?? accumulator.tokens }
+    report.isShrunk = routedTokens != nil
     if let rank = accumulator.rank {
-      report += [("rank", .integer(rank)), ("discardedEnergy", .number(accumulator.discardedEnergy))]
+      report.rank = rank
+      report.discardedEnergy = accumulator.discardedEnergy
     }
     if let inputs = try spill.take()?.finish() {
-      report.append(("inputs", .string(inputs.hex)))
-      // Whether inputs are kept beside it, and how, is nothing to those who read the factor.
+      report.inputs = inputs
+      // What is made from the factor does not depend on the inputs beside it.
       content = ArtifactStore.digest(of: [try .init(path: SiteFactor.object, at: path)])
     }
-    return .object(JSONObject(report))
+    return report
   }
 }

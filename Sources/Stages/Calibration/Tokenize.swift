@@ -84,7 +84,7 @@ public struct Tokenize: CorpusStage {
     return work
   }
 
-  public func run(_ unit: UnitContext) throws -> JSON {
+  public func run(_ unit: UnitContext) throws -> CorpusReport {
     if let images = unit.model.images { return try copyImages(images, unit) }
     let windows =
       Corpus.holdsTokens(corpus)
@@ -102,11 +102,11 @@ public struct Tokenize: CorpusStage {
       path: unit.folder + "/" + Self.object, tensors: [("input_ids", .i32, [samples, length])])
     for window in windows { try writer.append(window) }
     try writer.finish()
-    return ["samples": .integer(samples), "length": .integer(length), "tokens": .integer(samples * length)]
+    return CorpusReport(samples: samples, length: length)
   }
 
   /// Takes the first images of the corpus.
-  private func copyImages(_ images: ModelOutline.Images, _ unit: UnitContext) throws -> JSON {
+  private func copyImages(_ images: ModelOutline.Images, _ unit: UnitContext) throws -> CorpusReport {
     let all = try PixelFile.read(corpus, images)
     guard all.rows >= samples else {
       throw EspalierError.badInput(
@@ -117,7 +117,7 @@ public struct Tokenize: CorpusStage {
       tensors: [(PixelFile.name, .f32, [samples, images.channels, images.side, images.side])])
     for image in 0..<samples { try writer.append((0..<images.count).map { all[image, $0] }) }
     try writer.finish()
-    return ["samples": .integer(samples), "length": .integer(images.tokens)]
+    return CorpusReport(samples: samples, length: images.tokens)
   }
 
   private func drawWindows(

@@ -79,7 +79,7 @@ public struct Allocate: AllocationStage {
 
   // MARK: - One matrix
 
-  public func measure(_ unit: UnitContext) throws -> JSON {
+  public func measure(_ unit: UnitContext) throws {
     let weight = try unit.weight()
     try weight.tensor.requireFinite()
     defer { weight.tensor.release() }
@@ -95,7 +95,6 @@ public struct Allocate: AllocationStage {
       path: unit.folder + "/" + Self.measurementObject, tensors: [("values", .f64, [values.count])])
     try writer.append(values)
     try writer.finish()
-    return [:]
   }
 
   /// The relative error of the output, `tr(D G D^T) / tr(W G W^T)`, of a Wanda mask at every point.
@@ -120,7 +119,7 @@ public struct Allocate: AllocationStage {
 
   // MARK: - All of them
 
-  public func allocate(_ unit: UnitContext) throws -> JSON {
+  public func allocate(_ unit: UnitContext) throws -> AllocationReport {
     let measured = unit.matrixInputs(.measurement)
     let matrices = measured.map(\.matrix)
     let values = try measured.map {
@@ -139,10 +138,12 @@ public struct Allocate: AllocationStage {
     let members = zip(matrices, sparsities).map { (key: $0.module, value: JSON.number($1)) }
     let json = JSON.object(JSONObject(members))
     try Folder.writeAtomically(Array(json.prettyText.utf8), to: unit.folder + "/" + Self.object)
-    return [
-      "method": .string(method.rawValue), "matrices": .integer(matrices.count),
-      "leastSparsity": .number(sparsities.min() ?? 0), "mostSparsity": .number(sparsities.max() ?? 0),
-    ]
+    var report = AllocationReport()
+    report.method = method.rawValue
+    report.matrices = matrices.count
+    report.leastSparsity = sparsities.min() ?? 0
+    report.mostSparsity = sparsities.max() ?? 0
+    return report
   }
 
   /// One sparsity for each block, from the share of its weights that stand out.

@@ -73,7 +73,7 @@ public struct SparseGPT: MatrixStage {
       memoryBytes: matrix.weights * (6 * Double(blockColumns) + 64))
   }
 
-  public func run(_ unit: UnitContext) throws -> JSON {
+  public func run(_ unit: UnitContext) throws -> MatrixReport {
     let weight = try unit.weight()
     try weight.tensor.requireFinite()
     let gram = try unit.factor().requireGram()
@@ -88,10 +88,9 @@ public struct SparseGPT: MatrixStage {
       unit.note(
         "the Gram matrix is nearly singular: the damping was raised from \(damping) to \(outcome.damping).")
     }
-    return .object(
-      JSONObject(
-        unit.matrixReport(pattern) + [
-          ("lossAfter", .number(loss)), ("damping", .number(outcome.damping)),
-        ]))
+    var report = try unit.matrixReport(pattern)
+    report.lossAfter = loss
+    report.details = JSONObject([("damping", .number(outcome.damping))])
+    return report
   }
 }

@@ -68,7 +68,7 @@ public struct Emit: OutputStage {
     return WorkingSet(weights: 3 * Self.pieceBytes + 4 * turned, rows: 2 * largest)
   }
 
-  public func run(_ unit: UnitContext) throws -> JSON {
+  public func run(_ unit: UnitContext) throws -> OutputReport {
     let output = unit.job.output
     if let record = try written(output, unit) { return try report(record, unit) }
     let masks = Dictionary(
@@ -147,13 +147,11 @@ public struct Emit: OutputStage {
   }
 
   /// The artifact of the unit is the digest of the output, so that what is measured on it has its own key.
-  private func report(_ record: OutputRecord, _ unit: UnitContext) throws -> JSON {
-    let json: JSON = [
-      "matrices": .integer(record.matrices.count), "files": .integer(record.files.count),
-      "digest": .string(record.filesDigest.hex),
-    ]
-    try Folder.writeAtomically(Array(json.text.utf8), to: unit.folder + "/output.json")
-    return json
+  private func report(_ record: OutputRecord, _ unit: UnitContext) throws -> OutputReport {
+    let report = OutputReport(
+      matrices: record.matrices.count, files: record.files.count, digest: record.filesDigest)
+    try Folder.writeAtomically(Array(report.json.text.utf8), to: unit.folder + "/output.json")
+    return report
   }
 
   /// Writes a file of the checkpoint with its pruned matrices; returns these.

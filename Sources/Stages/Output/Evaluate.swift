@@ -73,33 +73,26 @@ public struct Evaluate: EvaluationStage {
     return work
   }
 
-  public func run(_ unit: UnitContext) throws -> JSON {
-    var report: [(key: String, value: JSON)] = [("pruned", try measure(unit.job.output, unit))]
-    if dense { report.append(("dense", try measure(unit.checkpoint.folder, unit))) }
-    let json = JSON.object(JSONObject(report))
-    try Folder.writeAtomically(Array(json.prettyText.utf8), to: unit.folder + "/evaluation.json")
-    return json
+  public func run(_ unit: UnitContext) throws -> EvaluationReport {
+    let report = EvaluationReport(
+      pruned: try measure(unit.job.output, unit),
+      dense: dense ? try measure(unit.checkpoint.folder, unit) : nil)
+    try Folder.writeAtomically(Array(report.json.prettyText.utf8), to: unit.folder + "/evaluation.json")
+    return report
   }
 
-  private func measure(_ folder: String, _ unit: UnitContext) throws -> JSON {
+  private func measure(_ folder: String, _ unit: UnitContext) throws -> ModelScores {
     let model = try Model(folder: folder, reading: unit.checkpoint.reading)
     let scratch = unit.folder + "/scratch"
-    var members: [(key: String, value: JSON)] = []
-    if let text {
-      let result = try WindowPerplexity(
-        model, text: text, length: length ?? Self.defaultLength(model.outline), windows: windows,
-        scratch: scratch, progress: unit.progress)
-      members.append(("perplexity", result.json))
-    }
-    if let questions {
-      members.append(
-        (
-          "questions",
-          try Questions(path: questions, limit: limit).ask(model, scratch: scratch, progress: unit.progress)
-            .json
-        ))
-    }
-    return .object(JSONObject(members))
+    return ModelScores(
+      perplexity: try text.map {
+        try windowPerplexity(
+          model, text: $0, length: length ?? Self.defaultLength(model.outline), windows: windows,
+          scratch: scratch, progress: unit.progress)
+      },
+      questions: try questions.map {
+        try Questions(path: $0, limit: limit).ask(model, scratch: scratch, progress: unit.progress)
+      })
   }
 
   /// The papers' 2048 tokens, or what the model was made for where that is less.

@@ -60,7 +60,7 @@ public struct ADMM: MatrixStage {
       memoryBytes: steps * (matrix.selectionBytes + 64 * matrix.weights))
   }
 
-  public func run(_ unit: UnitContext) throws -> JSON {
+  public func run(_ unit: UnitContext) throws -> MatrixReport {
     let weight = try unit.weight()
     try weight.tensor.requireFinite()
     let gram = try unit.factor().requireGram()
@@ -70,11 +70,12 @@ public struct ADMM: MatrixStage {
     }
     try MaskFile.write(outcome.mask, to: unit.folder + "/" + MaskFile.name)
     weight.tensor.release()
-    return .object(
-      JSONObject(
-        unit.matrixReport(pattern) + [
-          ("lossAfter", .number(loss)), ("steps", .integer(outcome.steps)),
-          ("mostStepsOfARow", .integer(outcome.mostSteps)), ("rowsAtLimit", .integer(outcome.rowsAtLimit)),
-        ]))
+    var report = try unit.matrixReport(pattern)
+    report.lossAfter = loss
+    report.details = JSONObject([
+      ("steps", .integer(outcome.steps)), ("mostStepsOfARow", .integer(outcome.mostSteps)),
+      ("rowsAtLimit", .integer(outcome.rowsAtLimit)),
+    ])
+    return report
   }
 }

@@ -45,7 +45,7 @@ public struct DSnoT: MatrixStage {
       memoryBytes: matrix.weights * (64 + 8 * Double(min(options.cycles, matrix.columns))))
   }
 
-  public func run(_ unit: UnitContext) throws -> JSON {
+  public func run(_ unit: UnitContext) throws -> MatrixReport {
     let weight = try unit.weight()
     let factor = try unit.lossFactor(beside: besideFactor)
     var mask = try MaskFile.read(unit.input(.mask, MaskFile.name))
@@ -55,15 +55,16 @@ public struct DSnoT: MatrixStage {
       tokens: factor.tokens, mask: &mask, options: options)
     try MaskFile.write(mask, to: unit.folder + "/" + MaskFile.name)
     let after = factor.gram.map { maskLoss(weight, gram: $0, mask: mask) }
-    let certificate = try factor.gram.map { try unit.carryCertificate(mask, weight, $0) } ?? []
+    var report = try unit.matrixReport(mask.pattern)
+    report.lossBefore = before
+    report.lossAfter = after
+    report.details = JSONObject([
+      ("expectedErrorBefore", .number(outcome.errorBefore)),
+      ("expectedErrorAfter", .number(outcome.errorAfter)),
+      ("moves", .integer(outcome.moves)), ("mostMovesOfARow", .integer(outcome.mostMoves)),
+    ])
+    if let gram = factor.gram { try unit.carryCertificate(mask, weight, gram, into: &report) }
     weight.tensor.release()
-    return .object(
-      JSONObject(
-        unit.matrixReport(mask.pattern) + [
-          ("lossBefore", .optional(before)), ("lossAfter", .optional(after)),
-          ("expectedErrorBefore", .number(outcome.errorBefore)),
-          ("expectedErrorAfter", .number(outcome.errorAfter)),
-          ("moves", .integer(outcome.moves)), ("mostMovesOfARow", .integer(outcome.mostMoves)),
-        ] + certificate))
+    return report
   }
 }

@@ -117,7 +117,7 @@ public struct FrankWolfe: MatrixStage {
       memoryBytes: turns * Double(matrix.rows) * traffic)
   }
 
-  public func run(_ unit: UnitContext) throws -> JSON {
+  public func run(_ unit: UnitContext) throws -> MatrixReport {
     let weight = try unit.weight()
     let factor = try unit.factor()
     let gram = try factor.requireGram()
@@ -140,17 +140,20 @@ public struct FrankWolfe: MatrixStage {
       throw EspalierError.internalFault("Frank-Wolfe ran with no alpha.")
     }
     try MaskFile.write(mask, to: unit.folder + "/" + MaskFile.name)
-    let certificate = try outcome.certificate.map { try unit.write($0, mask, weight, gram) } ?? []
+    var report = try unit.matrixReport(mask.pattern)
+    report.lossBefore = outcome.lossBefore
+    report.lossAfter = outcome.lossAfter
+    report.details = JSONObject([
+      ("relaxedLoss", .number(outcome.relaxedLoss)), ("gap", .number(outcome.gap)),
+      ("alpha", .number(alpha)), ("rowIterations", .integer(outcome.rowIterations)),
+      ("changedShare", .number(outcome.changedShare)), ("rowsKept", .integer(outcome.rowsKept)),
+      ("heldOutBefore", .optional(outcome.heldOutBefore)),
+      ("heldOutAfter", .optional(outcome.heldOutAfter)),
+    ])
+    if let certificate = outcome.certificate {
+      try unit.write(certificate, mask, weight, gram, into: &report)
+    }
     weight.tensor.release()
-    return .object(
-      JSONObject(
-        unit.matrixReport(mask.pattern) + [
-          ("lossBefore", .number(outcome.lossBefore)), ("lossAfter", .number(outcome.lossAfter)),
-          ("relaxedLoss", .number(outcome.relaxedLoss)), ("gap", .number(outcome.gap)),
-          ("alpha", .number(alpha)), ("rowIterations", .integer(outcome.rowIterations)),
-          ("changedShare", .number(outcome.changedShare)), ("rowsKept", .integer(outcome.rowsKept)),
-          ("heldOutBefore", .optional(outcome.heldOutBefore)),
-          ("heldOutAfter", .optional(outcome.heldOutAfter)),
-        ] + certificate))
+    return report
   }
 }

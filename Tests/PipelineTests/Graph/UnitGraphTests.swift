@@ -187,7 +187,7 @@ import Testing
     struct Curious: MatrixStage {
       let reads: Set<ArtifactKind> = [.mask, .hidden, .tokens]
       func applies(to matrix: ModelOutline.Matrix) -> Bool { true }
-      func run(_ unit: UnitContext) throws -> JSON { .null }
+      func run(_ unit: UnitContext) throws -> MatrixReport { MatrixReport() }
     }
     let registry = StageRegistry(
       Probe.registry.stages + [
