@@ -48,10 +48,10 @@ struct JobOptions: ParsableArguments {
       guard threads > 0 else { throw EspalierError.usage("--threads must be at least 1.") }
       Threads.use(threads)
     }
-    return Job(
+    return try Job(
       recipe: recipe, checkpoint: model.checkpoint, model: model.outline, output: output,
       work: work.map(Self.trimmed) ?? output + ".work",
-      memory: try bytes(), threads: Threads.count)
+      memory: bytes(), threads: Threads.count)
   }
 
   private func bytes() throws -> Int {

@@ -51,7 +51,10 @@ struct PlanCommand: ParsableCommand {
       "memory at most  \(ByteSize(bytes: plan.peakMemory)) of \(ByteSize(bytes: job.memory)); \(ByteSize(bytes: plan.leastMemory)) would do"
     )
     Terminal.out("work folder     \(ByteSize(bytes: plan.workBytes)) at most in \(job.work)")
-    Terminal.out("pruned model    \(ByteSize(bytes: plan.outputBytes)) in \(job.output)")
+    for output in plan.outputs {
+      let name = output.kind.name.padded(to: 16)
+      Terminal.out("\(name)\(ByteSize(bytes: output.bytes)) in \(output.path)")
+    }
     CoverageText.show(plan.coverage)
     if let rates {
       Terminal.out(
@@ -73,8 +76,8 @@ extension Plan {
   func json(_ rates: MachineRates?) -> JSON {
     [
       "units": .integer(units), "peakMemory": .integer(peakMemory), "leastMemory": .integer(leastMemory),
-      "workBytes": .integer(workBytes), "outputBytes": .integer(outputBytes),
-      "diskBytes": .integer(diskBytes), "coverage": coverage.json,
+      "workBytes": .integer(workBytes), "diskBytes": .integer(diskBytes),
+      "outputs": .array(outputs.map(\.json)), "coverage": coverage.json,
       "work": work.json(rates), "rates": rates?.json ?? .null,
       "stages": .array(
         stages.map { stage in

@@ -84,7 +84,10 @@ enum ReportTable {
       }
     }
     if let coverage = report.history.coverage { CoverageText.show(coverage) }
-    Terminal.out("peak memory \(ByteSize(bytes: report.history.peakMemory))")
+    Terminal.out("peak memory     \(ByteSize(bytes: report.history.peakMemory))")
+    for output in report.history.outputs {
+      Terminal.out(output.kind.name.padded(to: 16) + output.path)
+    }
   }
 }
 

@@ -28,8 +28,7 @@ struct StagesCommand: ParsableCommand {
     }
     for stage in stages {
       if name == nil {
-        Terminal.out(
-          stage.name + String(repeating: " ", count: max(1, 12 - stage.name.count)) + stage.summary)
+        Terminal.out(stage.name.padded(to: 12) + stage.summary)
       } else {
         Terminal.out("\(stage.name): \(stage.summary)\n")
         for parameter in stage.parameters {

@@ -242,8 +242,13 @@ struct Write: OutputStage {
 
   init(_ parameters: inout Parameters) {}
 
-  func outputIsPresent(_ key: Digest, job: Job) throws -> Bool {
-    try Folder.entry(job.output + "/key") != nil && Probe.text(job.output + "/key") == key.hex
+  func output(of checkpoint: Checkpoint, path: String) throws -> JobOutput {
+    let sizes = try checkpoint.fileNames().map { try Folder.entry("\(checkpoint.folder)/\($0)")?.size ?? 0 }
+    return JobOutput(.checkpoint, path: path, bytes: sizes.reduce(0, +))
+  }
+
+  func isPresent(_ output: JobOutput, key: Digest) throws -> Bool {
+    try Folder.entry(output.path + "/key") != nil && Probe.text(output.path + "/key") == key.hex
   }
 
   func run(_ unit: UnitContext) throws -> OutputReport {
@@ -251,9 +256,10 @@ struct Write: OutputStage {
       "\($0.matrix.tensor) \(try Probe.text($0.folder + "/mask"))"
     }
     try Probe.make(unit.unit.id, unit.folder + "/list", masks)
-    try Folder.create(unit.job.output)
-    try Probe.write(masks.joined(separator: "\n"), to: unit.job.output + "/result")
-    try Probe.write(unit.key.hex, to: unit.job.output + "/key")
+    let output = try unit.output().path
+    try Folder.create(output)
+    try Probe.write(masks.joined(separator: "\n"), to: output + "/result")
+    try Probe.write(unit.key.hex, to: output + "/key")
     return OutputReport(matrices: masks.count, files: 1, digest: unit.key)
   }
 }
@@ -271,7 +277,7 @@ struct Score: EvaluationStage {
   }
 
   func run(_ unit: UnitContext) throws -> EvaluationReport {
-    try Probe.make(unit.unit.id, unit.folder + "/score", [Probe.text(unit.job.output + "/result")])
+    try Probe.make(unit.unit.id, unit.folder + "/score", [Probe.text(unit.output().path + "/result")])
     let perplexity = PerplexityReport(perplexity: 7.5, length: 8, windows: 3)
     return EvaluationReport(pruned: ModelScores(perplexity: perplexity, questions: nil), dense: nil)
   }

@@ -66,8 +66,8 @@ struct Workbench {
     overrides: [String] = [], reading: ReadMode = .map
   ) throws -> Job {
     let model = try Model(folder: model, reading: reading)
-    return Job(
-      recipe: try Recipe(text: recipe, source: "recipe.yaml", overrides: overrides, registry: .builtIn),
+    return try Job(
+      recipe: Recipe(text: recipe, source: "recipe.yaml", overrides: overrides, registry: .builtIn),
       checkpoint: model.checkpoint,
       model: model.outline, output: folder.path + "/" + output, work: folder.path + "/" + work,
       memory: memory, threads: Threads.count)
@@ -81,7 +81,7 @@ struct Workbench {
     let job = try job(recipe, output: output, work: work, overrides: overrides)
     _ = try Planner.plan(job)
     try Runner(job) { _ in }.run()
-    return job.output
+    return folder.path + "/" + output
   }
 
   /// Runs, and tells which units were computed and not reused.

@@ -21,11 +21,11 @@ public struct Plan: Sendable {
   public let peakMemory: Int
   /// The least memory with which the job works.
   public let leastMemory: Int
-  /// The most bytes that the work folder holds at a time, and that it holds together with the pruned checkpoint.
+  /// The most bytes that the work folder holds at a time.
   public let workBytes: Int
+  /// The most bytes of the work folder and the outputs on its disk at a time.
   public let diskBytes: Int
-  /// Bytes of the pruned checkpoint.
-  public let outputBytes: Int
+  public let outputs: [JobOutput]
   /// What is pruned of the checkpoint, and what is not.
   public let coverage: Coverage
 

@@ -21,8 +21,8 @@ public enum Planner {
       where try Folder.entry(path)?.isFile != true {
         throw EspalierError.usage("there is no file \"\(path)\" (\(entry.id).\(parameter)).")
       }
-      try entry.role.output?.checkOutput(job: job)
     }
+    try job.checkOutputs()
     let needs = UnitNeeds(job, graph)
     let samples = needs.samples
     if let unit = graph.units.first(where: { $0.holdOut > 0 && Int(Double(samples) * $0.holdOut) == 0 }) {
@@ -34,7 +34,9 @@ public enum Planner {
     guard least <= job.memory else {
       throw tooLittleMemory(least, needs)
     }
-    let plan = try plan(graph, needs, leastMemory: least)
+    let workDisk = try disk(job.work).device
+    let beside = try job.outputs.filter { try disk($0.path).device == workDisk }
+    let plan = plan(graph, needs, leastMemory: least, onWorkDisk: beside)
     try plan.checkDisks(job, disk)
     return plan
   }
@@ -55,12 +57,11 @@ public enum Planner {
     return .usage(text + ".")
   }
 
-  private static func plan(_ graph: UnitGraph, _ needs: UnitNeeds, leastMemory: Int) throws -> Plan {
+  private static func plan(
+    _ graph: UnitGraph, _ needs: UnitNeeds, leastMemory: Int, onWorkDisk outputs: [JobOutput]
+  ) -> Plan {
     let (recipe, checkpoint) = (needs.job.recipe, needs.job.checkpoint)
-    let output = try checkpoint.fileNames().reduce(0) {
-      try $0 + (Folder.entry(checkpoint.folder + "/" + $1)?.size ?? 0)
-    }
-    let rehearsal = Rehearsal(graph, needs, outputBytes: output)
+    let rehearsal = Rehearsal(graph, needs, onWorkDisk: Set(outputs))
     let unitsByStage = Dictionary(grouping: graph.units.indices) { graph.units[$0].entry }
     let stages = recipe.entries.enumerated().map { index, entry in
       let units = unitsByStage[index, default: []]
@@ -73,7 +74,7 @@ public enum Planner {
     return Plan(
       stages: stages, units: graph.units.count, peakMemory: needs.heldBytes + rehearsal.peakMemory,
       leastMemory: leastMemory, workBytes: rehearsal.peakWorkBytes, diskBytes: rehearsal.peakDiskBytes,
-      outputBytes: output, coverage: Coverage(checkpoint, needs.job.model, graph: graph))
+      outputs: needs.job.outputs, coverage: Coverage(checkpoint, needs.job.model, graph: graph))
   }
 
   /// The least memory with which every unit works.

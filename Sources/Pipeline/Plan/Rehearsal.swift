@@ -7,22 +7,23 @@ struct Rehearsal {
   private(set) var work: [Work]
   /// The most memory that units which run together need.
   private(set) var peakMemory = 0
-  /// The most bytes of the work folder, and of work folder and output together.
+  /// The most bytes of the work folder, and of everything on its disk.
   private(set) var peakWorkBytes = 0
   private(set) var peakDiskBytes = 0
 
   private let graph: UnitGraph
   private let needs: UnitNeeds
-  private let outputBytes: Int
+  /// Outputs on the disk of the work folder.
+  private let outputs: Set<JobOutput>
   /// Tensors whose digest is known.
   private var knownTensors: Set<String> = []
   private var knownBlocks: Set<Int> = []
 
-  /// - Parameter outputBytes: those of the pruned checkpoint.
-  init(_ graph: UnitGraph, _ needs: UnitNeeds, outputBytes: Int) {
+  /// - Parameter outputs: those on the disk of the work folder.
+  init(_ graph: UnitGraph, _ needs: UnitNeeds, onWorkDisk outputs: Set<JobOutput>) {
     self.graph = graph
     self.needs = needs
-    self.outputBytes = outputBytes
+    self.outputs = outputs
     work = [Work](repeating: Work(), count: needs.job.recipe.entries.count)
     run()
   }
@@ -41,7 +42,9 @@ struct Rehearsal {
         let units = needs.together(candidates)
         peakMemory = max(peakMemory, needs.memory(units))
         held += units.reduce(0) { $0 + needs.artifactBytes($1) }
-        if graph.units[units[0]].kind == .output { written += outputBytes }
+        if let output = needs.job.output(of: graph.units[units[0]]), outputs.contains(output) {
+          written += output.bytes
+        }
         let scratch = count(units)
         peakWorkBytes = max(peakWorkBytes, held + scratch)
         peakDiskBytes = max(peakDiskBytes, held + scratch + written)
@@ -86,7 +89,7 @@ struct Rehearsal {
     let inputs = Set(units.flatMap(\.inputs)).reduce(0) { $0 + needs.artifactBytes($1) }
     work[reader].readBytes += inputs + needs.tensorBytes(units[0])
     for (index, unit) in zip(indices, units) {
-      let bytes = needs.artifactBytes(index) + (unit.kind == .output ? outputBytes : 0)
+      let bytes = needs.artifactBytes(index) + (needs.job.output(of: unit)?.bytes ?? 0)
       work[unit.entry].writtenBytes += bytes
       work[unit.entry].hashedBytes += bytes
       work[unit.entry].commits += 1

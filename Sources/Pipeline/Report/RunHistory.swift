@@ -27,6 +27,11 @@ public struct RunHistory: Sendable {
   /// What was pruned of the checkpoint, and what was not; nil if an earlier version of espalier ran.
   public var coverage: Coverage? { start["coverage"].flatMap(Coverage.init) }
   public var unitCount: Int { start["units"]?.integer ?? 0 }
+  /// Folder of the checkpoint.
+  public var model: String? { start["model"]?.string }
+  /// What the run writes outside of the work folder.
+  public var outputs: [JobOutput] { start["outputs"]?.array?.compactMap(JobOutput.init) ?? [] }
+  public var startTime: String? { start["time"]?.string }
 
   public init(work: String) throws {
     let all = try EventLog.read(work: work)

@@ -104,7 +104,7 @@ public struct RunReport: Sendable {
   public var json: JSON {
     [
       "state": .string(history.state), "peakMemory": .integer(history.peakMemory),
-      "coverage": history.coverage?.json ?? .null,
+      "outputs": .array(history.outputs.map(\.json)), "coverage": history.coverage?.json ?? .null,
       "matrices": .array(matrices.compactMap(\.json)),
       "totals": .array(totals.map(\.json)),
       "discardedEnergies": .object(

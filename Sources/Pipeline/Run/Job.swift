@@ -6,10 +6,8 @@ public struct Job: Sendable {
   public let recipe: Recipe
   public let checkpoint: Checkpoint
   public let model: ModelOutline
-  /// Folder of the pruned checkpoint.
-  public let output: String
-  /// Folder in which the pruned checkpoint is written until it is complete. It is locked during the whole run and removed at the end.
-  public var partialOutput: String { output + ".partial" }
+  /// What the job writes outside of the work folder, in the order of its stages.
+  public let outputs: [JobOutput]
   /// Folder of the artifacts.
   public let work: String
   /// Bytes of memory that the job may use.
@@ -19,17 +17,24 @@ public struct Job: Sendable {
   /// Precision of products in the forward pass.
   public let precision: Precision
 
+  /// - Parameter output: path of the output, from which stages choose the paths of theirs.
+  /// - Throws: an I/O error if the checkpoint cannot be read.
   public init(
     recipe: Recipe, checkpoint: Checkpoint, model: ModelOutline, output: String, work: String, memory: Int,
     threads: Int
-  ) {
+  ) throws {
     self.recipe = recipe
     self.checkpoint = checkpoint
     self.model = model
-    self.output = output
     self.work = work
     self.memory = memory
     self.threads = threads
+    outputs = try recipe.stages(\.output).map { try $0.stage.output(of: checkpoint, path: output) }
     precision = recipe.stages(\.source).first?.stage.precision(of: checkpoint) ?? .f32
+  }
+
+  /// What a unit writes outside of the work folder.
+  func output(of unit: Unit) -> JobOutput? {
+    recipe.stages(\.output).firstIndex { $0.index == unit.entry }.map { outputs[$0] }
   }
 }

@@ -31,14 +31,22 @@ public struct Runner: Sendable {
   public func run() throws {
     let lock = try FolderLock(folder: job.work)
     defer { withExtendedLifetime(lock) {} }
-    for (_, stage) in job.recipe.stages(\.output) { try stage.checkOutput(job: job) }
-    // A run with another work folder may write the same output, and should fail now, not after hours.
-    let writesOutput = graph.units.contains { $0.kind == .output }
-    let outputLock = writesOutput ? try FolderLock(folder: job.partialOutput, .output(job.output)) : nil
+    try job.checkOutputs()
+    try locking(job.outputs[...]) { try runLocked() }
+  }
+
+  /// Locks outputs while `body` runs: a run with another work folder that writes the same output should fail now, not after hours.
+  private func locking(_ outputs: ArraySlice<JobOutput>, _ body: () throws -> Void) throws {
+    guard let output = outputs.first else { return try body() }
+    let lock = try FolderLock(folder: output.partial, .output(output.path))
     defer {
-      if writesOutput { try? Folder.remove(job.partialOutput) }
-      withExtendedLifetime(outputLock) {}
+      try? Folder.remove(output.partial)
+      withExtendedLifetime(lock) {}
     }
+    try locking(outputs.dropFirst(), body)
+  }
+
+  private func runLocked() throws {
     try store.removePartial()
     var log = try EventLog(work: job.work)
     try log.append("start", startMembers())
@@ -243,12 +251,15 @@ public struct Runner: Sendable {
   }
 
   private func outputIsPresent(_ unit: Int, _ key: Digest) throws -> Bool {
-    try job.recipe.entries[graph.units[unit].entry].role.output?.outputIsPresent(key, job: job) ?? true
+    guard let stage = job.recipe.entries[graph.units[unit].entry].role.output,
+      let output = job.output(of: graph.units[unit])
+    else { return true }
+    return try stage.isPresent(output, key: key)
   }
 
   private func startMembers() -> [(key: String, value: JSON)] {
     [
-      ("model", .string(job.checkpoint.folder)), ("output", .string(job.output)),
+      ("model", .string(job.checkpoint.folder)), ("outputs", .array(job.outputs.map(\.json))),
       ("memory", .integer(job.memory)),
       ("threads", .integer(job.threads)), ("process", .integer(Int(getpid()))),
       ("units", .integer(graph.units.count)),

@@ -31,6 +31,17 @@ public struct UnitContext: Sendable {
   /// The sizes from which the plan computed the unit's memory.
   public var sizes: UnitSizes { needs.sizes(unit) }
 
+  /// What the unit writes outside of the work folder or, if it evaluates, what the unit that it reads wrote there.
+  ///
+  /// - Throws: an internal fault if there is nothing.
+  public func output() throws -> JobOutput {
+    let writer = unit.kind == .output ? unit : inputs.last { $0.unit.kind == .output }?.unit
+    guard let output = writer.flatMap(job.output) else {
+      throw EspalierError.internalFault("the unit \(unit.id) has no output.")
+    }
+    return output
+  }
+
   /// Path of an object of the only input of this kind.
   ///
   /// - Throws: an internal fault if there is none.

@@ -3,17 +3,24 @@ import EspalierIO
 
 /// Writes the pruned model outside of the work folder, from the last mask of every matrix.
 public protocol OutputStage: Stage {
-  /// Whether what it wrote outside of the work folder is still there.
-  func outputIsPresent(_ key: Digest, job: Job) throws -> Bool
-  /// Finds reasons why the output cannot be written, before any work.
+  /// What it will write.
+  ///
+  /// - Parameter path: the path that the user chose for the output.
+  /// - Throws: an I/O error if the checkpoint cannot be read.
+  func output(of checkpoint: Checkpoint, path: String) throws -> JobOutput
+  /// Checks that what is already at the output's path, if anything, may be replaced or reused.
   ///
   /// - Throws: a usage error.
-  func checkOutput(job: Job) throws
+  func check(existing output: JobOutput, job: Job) throws
+  /// Whether the output is complete and undamaged.
+  ///
+  /// - Parameter key: of the unit that wrote it.
+  func isPresent(_ output: JobOutput, key: Digest) throws -> Bool
   func run(_ unit: UnitContext) throws -> OutputReport
 }
 
 extension OutputStage {
-  public func checkOutput(job: Job) throws {}
+  public func check(existing output: JobOutput, job: Job) throws {}
 }
 
 /// Measures the pruned model that an ``OutputStage`` wrote.

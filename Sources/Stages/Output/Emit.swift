@@ -21,40 +21,30 @@ public struct Emit: OutputStage {
       uniquingKeysWith: { first, _ in first })
   }
 
-  public func outputIsPresent(_ key: Digest, job: Job) throws -> Bool {
-    guard try Folder.entry(job.output + "/" + OutputRecord.fileName) != nil else { return false }
-    let record = try OutputRecord(folder: job.output)
-    return try record.key == key && record.damage(in: job.output).isEmpty
+  public func output(of checkpoint: Checkpoint, path: String) throws -> JobOutput {
+    let bytes = try checkpoint.fileNames().reduce(0) {
+      try $0 + (Folder.entry(checkpoint.folder + "/" + $1)?.size ?? 0)
+    }
+    return JobOutput(.checkpoint, path: path, bytes: bytes)
   }
 
-  public func checkOutput(job: Job) throws {
-    let output = job.output
-    for path in [output, job.work] where try Folder.contains(job.checkpoint.folder, path) {
-      throw EspalierError.usage(
-        "this lies in the folder of the model, which is copied whole; choose a place outside of it.",
-        subject: path)
-    }
-    guard try !Folder.contains(output, job.work) else {
-      throw EspalierError.usage(
-        "the work folder lies in the output folder, which is written whole at the end; choose another --work or --output.",
-        subject: job.work)
-    }
-    _ = try job.checkpoint.fileNames()
-    guard let entry = try Folder.entry(output) else { return }
-    guard entry.isFolder else {
-      throw EspalierError.usage(
-        "there is a file where the output folder should be; choose another --output.", subject: output)
-    }
-    guard try Folder.entry(output + "/" + OutputRecord.fileName) != nil else {
+  public func isPresent(_ output: JobOutput, key: Digest) throws -> Bool {
+    guard try Folder.entry(output.path + "/" + OutputRecord.fileName) != nil else { return false }
+    let record = try OutputRecord(folder: output.path)
+    return try record.key == key && record.damage(in: output.path).isEmpty
+  }
+
+  public func check(existing output: JobOutput, job: Job) throws {
+    guard try Folder.entry(output.path) != nil else { return }
+    guard try Folder.entry(output.path + "/" + OutputRecord.fileName) != nil else {
       throw EspalierError.usage(
         "the output folder exists and was not written by espalier; choose another --output, or remove it.",
-        subject: output)
+        subject: output.path)
     }
-    guard try OutputRecord(folder: output).stages == OutputRecord.stages(of: job.recipe) else {
+    guard try OutputRecord(folder: output.path).stages == OutputRecord.stages(of: job.recipe) else {
       throw EspalierError.usage(
         "the output folder holds the model of another recipe; choose another --output, or remove it.",
-        subject: output
-      )
+        subject: output.path)
     }
   }
 
@@ -69,16 +59,16 @@ public struct Emit: OutputStage {
   }
 
   public func run(_ unit: UnitContext) throws -> OutputReport {
-    let output = unit.job.output
-    if let record = try written(output, unit) { return try report(record, unit) }
+    let output = try unit.output()
+    if let record = try written(output.path, unit) { return try report(record, unit) }
     let masks = Dictionary(
       grouping: unit.matrixInputs(.mask).map { Masked(matrix: $0.matrix, folder: $0.folder) },
       by: \.matrix.tensor)
-    let partial = unit.job.partialOutput + "/model"
+    let partial = output.partial + "/model"
     do {
       let record = try write(masks, to: partial, unit)
       try unit.requireSameSources()
-      try Folder.move(partial, to: output)
+      try Folder.move(partial, to: output.path)
       return try report(record, unit)
     } catch {
       // On a full disk, what is half done is in the way.

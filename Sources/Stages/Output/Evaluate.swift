@@ -75,7 +75,7 @@ public struct Evaluate: EvaluationStage {
 
   public func run(_ unit: UnitContext) throws -> EvaluationReport {
     let report = EvaluationReport(
-      pruned: try measure(unit.job.output, unit),
+      pruned: try measure(unit.output().path, unit),
       dense: dense ? try measure(unit.checkpoint.folder, unit) : nil)
     try Folder.writeAtomically(Array(report.json.prettyText.utf8), to: unit.folder + "/evaluation.json")
     return report

@@ -26,10 +26,10 @@ import Testing
     // Fullest in the second block, when its factors are made: hidden states go before masks come.
     #expect(plan.workBytes == tokens * 4 + hidden + masks + 2 * 1000)
     let files = try job.checkpoint.fileNames().map { try Folder.entry("\(bench.model)/\($0)")?.size ?? 0 }
-    #expect(plan.outputBytes == files.reduce(0, +))
-    #expect(plan.diskBytes == tokens * 4 + 2 * masks + plan.outputBytes)
+    #expect(plan.outputs[0].bytes == files.reduce(0, +))
+    #expect(plan.diskBytes == tokens * 4 + 2 * masks + plan.outputs[0].bytes)
     // Nothing is written, not even a folder.
-    #expect(try Folder.entry(job.work) == nil && Folder.entry(job.output) == nil)
+    #expect(try Folder.entry(job.work) == nil && Folder.entry(job.outputs[0].path) == nil)
   }
 
   @Test func whatIsReadAndWrittenIsCounted() throws {
@@ -109,15 +109,16 @@ import Testing
     let recipe = ProbeBench.recipe.replacing("- sum", with: "- \(stage)")
     func job(_ memory: Int) throws -> Job {
       let probe = try bench.job()
-      return Job(
-        recipe: try Recipe(
+      return try Job(
+        recipe: Recipe(
           text: recipe.replacing("CORPUS", with: bench.corpus), source: "r.yaml",
           overrides: ["stream.memory=30"],
           registry: StageRegistry([
             Words.descriptor, Stream.descriptor, Elastic.descriptor, First.descriptor, Better.descriptor,
             Write.descriptor, Score.descriptor,
           ])),
-        checkpoint: probe.checkpoint, model: probe.model, output: probe.output, work: probe.work,
+        checkpoint: probe.checkpoint, model: probe.model, output: bench.folder.path + "/out",
+        work: probe.work,
         memory: memory, threads: 1)
     }
     let least = Planner.processBytes + 30 + (stage.contains("1000") ? 1000 : 0)
@@ -149,13 +150,13 @@ import Testing
     func check(_ job: Job, _ free: Int) -> EspalierError? {
       failure { _ = try Planner.plan(job) { _ in Folder.Disk(device: 7, free: free) } }
     }
-    #expect(plan.diskBytes > max(plan.workBytes, plan.outputBytes))
+    #expect(plan.diskBytes > max(plan.workBytes, plan.outputs[0].bytes))
     #expect(check(job, plan.diskBytes) == nil)
     let error = check(job, plan.diskBytes - 1)
     #expect(error?.code == .io && error?.subject == job.work)
     #expect(
       error?.message
-        == "the work folder and the pruned model (\(job.output)) together need at least \(ByteSize(bytes: plan.diskBytes)), but the disk has \(ByteSize(bytes: plan.diskBytes - 1)) free."
+        == "the work folder and the pruned model (\(job.outputs[0].path)) together need at least \(ByteSize(bytes: plan.diskBytes)), but the disk has \(ByteSize(bytes: plan.diskBytes - 1)) free."
     )
     // What an earlier run wrote is there already, and counts once also where one folder lies in the other.
     try Folder.create(job.work + "/objects/00")
@@ -177,12 +178,13 @@ import Testing
         }
       }
     }
-    #expect(check(work: plan.workBytes, output: plan.outputBytes) == nil)
-    let work = check(work: plan.workBytes - 1, output: plan.outputBytes)
+    #expect(check(work: plan.workBytes, output: plan.outputs[0].bytes) == nil)
+    let work = check(work: plan.workBytes - 1, output: plan.outputs[0].bytes)
     #expect(work?.subject == job.work && work?.message.hasPrefix("the work folder needs at least") == true)
-    let output = check(work: plan.workBytes, output: plan.outputBytes - 1)
+    let output = check(work: plan.workBytes, output: plan.outputs[0].bytes - 1)
     #expect(
-      output?.subject == job.output && output?.message.hasPrefix("the pruned model needs at least") == true)
+      output?.subject == job.outputs[0].path
+        && output?.message.hasPrefix("the pruned model needs at least") == true)
   }
 
   @Test func stagesThatDoNotFitAreTold() throws {
