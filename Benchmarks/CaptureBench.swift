@@ -30,8 +30,8 @@ struct CaptureBench: ParsableCommand {
     guard let memory = ByteSize(memory) else { throw ValidationError("memory must be such as 4GiB.") }
     let model = try Model(folder: model)
     let (seconds, precision) = try withFolder { folder in
-      let job = Job(
-        recipe: try recipe(), checkpoint: model.checkpoint, model: model.outline, output: folder + "/pruned",
+      let job = try Job(
+        recipe: recipe(), checkpoint: model.checkpoint, model: model.outline, output: folder + "/pruned",
         work: folder + "/work", memory: memory.bytes, device: device, arithmetic: device.arithmetic)
       let precision = job.arithmetic.precision
       _ = try Planner.plan(job)

@@ -22,11 +22,13 @@ extension MachineRates {
     for codec: SpillCodec in [.none, .lz4, .zstd(level: 1)] {
       (encode[codec], decode[codec]) = try codecRates(codec, folder + "/\(codec)", write: file.writeRate)
     }
-    let narrow: Precision = Precision.bf16.isAvailable ? .bf16 : .f32
+    var operations: [Precision: Double] = [:]
+    for precision in Precision.allCases where precision.isAvailable {
+      operations[precision] = try file.productRate(precision, on: device)
+    }
     return MachineRates(
-      operations: try file.productRate(.f32, on: device),
-      narrowOperations: try file.productRate(narrow, on: device),
-      memory: memoryReadRate(on: device), hash: file.hashRate, write: file.writeRate, read: file.readRate,
+      operations: operations, memory: memoryReadRate(on: device), hash: file.hashRate, write: file.writeRate,
+      read: file.readRate,
       commit: try commitSeconds(folder + "/store"), encode: encode, decode: decode)
   }
 

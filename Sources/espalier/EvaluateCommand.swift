@@ -66,27 +66,20 @@ struct EvaluateCommand: ParsableCommand {
       try Interruption.check()
       if isatty(STDERR_FILENO) == 1 { Terminal.renew(done < total ? "evaluating \(done)/\(total)" : "") }
     }
-    var members: [(key: String, value: JSON)] = []
-    if let text {
-      let result = try WindowPerplexity(
-        model, text: text, length: length ?? Evaluate.defaultLength(model.outline), windows: windows,
+    let perplexity = try text.map {
+      try windowPerplexity(
+        model, text: $0, length: length ?? Evaluate.defaultLength(model.outline), windows: windows,
         scratch: scratch, progress: progress, on: device)
-      members += result.json.object?.members ?? []
-      if !json {
-        Terminal.out(
-          "window perplexity \(fixed(result.perplexity, 4)) (\(result.windows) windows of \(result.length) tokens)"
-        )
-      }
     }
-    if let questions {
-      let result = try Questions(path: questions, limit: limit).ask(
+    if !json, let perplexity { Terminal.out(perplexity.line) }
+    let answers = try questions.map {
+      try Questions(path: $0, limit: limit).ask(
         model, scratch: scratch, progress: progress, on: device)
-      members += result.json.object?.members ?? []
-      if !json {
-        let normalized = result.normalizedAccuracy.map { ", acc_norm \(Terminal.percent($0))" } ?? ""
-        Terminal.out("acc \(Terminal.percent(result.accuracy))\(normalized) (\(result.questions) questions)")
-      }
     }
-    if json { Terminal.out(JSON.object(JSONObject(members))) }
+    if !json, let answers { Terminal.out(answers.line) }
+    if json {
+      let members = [perplexity?.json, answers?.json].flatMap { $0?.object?.members ?? [] }
+      Terminal.out(JSON.object(JSONObject(members)))
+    }
   }
 }

@@ -48,10 +48,10 @@ struct JobOptions: ParsableArguments {
       guard threads > 0 else { throw EspalierError.usage("--threads must be at least 1.") }
     }
     let device = Device(threads: threads ?? Device.availableProcessors)
-    return Job(
+    return try Job(
       recipe: recipe, checkpoint: model.checkpoint, model: model.outline, output: output,
       work: work.map(Self.trimmed) ?? output + ".work",
-      memory: try bytes(), device: device, arithmetic: device.arithmetic)
+      memory: bytes(), device: device, arithmetic: device.arithmetic)
   }
 
   private func bytes() throws -> Int {

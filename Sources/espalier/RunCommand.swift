@@ -33,7 +33,6 @@ struct RunCommand: ParsableCommand {
       Terminal.out(report.json)
     } else {
       ReportTable.show(report)
-      Terminal.out("\npruned model: \(job.output)")
     }
   }
 }

@@ -73,10 +73,10 @@ struct ProbeBench {
     work: String = "work",
     memory: Int = 1 << 30, threads: Int = 1, outline: ModelOutline = ProbeBench.outline()
   ) throws -> Job {
-    Job(
-      recipe: try Recipe(
+    try Job(
+      recipe: Recipe(
         text: recipe.replacing("CORPUS", with: corpus), source: "r.yaml", overrides: overrides,
-        registry: Probe.registry), checkpoint: try Checkpoint(folder: model), model: outline,
+        registry: Probe.registry), checkpoint: Checkpoint(folder: model), model: outline,
       output: "\(folder.path)/\(output)", work: "\(folder.path)/\(work)", memory: memory,
       device: Device(threads: threads), arithmetic: arithmetic)
   }
@@ -97,7 +97,8 @@ struct ProbeBench {
     let score = try RunHistory(work: job.work).entries.filter { $0.unit == "score" }.map {
       $0.manifest.digest.hex
     }
-    return [try Probe.text(job.output + "/result"), try Probe.text(job.output + "/key")] + score
+    return [try Probe.text(job.outputs[0].path + "/result"), try Probe.text(job.outputs[0].path + "/key")]
+      + score
   }
 
   /// Every object of every artifact, by path.

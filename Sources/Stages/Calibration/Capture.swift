@@ -7,10 +7,12 @@ import EspalierPipeline
 
 /// Streams calibration windows through the model, one block at a time; hidden states go from block to block through spill files.
 public struct Capture: SourceStage {
-  public static let name = "capture"
-  public static let summary =
-    "Runs the calibration windows through the model block by block and spills hidden states to disk."
-  public static let revision = 2
+  public static let descriptor = StageDescriptor(
+    name: "capture",
+    summary:
+      "Runs the calibration windows through the model block by block and spills hidden states to disk.",
+    revision: 2
+  ) { .source(Capture(&$0)) }
 
   enum Propagation: String, CaseIterable {
     case pruned
@@ -45,7 +47,7 @@ public struct Capture: SourceStage {
     }
   }
 
-  public init(_ parameters: inout Parameters) {
+  init(_ parameters: inout Parameters) {
     propagate = parameters.choice(
       "propagate", default: .pruned,
       "What the next block sees: the outputs of the pruned block (as the papers do), or of the dense one, which makes Gram matrices reusable for every sparsity."
@@ -109,14 +111,14 @@ public struct Capture: SourceStage {
   public func work(_ sizes: UnitSizes) -> Work {
     var work = Work()
     let spilled = artifactBytes(sizes)
-    if sizes.role != .embed, let block = sizes.block {
+    if sizes.task != .embed, let block = sizes.block {
       var last: Int?
-      if case .site(let site) = sizes.role { last = site }
+      if case .site(let site) = sizes.task { last = site }
       work = block.forwardWork(
         sizes.model, tokens: sizes.tokens, length: sizes.length, through: last, precision: sizes.precision)
       work.decodedBytes = [codec.spillCodec: spilled]
     }
-    if sizes.role == .embed || sizes.role == .advance { work.encodedBytes = [codec.spillCodec: spilled] }
+    if sizes.task == .embed || sizes.task == .propagate { work.encodedBytes = [codec.spillCodec: spilled] }
     return work
   }
 
@@ -125,7 +127,7 @@ public struct Capture: SourceStage {
     sizes.tokens * sizes.model.hiddenSize * spill.byteCount
   }
 
-  public func embed(_ unit: UnitContext) throws -> Committed {
+  public func embed(_ unit: UnitContext) throws -> UnitResult {
     let model = try Model(unit.checkpoint)
     let path = try unit.input(.tokens, Tokenize.object)
     let tensors = TensorSource(unit.checkpoint, on: unit.job.device)
@@ -135,14 +137,14 @@ public struct Capture: SourceStage {
       let hidden = try embed(batch)
       try requireFinite(hidden, "the embedding", batch, length)
       try writer.append(hidden.elements.span)
-      try unit.advance(batch.upperBound, of: samples)
+      try unit.progress(batch.upperBound, of: samples)
     }
     for name in unit.model.embeddingTensors {
       if let (shard, entry) = unit.checkpoint.tensors[name] {
         try unit.checkpoint.stored(entry, shard: shard).release()
       }
     }
-    return Committed(content: try writer.finish(), report: ["samples": .integer(samples)])
+    return UnitResult(content: try writer.finish(), report: .hidden(HiddenReport(samples: samples)))
   }
 
   /// The calibration data of a file: samples, tokens of each, and what gives the hidden states of some of them.
@@ -169,8 +171,8 @@ public struct Capture: SourceStage {
     )
   }
 
-  public func stream(_ unit: UnitContext, sinks: [Int: any SiteSink], advance: UnitContext?) throws
-    -> Committed?
+  public func stream(_ unit: UnitContext, sinks: [Int: any SiteSink], propagation: UnitContext?) throws
+    -> UnitResult?
   {
     guard let block = unit.unit.block else {
       throw EspalierError.internalFault("a block streams without a number.")
@@ -185,32 +187,32 @@ public struct Capture: SourceStage {
     try readAhead(block + 1, unit)
     let hidden = try SpillArray(folder: unit.input(.hidden, "hidden"))
     let (samples, length) = (hidden.sequences, hidden.tokens)
-    let pruned = try advance.map(Self.pruned) ?? [:]
+    let pruned = try propagation.map(Self.pruned) ?? [:]
     defer { for matrix in pruned.values { matrix.weights?.release() } }
     let weights = TensorSource(
       unit.checkpoint, pruned: pruned, precision: unit.job.arithmetic.precision,
       keepsPages: keepsPages(tensors.reduce(0) { $0 + $1.entry.range.count }), on: unit.job.device)
-    var writer = try advance.map { try self.writer($0, samples: samples, length: length) }
+    var writer = try propagation.map { try self.writer($0, samples: samples, length: length) }
     let sites = unit.model.blocks[block].sites
     let named = Dictionary(
       sinks.map { (sites[$0.key].name, $0.value) }, uniquingKeysWith: { first, _ in first })
     for batch in batches(samples: samples, length: length) {
       var states = try read(hidden, batch, unit.job.device)
       try model.forward(
-        block: block, hidden: &states, length: length, wanted: advance == nil ? Set(named.keys) : nil,
+        block: block, hidden: &states, length: length, wanted: propagation == nil ? Set(named.keys) : nil,
         weights: weights
       ) { site, inputs, rows in
         try named[site]?.add(inputs, rows.shifted(by: batch.lowerBound))
       }
-      if advance != nil {
+      if propagation != nil {
         try requireFinite(states, "block \(block)", batch, length)
         try writer?.append(states.elements.span)
       }
-      try unit.advance(batch.upperBound, of: samples)
+      try unit.progress(batch.upperBound, of: samples)
     }
     try showEveryToken(named.filter { $0.value.wantsEveryToken }, hidden, model, block, weights, unit)
     guard let content = try writer.take()?.finish() else { return nil }
-    return Committed(content: content, report: ["samples": .integer(samples)])
+    return UnitResult(content: content, report: .hidden(HiddenReport(samples: samples)))
   }
 
   private func read(_ hidden: SpillArray, _ batch: Range<Int>, _ device: Device) throws -> Matrix {
@@ -241,7 +243,7 @@ public struct Capture: SourceStage {
       ) { site, inputs, rows in
         try sinks[site]?.addUnrouted(inputs, rows.shifted(by: batch.lowerBound), of: samples * length)
       }
-      try unit.advance(batch.upperBound, of: samples)
+      try unit.progress(batch.upperBound, of: samples)
     }
   }
 

@@ -59,7 +59,7 @@ final class EarlierFactors: Sendable {
   private func factors(_ folder: String) throws -> [Manifest] {
     if let found = known.withLock({ $0[folder] }) { return found }
     let factors = try ArtifactStore(existing: folder).manifests().filter {
-      $0.components["stage"]?.string == Factor.name
+      $0.components["stage"]?.string == Factor.descriptor.name
     }
     known.withLock { $0[folder] = factors }
     return factors

@@ -6,10 +6,12 @@ import EspalierPipeline
 
 /// Condenses the inputs of every site into its Gram matrix, or its diagonal.
 public struct Factor: SiteStage {
-  public static let name = "factor"
-  public static let summary =
-    "Accumulates the Gram matrix of every site's inputs as they stream by, its diagonal, or a factor of low rank."
-  public static let revision = 3
+  public static let descriptor = StageDescriptor(
+    name: "factor",
+    summary:
+      "Accumulates the Gram matrix of every site's inputs as they stream by, its diagonal, or a factor of low rank.",
+    revision: 3
+  ) { .site(Factor(&$0)) }
 
   enum Kind: String, CaseIterable {
     case gram
@@ -17,16 +19,10 @@ public struct Factor: SiteStage {
     case svd
   }
 
-  enum Keeping: String, CaseIterable {
-    case auto
-    case always
-    case never
-  }
-
   private let kind: Kind
   private let rank: Int
   private let energy: Double
-  private let keep: Keeping
+  public let retention: Retention
   private let earlier: EarlierFactors
   private let adds: Int
   private let inputs: Inputs
@@ -41,7 +37,7 @@ public struct Factor: SiteStage {
     case f16
   }
 
-  public init(_ parameters: inout Parameters) {
+  init(_ parameters: inout Parameters) {
     kind = parameters.choice(
       "kind", default: .gram,
       "The whole matrix; the diagonal alone, which is enough for Wanda and RIA; or svd, a factor of low rank and the exact diagonal, for widths whose matrix does not fit."
@@ -51,7 +47,7 @@ public struct Factor: SiteStage {
     energy = parameters.number(
       "energy", default: 1, in: 0...1,
       "With svd, the share of the trace that the factor must hold; fewer rows than rank may be enough.")
-    keep = parameters.choice(
+    retention = parameters.choice(
       "keep", default: .auto, inKey: false,
       "Whether factors stay in the work folder; auto keeps them where capture.propagate is dense, so that other recipes find them."
     )
@@ -71,8 +67,6 @@ public struct Factor: SiteStage {
     codec = parameters.choice(
       "codec", default: .none, inKey: false, "Compression of these inputs; never changes a result.")
   }
-
-  public var keeps: Bool? { keep == .auto ? nil : keep == .always }
 
   public func check(_ model: ModelOutline, checkpoint: Checkpoint) throws { try earlier.check() }
 
@@ -151,7 +145,7 @@ public struct Factor: SiteStage {
       // that by one thread, and a product.
       let rank = min(Double(rank), columns)
       let fold = 8 * rank * rank * columns + 180 * 8 * rank * rank * rank
-      work.operations += max(1, tokens / rank) * fold
+      work.add(operations: max(1, tokens / rank) * fold, .f32)
     }
     if inputs != .none { work.encodedBytes[codec.spillCodec] = inputBytes(sizes) }
     return work
@@ -254,7 +248,7 @@ private final class FactorSink: SiteSink {
   }
 
   func add(_ inputs: borrowing Matrix, _ rows: TokenRows) throws {
-    try keep(inputs, rows)
+    try spillInputs(inputs, rows)
     guard holdOut > 0 else { return accumulator.add(inputs) }
     for (window, range) in rows.rowsByWindow {
       if isHeldOut(window) {
@@ -266,7 +260,7 @@ private final class FactorSink: SiteSink {
   }
 
   /// Spills the inputs; tokens that do not reach the site are rows of zeros.
-  private func keep(_ inputs: borrowing Matrix, _ rows: TokenRows) throws {
+  private func spillInputs(_ inputs: borrowing Matrix, _ rows: TokenRows) throws {
     guard spill != nil else { return }
     guard let tokens = rows.tokens else {
       try spill?.append(inputs.elements.span)
@@ -303,7 +297,7 @@ private final class FactorSink: SiteSink {
     Int(Double(sequence + 1) * holdOut) > Int(Double(sequence) * holdOut)
   }
 
-  func finish() throws -> JSON {
+  func finish() throws -> FactorReport {
     for factor in earlier {
       try accumulator.merge(
         factor.gram, diagonal: factor.diagonal, sums: factor.sums, tokens: factor.tokens)
@@ -327,20 +321,21 @@ private final class FactorSink: SiteSink {
       ?? SiteFactor.draft(
         path, columns: accumulator.columns, accumulator.tensors("gram") + heldOut.tensors("heldOut"))
     try SiteFactor.write(accumulator, heldOut: heldOut, place: place, to: file)
-    var report: [(key: String, value: JSON)] = [
-      ("columns", .integer(accumulator.columns)), ("tokens", .integer(accumulator.tokens)),
-      ("heldOutTokens", .integer(apart)),
-    ]
-    if isExpert { report.append(("routedTokens", .integer(routedTokens ?? accumulator.tokens))) }
-    if routedTokens != nil { report.append(("shrunk", true)) }
+    var report = FactorReport()
+    report.columns = accumulator.columns
+    report.tokens = accumulator.tokens
+    report.heldOutTokens = apart
+    if isExpert { report.routedTokens = routedTokens ?? accumulator.tokens }
+    report.isShrunk = routedTokens != nil
     if let rank = accumulator.rank {
-      report += [("rank", .integer(rank)), ("discardedEnergy", .number(accumulator.discardedEnergy))]
+      report.rank = rank
+      report.discardedEnergy = accumulator.discardedEnergy
     }
     if let inputs = try spill.take()?.finish() {
-      report.append(("inputs", .string(inputs.hex)))
-      // Whether inputs are kept beside it, and how, is nothing to those who read the factor.
+      report.inputs = inputs
+      // What is made from the factor does not depend on the inputs beside it.
       content = ArtifactStore.digest(of: [try .init(path: SiteFactor.object, at: path)])
     }
-    return .object(JSONObject(report))
+    return report
   }
 }

@@ -5,10 +5,13 @@ import EspalierTokenizers
 
 /// Draws calibration windows from a text.
 public struct Tokenize: CorpusStage {
-  public static let name = "tokenize"
-  public static let summary =
-    "Turns a calibration text into windows of token ids, with the checkpoint's own tokenizer.json."
-  public static let revision = 2
+  public static let descriptor = StageDescriptor(
+    name: "tokenize",
+    summary:
+      "Turns a calibration text into windows of token ids, with the checkpoint's own tokenizer.json.",
+    revision: 2
+  ) { .corpus(Tokenize(&$0)) }
+
   /// The object that it writes.
   static let object = "tokens.safetensors"
 
@@ -27,7 +30,7 @@ public struct Tokenize: CorpusStage {
   private let seed: Int
   private let specialTokens: Bool
 
-  public init(_ parameters: inout Parameters) {
+  init(_ parameters: inout Parameters) {
     corpus = parameters.file(
       "corpus", kind: Corpus.kind,
       "Calibration text: plain text, JSON lines with a \"text\" each (.jsonl, .json), either packed (.gz, .zst), or tokens (.safetensors with input_ids)."
@@ -81,7 +84,7 @@ public struct Tokenize: CorpusStage {
     return work
   }
 
-  public func run(_ unit: UnitContext) throws -> JSON {
+  public func run(_ unit: UnitContext) throws -> CorpusReport {
     if let images = unit.model.images { return try copyImages(images, unit) }
     let windows =
       Corpus.holdsTokens(corpus)
@@ -89,7 +92,7 @@ public struct Tokenize: CorpusStage {
       : try drawWindows(
         Corpus(
           path: corpus, checkpoint: unit.checkpoint, specialTokens: specialTokens, scratch: unit.folder,
-          progress: unit.advance), unit.advance)
+          progress: unit.progress), unit.progress)
     for id in windows.joined() where id < 0 || Int(id) >= unit.model.vocabularySize {
       throw EspalierError.badInput(
         "the token id \(id) is outside of the model's vocabulary of \(unit.model.vocabularySize); text, tokenizer and model do not belong together.",
@@ -99,11 +102,11 @@ public struct Tokenize: CorpusStage {
       path: unit.folder + "/" + Self.object, tensors: [("input_ids", .i32, [samples, length])])
     for window in windows { try writer.append(window) }
     try writer.finish()
-    return ["samples": .integer(samples), "length": .integer(length), "tokens": .integer(samples * length)]
+    return CorpusReport(samples: samples, length: length)
   }
 
   /// Takes the first images of the corpus.
-  private func copyImages(_ images: ModelOutline.Images, _ unit: UnitContext) throws -> JSON {
+  private func copyImages(_ images: ModelOutline.Images, _ unit: UnitContext) throws -> CorpusReport {
     let all = try PixelFile.read(corpus, images)
     guard all.rows >= samples else {
       throw EspalierError.badInput(
@@ -114,7 +117,7 @@ public struct Tokenize: CorpusStage {
       tensors: [(PixelFile.name, .f32, [samples, images.channels, images.side, images.side])])
     for image in 0..<samples { try writer.append((0..<images.count).map { all[image, $0] }) }
     try writer.finish()
-    return ["samples": .integer(samples), "length": .integer(images.tokens)]
+    return CorpusReport(samples: samples, length: images.tokens)
   }
 
   private func drawWindows(

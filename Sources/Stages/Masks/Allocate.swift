@@ -5,13 +5,16 @@ import EspalierPipeline
 
 /// Spreads a sparsity over the matrices of a model, before the first mask is made.
 public struct Allocate: AllocationStage {
-  public static let name = "allocate"
-  public static let summary =
-    "Decides how sparse every matrix becomes: all the same, by outliers of the blocks, or by measured errors."
-  public static let revision = 2
+  public static let descriptor = StageDescriptor(
+    name: "allocate",
+    summary:
+      "Decides how sparse every matrix becomes: all the same, by outliers of the blocks, or by measured errors.",
+    revision: 2
+  ) { .allocation(Allocate(&$0)) }
+
   /// Sparsity by module.
   static let object = "allocation.json"
-  private static let surveyObject = "survey.safetensors"
+  private static let measurementObject = "measurement.safetensors"
 
   enum Method: String, CaseIterable {
     case uniform
@@ -28,7 +31,7 @@ public struct Allocate: AllocationStage {
   private let outlier: Double
   private let targets: TargetFilter
 
-  public init(_ parameters: inout Parameters) {
+  init(_ parameters: inout Parameters) {
     method = parameters.choice(
       "method", default: .owl,
       "uniform: the same everywhere; owl: blocks with more outlying weights keep more; error: the least sum of relative output errors."
@@ -76,7 +79,7 @@ public struct Allocate: AllocationStage {
 
   // MARK: - One matrix
 
-  public func survey(_ unit: UnitContext) throws -> JSON {
+  public func measure(_ unit: UnitContext) throws {
     let weight = try unit.weight()
     try weight.tensor.requireFinite(on: unit.job.device)
     defer { weight.tensor.release() }
@@ -89,10 +92,9 @@ public struct Allocate: AllocationStage {
     case .error: values = try errors(weight, unit)
     }
     var writer = try SafetensorsWriter(
-      path: unit.folder + "/" + Self.surveyObject, tensors: [("values", .f64, [values.count])])
+      path: unit.folder + "/" + Self.measurementObject, tensors: [("values", .f64, [values.count])])
     try writer.append(values)
     try writer.finish()
-    return [:]
   }
 
   /// The relative error of the output, `tr(D G D^T) / tr(W G W^T)`, of a Wanda mask at every point.
@@ -103,7 +105,7 @@ public struct Allocate: AllocationStage {
     let whole = maskLoss(weight, gram: gram, mask: nothing)
     return try sparsities.enumerated().map { index, sparsity in
       let mask = mostSalient(weight, .wanda, diagonal: factor.diagonal, pattern: .rows(sparsity: sparsity))
-      try unit.advance(index + 1, of: Self.points)
+      try unit.progress(index + 1, of: Self.points)
       return whole > 0 ? max(0, maskLoss(weight, gram: gram, mask: mask)) / whole : 0
     }
   }
@@ -117,11 +119,12 @@ public struct Allocate: AllocationStage {
 
   // MARK: - All of them
 
-  public func run(_ unit: UnitContext) throws -> JSON {
-    let surveyed = unit.matrixInputs(.survey)
-    let matrices = surveyed.map(\.matrix)
-    let values = try surveyed.map {
-      try SafetensorsFile(path: $0.folder + "/" + Self.surveyObject).tensor("values", dtype: .f64).doubles()
+  public func allocate(_ unit: UnitContext) throws -> AllocationReport {
+    let measured = unit.matrixInputs(.measurement)
+    let matrices = measured.map(\.matrix)
+    let values = try measured.map {
+      try SafetensorsFile(path: $0.folder + "/" + Self.measurementObject).tensor("values", dtype: .f64)
+        .doubles()
     }
     let weights = matrices.map { Double($0.rows * $0.columns) }
     let sparsities: [Double] =
@@ -135,10 +138,12 @@ public struct Allocate: AllocationStage {
     let members = zip(matrices, sparsities).map { (key: $0.module, value: JSON.number($1)) }
     let json = JSON.object(JSONObject(members))
     try Folder.writeAtomically(Array(json.prettyText.utf8), to: unit.folder + "/" + Self.object)
-    return [
-      "method": .string(method.rawValue), "matrices": .integer(matrices.count),
-      "leastSparsity": .number(sparsities.min() ?? 0), "mostSparsity": .number(sparsities.max() ?? 0),
-    ]
+    var report = AllocationReport()
+    report.method = method.rawValue
+    report.matrices = matrices.count
+    report.leastSparsity = sparsities.min() ?? 0
+    report.mostSparsity = sparsities.max() ?? 0
+    return report
   }
 
   /// One sparsity for each block, from the share of its weights that stand out.
@@ -153,7 +158,7 @@ public struct Allocate: AllocationStage {
     for (block, values) in zip(blocks, values) {
       guard let sum = values.first, values.allSatisfy({ (0...1e300).contains($0) }),
         let census = OutlierCensus(sum: sum, counts: values.dropFirst().map { Int($0) })
-      else { throw EspalierError.internalFault("a survey of allocate is damaged.") }
+      else { throw EspalierError.internalFault("a measurement of allocate is damaged.") }
       censuses[block, default: OutlierCensus()].merge(census)
     }
     let shares = blocks.map { censuses[$0]?.shareAbove(outlier) ?? 0 }

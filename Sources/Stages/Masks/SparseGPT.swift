@@ -5,10 +5,12 @@ import EspalierPipeline
 
 /// Prunes by SparseGPT: column by column, with the weights to the right making up for each that goes.
 public struct SparseGPT: MatrixStage {
-  public static let name = "sparseGPT"
-  public static let summary =
-    "Makes masks and fits weights by SparseGPT: column by column, each loss made up for by the weights to the right."
-  public static let revision = 1
+  public static let descriptor = StageDescriptor(
+    name: "sparseGPT",
+    summary:
+      "Makes masks and fits weights by SparseGPT: column by column, each loss made up for by the weights to the right.",
+    revision: 1
+  ) { .matrix(SparseGPT(&$0)) }
 
   enum Budget: String, CaseIterable {
     case row
@@ -20,7 +22,7 @@ public struct SparseGPT: MatrixStage {
   private let damping: Double
   private let blockColumns: Int
 
-  public init(_ parameters: inout Parameters) {
+  init(_ parameters: inout Parameters) {
     choice = PatternChoice(&parameters)
     budget = parameters.choice(
       "budget", default: .row,
@@ -71,7 +73,7 @@ public struct SparseGPT: MatrixStage {
       memoryBytes: matrix.weights * (6 * Double(blockColumns) + 64))
   }
 
-  public func run(_ unit: UnitContext) throws -> JSON {
+  public func run(_ unit: UnitContext) throws -> MatrixReport {
     let weight = try unit.weight()
     try weight.tensor.requireFinite(on: unit.job.device)
     let gram = try unit.factor().requireGram()
@@ -86,10 +88,9 @@ public struct SparseGPT: MatrixStage {
       unit.note(
         "the Gram matrix is nearly singular: the damping was raised from \(damping) to \(outcome.damping).")
     }
-    return .object(
-      JSONObject(
-        unit.matrixReport(pattern) + [
-          ("lossAfter", .number(loss)), ("damping", .number(outcome.damping)),
-        ]))
+    var report = try unit.matrixReport(pattern)
+    report.lossAfter = loss
+    report.details = JSONObject([("damping", .number(outcome.damping))])
+    return report
   }
 }

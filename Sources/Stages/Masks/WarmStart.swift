@@ -6,10 +6,12 @@ import EspalierPipeline
 
 /// Makes the first mask of every target matrix from the saliency of single weights.
 public struct WarmStart: MatrixStage {
-  public static let name = "warmStart"
-  public static let summary =
-    "Makes the first mask of every matrix: the most salient weights of each row or group, with exact counts."
-  public static let revision = 1
+  public static let descriptor = StageDescriptor(
+    name: "warmStart",
+    summary:
+      "Makes the first mask of every matrix: the most salient weights of each row or group, with exact counts.",
+    revision: 1
+  ) { .matrix(WarmStart(&$0)) }
 
   enum Method: String, CaseIterable {
     case magnitude
@@ -21,7 +23,7 @@ public struct WarmStart: MatrixStage {
   private let power: Double
   private let choice: PatternChoice
 
-  public init(_ parameters: inout Parameters) {
+  init(_ parameters: inout Parameters) {
     method = parameters.choice(
       "method", default: .wanda,
       "How salient a weight is: |W|, |W| times the norm of its input, or its share of row and column times that norm to a power."
@@ -55,7 +57,7 @@ public struct WarmStart: MatrixStage {
       operations: method == .magnitude ? 0 : matrix.gramOperations / 2, memoryBytes: matrix.selectionBytes)
   }
 
-  public func run(_ unit: UnitContext) throws -> JSON {
+  public func run(_ unit: UnitContext) throws -> MatrixReport {
     let weight = try unit.weight()
     try weight.tensor.requireFinite(on: unit.job.device)
     let pattern = try choice.pattern(unit)
@@ -68,28 +70,27 @@ public struct WarmStart: MatrixStage {
       }
     let mask = mostSalient(weight, saliency, diagonal: factor?.diagonal ?? [], pattern: pattern)
     try MaskFile.write(mask, to: unit.folder + "/" + MaskFile.name)
-    var report = unit.matrixReport(pattern)
-    if let gram = factor?.gram {
-      report.append(("lossAfter", .number(maskLoss(weight, gram: gram, mask: mask))))
-    }
+    var report = try unit.matrixReport(pattern)
+    if let gram = factor?.gram { report.lossAfter = maskLoss(weight, gram: gram, mask: mask) }
     weight.tensor.release()
-    return .object(JSONObject(report))
+    return report
   }
 }
 
 extension UnitContext {
-  /// The matrix of the unit, as it stands in the checkpoint.
+  /// The unit's matrix in the checkpoint.
   func weight() throws -> LinearWeight {
-    guard let matrix else { throw EspalierError.internalFault("the unit \(unit.id) has no matrix.") }
+    let matrix = try requireMatrix()
     return try LinearWeight(checkpoint.stored(matrix), order: matrix.order, pruned: nil)
   }
 
-  /// What every report on a matrix begins with.
-  func matrixReport(_ pattern: SparsityPattern) -> [(key: String, value: JSON)] {
-    [
-      ("matrix", .string(matrix?.module ?? "")), ("rows", .integer(matrix?.rows ?? 0)),
-      ("columns", .integer(matrix?.columns ?? 0)),
-      ("pattern", .string(pattern.description)),
-    ]
+  /// A report on the unit's matrix, without losses.
+  func matrixReport(_ pattern: SparsityPattern) throws -> MatrixReport {
+    MatrixReport(try requireMatrix(), pattern)
+  }
+
+  private func requireMatrix() throws -> ModelOutline.Matrix {
+    guard let matrix else { throw EspalierError.internalFault("the unit \(unit.id) has no matrix.") }
+    return matrix
   }
 }

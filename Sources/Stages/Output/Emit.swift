@@ -4,13 +4,15 @@ import EspalierKernels
 import EspalierPipeline
 
 /// Writes the pruned checkpoint: a copy of the folder in which only the bytes of pruned matrices differ.
-public struct Emit: ModelStage {
-  public static let name = "emit"
-  public static let summary =
-    "Writes the pruned checkpoint: the same files, with the pruned weights set to zero and fitted ones replaced."
-  public static let revision = 1
+public struct Emit: OutputStage {
+  public static let descriptor = StageDescriptor(
+    name: "emit",
+    summary:
+      "Writes the pruned checkpoint: the same files, with the pruned weights set to zero and fitted ones replaced.",
+    revision: 1
+  ) { .output(Emit(&$0)) }
 
-  public init(_ parameters: inout Parameters) {}
+  init(_ parameters: inout Parameters) {}
 
   public func sourceFiles(of checkpoint: Checkpoint) throws -> [String: String] {
     // Shards are in the key by their tensors.
@@ -19,40 +21,30 @@ public struct Emit: ModelStage {
       uniquingKeysWith: { first, _ in first })
   }
 
-  public func outputIsPresent(_ key: Digest, job: Job) throws -> Bool {
-    guard try Folder.entry(job.output + "/" + OutputRecord.fileName) != nil else { return false }
-    let record = try OutputRecord(folder: job.output)
-    return try record.key == key && record.damage(in: job.output).isEmpty
+  public func output(of checkpoint: Checkpoint, path: String) throws -> JobOutput {
+    let bytes = try checkpoint.fileNames().reduce(0) {
+      try $0 + (Folder.entry(checkpoint.folder + "/" + $1)?.size ?? 0)
+    }
+    return JobOutput(.checkpoint, path: path, bytes: bytes)
   }
 
-  public func checkOutput(job: Job) throws {
-    let output = job.output
-    for path in [output, job.work] where try Folder.contains(job.checkpoint.folder, path) {
-      throw EspalierError.usage(
-        "this lies in the folder of the model, which is copied whole; choose a place outside of it.",
-        subject: path)
-    }
-    guard try !Folder.contains(output, job.work) else {
-      throw EspalierError.usage(
-        "the work folder lies in the output folder, which is written whole at the end; choose another --work or --output.",
-        subject: job.work)
-    }
-    _ = try job.checkpoint.fileNames()
-    guard let entry = try Folder.entry(output) else { return }
-    guard entry.isFolder else {
-      throw EspalierError.usage(
-        "there is a file where the output folder should be; choose another --output.", subject: output)
-    }
-    guard try Folder.entry(output + "/" + OutputRecord.fileName) != nil else {
+  public func isPresent(_ output: JobOutput, key: Digest) throws -> Bool {
+    guard try Folder.entry(output.path + "/" + OutputRecord.fileName) != nil else { return false }
+    let record = try OutputRecord(folder: output.path)
+    return try record.key == key && record.damage(in: output.path).isEmpty
+  }
+
+  public func check(existing output: JobOutput, job: Job) throws {
+    guard try Folder.entry(output.path) != nil else { return }
+    guard try Folder.entry(output.path + "/" + OutputRecord.fileName) != nil else {
       throw EspalierError.usage(
         "the output folder exists and was not written by espalier; choose another --output, or remove it.",
-        subject: output)
+        subject: output.path)
     }
-    guard try OutputRecord(folder: output).stages == OutputRecord.stages(of: job.recipe) else {
+    guard try OutputRecord(folder: output.path).stages == OutputRecord.stages(of: job.recipe) else {
       throw EspalierError.usage(
         "the output folder holds the model of another recipe; choose another --output, or remove it.",
-        subject: output
-      )
+        subject: output.path)
     }
   }
 
@@ -66,17 +58,17 @@ public struct Emit: ModelStage {
     return WorkingSet(weights: 3 * Self.pieceBytes + 4 * turned, rows: 2 * largest)
   }
 
-  public func run(_ unit: UnitContext) throws -> JSON {
-    let output = unit.job.output
-    if let record = try written(output, unit) { return try report(record, unit) }
+  public func run(_ unit: UnitContext) throws -> OutputReport {
+    let output = try unit.output()
+    if let record = try written(output.path, unit) { return try report(record, unit) }
     let masks = Dictionary(
       grouping: unit.matrixInputs(.mask).map { Masked(matrix: $0.matrix, folder: $0.folder) },
       by: \.matrix.tensor)
-    let partial = unit.job.partialOutput + "/model"
+    let partial = output.partial + "/model"
     do {
       let record = try write(masks, to: partial, unit)
       try unit.requireSameSources()
-      try Folder.move(partial, to: output)
+      try Folder.move(partial, to: output.path)
       return try report(record, unit)
     } catch {
       // On a full disk, what is half done is in the way.
@@ -101,19 +93,20 @@ public struct Emit: ModelStage {
     // Every byte is written, then read for its digest.
     let total = 2 * sizes.reduce(0, +)
     var done = 0
-    func advance(_ bytes: Int) throws {
+    func progress(_ bytes: Int) throws {
       done += bytes
-      try unit.advance(done, of: total)
+      try unit.progress(done, of: total)
     }
     var matrices: [OutputRecord.Matrix] = []
     for name in names {
       try Folder.create(Folder.parent(of: partial + "/" + name))
-      matrices += try Self.write(name, unit.checkpoint, masks, into: partial, advance: advance)
+      matrices += try Self.write(name, unit.checkpoint, masks, into: partial, progress: progress)
     }
     try Self.requireSameTensors(unit.checkpoint, in: partial)
     for folder in Self.folders(of: names) { try Folder.sync(partial + "/" + folder) }
     let record = try OutputRecord(
-      key: unit.key, matrices: matrices, recipe: unit.job.recipe, files: names, folder: partial, read: advance
+      key: unit.key, matrices: matrices, recipe: unit.job.recipe, files: names, folder: partial,
+      read: progress
     )
     try record.write(to: partial)
     try Folder.sync(partial)
@@ -144,13 +137,11 @@ public struct Emit: ModelStage {
   }
 
   /// The artifact of the unit is the digest of the output, so that what is measured on it has its own key.
-  private func report(_ record: OutputRecord, _ unit: UnitContext) throws -> JSON {
-    let json: JSON = [
-      "matrices": .integer(record.matrices.count), "files": .integer(record.files.count),
-      "digest": .string(record.filesDigest.hex),
-    ]
-    try Folder.writeAtomically(Array(json.text.utf8), to: unit.folder + "/output.json")
-    return json
+  private func report(_ record: OutputRecord, _ unit: UnitContext) throws -> OutputReport {
+    let report = OutputReport(
+      matrices: record.matrices.count, files: record.files.count, digest: record.filesDigest)
+    try Folder.writeAtomically(Array(report.json.text.utf8), to: unit.folder + "/output.json")
+    return report
   }
 
   /// Writes a file of the checkpoint with its pruned matrices; returns these.
@@ -158,7 +149,7 @@ public struct Emit: ModelStage {
   /// Nothing is written twice: what lies between the pruned matrices is copied, and these are masked piece by piece.
   private static func write(
     _ name: String, _ checkpoint: Checkpoint, _ masks: [String: [Masked]], into folder: String,
-    advance: (Int) throws -> Void
+    progress: (Int) throws -> Void
   ) throws -> [OutputRecord.Matrix] {
     let source = try File(reading: checkpoint.folder + "/" + name)
     let file = try File(writing: folder + "/" + name, truncate: true)
@@ -171,7 +162,7 @@ public struct Emit: ModelStage {
         try file.sync()
         unsynced = 0
       }
-      try advance(bytes)
+      try progress(bytes)
     }
     func copy(to end: Int) throws {
       while position < end {

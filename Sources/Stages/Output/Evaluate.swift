@@ -4,11 +4,13 @@ import EspalierModels
 import EspalierPipeline
 
 /// Measures the pruned model: perplexity on a text, accuracy on questions.
-public struct Evaluate: ModelStage {
-  public static let name = "evaluate"
-  public static let summary =
-    "Measures the pruned model: window perplexity on a text, accuracy on multiple-choice questions."
-  public static let revision = 1
+public struct Evaluate: EvaluationStage {
+  public static let descriptor = StageDescriptor(
+    name: "evaluate",
+    summary:
+      "Measures the pruned model: window perplexity on a text, accuracy on multiple-choice questions.",
+    revision: 1
+  ) { .evaluation(Evaluate(&$0)) }
 
   private let text: String?
   private let length: Int?
@@ -17,7 +19,7 @@ public struct Evaluate: ModelStage {
   private let limit: Int?
   private let dense: Bool
 
-  public init(_ parameters: inout Parameters) {
+  init(_ parameters: inout Parameters) {
     text = parameters.optionalFile(
       "text", kind: Corpus.kind, "Text for the perplexity; the same kinds of files as tokenize.corpus.")
     length = parameters.optionalInteger(
@@ -32,8 +34,6 @@ public struct Evaluate: ModelStage {
   public var idleReason: String? {
     text == nil && questions == nil ? "nothing to measure: set evaluate.text or evaluate.questions" : nil
   }
-
-  public var readsOutput: Bool { true }
 
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
     let tokens = max(1024, length ?? Self.defaultLength(sizes.model))
@@ -58,7 +58,7 @@ public struct Evaluate: ModelStage {
       work += block.forwardWork(sizes.model, tokens: all, length: length, precision: .f32)
     }
     let (hidden, blocks) = (all * sizes.model.hiddenSize, sizes.model.blocks.count)
-    work.operations += 2 * Double(hidden) * Double(sizes.model.vocabularySize)
+    work.add(operations: 2 * Double(hidden) * Double(sizes.model.vocabularySize), .f32)
     work.encodedBytes = [.none: hidden * 4 * (blocks + 1)]
     work.decodedBytes = work.encodedBytes
     work.writtenBytes = hidden * 4 * (blocks + 1)
@@ -73,35 +73,27 @@ public struct Evaluate: ModelStage {
     return work
   }
 
-  public func run(_ unit: UnitContext) throws -> JSON {
-    var report: [(key: String, value: JSON)] = [("pruned", try measure(unit.job.output, unit))]
-    if dense { report.append(("dense", try measure(unit.checkpoint.folder, unit))) }
-    let json = JSON.object(JSONObject(report))
-    try Folder.writeAtomically(Array(json.prettyText.utf8), to: unit.folder + "/evaluation.json")
-    return json
+  public func run(_ unit: UnitContext) throws -> EvaluationReport {
+    let report = EvaluationReport(
+      pruned: try measure(unit.output().path, unit),
+      dense: dense ? try measure(unit.checkpoint.folder, unit) : nil)
+    try Folder.writeAtomically(Array(report.json.prettyText.utf8), to: unit.folder + "/evaluation.json")
+    return report
   }
 
-  private func measure(_ folder: String, _ unit: UnitContext) throws -> JSON {
+  private func measure(_ folder: String, _ unit: UnitContext) throws -> ModelScores {
     let model = try Model(folder: folder, reading: unit.checkpoint.reading)
     let scratch = unit.folder + "/scratch"
-    var members: [(key: String, value: JSON)] = []
-    if let text {
-      let result = try WindowPerplexity(
-        model, text: text, length: length ?? Self.defaultLength(model.outline), windows: windows,
-        scratch: scratch, progress: unit.advance, on: unit.job.device)
-      members.append(("perplexity", result.json))
-    }
-    if let questions {
-      members.append(
-        (
-          "questions",
-          try Questions(path: questions, limit: limit).ask(
-            model, scratch: scratch, progress: unit.advance, on: unit.job.device
-          )
-          .json
-        ))
-    }
-    return .object(JSONObject(members))
+    return ModelScores(
+      perplexity: try text.map {
+        try windowPerplexity(
+          model, text: $0, length: length ?? Self.defaultLength(model.outline), windows: windows,
+          scratch: scratch, progress: unit.progress, on: unit.job.device)
+      },
+      questions: try questions.map {
+        try Questions(path: $0, limit: limit).ask(
+          model, scratch: scratch, progress: unit.progress, on: unit.job.device)
+      })
   }
 
   /// The papers' 2048 tokens, or what the model was made for where that is less.

@@ -96,7 +96,7 @@ public struct OutputRecord: Sendable {
     recipe = json["recipe"]?.string ?? ""
     self.matrices = try matrices.map { item in
       guard let name = item["name"]?.string, let rows = item["rows"]?.integer,
-        let columns = item["columns"]?.integer, let pattern = Self.pattern(item),
+        let columns = item["columns"]?.integer, let pattern = SparsityPattern(json: item),
         rows > 0, columns > 0, pattern.fits(columns: columns), item["part"]?.integer ?? 0 >= 0,
         let order = ModelOutline.Matrix.Order(rawValue: item["order"]?.string ?? "rows")
       else { throw EspalierError.badInput("the record of a matrix is damaged.") }
@@ -159,21 +159,8 @@ public struct OutputRecord: Sendable {
     if let part = matrix.place.part {
       members += [("part", .integer(part)), ("module", .string(matrix.place.module))]
     }
-    switch matrix.pattern {
-    case .rows(let sparsity): members.append(("sparsity", .number(sparsity)))
-    case .matrix(let sparsity): members += [("sparsity", .number(sparsity)), ("budget", "matrix")]
-    case .groups(let keep, let of): members += [("keep", .integer(keep)), ("of", .integer(of))]
-    }
+    members += matrix.pattern.json.object?.members ?? []
     if matrix.hasNewWeights { members.append(("newWeights", true)) }
     return .object(JSONObject(members))
-  }
-
-  private static func pattern(_ item: JSON) -> SparsityPattern? {
-    if let sparsity = item["sparsity"]?.double, (0...1).contains(sparsity) {
-      return item["budget"]?.string == "matrix" ? .matrix(sparsity: sparsity) : .rows(sparsity: sparsity)
-    }
-    guard let keep = item["keep"]?.integer, let of = item["of"]?.integer, of > 0, (0...of).contains(keep)
-    else { return nil }
-    return .groups(keep: keep, of: of)
   }
 }

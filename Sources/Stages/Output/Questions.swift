@@ -1,6 +1,7 @@
 import EspalierCore
 import EspalierIO
 import EspalierModels
+import EspalierPipeline
 import EspalierTokenizers
 
 /// Multiple-choice questions from JSON lines, answered by the choice with the largest summed log-probability, as the EleutherAI
@@ -69,30 +70,14 @@ public struct Questions: Sendable {
     return question
   }
 
-  /// What a model answered.
-  public struct Result: Sendable {
-    public let questions: Int
-    /// Share of questions whose right choice has the largest summed log-probability.
-    public let accuracy: Double
-    /// The same with the sum divided by the characters of the choice; nil for questions by context.
-    public let normalizedAccuracy: Double?
-
-    public var json: JSON {
-      var members: [(key: String, value: JSON)] = [
-        ("questions", .integer(questions)), ("acc", .number(accuracy)),
-      ]
-      if let normalizedAccuracy { members.append(("acc_norm", .number(normalizedAccuracy))) }
-      return .object(JSONObject(members))
-    }
-  }
-
   /// Lets the model answer.
   ///
   /// - Parameter scratch: a folder for hidden states, removed at the end.
   public func ask(
     _ model: Model, scratch: String,
-    progress: @escaping (_ done: Int, _ total: Int) throws -> Void = { _, _ in }, on device: Device
-  ) throws -> Result {
+    progress: @escaping (_ done: Int, _ total: Int) throws -> Void = { _, _ in },
+    on device: Device
+  ) throws -> QuestionsReport {
     let tokenizer = try Tokenizer(folder: model.checkpoint.folder)
     let requests = try questions.flatMap(\.requests).map { try tokens($0, tokenizer) }
     let scores = try TokenScorer(model: model, scratch: scratch, progress: progress, device: device).score(
@@ -113,7 +98,7 @@ public struct Questions: Sendable {
       }
     }
     let count = Double(questions.count)
-    return Result(
+    return QuestionsReport(
       questions: questions.count, accuracy: Double(right) / count,
       normalizedAccuracy: questions.allSatisfy { $0.characters != nil }
         ? Double(rightNormalized) / count : nil)

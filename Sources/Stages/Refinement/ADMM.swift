@@ -5,15 +5,17 @@ import EspalierPipeline
 
 /// Finds masks and weights together by ADMM.
 public struct ADMM: MatrixStage {
-  public static let name = "admm"
-  public static let summary =
-    "Finds masks and weights together by ADMM, as ALPS does: a dense and a sparse copy of each row are drawn together."
-  public static let revision = 1
+  public static let descriptor = StageDescriptor(
+    name: "admm",
+    summary:
+      "Finds masks and weights together by ADMM, as ALPS does: a dense and a sparse copy of each row are drawn together.",
+    revision: 1
+  ) { .matrix(ADMM(&$0)) }
 
   private let choice: PatternChoice
   private let options: ADMMOptions
 
-  public init(_ parameters: inout Parameters) {
+  init(_ parameters: inout Parameters) {
     choice = PatternChoice(&parameters)
     var options = ADMMOptions()
     options.damping = parameters.number(
@@ -58,7 +60,7 @@ public struct ADMM: MatrixStage {
       memoryBytes: steps * (matrix.selectionBytes + 64 * matrix.weights))
   }
 
-  public func run(_ unit: UnitContext) throws -> JSON {
+  public func run(_ unit: UnitContext) throws -> MatrixReport {
     let weight = try unit.weight()
     try weight.tensor.requireFinite(on: unit.job.device)
     let gram = try unit.factor().requireGram()
@@ -68,11 +70,12 @@ public struct ADMM: MatrixStage {
     }
     try MaskFile.write(outcome.mask, to: unit.folder + "/" + MaskFile.name)
     weight.tensor.release()
-    return .object(
-      JSONObject(
-        unit.matrixReport(pattern) + [
-          ("lossAfter", .number(loss)), ("steps", .integer(outcome.steps)),
-          ("mostStepsOfARow", .integer(outcome.mostSteps)), ("rowsAtLimit", .integer(outcome.rowsAtLimit)),
-        ]))
+    var report = try unit.matrixReport(pattern)
+    report.lossAfter = loss
+    report.details = JSONObject([
+      ("steps", .integer(outcome.steps)), ("mostStepsOfARow", .integer(outcome.mostSteps)),
+      ("rowsAtLimit", .integer(outcome.rowsAtLimit)),
+    ])
+    return report
   }
 }

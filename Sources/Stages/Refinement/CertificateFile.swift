@@ -33,33 +33,28 @@ enum CertificateFile {
 }
 
 extension UnitContext {
-  /// Hands the bounds on to a refined mask, and reports how far from the best it is at most.
-  func carryCertificate(_ mask: Mask, _ weight: LinearWeight, _ gram: GramMatrix) throws -> [(
-    key: String, value: JSON
-  )] {
-    guard let certificate = try CertificateFile.read(self, pattern: mask.pattern) else { return [] }
-    return try write(certificate, mask, weight, gram)
+  /// Writes the bounds beside the unit's input mask, if there are any, beside its refined mask, and reports them.
+  func carryCertificate(
+    _ mask: Mask, _ weight: LinearWeight, _ gram: GramMatrix, into report: inout MatrixReport
+  ) throws {
+    guard let certificate = try CertificateFile.read(self, pattern: mask.pattern) else { return }
+    try write(certificate, mask, weight, gram, into: &report)
   }
 
-  /// Writes a certificate beside the unit's mask.
-  func write(_ certificate: Certificate, _ mask: Mask, _ weight: LinearWeight, _ gram: GramMatrix) throws
-    -> [(
-      key: String, value: JSON
-    )]
-  {
+  /// Writes a certificate beside the unit's mask, and reports it.
+  func write(
+    _ certificate: Certificate, _ mask: Mask, _ weight: LinearWeight, _ gram: GramMatrix,
+    into report: inout MatrixReport
+  ) throws {
     let losses = rowLosses(weight, gram: gram, mask: mask)
     try CertificateFile.write(certificate, losses: losses, to: folder)
-    var report: [(key: String, value: JSON)] = [
-      ("lowerBound", .number(certificate.lowerBound)),
-      ("certifiedGap", .number(certificate.gap(ofLoss: losses.reduce(0, +)))),
-    ]
+    report.lowerBound = certificate.lowerBound
     if certificate.lowerBounds.count == losses.count {
       let gaps = zip(losses, certificate.lowerBounds).map { $0 > 0 ? max(0, 1 - $1 / $0) : 0 }.sorted()
-      report += [
+      report.details.members += [
         ("leastGapOfARow", .optional(gaps.first)), ("medianGapOfARow", .number(gaps[gaps.count / 2])),
         ("mostGapOfARow", .optional(gaps.last)),
       ]
     }
-    return report
   }
 }

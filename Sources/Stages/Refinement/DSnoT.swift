@@ -5,14 +5,16 @@ import EspalierPipeline
 
 /// Refines masks by DSnoT: moves weights until the mean of every output is that of the dense row.
 public struct DSnoT: MatrixStage {
-  public static let name = "dsnot"
-  public static let summary =
-    "Refines a mask by DSnoT: prunes and restores weights until the mean of every output is that of the dense row."
-  public static let revision = 1
+  public static let descriptor = StageDescriptor(
+    name: "dsnot",
+    summary:
+      "Refines a mask by DSnoT: prunes and restores weights until the mean of every output is that of the dense row.",
+    revision: 1
+  ) { .matrix(DSnoT(&$0)) }
 
   private let options: DSnoTOptions
 
-  public init(_ parameters: inout Parameters) {
+  init(_ parameters: inout Parameters) {
     var options = DSnoTOptions()
     options.cycles = parameters.integer(
       "cycles", default: options.cycles, in: 0...1_000_000, "The most moves of one row.")
@@ -43,7 +45,7 @@ public struct DSnoT: MatrixStage {
       memoryBytes: matrix.weights * (64 + 8 * Double(min(options.cycles, matrix.columns))))
   }
 
-  public func run(_ unit: UnitContext) throws -> JSON {
+  public func run(_ unit: UnitContext) throws -> MatrixReport {
     let weight = try unit.weight()
     let factor = try unit.lossFactor(beside: besideFactor)
     var mask = try MaskFile.read(unit.input(.mask, MaskFile.name))
@@ -53,15 +55,16 @@ public struct DSnoT: MatrixStage {
       tokens: factor.tokens, mask: &mask, options: options)
     try MaskFile.write(mask, to: unit.folder + "/" + MaskFile.name)
     let after = factor.gram.map { maskLoss(weight, gram: $0, mask: mask) }
-    let certificate = try factor.gram.map { try unit.carryCertificate(mask, weight, $0) } ?? []
+    var report = try unit.matrixReport(mask.pattern)
+    report.lossBefore = before
+    report.lossAfter = after
+    report.details = JSONObject([
+      ("expectedErrorBefore", .number(outcome.errorBefore)),
+      ("expectedErrorAfter", .number(outcome.errorAfter)),
+      ("moves", .integer(outcome.moves)), ("mostMovesOfARow", .integer(outcome.mostMoves)),
+    ])
+    if let gram = factor.gram { try unit.carryCertificate(mask, weight, gram, into: &report) }
     weight.tensor.release()
-    return .object(
-      JSONObject(
-        unit.matrixReport(mask.pattern) + [
-          ("lossBefore", .optional(before)), ("lossAfter", .optional(after)),
-          ("expectedErrorBefore", .number(outcome.errorBefore)),
-          ("expectedErrorAfter", .number(outcome.errorAfter)),
-          ("moves", .integer(outcome.moves)), ("mostMovesOfARow", .integer(outcome.mostMoves)),
-        ] + certificate))
+    return report
   }
 }

@@ -5,10 +5,12 @@ import EspalierPipeline
 
 /// Refines masks by SparseFW: Frank-Wolfe on the relaxed mask, then rounding.
 public struct FrankWolfe: MatrixStage {
-  public static let name = "frankWolfe"
-  public static let summary =
-    "Refines a mask by SparseFW: solves the relaxed problem by Frank-Wolfe, rounds, and can certify the result."
-  public static let revision = 1
+  public static let descriptor = StageDescriptor(
+    name: "frankWolfe",
+    summary:
+      "Refines a mask by SparseFW: solves the relaxed problem by Frank-Wolfe, rounds, and can certify the result.",
+    revision: 1
+  ) { .matrix(FrankWolfe(&$0)) }
 
   enum Budget: String, CaseIterable {
     case row
@@ -33,7 +35,7 @@ public struct FrankWolfe: MatrixStage {
   private let onlyImproves: Bool
   public let holdOut: Double
 
-  public init(_ parameters: inout Parameters) {
+  init(_ parameters: inout Parameters) {
     let alpha = parameters.numberOrWord(
       "alpha", default: .number(0.9), in: 0...1, word: "auto",
       "Share of the kept weights, the most salient, that stays as the first mask has it; 0 gives a certificate; auto takes the best of 0, 0.5, 0.75 and 0.9 on held-out windows, for each matrix."
@@ -115,7 +117,7 @@ public struct FrankWolfe: MatrixStage {
       memoryBytes: turns * Double(matrix.rows) * traffic)
   }
 
-  public func run(_ unit: UnitContext) throws -> JSON {
+  public func run(_ unit: UnitContext) throws -> MatrixReport {
     let weight = try unit.weight()
     let factor = try unit.factor()
     let gram = try factor.requireGram()
@@ -128,7 +130,7 @@ public struct FrankWolfe: MatrixStage {
         heldOut: factor.heldOut, onlyImproves: onlyImproves)
       var mask = start
       let outcome = try frankWolfe(weight, gram: gram, mask: &mask, options: options) { done, total in
-        try unit.advance(index * total + done, of: alphas.count * total)
+        try unit.progress(index * total + done, of: alphas.count * total)
       }
       // Of equal losses the lower alpha, which may come with a certificate.
       if let least = best?.outcome.heldOutAfter, least <= outcome.heldOutAfter ?? .infinity { continue }
@@ -138,17 +140,20 @@ public struct FrankWolfe: MatrixStage {
       throw EspalierError.internalFault("Frank-Wolfe ran with no alpha.")
     }
     try MaskFile.write(mask, to: unit.folder + "/" + MaskFile.name)
-    let certificate = try outcome.certificate.map { try unit.write($0, mask, weight, gram) } ?? []
+    var report = try unit.matrixReport(mask.pattern)
+    report.lossBefore = outcome.lossBefore
+    report.lossAfter = outcome.lossAfter
+    report.details = JSONObject([
+      ("relaxedLoss", .number(outcome.relaxedLoss)), ("gap", .number(outcome.gap)),
+      ("alpha", .number(alpha)), ("rowIterations", .integer(outcome.rowIterations)),
+      ("changedShare", .number(outcome.changedShare)), ("rowsKept", .integer(outcome.rowsKept)),
+      ("heldOutBefore", .optional(outcome.heldOutBefore)),
+      ("heldOutAfter", .optional(outcome.heldOutAfter)),
+    ])
+    if let certificate = outcome.certificate {
+      try unit.write(certificate, mask, weight, gram, into: &report)
+    }
     weight.tensor.release()
-    return .object(
-      JSONObject(
-        unit.matrixReport(mask.pattern) + [
-          ("lossBefore", .number(outcome.lossBefore)), ("lossAfter", .number(outcome.lossAfter)),
-          ("relaxedLoss", .number(outcome.relaxedLoss)), ("gap", .number(outcome.gap)),
-          ("alpha", .number(alpha)), ("rowIterations", .integer(outcome.rowIterations)),
-          ("changedShare", .number(outcome.changedShare)), ("rowsKept", .integer(outcome.rowsKept)),
-          ("heldOutBefore", .optional(outcome.heldOutBefore)),
-          ("heldOutAfter", .optional(outcome.heldOutAfter)),
-        ] + certificate))
+    return report
   }
 }

@@ -5,15 +5,17 @@ import EspalierPipeline
 
 /// Fits the kept weights of every matrix anew, on the mask that it has.
 public struct Reconstruct: MatrixStage {
-  public static let name = "reconstruct"
-  public static let summary =
-    "Fits the kept weights anew so that they make up for the pruned ones; the mask stays as it is."
-  public static let revision = 1
+  public static let descriptor = StageDescriptor(
+    name: "reconstruct",
+    summary:
+      "Fits the kept weights anew so that they make up for the pruned ones; the mask stays as it is.",
+    revision: 1
+  ) { .matrix(Reconstruct(&$0)) }
 
   private let damping: Double
   private let tolerance: Double
 
-  public init(_ parameters: inout Parameters) {
+  init(_ parameters: inout Parameters) {
     let options = ReconstructOptions()
     damping = parameters.number(
       "damping", default: options.damping, in: 0...1000,
@@ -58,7 +60,7 @@ public struct Reconstruct: MatrixStage {
       + 2 * matrix.gramOperations
   }
 
-  public func run(_ unit: UnitContext) throws -> JSON {
+  public func run(_ unit: UnitContext) throws -> MatrixReport {
     let weight = try unit.weight()
     let gram = try unit.factor().requireGram()
     let mask = try MaskFile.read(unit.input(.mask, MaskFile.name))
@@ -68,12 +70,13 @@ public struct Reconstruct: MatrixStage {
     }
     try MaskFile.write(mask, to: unit.folder + "/" + MaskFile.name)
     weight.tensor.release()
-    return .object(
-      JSONObject(
-        unit.matrixReport(mask.pattern) + [
-          ("lossBefore", .number(outcome.lossBefore)), ("lossAfter", .number(loss)),
-          ("steps", .integer(outcome.steps)), ("mostStepsOfARow", .integer(outcome.mostSteps)),
-          ("rowsAtLimit", .integer(outcome.rowsAtLimit)),
-        ]))
+    var report = try unit.matrixReport(mask.pattern)
+    report.lossBefore = outcome.lossBefore
+    report.lossAfter = loss
+    report.details = JSONObject([
+      ("steps", .integer(outcome.steps)), ("mostStepsOfARow", .integer(outcome.mostSteps)),
+      ("rowsAtLimit", .integer(outcome.rowsAtLimit)),
+    ])
+    return report
   }
 }

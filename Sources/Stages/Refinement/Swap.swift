@@ -5,10 +5,12 @@ import EspalierPipeline
 
 /// Refines masks by SparseSwaps: in every row the best exchange of a kept and a pruned weight, again and again.
 public struct Swap: MatrixStage {
-  public static let name = "swap"
-  public static let summary =
-    "Refines a mask by SparseSwaps: the best exchange of a kept and a pruned weight in every row, until none helps."
-  public static let revision = 2
+  public static let descriptor = StageDescriptor(
+    name: "swap",
+    summary:
+      "Refines a mask by SparseSwaps: the best exchange of a kept and a pruned weight in every row, until none helps.",
+    revision: 2
+  ) { .matrix(Swap(&$0)) }
 
   enum Budget: String, CaseIterable {
     case row
@@ -24,7 +26,7 @@ public struct Swap: MatrixStage {
   private let floor: Double
   public let holdOut: Double
 
-  public init(_ parameters: inout Parameters) {
+  init(_ parameters: inout Parameters) {
     maxSwaps = parameters.optionalInteger(
       "maxSwaps", in: 1...1_000_000_000, "The most swaps of one row; none goes on to the local optimum.")
     moves = parameters.choice(
@@ -108,67 +110,65 @@ public struct Swap: MatrixStage {
   /// Bytes of the block of rows that is refined at a time.
   static func blockBytes(_ matrix: ModelOutline.Matrix) -> Int { min(256, matrix.rows) * matrix.columns * 13 }
 
-  public func run(_ unit: UnitContext) throws -> JSON {
+  public func run(_ unit: UnitContext) throws -> MatrixReport {
     let weight = try unit.weight()
     let factor = try unit.factor()
     let gram = try factor.requireGram()
     var mask = try MaskFile.read(unit.input(.mask, MaskFile.name))
-    let (losses, details) =
+    var report =
       switch budget {
       case .row: try refineRows(unit, weight, gram, heldOut: holdOut > 0 ? factor.heldOut : nil, &mask)
       case .matrix: try refineMatrix(unit, weight, gram, &mask)
       }
     try MaskFile.write(mask, to: unit.folder + "/" + MaskFile.name)
-    let certificate = try unit.carryCertificate(mask, weight, gram)
+    try unit.carryCertificate(mask, weight, gram, into: &report)
     weight.tensor.release()
-    return .object(
-      JSONObject(
-        unit.matrixReport(mask.pattern) + [
-          ("lossBefore", .number(losses.before)), ("lossAfter", .number(losses.after)),
-        ] + details + certificate))
+    return report
   }
-
-  private typealias Refined = (
-    losses: (before: Double, after: Double), details: [(key: String, value: JSON)]
-  )
 
   private func refineRows(
     _ unit: UnitContext, _ weight: LinearWeight, _ gram: GramMatrix, heldOut: GramMatrix?, _ mask: inout Mask
-  ) throws -> Refined {
+  ) throws -> MatrixReport {
     let options = SwapOptions(limit: maxSwaps, moves: moves, heldOut: heldOut)
     let outcome = try refineBySwaps(weight, gram: gram, mask: &mask, options: options) { done, total in
-      try unit.advance(done, of: total)
+      try unit.progress(done, of: total)
     }
-    var details: [(key: String, value: JSON)] = [
-      ("swaps", .integer(outcome.swaps)), ("mostSwapsOfARow", .integer(outcome.mostSwaps)),
-      ("rowsAtLimit", .integer(outcome.rowsAtLimit)), ("evaluatedPairs", .integer(outcome.evaluatedPairs)),
-      ("allPairs", .integer(outcome.allPairs)), ("drift", .number(outcome.drift)),
-    ]
+    var report = try unit.matrixReport(mask.pattern)
+    report.lossBefore = outcome.lossBefore
+    report.lossAfter = outcome.lossAfter
+    report.swaps = outcome.swaps
+    report.details = JSONObject([
+      ("mostSwapsOfARow", .integer(outcome.mostSwaps)), ("rowsAtLimit", .integer(outcome.rowsAtLimit)),
+      ("evaluatedPairs", .integer(outcome.evaluatedPairs)), ("allPairs", .integer(outcome.allPairs)),
+      ("drift", .number(outcome.drift)),
+    ])
     if heldOut != nil {
-      details += [
+      report.details.members += [
         ("heldOutBefore", .number(outcome.heldOutBefore)), ("heldOutAfter", .number(outcome.heldOutAfter)),
         ("rowsStoppedByHeldOut", .integer(outcome.rowsStoppedByHeldOut)),
       ]
     }
-    return ((outcome.lossBefore, outcome.lossAfter), details)
+    return report
   }
 
   private func refineMatrix(
     _ unit: UnitContext, _ weight: LinearWeight, _ gram: GramMatrix, _ mask: inout Mask
-  ) throws -> Refined {
+  ) throws -> MatrixReport {
     let options = SwapOptions(limit: maxSwaps, budget: .matrix(floor: floor))
     let outcome = try refineAcrossRows(weight, gram: gram, mask: &mask, options: options) { done, total in
-      try unit.advance(done, of: total)
+      try unit.progress(done, of: total)
     }
-    return (
-      (outcome.lossBefore, outcome.lossAfter),
-      [
-        ("swaps", .integer(outcome.swaps)), ("mostSwapsOfARow", .integer(outcome.mostSwaps)),
-        ("rowsAtLimit", .integer(outcome.rowsAtLimit)), ("moves", .integer(outcome.moves)),
-        ("fewestKept", .integer(outcome.fewestKept)), ("mostKept", .integer(outcome.mostKept)),
-        ("evaluatedPairs", .integer(outcome.evaluatedPairs)), ("allPairs", .integer(outcome.allPairs)),
-        ("drift", .number(outcome.drift)),
-      ]
-    )
+    var report = try unit.matrixReport(mask.pattern)
+    report.lossBefore = outcome.lossBefore
+    report.lossAfter = outcome.lossAfter
+    report.swaps = outcome.swaps
+    report.details = JSONObject([
+      ("mostSwapsOfARow", .integer(outcome.mostSwaps)), ("rowsAtLimit", .integer(outcome.rowsAtLimit)),
+      ("moves", .integer(outcome.moves)),
+      ("fewestKept", .integer(outcome.fewestKept)), ("mostKept", .integer(outcome.mostKept)),
+      ("evaluatedPairs", .integer(outcome.evaluatedPairs)), ("allPairs", .integer(outcome.allPairs)),
+      ("drift", .number(outcome.drift)),
+    ])
+    return report
   }
 }

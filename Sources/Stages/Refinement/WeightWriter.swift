@@ -52,7 +52,7 @@ extension UnitContext {
     var writer = try WeightWriter(self, weight, gram: gram)
     let outcome = try body { rows in
       try writer.append(rows)
-      try advance(writer.row, of: weight.rows)
+      try progress(writer.row, of: weight.rows)
     }
     let loss = writer.loss
     try writer.finish()

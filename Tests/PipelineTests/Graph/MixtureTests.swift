@@ -27,9 +27,9 @@ import Testing
       try Probe.write("once", to: folder.path + "/corpus")
     }
     let text = stages.replacing("CORPUS", with: folder.path + "/corpus").replacing("STREAM", with: stream)
-    return Job(
-      recipe: try Recipe(text: text, source: "r", registry: Probe.registry),
-      checkpoint: try Checkpoint(folder: folder.path + "/model"), model: mixture.outline,
+    return try Job(
+      recipe: Recipe(text: text, source: "r", registry: Probe.registry),
+      checkpoint: Checkpoint(folder: folder.path + "/model"), model: mixture.outline,
       output: folder.path + "/out", work: folder.path + "/work", memory: memory, device: device,
       arithmetic: arithmetic)
   }

@@ -155,7 +155,7 @@ private struct SimulatedStore {
       for _ in 0...mates where units.count < count {
         units.append(
           Unit(
-            id: "u\(units.count)", entry: 0, role: .model, block: nil, kind: .mask, inputs: Array(inputs),
+            id: "u\(units.count)", entry: 0, task: .model, block: nil, kind: .mask, inputs: Array(inputs),
             tensors: .none,
             pass: mates > 0 ? pass : nil, isTransient: Int.random(in: 0..<2, using: &random) == 0, holdOut: 0)
         )
@@ -166,7 +166,7 @@ private struct SimulatedStore {
     return UnitGraph(
       units: units.enumerated().map { index, unit in
         Unit(
-          id: unit.id, entry: 0, role: unit.role, block: nil, kind: unit.kind, inputs: unit.inputs,
+          id: unit.id, entry: 0, task: unit.task, block: nil, kind: unit.kind, inputs: unit.inputs,
           tensors: .none,
           pass: unit.pass, isTransient: unit.isTransient && read.contains(index), holdOut: 0)
       })

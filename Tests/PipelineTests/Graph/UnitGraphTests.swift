@@ -121,15 +121,15 @@ import Testing
   @Test(arguments: [
     (
       pruned.replacing("  - sum\n", with: ""),
-      "the recipe needs a stage `- factor`: a later stage reads the Gram matrices."
+      "the recipe needs `- sum`: a later stage reads the Gram matrices."
     ),
     (
       pruned.replacing("  - stream\n", with: ""),
-      "the recipe needs a stage `- capture`: factors are made from activations."
+      "the recipe needs `- stream`: factors are made from activations."
     ),
     (
       pruned.replacing(start, with: ""),
-      "the recipe needs a stage `- tokenize`: activations come from calibration text."
+      "the recipe needs `- words`: activations come from calibration text."
     ),
     (
       pruned.replacing("- better", with: "- first: {id: b}"),
@@ -157,17 +157,17 @@ import Testing
     ),
     (
       pruned.replacing("- write\n  - score", with: "- score\n  - write"),
-      "the stage score reads the pruned model; put `- emit` before it."
+      "the stage write must come before score: text, then activations, then masks, then the whole model."
     ),
     (
       pruned.replacing("  - write\n", with: ""),
-      "the stage score reads the pruned model; put `- emit` before it."
+      "the recipe needs `- write`: the stage score reads the pruned model."
     ),
     (
       pruned.replacing("- first", with: "- first: {targets: nothing}"),
-      "no stage of the recipe prunes a matrix; add `- warmStart`, or check its targets."
+      "no stage of the recipe prunes a matrix; add `- first`, or check the targets."
     ),
-    (start + "  - write", "no stage of the recipe prunes a matrix; add `- warmStart`, or check its targets."),
+    (start + "  - write", "no stage of the recipe prunes a matrix; add `- first`, or check the targets."),
     (
       pruned.replacing("- sum", with: "- sum\n  - sum: {id: other}"),
       "a recipe has one stage that makes factors; this one has sum and other."
@@ -180,6 +180,29 @@ import Testing
   func stagesThatDoNotFitTogetherAreRefused(stages: String, expected: String) throws {
     let error = failure { _ = try graph(stages) }
     #expect(error?.code == .usage && error?.description == expected)
+  }
+
+  /// A kind of artifact that no matrix stage gets is an error, and not left out.
+  @Test func stagesReadOnlyWhatTheyGet() throws {
+    struct Curious: MatrixStage {
+      let reads: Set<ArtifactKind> = [.mask, .hidden, .tokens]
+      func applies(to matrix: ModelOutline.Matrix) -> Bool { true }
+      func run(_ unit: UnitContext) throws -> MatrixReport { MatrixReport() }
+    }
+    let registry = StageRegistry(
+      Probe.registry.stages + [
+        StageDescriptor(name: "curious", summary: "Test: reads too much.", revision: 1) { _ in
+          .matrix(Curious())
+        }
+      ])
+    let recipe = try Recipe(
+      text: "stages:\n\(Self.pruned.replacing("better", with: "curious"))\n", source: "r", registry: registry)
+    let error = failure { _ = try UnitGraph(recipe: recipe, model: ProbeBench.outline()) }
+    #expect(error?.code == .usage)
+    #expect(
+      error?.message
+        == "the stage curious reads hidden and tokens; a stage that works on matrices can read factor, mask and allocation."
+    )
   }
 
   /// A refining stage does nothing for matrices without a mask, whatever the order of the targets.

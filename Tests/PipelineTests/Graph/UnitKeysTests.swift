@@ -60,9 +60,9 @@ import Testing
     try FileManager.default.copyItem(atPath: bench.corpus, toPath: bench.corpus + "2")
     let elsewhere = try bench.job(
       overrides: ["words.corpus=\(bench.corpus)2"], output: "o", work: "w", memory: 1 << 40, threads: 64)
-    let job = Job(
-      recipe: elsewhere.recipe, checkpoint: try Checkpoint(folder: moved), model: elsewhere.model,
-      output: elsewhere.output,
+    let job = try Job(
+      recipe: elsewhere.recipe, checkpoint: Checkpoint(folder: moved), model: elsewhere.model,
+      output: bench.folder.path + "/o",
       work: elsewhere.work, memory: elsewhere.memory, device: elsewhere.device,
       arithmetic: elsewhere.arithmetic)
     #expect(try keys(job) == before)

@@ -33,9 +33,12 @@ import Testing
     let report = try RunReport(work: job.work)
     #expect(report.matrices.count == 6)
     for matrix in report.matrices {
-      #expect(matrix.pattern == "50%" && matrix.rows > 0 && matrix.columns == 8)
+      let last = try #require(matrix.steps.last).report
+      #expect(last.pattern == .rows(sparsity: 0.5) && last.rows > 0 && last.columns == 8)
+      #expect(last.kept == last.rows * 4)
       #expect(matrix.steps.map(\.stage) == ["first", "better"])
-      #expect(matrix.steps.map(\.lossBefore) == [8, 4] && matrix.steps.map(\.lossAfter) == [4, 3])
+      #expect(
+        matrix.steps.map(\.report.lossBefore) == [8, 4] && matrix.steps.map(\.report.lossAfter) == [4, 3])
     }
     #expect(report.totals.map(\.stage) == ["words", "stream", "sum", "first", "better", "write", "score"])
     let first = report.totals[3]

@@ -105,7 +105,7 @@ import Testing
     }
     #expect(
       notes.withLock { $0 } == [
-        "better/model.layers.1.mlp.down_proj: mask is not what was written; it is made again."
+        "better/model.layers.1.mlp.down_proj: mask has changed since it was written; it is made again."
       ])
     // Its factor and the hidden states were freed long ago, and are made again for it.
     #expect(
@@ -153,7 +153,7 @@ import Testing
     try Folder.remove(ArtifactStore(existing: work).path(try #require(masks.first).key, "mask"))
     let job = try bench.job(recipe, output: "moved.out", work: "moved")
     try Probe.$machine.withValue("other") { _ = try bench.run(job) }
-    #expect(try Probe.text(job.output + "/result") == Probe.text(other.output + "/result"))
+    #expect(try Probe.text(job.outputs[0].path + "/result") == Probe.text(other.outputs[0].path + "/result"))
     #expect(try bench.run(job) == [])
   }
 
@@ -176,7 +176,7 @@ import Testing
     let job = try bench.job()
     _ = try bench.run(job)
     let results = try bench.results(job)
-    try Folder.remove(job.output)
+    try Folder.remove(job.outputs[0].path)
     #expect(try bench.run(job) == ["write"])
     #expect(try bench.results(job) == results)
   }

@@ -65,7 +65,7 @@ import Testing
     while true {
       let job = try bench.job(recipe, output: "out\(place)", work: "work\(place)")
       guard try run(bench, job, stopAt: place) else { break }
-      #expect(try Folder.entry(job.output + "/key") == nil || place > 2 * units.count - 3)
+      #expect(try Folder.entry(job.outputs[0].path + "/key") == nil || place > 2 * units.count - 3)
       #expect(try RunHistory(work: job.work).state == "stopped")
       let done = try RunHistory(work: job.work).entries.map(\.unit)
       let rest = try bench.run(job)
@@ -199,7 +199,7 @@ import Testing
     #expect(try Folder.names(in: job.work + "/partial") == [])
     let fresh = try bench.job(ProbeBench.recipe, output: "fresh", work: "fresh.work")
     _ = try bench.run(fresh)
-    try Folder.remove(job.output)
+    try Folder.remove(job.outputs[0].path)
     _ = try bench.run(job)
     #expect(try bench.results(job) == bench.results(fresh))
   }
@@ -217,8 +217,10 @@ import Testing
     let bench = try ProbeBench()
     let job = try bench.job(ProbeBench.dense)
     _ = try bench.run(job)
-    let other = try bench.job(ProbeBench.dense, output: "new")
-    let made = try Probe.$betterRevision.withValue(2) { try bench.run(other) }
+    let (other, made) = try Probe.$betterRevision.withValue(2) {
+      let other = try bench.job(ProbeBench.dense, output: "new")
+      return (other, try bench.run(other))
+    }
     #expect(Set(made.map { String($0.prefix { $0 != "/" }) }) == ["better", "write", "score"])
     #expect(try bench.results(job) != bench.results(other))
   }

@@ -20,7 +20,7 @@ import Testing
     try Folder.writeAtomically(
       Array(String(String.UnicodeScalarView(text.unicodeScalars.prefix(300_000))).utf8), to: path)
     let model = try Model(folder: "\(Places.shared)/data/models/\(name)")
-    let result = try WindowPerplexity(
+    let result = try windowPerplexity(
       model, text: path, length: 512, windows: 40, scratch: folder.path + "/scratch", on: device)
     #expect(abs(result.perplexity - expected) < 0.00006)
     #expect(result.windows == 40 && result.tokens == 20480)
@@ -29,7 +29,7 @@ import Testing
   @Test func perplexityIsTheDefinition() throws {
     let bench = try Workbench()
     let model = try Model(folder: bench.model)
-    let result = try WindowPerplexity(
+    let result = try windowPerplexity(
       model, text: bench.corpus, length: 30, windows: 7, scratch: bench.folder.path + "/scratch", on: device)
     // Every byte is one token after a start token.
     let logProbabilities = try (0..<7).map { window -> Double in
@@ -107,7 +107,7 @@ import Testing
         last: "  - evaluate: {text: \"\(bench.corpus)\", length: 32, windows: 5, dense: true}"))
     let report = try RunReport(work: bench.folder.path + "/work")
     let perplexities = report.json["perplexities"]
-    let dense = try WindowPerplexity(
+    let dense = try windowPerplexity(
       try Model(folder: bench.model), text: bench.corpus, length: 32, windows: 5,
       scratch: bench.folder.path + "/scratch", on: device)
     #expect(perplexities?["dense"]?.double == dense.perplexity)
