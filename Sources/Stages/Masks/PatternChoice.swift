@@ -47,14 +47,15 @@ struct PatternChoice: Sendable {
   /// What the stage reads to know its pattern.
   var reads: Set<ArtifactKind> { fixed == nil ? [.allocation] : [] }
 
-  /// The pattern as far as it is known before any work.
-  var planned: SparsityPattern { fixed ?? .rows(sparsity: 0) }
+  /// The pattern before any work.
+  var planned: PlannedPattern { fixed.map(PlannedPattern.known) ?? .allocatedRows }
 
   func check(_ model: ModelOutline) throws {
     try targets.check(model)
-    for matrix in model.matrices where applies(to: matrix) && !planned.fits(columns: matrix.columns) {
+    guard let fixed else { return }
+    for matrix in model.matrices where applies(to: matrix) && !fixed.fits(columns: matrix.columns) {
       throw EspalierError.usage(
-        "\(matrix.module) has \(matrix.columns) inputs, which \(planned) does not divide; choose another `of`, or put the matrix on the ignore list."
+        "\(matrix.module) has \(matrix.columns) inputs, which \(fixed) does not divide; choose another `of`, or put the matrix on the ignore list."
       )
     }
   }
@@ -74,7 +75,20 @@ struct PatternChoice: Sendable {
   }
 }
 
-/// What an allocation decided, read once for all matrices.
+extension PlannedPattern {
+  /// The pattern with `budget: matrix`.
+  ///
+  /// - Throws: a usage error for groups.
+  func requireAcrossRows() throws -> PlannedPattern {
+    guard let pattern = acrossRows else {
+      throw EspalierError.usage(
+        "budget: matrix moves weights from row to row, which \(self) does not allow; use budget: row.")
+    }
+    return pattern
+  }
+}
+
+/// The result of an allocation, read once for all matrices.
 private final class AllocatedSparsities: Sendable {
   private let known = Mutex<(path: String, sparsities: [String: Double])?>(nil)
 

@@ -43,12 +43,9 @@ public struct SparseGPT: MatrixStage {
 
   public func applies(to matrix: ModelOutline.Matrix) -> Bool { choice.applies(to: matrix) }
 
-  public func pattern(after previous: SparsityPattern?) -> SparsityPattern? { wide(choice.planned) }
-
-  /// The pattern where rows share their budget; groups have one each, whatever the budget.
-  private func wide(_ pattern: SparsityPattern) -> SparsityPattern {
-    guard budget == .matrix, case .rows(let sparsity) = pattern else { return pattern }
-    return .matrix(sparsity: sparsity)
+  public func pattern(after previous: PlannedPattern?) -> PlannedPattern? {
+    // Groups keep their own budget.
+    budget == .matrix ? choice.planned.acrossRows ?? choice.planned : choice.planned
   }
 
   public func check(_ model: ModelOutline, checkpoint: Checkpoint) throws { try choice.check(model) }
@@ -77,7 +74,8 @@ public struct SparseGPT: MatrixStage {
     let weight = try unit.weight()
     try weight.tensor.requireFinite()
     let gram = try unit.factor().requireGram()
-    let pattern = wide(try choice.pattern(unit))
+    var pattern = try choice.pattern(unit)
+    if budget == .matrix { pattern = pattern.acrossRows ?? pattern }
     let options = SparseGPTOptions(damping: damping, blockColumns: blockColumns)
     let (outcome, loss) = try unit.writeWeights(weight, gram: gram) {
       try pruneBySparseGPT(weight, gram: gram, pattern: pattern, options: options, write: $0)

@@ -36,7 +36,7 @@ public struct WarmStart: MatrixStage {
 
   public func applies(to matrix: ModelOutline.Matrix) -> Bool { choice.applies(to: matrix) }
 
-  public func pattern(after previous: SparsityPattern?) -> SparsityPattern? { choice.planned }
+  public func pattern(after previous: PlannedPattern?) -> PlannedPattern? { choice.planned }
 
   public func check(_ model: ModelOutline, checkpoint: Checkpoint) throws { try choice.check(model) }
 

@@ -73,19 +73,9 @@ public struct FrankWolfe: MatrixStage {
 
   public func applies(to matrix: ModelOutline.Matrix) -> Bool { true }
 
-  public func pattern(after previous: SparsityPattern?) throws -> SparsityPattern? {
+  public func pattern(after previous: PlannedPattern?) throws -> PlannedPattern? {
     guard budget == .matrix, let previous else { return previous }
-    return try wider(previous)
-  }
-
-  /// The pattern when weights may move from row to row.
-  private func wider(_ pattern: SparsityPattern) throws -> SparsityPattern {
-    switch pattern {
-    case .rows(let sparsity), .matrix(let sparsity): return .matrix(sparsity: sparsity)
-    case .groups(let keep, let of):
-      throw EspalierError.usage(
-        "budget: matrix moves weights from row to row, which \(keep):\(of) does not allow; use budget: row.")
-    }
+    return try previous.requireAcrossRows()
   }
 
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
@@ -122,7 +112,7 @@ public struct FrankWolfe: MatrixStage {
     let factor = try unit.factor()
     let gram = try factor.requireGram()
     var start = try MaskFile.read(unit.input(.mask, MaskFile.name))
-    if budget == .matrix { start = start.with(try wider(start.pattern)) }
+    if budget == .matrix, let pattern = start.pattern.acrossRows { start = start.with(pattern) }
     var best: (alpha: Double, mask: Mask, outcome: FrankWolfeOutcome)?
     for (index, alpha) in alphas.enumerated() {
       let options = FrankWolfeOptions(

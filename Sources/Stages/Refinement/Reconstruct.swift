@@ -36,8 +36,8 @@ public struct Reconstruct: MatrixStage {
   /// What fitting a block of rows needs.
   static func fitting(_ sizes: UnitSizes) -> WorkingSet {
     guard let matrix = sizes.matrix else { return WorkingSet() }
-    // Narrow rows have a factor of their own.
-    let kept = sizes.pattern?.kept(ofColumns: matrix.columns) ?? matrix.columns
+    // Rows that keep few weights have a factor of their own, which is largest at 1024 weights.
+    let kept = sizes.pattern?.kept(ofColumns: matrix.columns) ?? min(1024, matrix.columns)
     let narrow = kept <= 1024 ? sizes.threads * kept * kept * 8 : 0
     return WorkingSet(
       weights: sizes.tensorBytes, factor: sizes.factorBytes,

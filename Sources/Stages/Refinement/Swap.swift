@@ -50,33 +50,24 @@ public struct Swap: MatrixStage {
 
   public func applies(to matrix: ModelOutline.Matrix) -> Bool { true }
 
-  public func pattern(after previous: SparsityPattern?) throws -> SparsityPattern? {
-    switch previous {
-    case .groups(let keep, let of):
-      guard budget == .row else {
-        throw EspalierError.usage(
-          "budget: matrix moves weights from row to row, which \(keep):\(of) does not allow; use budget: row."
-        )
+  public func pattern(after previous: PlannedPattern?) throws -> PlannedPattern? {
+    guard let previous else { return nil }
+    if moves == .group {
+      guard case .known(.groups(let kept, let of)) = previous else {
+        throw EspalierError.usage("moves: group needs an N:M mask, but this one prunes \(previous).")
       }
-      guard moves == .single || patterns(keep, of) <= Self.mostPatterns else {
+      guard patterns(kept, of) <= Self.mostPatterns else {
         throw EspalierError.usage(
-          "a group of \(keep):\(of) has more than \(Self.mostPatterns) patterns; use moves: single.")
+          "a group of \(kept):\(of) has more than \(Self.mostPatterns) patterns; use moves: single.")
       }
-      return previous
-    case .rows(let sparsity), .matrix(let sparsity):
-      guard moves == .single else {
-        throw EspalierError.usage(
-          "moves: group needs an N:M mask, but this one prunes \(sparsity) of every row.")
-      }
-      return budget == .matrix ? .matrix(sparsity: sparsity) : previous
-    case nil: return nil
     }
+    return budget == .matrix ? try previous.requireAcrossRows() : previous
   }
 
-  /// Patterns of a group: `of` over `keep`, or more than are allowed.
-  private func patterns(_ keep: Int, _ of: Int) -> Int {
+  /// Patterns of a group: `of` over `kept`, or more than are allowed.
+  private func patterns(_ kept: Int, _ of: Int) -> Int {
     var count = 1
-    for taken in 0..<min(keep, of - keep) {
+    for taken in 0..<min(kept, of - kept) {
       count = count * (of - taken) / (taken + 1)
       if count > Self.mostPatterns { break }
     }
