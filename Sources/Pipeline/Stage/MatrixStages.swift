@@ -1,5 +1,4 @@
 import EspalierCore
-import EspalierIO
 
 /// Decides how sparse every matrix becomes, from a measurement of each in the dense model.
 ///

@@ -3,9 +3,9 @@ import EspalierIO
 import EspalierPipeline
 import Synchronization
 
-/// How much a stage prunes, and of which matrices: the parameters of every stage that makes masks.
+/// The pattern and the targets: parameters of every stage that makes masks.
 struct PatternChoice: Sendable {
-  /// The pattern; nil where an allocation decides the share of every row.
+  /// The pattern; nil if an allocation decides the share of every row.
   private let fixed: SparsityPattern?
   private let targets: TargetFilter
   private let allocated = AllocatedSparsities()
@@ -13,10 +13,10 @@ struct PatternChoice: Sendable {
   init(_ parameters: inout Parameters) {
     let sparsity = parameters.numberOrWord(
       "sparsity", default: nil, in: 0...1, word: "allocated",
-      "Share of every row that is pruned, or allocated, for what `- allocate` decides; or give keep and of.")
+      "Share of every row that is pruned, or allocated if `- allocate` decides it; or give keep and of.")
     let keep = parameters.optionalInteger(
-      "keep", in: 0...65_536, "N:M: weights kept of every group, as 2 in 2:4.")
-    let of = parameters.optionalInteger("of", in: 1...65_536, "N:M: weights of a group, as 4 in 2:4.")
+      "keep", in: 0...65_536, "N:M: weights that are kept of every group, such as 2 in 2:4.")
+    let of = parameters.optionalInteger("of", in: 1...65_536, "N:M: weights in a group, such as 4 in 2:4.")
     fixed = Self.pattern(sparsity, keep, of, &parameters)
     targets = TargetFilter(&parameters)
   }
@@ -36,7 +36,7 @@ struct PatternChoice: Sendable {
     case (nil, _, _): parameters.reject("keep and of belong together, as keep: 2, of: 4.")
     default:
       parameters.reject(
-        "give either sparsity or keep and of, not both; --set STAGE.sparsity= takes a value of the recipe away."
+        "give either sparsity or keep and of, not both; --set STAGE.sparsity= removes a value of the recipe."
       )
     }
     return .rows(sparsity: 0)
@@ -44,7 +44,7 @@ struct PatternChoice: Sendable {
 
   func applies(to matrix: ModelOutline.Matrix) -> Bool { targets.contains(matrix.module) }
 
-  /// What the stage reads to know its pattern.
+  /// What the stage reads to find its pattern.
   var reads: Set<ArtifactKind> { fixed == nil ? [.allocation] : [] }
 
   /// The pattern before any work.
@@ -62,7 +62,7 @@ struct PatternChoice: Sendable {
 
   /// The pattern of the unit's matrix.
   ///
-  /// - Throws: a usage error where the allocation leaves the matrix out.
+  /// - Throws: a usage error if the allocation leaves the matrix out.
   func pattern(_ unit: UnitContext) throws -> SparsityPattern {
     if let fixed { return fixed }
     let path = try unit.input(.allocation, Allocate.object)
