@@ -21,26 +21,26 @@ struct EvaluateCommand: ParsableCommand {
 
   @Option(
     help:
-      "Text for the perplexity: plain text, JSON lines (.jsonl, .json), either packed (.gz, .zst), or tokens (.safetensors with input_ids)."
+      "Text for the perplexity: plain text or JSON lines (.jsonl, .json), also packed (.gz, .zst), or tokens (.safetensors with input_ids)."
   )
   var text: String?
 
-  @Option(help: "Tokens of a window. (default: 2048, or what the model was made for where that is less)")
+  @Option(help: "Tokens per window. (default: 2048, or the model's maximum if that is less)")
   var length: Int?
 
-  @Option(help: "The first so many windows. (default: all)")
+  @Option(help: "Number of windows, from the start. (default: all)")
   var windows: Int?
 
   @Option(help: "Multiple-choice questions, JSON lines.")
   var questions: String?
 
-  @Option(help: "The first so many questions. (default: all)")
+  @Option(help: "Number of questions, from the start. (default: all)")
   var limit: Int?
 
   @Option(help: "Threads; never changes a result. (default: all processors)")
   var threads: Int?
 
-  @Option(help: "Folder for hidden states while it works. (default: the system's temporary folder)")
+  @Option(help: "Folder for temporary hidden states. (default: the system's temporary folder)")
   var scratch: String?
 
   @Flag(help: "Print JSON.")

@@ -4,11 +4,10 @@ import EspalierPipeline
 
 struct RunCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "run", abstract: "Prune; the same command after a crash or Ctrl-C continues.",
+    commandName: "run", abstract: "Prune a model; after a crash or Ctrl-C, the same command continues.",
     discussion: """
-      Finished work is kept in the work folder and found again by its content: a second recipe with the same calibration reuses \
-      what the first one made, and a run that was stopped continues with the next unit. The pruned model appears under its name only \
-      when it is complete.
+      Finished work is kept in the work folder and found by its content: a second recipe with the same calibration reuses it, and \
+      a run that was stopped continues with the next unit. The pruned model appears under its name when it is complete.
       """)
 
   @OptionGroup var options: JobOptions

@@ -4,7 +4,7 @@ import EspalierPipeline
 
 struct StatusCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "status", abstract: "How far the last run of a work folder is.")
+    commandName: "status", abstract: "Progress of the last run in a work folder.")
 
   @Argument(help: "The work folder of a run.")
   var work: String

@@ -3,13 +3,13 @@ import EspalierIO
 import EspalierPipeline
 import Synchronization
 
-/// Stages without mathematics: each writes a small text that is made of everything that it was given, so that any wrong or
-/// stale input shows in the last output.
+/// Stages without mathematics. Each writes a digest of everything that it was given, so that any wrong or
+/// stale input changes the last output.
 enum Probe {
-  /// Called at the begin of every piece of work and again when its objects are written, before they are committed.
+  /// Called at the start of every unit, and when its objects are written but not committed.
   @TaskLocal static var hook: @Sendable (String) throws -> Void = { _ in }
   @TaskLocal static var betterRevision = 1
-  /// Goes into bytes and into no key, as if the machine were another.
+  /// Goes into bytes but not into keys, like the instructions of a machine.
   @TaskLocal static var machine = ""
 
   static var registry: StageRegistry {
@@ -119,7 +119,7 @@ struct Stream: SourceStage {
       try sink.add(Matrix(rows: 4, columns: 8, bytes.map { Float($0) }), TokenRows(windows: 0..<1, length: 4))
     }
     guard let propagation else { return nil }
-    // The block is dense where the masks do not apply.
+    // Without masks, the block is dense.
     let masks = try propagation.matrixInputs(.mask).map {
       "\($0.matrix.tensor) \(try Probe.text($0.folder + "/mask"))"
     }
@@ -164,7 +164,7 @@ struct Sum: SiteStage {
 
     func finish() throws -> FactorReport {
       let site = unit.site?.name ?? "?"
-      // Part of an artifact is written when the hook may throw.
+      // The hook may throw after part of an artifact is written.
       try Probe.write(site, to: unit.folder + "/site")
       try Probe.make(unit.unit.id, unit.folder + "/factor", [site, "\(seen)"])
       return FactorReport()

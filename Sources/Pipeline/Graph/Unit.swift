@@ -36,8 +36,8 @@ public struct Unit: Sendable {
   public let isTransient: Bool
   /// The share of the calibration sequences that is left out of a site's factor.
   public let holdOut: Double
-  /// The pattern of the mask that it makes, if it is known before any work.
-  public var pattern: SparsityPattern? = nil
+  /// The pattern of the mask that it makes.
+  public var pattern: PlannedPattern? = nil
   /// Index of the site in its block whose factor belongs to the unit's matrix.
   public var site: Int? = nil
 

@@ -42,7 +42,7 @@ public struct UnitGraph: Sendable {
     var units: [Unit] = []
     /// The last unit of each matrix's chain, and the pattern of its mask, by module.
     var masks: [String: Int] = [:]
-    var patterns: [String: SparsityPattern] = [:]
+    var patterns: [String: PlannedPattern] = [:]
     var allocationUnit: Int?
     var streamed: [StreamedUnit: Int] = [:]
 
@@ -249,7 +249,7 @@ public struct UnitGraph: Sendable {
     private mutating func append(
       _ id: String, _ entry: Int, _ task: Unit.Task, block: Int? = nil, kind: ArtifactKind,
       inputs: [Int] = [], tensors: UnitTensors = .none,
-      pass: Int? = nil, isTransient: Bool = false, holdOut: Double = 0, pattern: SparsityPattern? = nil,
+      pass: Int? = nil, isTransient: Bool = false, holdOut: Double = 0, pattern: PlannedPattern? = nil,
       site: Int? = nil
     ) -> Int {
       let streams = StreamedUnit(task: task, block: block, inputs: inputs)

@@ -27,7 +27,7 @@ public enum Planner {
     let samples = needs.samples
     if let unit = graph.units.first(where: { $0.holdOut > 0 && Int(Double(samples) * $0.holdOut) == 0 }) {
       throw EspalierError.usage(
-        "holdOut \(unit.holdOut) of \(samples) calibration windows is none; draw more samples, or hold out more."
+        "holdOut \(unit.holdOut) of \(samples) calibration windows is less than one; draw more samples, or hold out more."
       )
     }
     let least = leastMemory(needs)

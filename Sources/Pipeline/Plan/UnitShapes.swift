@@ -85,7 +85,7 @@ private struct UnitShape: Hashable {
   let block: Int?
   let site: Int?
   let holdOut: Double
-  let pattern: SparsityPattern?
+  let pattern: PlannedPattern?
   let tensorBytes: Int
   let weightBytes: Int
 }

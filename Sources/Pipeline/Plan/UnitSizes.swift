@@ -14,7 +14,7 @@ public struct UnitSizes: Sendable {
   public let block: ModelOutline.Block?
   public let site: ModelOutline.Site?
   public let matrix: ModelOutline.Matrix?
-  /// The pattern of the mask that the unit makes, if it is known before any work.
+  /// The pattern of the mask that the unit makes; nil if it is not known before any work. Then a stage plans for the worst case.
   public let pattern: SparsityPattern?
   /// The share of the sequences that is left out of a site's factor.
   public let holdOut: Double

@@ -1,5 +1,4 @@
 import EspalierCore
-import EspalierIO
 
 /// Decides how sparse every matrix becomes, from a measurement of each in the dense model.
 ///
@@ -23,18 +22,18 @@ public protocol MatrixStage: Stage {
   var writesWeights: Bool { get }
   /// Whether it works on this matrix.
   func applies(to matrix: ModelOutline.Matrix) -> Bool
-  /// The pattern of its mask, given the pattern of the mask that it reads; known before any work. How sparse an allocation makes it
-  /// is not known.
+  /// The pattern of its mask, before any work.
   ///
+  /// - Parameter previous: the pattern of the mask that it reads; nil if it reads none.
   /// - Throws: a usage error if it cannot work on masks of that pattern.
-  func pattern(after previous: SparsityPattern?) throws -> SparsityPattern?
+  func pattern(after previous: PlannedPattern?) throws -> PlannedPattern?
   func run(_ unit: UnitContext) throws -> MatrixReport
 }
 
 extension MatrixStage {
   public var holdOut: Double { 0 }
   public var writesWeights: Bool { false }
-  public func pattern(after previous: SparsityPattern?) throws -> SparsityPattern? { previous }
+  public func pattern(after previous: PlannedPattern?) throws -> PlannedPattern? { previous }
 
   /// The mask and, if weights are fitted, those in the checkpoint's type.
   public func artifactBytes(_ sizes: UnitSizes) -> Int {

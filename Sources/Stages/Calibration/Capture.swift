@@ -5,7 +5,7 @@ import EspalierKernels
 import EspalierModels
 import EspalierPipeline
 
-/// Streams calibration windows through the model, one block at a time; hidden states go from block to block through spill files.
+/// Streams calibration windows through the model, one block at a time. Hidden states between blocks are in spill files.
 public struct Capture: SourceStage {
   public static let descriptor = StageDescriptor(
     name: "capture",
@@ -50,16 +50,16 @@ public struct Capture: SourceStage {
   init(_ parameters: inout Parameters) {
     propagate = parameters.choice(
       "propagate", default: .pruned,
-      "What the next block sees: the outputs of the pruned block (as the papers do), or of the dense one, which makes Gram matrices reusable for every sparsity."
+      "What the next block sees: the outputs of the pruned block, as in the papers, or of the dense one, which makes Gram matrices reusable for every sparsity."
     )
     products = parameters.choice(
       "precision", default: .auto,
-      "How products are computed: bf16 with sums in f32, or f32; auto takes bf16 where the checkpoint is in bf16 and the processor has instructions for it."
+      "Precision of products: bf16 with sums in f32, or f32; auto takes bf16 if the checkpoint is in bf16 and the processor has instructions for it."
     )
     spill = parameters.choice("spill", default: .f32, "Type of spilled hidden states; f32 is exact.")
     codec = parameters.choice(
       "codec", default: .auto, inKey: false,
-      "Compression of spilled hidden states, which never changes a result; auto takes zstd where the first of them become smaller by a tenth, else none."
+      "Compression of spilled hidden states, which never changes a result; auto takes zstd if it makes the first of them smaller by a tenth, else none."
     )
   }
 
@@ -84,7 +84,7 @@ public struct Capture: SourceStage {
 
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
     let widest = sizes.model.widestInput
-    // A weight that is stored by columns is held as a copy by rows.
+    // A weight that is stored by columns is copied by rows.
     let copied =
       sizes.block?.matrices.filter { $0.order == .columns }.map { $0.parameters * sizes.weightBytes }.max()
       ?? 0
@@ -122,7 +122,7 @@ public struct Capture: SourceStage {
     return work
   }
 
-  /// Hidden states, as if they could not be compressed.
+  /// Hidden states without compression.
   public func artifactBytes(_ sizes: UnitSizes) -> Int {
     sizes.tokens * sizes.model.hiddenSize * spill.byteCount
   }
@@ -147,7 +147,7 @@ public struct Capture: SourceStage {
     return UnitResult(content: try writer.finish(), report: .hidden(HiddenReport(samples: samples)))
   }
 
-  /// The calibration data of a file: samples, tokens of each, and what gives the hidden states of some of them.
+  /// The calibration data of a file: the number of samples, the tokens of each, and a function that embeds a range of samples.
   private func entering(_ model: Model, _ path: String, _ tensors: TensorSource) throws -> (
     samples: Int, length: Int, embed: (Range<Int>) throws -> Matrix
   ) {
@@ -181,7 +181,7 @@ public struct Capture: SourceStage {
     let tensors = try unit.model.blocks[block].tensors.sorted { $0.key < $1.key }.map { name, shape in
       try unit.checkpoint.tensor(name, shape: shape)
     }
-    // Mapped pages of a block that is done would fill the memory with the whole model.
+    // Otherwise mapped pages of blocks that are done would fill the memory.
     defer { for tensor in tensors { tensor.release() } }
     for tensor in tensors { try tensor.requireFinite(on: unit.job.device) }
     try readAhead(block + 1, unit)
@@ -223,7 +223,7 @@ public struct Capture: SourceStage {
     return states
   }
 
-  /// Streams the block once more for experts that saw too few tokens, as if every token were routed to them.
+  /// Streams the block again for experts that saw too few tokens, as if every token were routed to them.
   private func showEveryToken(
     _ sinks: [String: any SiteSink], _ hidden: SpillArray, _ model: Model, _ block: Int,
     _ weights: TensorSource,
@@ -232,7 +232,7 @@ public struct Capture: SourceStage {
     guard !sinks.isEmpty else { return }
     let names = sinks.keys.sorted().prefix(3).joined(separator: ", ")
     unit.note(
-      "block \(block): \(sinks.count) inputs of experts (\(names)\(sinks.count > 3 ? ", ..." : "")) saw fewer tokens than they are wide; each is shown what its expert makes of all tokens, with the weight of the missing ones (factor.shrink). `report` lists them. More calibration text is better."
+      "block \(block): \(sinks.count) inputs of experts (\(names)\(sinks.count > 3 ? ", ..." : "")) saw fewer tokens than they are wide; the inputs of all tokens are added to each, with the weight of the missing tokens (factor.shrink). `report` lists them. More calibration text is better."
     )
     let (samples, length) = (hidden.sequences, hidden.tokens)
     for batch in batches(samples: samples, length: length) {
@@ -247,14 +247,14 @@ public struct Capture: SourceStage {
     }
   }
 
-  /// Has the system read a block's weights while the one before is computed, where the memory has room for both.
+  /// Has the system read a block's weights while the previous block is computed, if both fit into memory.
   private func readAhead(_ block: Int, _ unit: UnitContext) throws {
     guard block < unit.model.blocks.count else { return }
     let tensors = try unit.model.blocks[block].tensors.map {
       try unit.checkpoint.tensor($0.key, shape: $0.value)
     }
     guard tensors.reduce(0, { $0 + $1.entry.range.count }) <= unit.job.memory / 8 else { return }
-    // On a slow disk, asking takes as long as reading.
+    // On a slow disk, this call takes as long as reading.
     DispatchQueue.global(qos: .utility).async { for tensor in tensors { tensor.prefetch() } }
   }
 

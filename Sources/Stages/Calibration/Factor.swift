@@ -4,7 +4,7 @@ import EspalierKernels
 import EspalierModels
 import EspalierPipeline
 
-/// Condenses the inputs of every site into its Gram matrix, or its diagonal.
+/// Condenses the inputs of every site into a Gram matrix, its diagonal, or a factor of low rank.
 public struct Factor: SiteStage {
   public static let descriptor = StageDescriptor(
     name: "factor",
@@ -29,7 +29,7 @@ public struct Factor: SiteStage {
   private let shrink: Double
   private let codec: Capture.Codec
 
-  /// How a site's inputs are kept beside its factor.
+  /// The type in which a site's inputs are kept beside its factor.
   enum Inputs: String, CaseIterable {
     case none
     case f32
@@ -40,32 +40,33 @@ public struct Factor: SiteStage {
   init(_ parameters: inout Parameters) {
     kind = parameters.choice(
       "kind", default: .gram,
-      "The whole matrix; the diagonal alone, which is enough for Wanda and RIA; or svd, a factor of low rank and the exact diagonal, for widths whose matrix does not fit."
+      "gram: the whole matrix; diagonal: enough for Wanda and RIA; svd: a factor of low rank with the exact diagonal, for matrices that do not fit into memory."
     )
     rank = parameters.integer(
-      "rank", default: 1024, in: 1...1_048_576, "With svd, the most rows of the factor.")
+      "rank", default: 1024, in: 1...1_048_576, "With svd, the largest number of rows of the factor.")
     energy = parameters.number(
       "energy", default: 1, in: 0...1,
-      "With svd, the share of the trace that the factor must hold; fewer rows than rank may be enough.")
+      "With svd, the share of the trace that the factor must hold, for which fewer rows than rank may be enough."
+    )
     retention = parameters.choice(
       "keep", default: .auto, inKey: false,
-      "Whether factors stay in the work folder; auto keeps them where capture.propagate is dense, so that other recipes find them."
+      "Whether factors stay in the work folder; auto keeps them if capture.propagate is dense, because other recipes can use them."
     )
     let folders = parameters.texts(
       "add", default: [], inKey: false,
-      "Work folders of earlier runs on other texts, whose factors are still there (keep: always, or capture.propagate: dense) and are added to these."
+      "Work folders of earlier runs on other texts; their factors, which must be kept there (keep: always, or capture.propagate: dense), are added to these."
     )
     (earlier, adds) = (EarlierFactors(folders: folders), folders.count)
     inputs = parameters.choice(
       "inputs", default: .none,
-      "Keeps the inputs of every site beside its factor, in this type, as an array (sharded Zarr) to look at; they are large."
+      "Keeps the inputs of every site beside its factor, as a Zarr array of this type, for inspection; they are large."
     )
     shrink = parameters.number(
       "shrink", default: 1, in: 0...1000,
-      "Mixtures of experts: an expert that saw fewer tokens than its inputs are wide gets what it makes of all tokens, with this weight times that of the missing ones; 0 leaves its Gram matrix as it is."
+      "Mixtures of experts: if an expert sees fewer tokens than its inputs are wide, the inputs that it gets from all tokens are added with this weight times that of the missing tokens; 0 adds nothing."
     )
     codec = parameters.choice(
-      "codec", default: .none, inKey: false, "Compression of these inputs; never changes a result.")
+      "codec", default: .none, inKey: false, "Compression of these inputs, which never changes a result.")
   }
 
   public func check(_ model: ModelOutline, checkpoint: Checkpoint) throws { try earlier.check() }
@@ -86,7 +87,7 @@ public struct Factor: SiteStage {
     return WorkingSet(factor: besideBytes(sizes) + (sizes.holdOut > 0 ? 2 : 1) * matrix)
   }
 
-  /// Whether Gram matrices grow in their files, as the memory does not hold them.
+  /// Whether Gram matrices grow in their files, because they do not fit into memory.
   private func isMapped(_ sizes: UnitSizes) -> Bool {
     guard kind == .gram, let columns = sizes.site?.columns else { return false }
     let matrix = columns * columns * 4
@@ -94,7 +95,7 @@ public struct Factor: SiteStage {
       && GramAccumulator.windowByteCount(columns: columns) < matrix
   }
 
-  /// Memory for sums, diagonals, inputs that are gathered, what is spilled and what is added.
+  /// Memory for sums, diagonals, gathered inputs, spilled inputs and earlier factors.
   private func besideBytes(_ sizes: UnitSizes) -> Int {
     let columns = sizes.site?.columns ?? 0
     var bytes = 2 * columns * 16
@@ -113,7 +114,7 @@ public struct Factor: SiteStage {
     return bytes
   }
 
-  /// The array of a site's inputs; nil where they are not kept.
+  /// The array of a site's inputs; nil if they are not kept.
   private func layout(_ sizes: UnitSizes) -> SpillLayout? {
     guard let element = SpillElement(rawValue: inputs.rawValue), let columns = sizes.site?.columns else {
       return nil
@@ -132,7 +133,7 @@ public struct Factor: SiteStage {
     switch kind {
     case .diagonal: break
     case .gram:
-      // The upper half, which is read and written again for each batch.
+      // The upper half, which is read and written for each batch.
       work.add(operations: tokens * columns * columns, sizes.precision)
       work.memoryBytes += batches * columns * columns * 4
       if isMapped(sizes) {
@@ -141,8 +142,8 @@ public struct Factor: SiteStage {
         work.writtenBytes += bytes
       }
     case .svd:
-      // As many rows as the rank come in before the stack, twice as high, is folded: its own Gram matrix, the eigenvectors of
-      // that by one thread, and a product.
+      // After each `rank` new rows, a stack of twice as many rows is folded: its Gram matrix, the eigenvectors of that by one
+      // thread, and a product.
       let rank = min(Double(rank), columns)
       let fold = 8 * rank * rank * columns + 180 * 8 * rank * rank * rank
       work.add(operations: max(1, tokens / rank) * fold, .f32)
@@ -200,7 +201,7 @@ public struct Factor: SiteStage {
 private final class FactorSink: SiteSink {
   private var accumulator: GramAccumulator
   private var heldOut: GramAccumulator
-  /// The file in which the matrices grow, where memory does not hold them.
+  /// The file in which the matrices grow, if they do not fit into memory.
   private var draft: SafetensorsDraft?
   private var spill: SpillWriter?
   private let holdOut: Double
@@ -208,10 +209,10 @@ private final class FactorSink: SiteSink {
   private let place: String
   private let path: String
   private(set) var content: Digest?
-  /// Whether the site sees only the tokens that are routed to it.
+  /// Whether the site only sees tokens that are routed to it.
   private let isExpert: Bool
   private let shrink: Double
-  /// Tokens that were routed to the expert, once others are added.
+  /// Tokens that were routed to the expert; nil until others are added.
   private var routedTokens: Int?
   private lazy var isHeldOutEmpty = heldOut.tokens == 0
 
@@ -259,7 +260,7 @@ private final class FactorSink: SiteSink {
     }
   }
 
-  /// Spills the inputs; tokens that do not reach the site are rows of zeros.
+  /// Spills the inputs, with rows of zeros for tokens that do not reach the site.
   private func spillInputs(_ inputs: borrowing Matrix, _ rows: TokenRows) throws {
     guard spill != nil else { return }
     guard let tokens = rows.tokens else {
@@ -276,8 +277,8 @@ private final class FactorSink: SiteSink {
       && (accumulator.tokens < accumulator.columns || (holdOut > 0 && heldOut.tokens == 0))
   }
 
-  /// The Gram matrix of few tokens has no full rank: what the expert makes of all tokens is added, with the weight of as many tokens
-  /// as are missing.
+  /// The Gram matrix of few tokens does not have full rank, so the inputs of all tokens are added to it. Together they weigh as
+  /// much as the missing tokens.
   func addUnrouted(_ inputs: borrowing Matrix, _ rows: TokenRows, of total: Int) throws {
     let routed = routedTokens ?? accumulator.tokens
     routedTokens = routed
@@ -292,7 +293,7 @@ private final class FactorSink: SiteSink {
     }
   }
 
-  /// Held-out sequences lie evenly among the others.
+  /// Held-out sequences are spread evenly among the others.
   private func isHeldOut(_ sequence: Int) -> Bool {
     Int(Double(sequence + 1) * holdOut) > Int(Double(sequence) * holdOut)
   }

@@ -19,7 +19,7 @@ public struct Tokenize: CorpusStage {
   enum Draw: String, CaseIterable {
     /// At random, as the published C4 and WikiText scripts draw them (CPython's Mersenne Twister).
     case random
-    /// The first ones, one after the other.
+    /// The first ones, in order.
     case consecutive
   }
 
@@ -33,12 +33,12 @@ public struct Tokenize: CorpusStage {
   init(_ parameters: inout Parameters) {
     corpus = parameters.file(
       "corpus", kind: Corpus.kind,
-      "Calibration text: plain text, JSON lines with a \"text\" each (.jsonl, .json), either packed (.gz, .zst), or tokens (.safetensors with input_ids)."
+      "Calibration text: plain text or JSON lines with \"text\" (.jsonl, .json), also packed (.gz, .zst), or tokens (.safetensors with input_ids)."
     )
-    samples = parameters.integer("samples", default: 128, in: 1...10_000_000, "Windows to draw.")
-    length = parameters.integer("length", default: 2048, in: 2...1_048_576, "Tokens of a window.")
+    samples = parameters.integer("samples", default: 128, in: 1...10_000_000, "Number of windows.")
+    length = parameters.integer("length", default: 2048, in: 2...1_048_576, "Tokens per window.")
     draw = parameters.choice(
-      "draw", default: .random, "Windows at random, or the text's first ones in order.")
+      "draw", default: .random, "Whether windows are drawn at random, or taken in order from the start.")
     seed = parameters.integer("seed", default: 0, in: 0...Int(UInt32.max), "Seed of the random draw.")
     specialTokens = parameters.flag(
       "specialTokens", default: true,
@@ -76,7 +76,7 @@ public struct Tokenize: CorpusStage {
 
   public func work(_ sizes: UnitSizes) -> Work {
     let needs = Corpus.Needs(corpus)
-    // Of many texts few are drawn; how many are too short for a window is not known.
+    // Only some of many texts are drawn; how many of them are too short for a window is not known.
     let encoded = needs.isWhole ? needs.textBytes : min(needs.textBytes, 32 * samples * length)
     var work = Work(
       memoryBytes: Corpus.holdsTokens(corpus) ? 0 : 3000 * Double(encoded), readBytes: needs.fileBytes)
@@ -148,7 +148,7 @@ public struct Tokenize: CorpusStage {
       subject: self.corpus)
   }
 
-  /// As published: a text is drawn, taken only if it is longer than a window, and a window of it is drawn.
+  /// Draws as the published scripts do: a text, skipped unless it is longer than a window, then a window of it.
   private func randomWindows(
     _ corpus: borrowing Corpus, _ progress: (_ done: Int, _ of: Int) throws -> Void
   ) throws -> [[Int32]] {

@@ -3,12 +3,12 @@ import EspalierIO
 import EspalierKernels
 import EspalierPipeline
 
-/// Spreads a sparsity over the matrices of a model, before the first mask is made.
+/// Distributes a sparsity over the matrices of a model, before the first mask is made.
 public struct Allocate: AllocationStage {
   public static let descriptor = StageDescriptor(
     name: "allocate",
     summary:
-      "Decides how sparse every matrix becomes: all the same, by outliers of the blocks, or by measured errors.",
+      "Decides how sparse every matrix becomes: all the same, by the outliers of each block, or by measured errors.",
     revision: 2
   ) { .allocation(Allocate(&$0)) }
 
@@ -22,7 +22,7 @@ public struct Allocate: AllocationStage {
     case error
   }
 
-  /// Sparsities at which the error of a matrix is measured, lowest and highest included.
+  /// The number of sparsities at which the error of a matrix is measured, including the lowest and the highest.
   private static let points = 9
 
   private let method: Method
@@ -34,15 +34,15 @@ public struct Allocate: AllocationStage {
   init(_ parameters: inout Parameters) {
     method = parameters.choice(
       "method", default: .owl,
-      "uniform: the same everywhere; owl: blocks with more outlying weights keep more; error: the least sum of relative output errors."
+      "uniform: the same for all; owl: blocks with more outliers keep more weights; error: the smallest sum of relative output errors."
     )
     sparsity = parameters.number(
       "sparsity", default: nil, in: 0...1, "Share of all target weights that is pruned.")
     range = parameters.number(
-      "range", default: 0.08, in: 0...0.5, "How far the sparsity of a matrix may be from that of the whole.")
+      "range", default: 0.08, in: 0...0.5, "How far the sparsity of a matrix may be from the mean.")
     outlier = parameters.number(
       "outlier", default: 5, in: 1...1000,
-      "With owl: how many times the mean of its block a saliency must be to count as outlying.")
+      "With owl: a weight is an outlier if its saliency is this many times the mean of its block.")
     targets = TargetFilter(&parameters)
   }
 
@@ -97,7 +97,7 @@ public struct Allocate: AllocationStage {
     try writer.finish()
   }
 
-  /// The relative error of the output, `tr(D G D^T) / tr(W G W^T)`, of a Wanda mask at every point.
+  /// The relative error of the outputs, `tr(D G D^T) / tr(W G W^T)`, with a Wanda mask of each sparsity.
   private func errors(_ weight: LinearWeight, _ unit: UnitContext) throws -> [Double] {
     let factor = try unit.lossFactor(beside: besideFactor)
     let gram = try factor.requireGram()
@@ -117,7 +117,7 @@ public struct Allocate: AllocationStage {
     (0..<Self.points).map { lowest + (highest - lowest) * Double($0) / Double(Self.points - 1) }
   }
 
-  // MARK: - All of them
+  // MARK: - All matrices
 
   public func allocate(_ unit: UnitContext) throws -> AllocationReport {
     let measured = unit.matrixInputs(.measurement)
@@ -146,7 +146,7 @@ public struct Allocate: AllocationStage {
     return report
   }
 
-  /// One sparsity for each block, from the share of its weights that stand out.
+  /// One sparsity per block, from its share of outlying weights.
   private func byOutliers(
     _ matrices: [ModelOutline.Matrix], _ values: [[Double]], _ weights: [Double], _ model: ModelOutline
   ) throws -> [Double] {

@@ -4,7 +4,7 @@ import EspalierKernels
 import EspalierModels
 import EspalierPipeline
 
-/// Makes the first mask of every target matrix from the saliency of single weights.
+/// Makes the first mask of every target matrix from the saliency of its weights.
 public struct WarmStart: MatrixStage {
   public static let descriptor = StageDescriptor(
     name: "warmStart",
@@ -26,9 +26,9 @@ public struct WarmStart: MatrixStage {
   init(_ parameters: inout Parameters) {
     method = parameters.choice(
       "method", default: .wanda,
-      "How salient a weight is: |W|, |W| times the norm of its input, or its share of row and column times that norm to a power."
+      "Saliency of a weight: |W|; |W| times the norm of its input; or its share of row and column, times that norm to a power."
     )
-    power = parameters.number("power", default: 0.5, in: 0...4, "Power of the input's norm in RIA.")
+    power = parameters.number("power", default: 0.5, in: 0...4, "With ria, the power of the input's norm.")
     choice = PatternChoice(&parameters)
   }
 
@@ -36,7 +36,7 @@ public struct WarmStart: MatrixStage {
 
   public func applies(to matrix: ModelOutline.Matrix) -> Bool { choice.applies(to: matrix) }
 
-  public func pattern(after previous: SparsityPattern?) -> SparsityPattern? { choice.planned }
+  public func pattern(after previous: PlannedPattern?) -> PlannedPattern? { choice.planned }
 
   public func check(_ model: ModelOutline, checkpoint: Checkpoint) throws { try choice.check(model) }
 
@@ -52,7 +52,7 @@ public struct WarmStart: MatrixStage {
 
   public func work(_ sizes: UnitSizes) -> Work {
     guard let matrix = sizes.matrix else { return Work() }
-    // The loss by half a product.
+    // Half a product for the loss.
     return Work(
       operations: method == .magnitude ? 0 : matrix.gramOperations / 2, memoryBytes: matrix.selectionBytes)
   }

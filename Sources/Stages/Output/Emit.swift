@@ -3,7 +3,7 @@ import EspalierIO
 import EspalierKernels
 import EspalierPipeline
 
-/// Writes the pruned checkpoint: a copy of the folder in which only the bytes of pruned matrices differ.
+/// Writes the pruned checkpoint: a copy of the folder with other bytes only for pruned matrices.
 public struct Emit: OutputStage {
   public static let descriptor = StageDescriptor(
     name: "emit",
@@ -15,7 +15,7 @@ public struct Emit: OutputStage {
   init(_ parameters: inout Parameters) {}
 
   public func sourceFiles(of checkpoint: Checkpoint) throws -> [String: String] {
-    // Shards are in the key by their tensors.
+    // The tensors of the shards are in the key already.
     Dictionary(
       try Self.otherFiles(of: checkpoint).map { ($0, checkpoint.folder + "/" + $0) },
       uniquingKeysWith: { first, _ in first })
@@ -49,9 +49,9 @@ public struct Emit: OutputStage {
   }
 
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
-    // A piece of a weight twice, and what its digest is taken from; a mask as it is read.
+    // A piece of a weight twice, a piece of a file for its digest, and a mask while it is read.
     let largest = sizes.model.matrices.map { $0.rows * Mask.rowBytes($0.columns) }.max() ?? 0
-    // What is stored by columns is turned around whole, masked and turned back.
+    // A weight that is stored by columns is transposed, masked and transposed back.
     let turned =
       sizes.model.matrices.filter { $0.order == .columns }.map { $0.parameters * sizes.weightBytes }.max()
       ?? 0
@@ -71,7 +71,7 @@ public struct Emit: OutputStage {
       try Folder.move(partial, to: output.path)
       return try report(record, unit)
     } catch {
-      // On a full disk, what is half done is in the way.
+      // The unfinished output may be what fills the disk.
       try? Folder.remove(partial)
       throw error
     }
@@ -90,7 +90,7 @@ public struct Emit: OutputStage {
     try Folder.create(partial)
     let names = try Self.otherFiles(of: unit.checkpoint) + unit.checkpoint.shards
     let sizes = try names.map { try Folder.entry(unit.checkpoint.folder + "/" + $0)?.size ?? 0 }
-    // Every byte is written, then read for its digest.
+    // Every byte is written, then read again for the digest.
     let total = 2 * sizes.reduce(0, +)
     var done = 0
     func progress(_ bytes: Int) throws {
@@ -113,9 +113,9 @@ public struct Emit: OutputStage {
     return record
   }
 
-  /// The record of an output that an earlier run completed just before it was stopped; nil where there is none.
+  /// The record of an output that an earlier run completed just before it was stopped; nil if there is none.
   ///
-  /// An output that is not as it was written is set aside: it may hold what its owner added.
+  /// A damaged output is renamed, not removed: the user may have put files into it.
   private func written(_ output: String, _ unit: UnitContext) throws -> OutputRecord? {
     guard try Folder.entry(output) != nil else { return nil }
     let record = try OutputRecord(folder: output)
@@ -128,15 +128,16 @@ public struct Emit: OutputStage {
     let aside = output + ".damaged"
     guard try Folder.entry(aside) == nil else {
       throw EspalierError.badInput(
-        "\(finding.problem) \(aside) is from an earlier time; remove it, then run the same command again.",
+        "\(finding.problem) \(aside) exists already; remove it, then run the same command again.",
         subject: finding.subject)
     }
     try Folder.move(output, to: aside)
-    unit.note("\(finding.subject): \(finding.problem) The output is written again; this one is now \(aside).")
+    unit.note(
+      "\(finding.subject): \(finding.problem) The output is written again; the damaged one is now \(aside).")
     return nil
   }
 
-  /// The artifact of the unit is the digest of the output, so that what is measured on it has its own key.
+  /// The digest of the output becomes the unit's artifact, so that it is in the keys of evaluations.
   private func report(_ record: OutputRecord, _ unit: UnitContext) throws -> OutputReport {
     let report = OutputReport(
       matrices: record.matrices.count, files: record.files.count, digest: record.filesDigest)
@@ -144,9 +145,9 @@ public struct Emit: OutputStage {
     return report
   }
 
-  /// Writes a file of the checkpoint with its pruned matrices; returns these.
+  /// Writes a file of the checkpoint: copies everything between the pruned matrices, which are masked piece by piece.
   ///
-  /// Nothing is written twice: what lies between the pruned matrices is copied, and these are masked piece by piece.
+  /// - Returns: the pruned matrices.
   private static func write(
     _ name: String, _ checkpoint: Checkpoint, _ masks: [String: [Masked]], into folder: String,
     progress: (Int) throws -> Void
@@ -154,7 +155,7 @@ public struct Emit: OutputStage {
     let source = try File(reading: checkpoint.folder + "/" + name)
     let file = try File(writing: folder + "/" + name, truncate: true)
     var (position, unsynced) = (0, 0)
-    // Bytes that wait for the disk take memory: few may.
+    // Bytes that wait for the disk take memory, so they are synced early.
     func wrote(_ bytes: Int) throws {
       position += bytes
       unsynced += bytes
@@ -193,7 +194,7 @@ public struct Emit: OutputStage {
     return matrices
   }
 
-  /// Hands out the bytes of a pruned matrix in the order in which they are stored.
+  /// Calls `body` with the bytes of a pruned matrix, in the order in which they are stored.
   private static func write(
     _ weight: LinearWeight, of stored: StoredTensor, order: ModelOutline.Matrix.Order,
     _ body: (consuming Buffer<UInt8>) throws -> Void
@@ -213,7 +214,7 @@ public struct Emit: OutputStage {
     stored.release()
   }
 
-  /// Nothing may be lost: the output must hold the tensors of the source, at the same places.
+  /// Checks that the output has the tensors of the source, at the same places.
   private static func requireSameTensors(_ checkpoint: Checkpoint, in folder: String) throws {
     for shard in checkpoint.shards {
       let written = try SafetensorsHeader(path: folder + "/" + shard).tensors
@@ -224,7 +225,7 @@ public struct Emit: OutputStage {
     }
   }
 
-  /// The folders in which these files lie, at any depth.
+  /// All folders that contain these files, directly or not.
   private static func folders(of names: [String]) -> Set<String> {
     var folders: Set<String> = []
     for name in names {
@@ -234,12 +235,12 @@ public struct Emit: OutputStage {
     return folders
   }
 
-  /// Bytes of a weight that are masked at a time, and of a file that are read for its digest.
+  /// Bytes of a weight that are masked at a time, and of a file that are hashed at a time.
   private static let pieceBytes = 4 << 20
-  /// Bytes that are copied, or written without being on the disk, at a time.
+  /// Bytes that are copied at a time, and that are written before a sync.
   private static let copiedBytes = 64 << 20
 
-  /// Every file of the checkpoint but its shards and what an earlier run of ours wrote.
+  /// All files of the checkpoint except its shards and the records of an earlier run of espalier.
   private static func otherFiles(of checkpoint: Checkpoint) throws -> [String] {
     try checkpoint.fileNames().filter {
       !checkpoint.shards.contains($0) && $0 != OutputRecord.fileName && $0 != OutputRecord.recipeName

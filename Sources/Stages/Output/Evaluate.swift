@@ -21,14 +21,14 @@ public struct Evaluate: EvaluationStage {
 
   init(_ parameters: inout Parameters) {
     text = parameters.optionalFile(
-      "text", kind: Corpus.kind, "Text for the perplexity; the same kinds of files as tokenize.corpus.")
+      "text", kind: Corpus.kind, "Text for the perplexity; the same kinds of files as for tokenize.corpus.")
     length = parameters.optionalInteger(
       "length", in: 2...1_048_576,
-      "Tokens of a window; none takes 2048, or what the model was made for where that is less.")
-    windows = parameters.optionalInteger("windows", "The first so many windows; none takes all.")
-    questions = parameters.optionalFile("questions", "Multiple-choice questions, one JSON object a line.")
-    limit = parameters.optionalInteger("limit", "The first so many questions; none takes all.")
-    dense = parameters.flag("dense", default: false, "Whether the source checkpoint is measured too.")
+      "Tokens per window; none takes 2048, or the model's maximum if that is less.")
+    windows = parameters.optionalInteger("windows", "Number of windows, from the start; none takes all.")
+    questions = parameters.optionalFile("questions", "Multiple-choice questions, one JSON object per line.")
+    limit = parameters.optionalInteger("limit", "Number of questions, from the start; none takes all.")
+    dense = parameters.flag("dense", default: false, "Whether the original checkpoint is measured too.")
   }
 
   public var idleReason: String? {
@@ -47,7 +47,7 @@ public struct Evaluate: EvaluationStage {
 
   public func work(_ sizes: UnitSizes) -> Work {
     let length = length ?? Self.defaultLength(sizes.model)
-    // A token of a text is about four bytes; a token id is four.
+    // A token has about four bytes of text, or four bytes as an id.
     func tokens(_ path: String?) -> Int {
       path.map { ((try? Folder.entry($0)) ?? nil)?.size ?? 0 }.map { $0 / 4 } ?? 0
     }
@@ -96,6 +96,6 @@ public struct Evaluate: EvaluationStage {
       })
   }
 
-  /// The papers' 2048 tokens, or what the model was made for where that is less.
+  /// 2048 tokens as in the papers, or the model's maximum if that is less.
   public static func defaultLength(_ model: ModelOutline) -> Int { min(2048, model.maximumLength) }
 }

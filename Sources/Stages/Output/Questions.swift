@@ -4,11 +4,11 @@ import EspalierModels
 import EspalierPipeline
 import EspalierTokenizers
 
-/// Multiple-choice questions from JSON lines, answered by the choice with the largest summed log-probability, as the EleutherAI
-/// harness does.
+/// Multiple-choice questions from JSON lines. As in the EleutherAI harness, the answer is the choice with the largest summed
+/// log-probability.
 ///
-/// A line is `{"query": ..., "choices": [...], "gold": index}`, or `{"context_options": [...], "continuation": ..., "gold": index}` where
-/// one continuation is scored under several contexts (WinoGrande; `acc` alone means something there).
+/// A line is `{"query": ..., "choices": [...], "gold": index}` or, to score one continuation in several contexts (WinoGrande),
+/// `{"context_options": [...], "continuation": ..., "gold": index}`, which gives no `acc_norm`.
 public struct Questions: Sendable {
   private struct Request {
     let context: String
@@ -17,7 +17,7 @@ public struct Questions: Sendable {
 
   private struct Question {
     let requests: [Request]
-    /// Characters of each choice, for `acc_norm`; nil where the choices are contexts.
+    /// Characters of each choice, for `acc_norm`; nil if the choices are contexts.
     let characters: [Int]?
     let gold: Int
   }
@@ -27,8 +27,8 @@ public struct Questions: Sendable {
 
   /// Reads a file of questions.
   ///
-  /// - Parameter limit: the first so many; nil takes all.
-  /// - Throws: bad input with the line.
+  /// - Parameter limit: how many questions to take from the start; nil takes all.
+  /// - Throws: bad input that names the line.
   public init(path: String, limit: Int? = nil) throws {
     self.path = path
     let lines = try Folder.read(path, limit: 1 << 30).split(separator: UInt8(ascii: "\n")).enumerated()
@@ -70,9 +70,9 @@ public struct Questions: Sendable {
     return question
   }
 
-  /// Lets the model answer.
+  /// Scores the model's answers.
   ///
-  /// - Parameter scratch: a folder for hidden states, removed at the end.
+  /// - Parameter scratch: a folder for hidden states; removed at the end.
   public func ask(
     _ model: Model, scratch: String,
     progress: @escaping (_ done: Int, _ total: Int) throws -> Void = { _, _ in },
@@ -104,10 +104,10 @@ public struct Questions: Sendable {
         ? Double(rightNormalized) / count : nil)
   }
 
-  /// The tokens of context and continuation, encoded together, and how many of them are the context's.
+  /// The tokens of context and continuation, encoded together, and the number of tokens of the context.
   private func tokens(_ request: Request, _ tokenizer: Tokenizer) throws -> (ids: [Int32], contextCount: Int)
   {
-    // Spaces at the end of the context belong to the continuation: tokenizers join them to the next word.
+    // Spaces at the end of the context move to the continuation, because tokenizers join them to the next word.
     let kept = request.context.utf8.reversed().drop { $0 == 0x20 || $0 == 0x0A || $0 == 0x09 || $0 == 0x0D }
     let context = Array(kept.reversed())
     let moved = Array(request.context.utf8.dropFirst(context.count))
@@ -120,7 +120,7 @@ public struct Questions: Sendable {
     return (ids, contextCount)
   }
 
-  /// Index of the largest; the first of equals.
+  /// Index of the largest value; the first one if several are equal.
   private static func best(_ values: [Double]) -> Int {
     values.indices.reduce(0) { values[$1] > values[$0] ? $1 : $0 }
   }

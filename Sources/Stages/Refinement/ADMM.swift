@@ -3,12 +3,12 @@ import EspalierIO
 import EspalierKernels
 import EspalierPipeline
 
-/// Finds masks and weights together by ADMM.
+/// Finds masks and weights together by ADMM, as ALPS does (arXiv 2406.07831).
 public struct ADMM: MatrixStage {
   public static let descriptor = StageDescriptor(
     name: "admm",
     summary:
-      "Finds masks and weights together by ADMM, as ALPS does: a dense and a sparse copy of each row are drawn together.",
+      "Finds masks and weights together by ADMM, as ALPS does: pulls a dense and a sparse copy of each row together.",
     revision: 1
   ) { .matrix(ADMM(&$0)) }
 
@@ -20,13 +20,15 @@ public struct ADMM: MatrixStage {
     var options = ADMMOptions()
     options.damping = parameters.number(
       "damping", default: options.damping, in: 0...1000,
-      "What is added to the Gram matrix's diagonal, as a share of its mean.")
+      "Added to the Gram matrix's diagonal, as a share of its mean.")
     options.penalty = parameters.number(
-      "penalty", default: options.penalty, in: 1e-9...1e9, "What keeps the two copies together at first.")
+      "penalty", default: options.penalty, in: 1e-9...1e9,
+      "Penalty for the difference between the two copies at first.")
     options.growth = parameters.number(
-      "growth", default: options.growth, in: 1.001...100, "By how much that grows after every three steps.")
+      "growth", default: options.growth, in: 1.001...100,
+      "Factor by which the penalty grows after every three steps.")
     options.limit = parameters.integer(
-      "maxSteps", default: options.limit, in: 1...1_000_000, "The most steps of one row.")
+      "maxSteps", default: options.limit, in: 1...1_000_000, "The largest number of steps of one row.")
     self.options = options
   }
 
@@ -35,7 +37,7 @@ public struct ADMM: MatrixStage {
 
   public func applies(to matrix: ModelOutline.Matrix) -> Bool { choice.applies(to: matrix) }
 
-  public func pattern(after previous: SparsityPattern?) -> SparsityPattern? { choice.planned }
+  public func pattern(after previous: PlannedPattern?) -> PlannedPattern? { choice.planned }
 
   public func check(_ model: ModelOutline, checkpoint: Checkpoint) throws { try choice.check(model) }
 
@@ -43,7 +45,7 @@ public struct ADMM: MatrixStage {
     guard let matrix = sizes.matrix else { return WorkingSet() }
     var needs = Reconstruct.fitting(sizes)
     let square = matrix.columns * matrix.columns * 4
-    // The eigenvectors; and what they take while they are computed, which is before there are rows.
+    // The eigenvectors, and their computation, which is done before rows are in memory.
     needs.factor += square
     needs.rows = max(needs.rows, 2 * square)
     return needs
@@ -53,7 +55,7 @@ public struct ADMM: MatrixStage {
     guard let matrix = sizes.matrix else { return Work() }
     let columns = Double(matrix.columns)
     let steps = Double(min(options.limit, 30))
-    // Eigenvectors, by one thread and bound by the memory half of the time; two products and a choice of weights a step.
+    // Eigenvectors, by one thread that waits for the memory half of the time; then two products and a choice of weights per step.
     return Work(
       operations: 180 * columns * columns * columns + 2 * steps * matrix.gramOperations
         + Reconstruct.fittingOperations(matrix, sizes.pattern),

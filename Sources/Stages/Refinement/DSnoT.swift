@@ -3,7 +3,7 @@ import EspalierIO
 import EspalierKernels
 import EspalierPipeline
 
-/// Refines masks by DSnoT: moves weights until the mean of every output is that of the dense row.
+/// Refines masks by DSnoT (arXiv 2310.08915): prunes and restores weights until the mean of every output is that of the dense row.
 public struct DSnoT: MatrixStage {
   public static let descriptor = StageDescriptor(
     name: "dsnot",
@@ -17,10 +17,10 @@ public struct DSnoT: MatrixStage {
   init(_ parameters: inout Parameters) {
     var options = DSnoTOptions()
     options.cycles = parameters.integer(
-      "cycles", default: options.cycles, in: 0...1_000_000, "The most moves of one row.")
+      "cycles", default: options.cycles, in: 0...1_000_000, "The largest number of moves in one row.")
     options.threshold = parameters.number(
       "threshold", default: options.threshold, in: 0...1000,
-      "A row ends where its expected error is at most this share of its root mean square error.")
+      "A row is done when its expected error is at most this share of its root mean square error.")
     self.options = options
   }
 
@@ -39,7 +39,7 @@ public struct DSnoT: MatrixStage {
 
   public func work(_ sizes: UnitSizes) -> Work {
     guard let matrix = sizes.matrix else { return Work() }
-    // The losses before and after; each move looks at a row's weights.
+    // The losses before and after. Each move reads all weights of a row.
     return Work(
       operations: matrix.gramOperations,
       memoryBytes: matrix.weights * (64 + 8 * Double(min(options.cycles, matrix.columns))))

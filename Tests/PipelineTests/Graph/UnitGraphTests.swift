@@ -17,7 +17,7 @@ import Testing
   private static let pruned = start + "  - stream\n" + body
   private static let dense = start + "  - stream: {propagate: dense}\n" + body
 
-  /// `unit < inputs`, without the paths of modules.
+  /// `unit < inputs`, with short names.
   private func lines(_ graph: UnitGraph) -> [String] {
     func short(_ id: String) -> String {
       id.replacing("model.layers.", with: "").replacing("self_attn.", with: "").replacing("mlp.", with: "")
@@ -47,7 +47,7 @@ import Testing
       ])
   }
 
-  /// The hidden states do not wait for masks, and the factors stay.
+  /// Hidden states do not depend on masks, and factors are kept.
   @Test func theDenseGraph() throws {
     let graph = try graph(Self.dense, blocks: 2)
     let stream = lines(graph).filter { $0.hasPrefix("stream") || $0.hasPrefix("sum") }
@@ -63,10 +63,10 @@ import Testing
   @Test(arguments: [
     (pruned, 3, [1, 3, 6, 9, 9, 1, 1]), (pruned, 1, [1, 1, 2, 3, 3, 1, 1]),
     (dense, 5, [1, 5, 10, 15, 15, 1, 1]),
-    // Only what is read is made: no calibration for a stage that looks at weights alone.
+    // A stage that only looks at weights needs no calibration.
     (dense.replacing("- first\n  - better", with: "- first: {blind: true}"), 3, [0, 0, 0, 9, 1, 1]),
     ("  - first: {blind: true, targets: q_proj}", 4, [4]),
-    // Blocks after the last one that is calibrated are not streamed.
+    // Blocks after the last one whose factors are read do not stream.
     (dense.replacing("first", with: "first: {targets: layers.1.}"), 5, [1, 2, 2, 3, 3, 1, 1]),
     (pruned.replacing("first", with: "first: {targets: down}"), 3, [1, 3, 3, 3, 3, 1, 1]),
     (
@@ -87,7 +87,7 @@ import Testing
       #expect(Set(unit.inputs).count == unit.inputs.count)
       #expect(graph.index(of: unit.id) == index)
       #expect(graph.readers[index] == graph.units.indices.filter { graph.units[$0].inputs.contains(index) })
-      // What nobody reads would never be freed.
+      // A transient unit without readers would never be deleted.
       #expect(!unit.isTransient || !graph.readers[index].isEmpty)
     }
   }
@@ -182,7 +182,7 @@ import Testing
     #expect(error?.code == .usage && error?.description == expected)
   }
 
-  /// A kind of artifact that no matrix stage gets is an error, and not left out.
+  /// A kind of artifact that matrix stages cannot read is an error.
   @Test func stagesReadOnlyWhatTheyGet() throws {
     struct Curious: MatrixStage {
       let reads: Set<ArtifactKind> = [.mask, .hidden, .tokens]
@@ -205,7 +205,7 @@ import Testing
     )
   }
 
-  /// A refining stage does nothing for matrices without a mask, whatever the order of the targets.
+  /// A refining stage skips matrices without a mask.
   @Test func refiningFollowsTheMasks() throws {
     let graph = try graph(Self.pruned.replacing("- first", with: "- first: {targets: q_proj}"), blocks: 1)
     #expect(

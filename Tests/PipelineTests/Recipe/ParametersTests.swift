@@ -9,7 +9,7 @@ import Testing
     return recipe.entries[0].key.text
   }
 
-  /// Sorted, defaults filled in, without paths and what never changes a result; equal recipes have equal keys.
+  /// Keys are sorted, with defaults, without paths and parameters that never change a result.
   @Test(arguments: [
     ("words: {corpus: c, length: 8}", #"{"draw":"random","length":8,"samples":2,"seed":null}"#),
     (
@@ -63,7 +63,7 @@ import Testing
     #expect(Probe.registry["sum"]?.name == "sum" && Probe.registry["Sum"] == nil)
   }
 
-  /// A stage needs no type of its own: the same one with other values is another stage.
+  /// A stage needs no type of its own: another descriptor of the same type is another stage.
   @Test func stagesAreValues() throws {
     let registry = StageRegistry(
       Probe.registry.stages + [

@@ -19,7 +19,7 @@ import Testing
     #expect(history.start["overrides"]?.array == ["better.rounds=5"])
     #expect(history.start["stages"]?.array?.compactMap { $0["id"]?.string } == job.recipe.entries.map(\.id))
     #expect(history.start["recipe"]?.string == job.recipe.text)
-    // The next run made nothing, and knows how long the first one took.
+    // The second run makes nothing, and reports the times of the first one.
     _ = try bench.run(job)
     let second = try RunHistory(work: job.work)
     #expect(second.entries.map(\.unit) != [] && second.entries.map(\.seconds).allSatisfy { $0 != nil })
@@ -70,7 +70,7 @@ import Testing
     #expect(try RunReport(work: job.work).matrices.count == 3)
   }
 
-  /// A crash cuts the last line anywhere; the next run begins on a line of its own.
+  /// A crash may cut the last line anywhere; the next run starts a new line.
   @Test func cutLinesArePassedOver() throws {
     let bench = try ProbeBench()
     let job = try bench.job()

@@ -38,13 +38,13 @@ import Testing
   @Test(arguments: reports.indices) func whatIsWrittenIsRead(index: Int) throws {
     let json = Self.reports[index].json
     #expect(UnitReport(json: json)?.json == json)
-    // Also through a file, and with members of a later version.
+    // Also through text, and with members of a later version.
     let members = try #require(try JSON(parsing: json.text).object?.members)
     let later = JSON.object(JSONObject(members + [("later", ["a": 1])]))
     #expect(UnitReport(json: later)?.json == json)
   }
 
-  /// A member of another type, a missing one that must be there: no report.
+  /// A report with a member of the wrong type, or without a required one, is not read.
   @Test(arguments: reports.indices) func whatIsDamagedIsNotRead(index: Int) throws {
     let members = try #require(Self.reports[index].json.object?.members)
     for place in members.indices {

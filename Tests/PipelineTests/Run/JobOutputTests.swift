@@ -38,7 +38,7 @@ import Testing
     #expect(try Probe.text(paths[1] + "/key").count == 64 && Folder.entry(paths[0] + "/result") != nil)
     #expect(try Folder.entry(paths[0] + ".partial") == nil && Folder.entry(paths[1] + ".partial") == nil)
     #expect(try RunHistory(work: job.work).outputs == job.outputs)
-    // The evaluation reads the last one; a lost one is written again, and no other.
+    // A lost output is written again, and no other.
     #expect(try bench.run(job) == [])
     try Folder.remove(paths[1])
     #expect(try bench.run(job) == ["extra"])
@@ -59,7 +59,7 @@ import Testing
     #expect(errors.withLock { $0.count } == 4)
   }
 
-  /// Each disk has to hold what lies on it.
+  /// Each disk must hold the folders on it.
   @Test func everyDiskIsChecked() throws {
     let job = try job()
     let plan = try Planner.plan(job)

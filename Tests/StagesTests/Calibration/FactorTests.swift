@@ -127,9 +127,9 @@ import Testing
     var bytes = try Folder.read(path)
     bytes[bytes.count - 1] ^= 1
     try Folder.writeAtomically(bytes, to: path)
-    try expect(recipe("{\(add)}"), "is not what was written", code: 65)
+    try expect(recipe("{\(add)}"), "has changed since it was written", code: 65)
     try Folder.remove(path)
-    try expect(recipe("{\(add)}"), "no longer there")
+    try expect(recipe("{\(add)}"), "was deleted")
     // Another model.
     var wide = TinyCheckpoint()
     wide.hidden *= 2

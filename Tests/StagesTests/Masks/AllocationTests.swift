@@ -131,7 +131,7 @@ import Testing
         ["warmStart: {keep: 8, of: 24, targets: down_proj}", "swap: {moves: group}"],
         "more than 1000 patterns"
       ),
-      (["warmStart: {sparsity: 0.5}", "swap: {holdOut: 0.1}"], "is none"),
+      (["warmStart: {sparsity: 0.5}", "swap: {holdOut: 0.1}"], "is less than one"),
       (
         ["warmStart: {sparsity: 0.5}", "swap: {holdOut: 0.2}", "swap: {id: again, holdOut: 0.5}"],
         "hold out different shares"
