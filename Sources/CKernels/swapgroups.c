@@ -12,19 +12,10 @@
 // y is kept in f64. What is searched are lower bounds in f32, eight groups side by side; the groups whose bound is not above the
 // best change are computed in f64, so that the moves are those of a full search in f64.
 
-#include "tiers.h"
+#include "lanes.h"
 
 #include <math.h>
 #include <string.h>
-
-// Every function that takes or gives lanes is inlined: no calling convention is involved.
-#pragma clang diagnostic ignored "-Wpsabi"
-
-typedef float lanes __attribute__((vector_size(32), aligned(4)));
-// Four at a time: conversions of eight are slower on some processors.
-typedef float four __attribute__((vector_size(16), aligned(4)));
-typedef double wide __attribute__((vector_size(32), aligned(8)));
-typedef int32_t marks __attribute__((vector_size(32), aligned(4)));
 
 enum { WIDTH = 8 };
 
@@ -76,32 +67,18 @@ typedef struct {
   double change;
 } group_move;
 
-BODY lanes load(const float *x) { return *(const lanes *)x; }
-// One instruction, unlike the minimum that minds NaN.
-BODY lanes lesser(lanes x, lanes y) {
-  marks less = x < y;
-  return (lanes)((less & (marks)x) | (~less & (marks)y));
-}
-BODY lanes all(float x) { return (lanes){x, x, x, x, x, x, x, x}; }
-BODY lanes magnitude_of(lanes x) { return __builtin_elementwise_abs(x); }
-BODY wide both(double x) { return (wide){x, x, x, x}; }
-BODY wide widen(const float *x) { return __builtin_convertvector(*(const four *)x, wide); }
-BODY lanes narrow(wide x, wide y) {
-  return __builtin_shufflevector(__builtin_convertvector(x, four), __builtin_convertvector(y, four), 0, 1, 2, 3, 4, 5, 6, 7);
-}
-
 static size_t whole_lanes(size_t count) { return (count + WIDTH - 1) / WIDTH * WIDTH; }
 
 // ---- plan
 
 // Places 0, 2, 4, 6 and 1, 3, 5, 7 of two vectors, in an order of their own: lanes stay in their half, which is fast.
-BODY void part(lanes *x, lanes *y) {
-  lanes a = *x, b = *y;
+BODY void part(f32x8 *x, f32x8 *y) {
+  f32x8 a = *x, b = *y;
   *x = __builtin_shufflevector(a, b, 0, 2, 8, 10, 4, 6, 12, 14);
   *y = __builtin_shufflevector(a, b, 1, 3, 9, 11, 5, 7, 13, 15);
 }
 
-BODY void deal_four(lanes *v) {
+BODY void deal_four(f32x8 *v) {
   part(&v[0], &v[1]);
   part(&v[2], &v[3]);
   part(&v[0], &v[2]);
@@ -110,11 +87,11 @@ BODY void deal_four(lanes *v) {
 
 // Eight groups: `of` vectors of consecutive weights become one vector for each weight of a group. In which order the groups lie
 // there, is the same for all.
-BODY void deal(size_t of, lanes *v) {
+BODY void deal(size_t of, f32x8 *v) {
   if (of == 2) part(&v[0], &v[1]);
   if (of == 4) deal_four(v);
   if (of == 8) {
-    lanes low[4], high[4];
+    f32x8 low[4], high[4];
     UNROLL for (size_t k = 0; k < 4; k++) {
       low[k] = __builtin_shufflevector(v[k], v[k + 4], 0, 1, 2, 3, 8, 9, 10, 11);
       high[k] = __builtin_shufflevector(v[k], v[k + 4], 4, 5, 6, 7, 12, 13, 14, 15);
@@ -140,7 +117,7 @@ void espalier_plan_groups(uint32_t of, uint32_t keep, int whole, espalier_group_
   uint32_t chosen = chosen_of(plan);
   plan->all = (uint32_t)(((uint64_t)1 << of) - 1);
   plan->parts = (chosen + 1) / 2;
-  lanes index[ESPALIER_LARGEST_GROUP];
+  f32x8 index[ESPALIER_LARGEST_GROUP];
   for (uint32_t k = 0; k < WIDTH * of; k++) index[k / WIDTH][k % WIDTH] = k;
   int dealt = of == 2 || of == 4 || of == 8;
   if (of == 2) deal(2, index);
@@ -178,16 +155,16 @@ size_t espalier_group_scratch(size_t n, const espalier_group_plan *plan) {
 // ---- one search
 
 // y after c += wu gu - wp gp, for four weights.
-BODY wide moved(wide y, const float *t, double wu, const float *gu, double wp, const float *gp) {
-  return y + widen(t) * (both(wu) * widen(gu) - both(wp) * widen(gp));
+BODY f64x4 moved(f64x4 y, const float *t, double wu, const float *gu, double wp, const float *gp) {
+  return y + widen4(load4(t)) * (wu * widen4(load4(gu)) - wp * widen4(load4(gp)));
 }
 
-BODY lanes least_pattern(const espalier_group_plan *plan, size_t parts, const lanes *sums, const float *x) {
-  lanes low = all(INFINITY);
+BODY f32x8 least_pattern(const espalier_group_plan *plan, size_t parts, const f32x8 *sums, const float *x) {
+  f32x8 low = all8(INFINITY);
   for (size_t k = 0; k < plan->count; k++, x += WIDTH) {
-    lanes value = sums[plan->sums[k][0]] + load(x);
+    f32x8 value = sums[plan->sums[k][0]] + load8(x);
     UNROLL for (size_t part = 1; part < parts; part++) value += sums[plan->sums[k][part]];
-    low = lesser(low, value);
+    low = lesser8(low, value);
   }
   return low;
 }
@@ -203,7 +180,7 @@ BODY float sweep(const espalier_group_plan *plan, size_t of, int dealt, int whol
   const float *restrict ts = s->t, *restrict xs = s->x, *restrict nows = s->now, *restrict choices = s->chosen;
   const float *restrict tail = s->tail;
   size_t groups = s->groups;
-  lanes least = all(INFINITY);
+  f32x8 least = all8(INFINITY);
   for (size_t g = 0, j = 0; g < groups; g += WIDTH, j += span) {
     const float *restrict u = gu + j, *restrict p = gp + j;
     if (j + span > n) {
@@ -214,36 +191,36 @@ BODY float sweep(const espalier_group_plan *plan, size_t of, int dealt, int whol
         __builtin_prefetch(next_p + j + k, 0, 2);
       }
     }
-    lanes v[ESPALIER_LARGEST_GROUP];
+    f32x8 v[ESPALIER_LARGEST_GROUP];
     float row[WIDTH * ESPALIER_LARGEST_GROUP];
     UNROLL for (size_t k = 0; k < of; k++) {
       size_t i = WIDTH * k;
       double *y = ys + j + i;
-      wide low_y = moved(*(wide *)y, ts + j + i, wu, u + i, wp, p + i);
-      wide high_y = moved(*(wide *)(y + 4), ts + j + i + 4, wu, u + i + 4, wp, p + i + 4);
-      *(wide *)y = low_y, *(wide *)(y + 4) = high_y;
-      if (dealt) v[k] = narrow(low_y, high_y);
-      else *(lanes *)(row + i) = narrow(low_y, high_y);
+      f64x4 low_y = moved(*(f64x4 *)y, ts + j + i, wu, u + i, wp, p + i);
+      f64x4 high_y = moved(*(f64x4 *)(y + 4), ts + j + i + 4, wu, u + i + 4, wp, p + i + 4);
+      *(f64x4 *)y = low_y, *(f64x4 *)(y + 4) = high_y;
+      if (dealt) v[k] = narrow8(low_y, high_y);
+      else store8(row + i, narrow8(low_y, high_y));
     }
     if (dealt) deal(of, v);
     else
       for (size_t i = 0; i < of; i++)
         for (size_t l = 0; l < WIDTH; l++) v[i][l] = row[l * of + i];
-    lanes now = all(0);
+    f32x8 now = 0;
     if (whole) {
-      now = load(nows + g);
+      now = load8(nows + g);
       UNROLL for (size_t i = 0; i < of; i++)
-        now += load(choices + j + WIDTH * i) * (v[i] + all(ROUNDING) * magnitude_of(v[i]));
+        now += load8(choices + j + WIDTH * i) * (v[i] + ROUNDING * __builtin_elementwise_abs(v[i]));
     }
-    UNROLL for (size_t i = 0; i < of; i++) v[i] -= all(ROUNDING) * magnitude_of(v[i]);
+    UNROLL for (size_t i = 0; i < of; i++) v[i] -= ROUNDING * __builtin_elementwise_abs(v[i]);
     const float *restrict x = xs + g * count;
-    lanes low = all(INFINITY);
+    f32x8 low = all8(INFINITY);
     if (by_pairs) {
       UNROLL for (size_t i = 0; i < of; i++) {
-        UNROLL for (size_t l = i + 1; l < of; l++, x += WIDTH) low = lesser(low, v[i] + v[l] + load(x));
+        UNROLL for (size_t l = i + 1; l < of; l++, x += WIDTH) low = lesser8(low, v[i] + v[l] + load8(x));
       }
     } else {
-      lanes sums[ESPALIER_LARGEST_GROUP * (ESPALIER_LARGEST_GROUP + 1) / 2];
+      f32x8 sums[ESPALIER_LARGEST_GROUP * (ESPALIER_LARGEST_GROUP + 1) / 2];
       for (size_t i = 0, k = of; i < of; i++) {
         sums[i] = v[i];
         for (size_t l = i + 1; l < of; l++, k++) sums[k] = v[i] + v[l];
@@ -255,8 +232,8 @@ BODY float sweep(const espalier_group_plan *plan, size_t of, int dealt, int whol
       }
     }
     low -= now;
-    *(lanes *)(lows + g) = low;
-    least = lesser(least, low);
+    store8(lows + g, low);
+    least = lesser8(least, low);
   }
   float value = least[0];
   for (int k = 1; k < WIDTH; k++) value = least[k] < value ? least[k] : value;
@@ -360,14 +337,14 @@ BODY group_move best_of_group(const espalier_group_plan *plan, const group_state
 BODY size_t next_reached(const group_state *s, size_t start, float limit) {
   size_t g = start;
   for (; g + 4 * WIDTH <= s->groups; g += 4 * WIDTH) {
-    marks reached = load(s->low + g) <= all(limit);
-    for (size_t k = 1; k < 4; k++) reached |= load(s->low + g + k * WIDTH) <= all(limit);
+    i32x8 reached = load8(s->low + g) <= limit;
+    for (size_t k = 1; k < 4; k++) reached |= load8(s->low + g + k * WIDTH) <= limit;
     int any = 0;
     for (int k = 0; k < WIDTH; k++) any |= reached[k];
     if (any) break;
   }
   for (; g < s->groups; g += WIDTH) {
-    marks reached = load(s->low + g) <= all(limit);
+    i32x8 reached = load8(s->low + g) <= limit;
     int any = 0;
     for (int k = 0; k < WIDTH; k++) any |= reached[k];
     if (any) break;
@@ -408,7 +385,7 @@ static void pack_swaps(const espalier_group_plan *plan, const group_state *s, co
 
 // x of the patterns of eight groups.
 BODY void pack_patterns(const espalier_group_plan *plan, const group_state *s, const float *blocks, size_t n, size_t first) {
-  lanes pairs[ESPALIER_LARGEST_GROUP * (ESPALIER_LARGEST_GROUP - 1) / 2];
+  f32x8 pairs[ESPALIER_LARGEST_GROUP * (ESPALIER_LARGEST_GROUP - 1) / 2];
   size_t of = plan->of, k = 0;
   for (size_t i = 0; i < of; i++) {
     for (size_t j = i + 1; j < of; j++, k++) {
@@ -419,17 +396,17 @@ BODY void pack_patterns(const espalier_group_plan *plan, const group_state *s, c
     }
   }
   for (size_t m = 0; m < plan->count; m++) {
-    lanes sum = all(0), most = all(0);
+    f32x8 sum = 0, most = 0;
     for (uint32_t left = ~plan->masks[m] & plan->all; left; left &= left - 1) {
       for (uint32_t right = left & (left - 1); right; right &= right - 1) {
-        lanes term = pairs[sum_index(plan->of, (uint32_t)__builtin_ctz(left), (uint32_t)__builtin_ctz(right)) - of];
+        f32x8 term = pairs[sum_index(plan->of, (uint32_t)__builtin_ctz(left), (uint32_t)__builtin_ctz(right)) - of];
         sum += term;
-        most += magnitude_of(term);
+        most += __builtin_elementwise_abs(term);
       }
     }
     for (size_t l = 0; l < WIDTH; l++)
       if ((first + plan->placed[l]) * of >= n) sum[l] = INFINITY;
-    *(lanes *)(s->x + first * plan->count + WIDTH * m) = sum - most * all(2 * ROUNDING);
+    store8(s->x + first * plan->count + WIDTH * m, sum - most * (2 * ROUNDING));
   }
 }
 
@@ -505,7 +482,7 @@ BODY float catch_up(const espalier_gram *gram, const espalier_group_plan *plan, 
     }
     if (k + 2 < s->flips) {
       size_t j = 0;
-      for (; j + 4 <= n; j += 4) *(wide *)(s->y + j) = moved(*(wide *)(s->y + j), s->t + j, wu, gu + j, wp, gp + j);
+      for (; j + 4 <= n; j += 4) *(f64x4 *)(s->y + j) = moved(*(f64x4 *)(s->y + j), s->t + j, wu, gu + j, wp, gp + j);
       for (; j < n; j++) s->y[j] += s->t[j] * (wu * gu[j] - wp * gp[j]);
       continue;
     }
