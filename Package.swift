@@ -10,6 +10,9 @@ let strict: [SwiftSetting] = [
   .treatAllWarnings(as: .error),
 ]
 
+/// Debug builds, and so the tests, run the same fast loops as release builds.
+let kernelFlags: CSetting = .unsafeFlags(["-O3", "-fno-math-errno", "-Wall", "-Wextra", "-Werror"])
+
 /// A room of the house: the target carries the prefix so that no type shares its module's name.
 func room(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
   .target(
@@ -45,12 +48,7 @@ let package = Package(
     .systemLibrary(name: "COpenBLAS", pkgConfig: "openblas", providers: [.apt(["libopenblas-dev"])]),
     .systemLibrary(name: "CPCRE2", pkgConfig: "libpcre2-8", providers: [.apt(["libpcre2-dev"])]),
     .systemLibrary(name: "CCrypto", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
-    .target(
-      name: "CKernels",
-      cSettings: [
-        // Debug builds, and so the tests, run the same fast loops as release builds.
-        .unsafeFlags(["-O3", "-fno-math-errno", "-Wall", "-Wextra", "-Werror"])
-      ]),
+    .target(name: "CKernels", cSettings: [kernelFlags]),
 
     .target(name: "CLinux"),
 
@@ -75,14 +73,17 @@ let package = Package(
       ],
       swiftSettings: strict),
 
+    .target(
+      name: "CBenchmarks", dependencies: ["CKernels"], path: "Benchmarks/C",
+      cSettings: [.headerSearchPath("../../Sources/CKernels"), kernelFlags]),
     .executableTarget(
       name: "espalier-bench",
       dependencies: [
-        "EspalierCore", "EspalierIO", "EspalierKernels", "EspalierModels", "EspalierPipeline",
+        "CBenchmarks", "EspalierCore", "EspalierIO", "EspalierKernels", "EspalierModels", "EspalierPipeline",
         "EspalierStages", "EspalierTokenizers",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
-      path: "Benchmarks", swiftSettings: strict),
+      path: "Benchmarks", exclude: ["C"], swiftSettings: strict),
 
     .target(
       name: "EspalierTestSupport",

@@ -56,7 +56,9 @@ struct FrankWolfeBench: ParsableCommand {
     guard pattern.fits(columns: columns) else { throw ValidationError("--of must divide --columns.") }
     try withFolder { folder in
       let problem = try CorrelatedProblem(rows: rows, columns: columns, folder: folder)
-      let start = mostSalient(problem.weight, .wanda, diagonal: problem.diagonal, pattern: pattern)
+      let start = mostSalient(
+        problem.weight, .wanda, diagonal: problem.diagonal, pattern: pattern,
+        on: Device(threads: Threads.count))
       var sparse = Turn()
       var dense = noDense || step == .pairwise ? nil : Turn()
       // In turns: what else the machine does falls on both.

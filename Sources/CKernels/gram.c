@@ -72,3 +72,7 @@ BODY void add_scaled_body(size_t n, double factor, const float *restrict x, doub
   for (size_t j = 0; j < n; j++) y[j] += factor * (double)x[j];
 }
 TIERS(void, add_scaled, (size_t n, double factor, const float *x, double *y), (n, factor, x, y))
+
+void espalier_add_gram_row(espalier_gram gram, size_t i, double factor, size_t n, float *made_row, double *y) {
+  espalier_add_scaled(n, factor, espalier_gram_row(&gram, i, made_row), y);
+}

@@ -15,9 +15,8 @@
 // Bounds carry the rounding of f32 with them; what decides is computed in f64, without contractions, ties going to the lower u, then
 // the lower p: on every instruction set the swaps are those of a full search in f64.
 
-#include "lanes.h"
+#include "search.h"
 
-#include <math.h>
 #include <string.h>
 
 enum {
@@ -28,11 +27,6 @@ enum {
   RECENT = 64,
   AT_ONCE = 48
 };
-
-// A few units of rounding of f32: more than any term goes through.
-static const float ROUNDING = 1e-6f;
-// Where the best swap gains less than this share of the loss of a row, the rounding of its correlations decides.
-static const double LEAST_GAIN = 1e-9;
 
 typedef struct {
   size_t u, p;
@@ -63,6 +57,12 @@ typedef struct {
   double g;
 } entry;
 
+// What the search knows of every channel; see swap.h.
+typedef struct {
+  const double *diagonal;
+  const float *norms, *largest;
+} channels;
+
 typedef struct {
   const espalier_gram *gram;
   size_t n, kept_count;
@@ -86,6 +86,7 @@ typedef struct {
   double wu, wp;
   const float *gu, *gp;
   double loss;
+  held_out held;
   int ended;
   espalier_swap_outcome outcome;
 } search_state;
@@ -105,12 +106,6 @@ BODY double exact_change(double a, double b, double wu, double wp, double g) {
 BODY exchange better(exchange best, size_t u, size_t p, double change) {
   if (change > best.change || (change == best.change && (u > best.u || (u == best.u && p >= best.p)))) return best;
   return (exchange){u, p, change};
-}
-
-// f32 not below `value`.
-BODY float upper(double value) {
-  float rounded = (float)value;
-  return rounded + fabsf(rounded) * 2e-7f + 1e-45f;
 }
 
 // The least of the lanes, less what h may have lost to rounding.
@@ -382,7 +377,7 @@ BODY exchange likely(search_state *row, size_t start, size_t end, exchange best)
   return better(best, u, p, exact_change(exact_value(row, u), exact_value(row, p), row->w[u], row->w[p], g));
 }
 
-BODY void turn(search_state *row, size_t j, int kept) {
+BODY void set_kept(search_state *row, size_t j, int kept) {
   row->kept[j] = (uint8_t)kept;
   row->twice[j] = kept ? 2 * row->w[j] : -2 * row->w[j];
 }
@@ -397,12 +392,14 @@ BODY void place_slopes(int count, float steepest, float mean, float *slopes) {
 
 // Lays the arrays of a row out in `scratch`, or only counts their bytes.
 BODY size_t lay_out(search_state *row, size_t n, size_t span, uint8_t *scratch) {
-  size_t padded = espalier_swap_padded(n), used = 0;
+  // The last lanes of a run reach past its end, and a run may begin anywhere.
+  size_t padded = (n + 2 * WIDTH - 1) / WIDTH * WIDTH, used = 0;
   // The widest elements first, so that all are aligned.
   struct {
     void *place;
     size_t bytes;
-  } arrays[] = {{&row->kept_list.exact, padded * sizeof(double)},
+  } arrays[] = {{&row->c, padded * sizeof(double)},
+                {&row->kept_list.exact, padded * sizeof(double)},
                 {&row->pruned_list.exact, padded * sizeof(double)},
                 {&row->twice, padded * sizeof(float)},
                 {&row->s, padded * sizeof(float)},
@@ -424,29 +421,28 @@ BODY size_t lay_out(search_state *row, size_t n, size_t span, uint8_t *scratch) 
     if (scratch) memcpy(arrays[k].place, &(uint8_t *){scratch + used}, sizeof scratch);
     used += arrays[k].bytes;
   }
+  used = whole_lines(used);
+  if (scratch) memset(scratch, 0, used);
   return used;
 }
 
-// The last lanes of a run reach past its end, and a run may begin anywhere.
-size_t espalier_swap_padded(size_t n) { return (n + 2 * WIDTH - 1) / WIDTH * WIDTH; }
+size_t espalier_swap_scratch(size_t n, size_t span, int has_held) {
+  return lay_out(&(search_state){0}, n, span, 0) + (has_held ? espalier_held_out_scratch(n) : 0);
+}
 
-size_t espalier_swap_scratch(size_t n, size_t span) { return (lay_out(&(search_state){0}, n, span, 0) + 63) / 64 * 64; }
-
-// What is known of a row before its first swap.
-BODY void begin(search_state *row, const espalier_swap_channels *channels, size_t span, const espalier_swap_row *given,
-                uint8_t *scratch) {
-  size_t n = channels->gram->n, padded = espalier_swap_padded(n);
-  *row = (search_state){.gram = channels->gram, .n = n, .diagonal = channels->diagonal, .w = given->w, .c = given->c};
-  lay_out(row, n, span, scratch);
-  memset(row->kept, 0, padded);
-  memcpy(row->kept, given->kept, n);
-  for (size_t j = n; j < padded; j++) row->twice[j] = row->s[j] = row->x[j] = row->low[j] = 0, row->c[j] = 0;
+// What is known of row r before its first swap.
+BODY void begin(search_state *row, const channels *of, size_t span, const given_rows *given, size_t r, uint8_t *scratch) {
+  size_t n = given->gram->n;
+  *row = (search_state){.gram = given->gram, .n = n, .diagonal = of->diagonal, .w = given->w + r * n};
+  size_t used = lay_out(row, n, span, scratch);
+  memcpy(row->kept, given->kept + r * n, n);
+  memcpy(row->c, given->c + r * n, n * sizeof(double));
   double sum = 0;
   float steepest = 0;
   for (size_t j = 0; j < n; j++) {
     row->twice[j] = row->kept[j] ? 2 * row->w[j] : -2 * row->w[j];
-    row->s[j] = fabsf(row->w[j]) * channels->norms[j];
-    row->x[j] = 2 * row->s[j] * channels->reach[j];
+    row->s[j] = fabsf(row->w[j]) * of->norms[j];
+    row->x[j] = 2 * row->s[j] * of->largest[j];
     row->largest_s = row->s[j] > row->largest_s ? row->s[j] : row->largest_s;
     steepest = row->x[j] > steepest ? row->x[j] : steepest;
     sum += row->x[j];
@@ -455,12 +451,14 @@ BODY void begin(search_state *row, const espalier_swap_channels *channels, size_
   place_slopes(SLOPES, steepest, (float)(sum / (double)n), row->slopes);
   place_slopes(FINE, steepest, (float)(sum / (double)n), row->fine);
   row->loss = row->outcome.before = espalier_row_loss(n, row->w, row->kept, row->c);
-  if (given->held) espalier_held_out_begin(given->held, row->w, row->kept, row->loss);
+  if (given->held)
+    espalier_held_out_begin(&row->held, given->held, given->held_c + r * n, row->w, row->kept, row->loss, scratch + used);
+  row->outcome.held_before = row->held.now;
   row->gu = row->gp = espalier_gram_row(row->gram, 0, row->made_u);
 }
 
-// One swap; the row has ended where there is none to make, or none to look for any more.
-BODY void step(search_state *row, const search_state *next, size_t span, uint64_t limit, espalier_held_out *held) {
+// One swap; the row has ended if there is none to make, or none to look for any more.
+BODY void step(search_state *row, const search_state *next, size_t span, uint64_t limit) {
   size_t n = row->n, runs = n / span;
   row->ended = 1;
   if (row->outcome.moves >= limit || !(row->loss > 0)) return;
@@ -474,54 +472,44 @@ BODY void step(search_state *row, const search_state *next, size_t span, uint64_
   uint64_t kept_of_run = row->kept_count / runs;
   row->outcome.choices += runs * kept_of_run * (span - kept_of_run);
   if (best.u == n || !(best.change < -stop)) return;
-  turn(row, best.u, 0);
-  turn(row, best.p, 1);
+  set_kept(row, best.u, 0);
+  set_kept(row, best.p, 1);
   row->loss += best.change;
   row->outcome.moves++;
   uint32_t flipped[2] = {(uint32_t)best.u, (uint32_t)best.p};
-  row->outcome.stopped = held && !espalier_held_out_move(held, row->w, row->kept, 2, flipped, row->loss);
-  row->ended = row->outcome.stopped;
+  row->outcome.stopped = !espalier_held_out_move(&row->held, row->w, row->kept, 2, flipped, row->loss);
+  row->ended = row->outcome.stopped != 0;
   row->wu = row->w[best.u], row->wp = row->w[best.p];
   row->gu = espalier_gram_row(row->gram, best.u, row->made_u);
   row->gp = espalier_gram_row(row->gram, best.p, row->made_p);
 }
 
-BODY void end(search_state *row, uint64_t limit, espalier_swap_row *given) {
-  row->outcome.limited = row->outcome.moves >= limit;
-  if (given->held) {
-    espalier_held_out_end(given->held, row->kept);
-    row->outcome.moves = given->held->moves_at_least;
-    row->loss = given->held->own_at_least;
-  }
-  memcpy(given->kept, row->kept, row->n);
-  row->outcome.after = row->loss;
-  given->outcome = row->outcome;
-}
-
-BODY void swap_search_body(const espalier_swap_channels *channels, size_t span, uint64_t limit, size_t count,
-                           espalier_swap_row *rows, void *scratch) {
+BODY void search_rows_body(const channels *of, size_t span, const given_rows *given) {
   search_state states[2];
-  size_t bytes = espalier_swap_scratch(channels->gram->n, span);
-  for (size_t r = 0; r < count; r++) begin(&states[r], channels, span, &rows[r], (uint8_t *)scratch + r * bytes);
+  size_t n = given->gram->n, count = given->count, bytes = espalier_swap_scratch(n, span, given->held != 0);
+  for (size_t r = 0; r < count; r++) begin(&states[r], of, span, given, r, given->scratch + r * bytes);
   for (size_t left = count; left > 0;)
     for (size_t r = 0; r < count; r++) {
       if (states[r].ended) continue;
-      step(&states[r], &states[count - 1 - r], span, limit, rows[r].held);
+      step(&states[r], &states[count - 1 - r], span, given->limit);
       left -= (size_t)states[r].ended;
     }
-  for (size_t r = 0; r < count; r++) end(&states[r], limit, &rows[r]);
+  for (size_t r = 0; r < count; r++) {
+    search_state *row = &states[r];
+    row->outcome.limited = row->outcome.moves >= given->limit;
+    row->outcome.after = row->loss;
+    espalier_held_out_end(&row->held, row->kept, &row->outcome);
+    memcpy(given->kept + r * n, row->kept, n);
+    given->outcomes[r] = row->outcome;
+  }
 }
-TIERS(void, swap_search,
-      (const espalier_swap_channels *channels, size_t span, uint64_t limit, size_t count, espalier_swap_row *rows, void *scratch),
-      (channels, span, limit, count, rows, scratch))
+TIERS(void, search_rows, (const channels *of, size_t span, const given_rows *given), (of, span, given))
 
-BODY void pruned_part_body(size_t n, const float *restrict w, const uint8_t *restrict kept, float *restrict d) {
-  for (size_t i = 0; i < n; i++) d[i] = kept[i] ? 0 : w[i];
-}
-TIERS(void, pruned_part, (size_t n, const float *w, const uint8_t *kept, float *d), (n, w, kept, d))
-
-double espalier_row_loss(size_t n, const float *w, const uint8_t *kept, const double *c) {
-  double loss = 0;
-  for (size_t i = 0; i < n; i++) loss += kept[i] ? 0 : (double)w[i] * c[i];
-  return loss;
+void espalier_swap_search(espalier_gram gram, size_t n, const double *diagonal, const float *norms, const float *largest, size_t span,
+                          uint64_t limit, size_t values, const float *w, uint8_t *kept, const double *c, espalier_gram held,
+                          size_t held_values, const double *held_c, size_t scratch_bytes, uint8_t *scratch, size_t rows,
+                          espalier_swap_outcome *outcomes) {
+  (void)n, (void)values, (void)held_values, (void)scratch_bytes;
+  given_rows given = {&gram, held.n ? &held : 0, limit, rows, w, kept, c, held_c, scratch, outcomes};
+  espalier_search_rows(&(channels){diagonal, norms, largest}, span, &given);
 }

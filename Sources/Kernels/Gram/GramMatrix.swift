@@ -122,7 +122,7 @@ extension GramMatrix {
   }
 
   /// All elements, valid within `body`; those of a factored matrix are made for the call, `columns x columns` in memory.
-  func withElements<Result>(_ body: (UnsafePointer<Float>) throws -> Result) rethrows -> Result {
+  package func withElements<Result>(_ body: (UnsafePointer<Float>) throws -> Result) rethrows -> Result {
     if case .whole(let elements) = storage { return try elements.withUnsafe(body) }
     var whole = Matrix(rows: columns, columns: columns)
     whole.elements.withUnsafeMutable { whole in
@@ -143,6 +143,11 @@ extension GramMatrix {
   /// Bytes of a matrix in a file that ``maskLoss(_:gram:mask:)`` has in memory at a time where pages are not kept.
   public static func panelByteCount(columns: Int, threads: Int) -> Int {
     threads * min(columnPanel, columns) * columns * 4
+  }
+
+  /// Bytes that ``quadraticForms(_:rows:)`` takes for `rows` rows and a whole matrix.
+  static func formsByteCount(rows: Int, columns: Int, threads: Int) -> Int {
+    min(threads, (columns + columnPanel - 1) / columnPanel) * rows * columnPanel * 4
   }
 
   /// Gives the pages of these rows of a whole matrix back to the system, where they are read from a file.
@@ -168,7 +173,7 @@ extension GramMatrix {
   }
 
   /// `output = D G` for the first `rows` rows of D and output, both `>= rows x columns`; panels are shared among the threads.
-  func multiply(_ block: borrowing Matrix, rows: Int, into output: inout Matrix) {
+  package func multiply(_ block: borrowing Matrix, rows: Int, into output: inout Matrix) {
     precondition(block.columns == columns && output.columns == columns)
     precondition(rows <= block.rows && rows <= output.rows)
     guard rows > 0, columns > 0 else { return }

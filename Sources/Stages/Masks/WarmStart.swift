@@ -44,8 +44,10 @@ public struct WarmStart: MatrixStage {
     guard let matrix = sizes.matrix else { return WorkingSet() }
     return WorkingSet(
       weights: sizes.tensorBytes,
-      rows: matrix.rows * Mask.rowBytes(matrix.columns) + sizes.threads * matrix.columns * 32
-        + Swap.blockBytes(matrix))
+      rows: matrix.rows * Mask.rowBytes(matrix.columns)
+        + max(
+          Saliency.workingSet(rows: matrix.rows, columns: matrix.columns, threads: sizes.threads),
+          Loss.workingSet(rows: matrix.rows, columns: matrix.columns, threads: sizes.threads)))
   }
 
   public func work(_ sizes: UnitSizes) -> Work {
@@ -66,11 +68,12 @@ public struct WarmStart: MatrixStage {
       case .wanda: .wanda
       case .ria: .ria(power: power)
       }
-    let mask = mostSalient(weight, saliency, diagonal: factor?.diagonal ?? [], pattern: pattern)
+    let mask = mostSalient(
+      weight, saliency, diagonal: factor?.diagonal ?? [], pattern: pattern, on: unit.device)
     try MaskFile.write(mask, to: unit.folder + "/" + MaskFile.name)
     var report = unit.matrixReport(pattern)
     if let gram = factor?.gram {
-      report.append(("lossAfter", .number(maskLoss(weight, gram: gram, mask: mask))))
+      report.append(("lossAfter", .number(Loss(gram, on: unit.device).of(weight, mask))))
     }
     weight.tensor.release()
     return .object(JSONObject(report))

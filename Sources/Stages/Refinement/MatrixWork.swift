@@ -25,6 +25,11 @@ extension UnitContext {
   }
 }
 
+extension UnitContext {
+  /// What the kernels of the unit run on.
+  var device: Device { Device(threads: Threads.count) }
+}
+
 /// What the works of stages are made of.
 extension ModelOutline.Matrix {
   /// Weights, `rows x columns`.

@@ -84,11 +84,13 @@ public struct Swap: MatrixStage {
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
     guard let matrix = sizes.matrix else { return WorkingSet() }
     // The Gram matrix is mapped; all of it is read again and again, so that it counts.
-    let correlations = budget == .matrix ? matrix.rows * matrix.columns * 5 : 0
+    let options = SwapOptions(moves: moves, budget: budget == .row ? .row : .matrix(floor: floor))
     return WorkingSet(
       weights: sizes.tensorBytes, factor: sizes.factorBytes,
-      rows: Self.blockBytes(matrix) + 2 * matrix.rows * Mask.rowBytes(matrix.columns) + correlations
-        + sizes.threads * (matrix.columns * 170 + 512 << 10) + matrix.columns * matrix.columns / 16)
+      rows: 2 * matrix.rows * Mask.rowBytes(matrix.columns)
+        + options.workingSet(
+          rows: matrix.rows, columns: matrix.columns, pattern: sizes.pattern, holdsOut: holdOut > 0,
+          threads: sizes.threads))
   }
 
   public func work(_ sizes: UnitSizes) -> Work {
@@ -104,9 +106,6 @@ public struct Swap: MatrixStage {
       operations: matrix.gramOperations * (holdOut > 0 ? 2.5 : 1.5),
       memoryBytes: Double(matrix.rows) * swaps * traffic + matrix.weights * 64 + columns * columns * 4)
   }
-
-  /// Bytes of the block of rows that is refined at a time.
-  static func blockBytes(_ matrix: ModelOutline.Matrix) -> Int { min(256, matrix.rows) * matrix.columns * 13 }
 
   public func run(_ unit: UnitContext) throws -> JSON {
     let weight = try unit.weight()
@@ -136,7 +135,8 @@ public struct Swap: MatrixStage {
     _ unit: UnitContext, _ weight: LinearWeight, _ gram: GramMatrix, heldOut: GramMatrix?, _ mask: inout Mask
   ) throws -> Refined {
     let options = SwapOptions(limit: maxSwaps, moves: moves, heldOut: heldOut)
-    let outcome = try refineBySwaps(weight, gram: gram, mask: &mask, options: options) { done, total in
+    let outcome = try refineBySwaps(weight, gram: gram, mask: &mask, options: options, on: unit.device) {
+      done, total in
       try unit.advance(done, of: total)
     }
     var details: [(key: String, value: JSON)] = [
@@ -157,7 +157,8 @@ public struct Swap: MatrixStage {
     _ unit: UnitContext, _ weight: LinearWeight, _ gram: GramMatrix, _ mask: inout Mask
   ) throws -> Refined {
     let options = SwapOptions(limit: maxSwaps, budget: .matrix(floor: floor))
-    let outcome = try refineAcrossRows(weight, gram: gram, mask: &mask, options: options) { done, total in
+    let outcome = try refineAcrossRows(weight, gram: gram, mask: &mask, options: options, on: unit.device) {
+      done, total in
       try unit.advance(done, of: total)
     }
     return (

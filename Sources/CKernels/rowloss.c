@@ -2,7 +2,18 @@
 
 #include <math.h>
 
-// What pruning (where kept) or restoring (where not) weight j alone changes.
+BODY void pruned_part_body(size_t n, const float *restrict w, const uint8_t *restrict kept, float *restrict d) {
+  for (size_t i = 0; i < n; i++) d[i] = kept[i] ? 0 : w[i];
+}
+TIERS(void, pruned_part, (size_t n, const float *w, const uint8_t *kept, float *d), (n, w, kept, d))
+
+double espalier_row_loss(size_t n, const float *w, const uint8_t *kept, const double *c) {
+  double loss = 0;
+  for (size_t i = 0; i < n; i++) loss += kept[i] ? 0 : (double)w[i] * c[i];
+  return loss;
+}
+
+// The change of the loss from pruning weight j if it is kept, or restoring it if it is not.
 BODY double flip_change(const double *diagonal, const float *w, const uint8_t *kept, const double *c, size_t j) {
   double wj = w[j], twice = 2 * wj * c[j];
   return (kept[j] ? twice : -twice) + wj * wj * diagonal[j];
