@@ -40,13 +40,15 @@ public func mostSalient(
   let blocks = parts(of: rows, size: rowsAtATime)
   do {
     let bits = mask.mutableRowSpans
-    device.forEach(blocks.count, scratch: { SaliencyScratch(columns: columns, span: span) }) {
-      scratch, index in
-      for row in blocks[index] {
-        var bits = bits[row]
-        scratch.select(weight, row: row, scores, span: span, keep: keep, into: &bits)
-      }
-    }
+    device.forEach(
+      blocks.count, scratch: { SaliencyScratch(columns: columns, span: span) },
+      {
+        scratch, index in
+        for row in blocks[index] {
+          var bits = bits[row]
+          scratch.select(weight, row: row, scores, span: span, keep: keep, into: &bits)
+        }
+      })
   }
   return mask
 }

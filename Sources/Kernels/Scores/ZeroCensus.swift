@@ -17,12 +17,14 @@ public struct ZeroCensus: Sendable {
     var mask = Mask(rows: weight.rows, columns: weight.columns, pattern: .rows(sparsity: 0))
     do {
       let bits = mask.mutableRowSpans
-      device.forEach(weight.rows, scratch: { Buffer<Float>(count: weight.columns) }) { scratch, row in
-        var values = scratch.mutableSpan
-        weight.load(row: row, into: &values)
-        var bits = bits[row]
-        nonzeroBits(scratch.span, into: &bits)
-      }
+      device.forEach(
+        weight.rows, scratch: { Buffer<Float>(count: weight.columns) },
+        { scratch, row in
+          var values = scratch.mutableSpan
+          weight.load(row: row, into: &values)
+          var bits = bits[row]
+          nonzeroBits(scratch.span, into: &bits)
+        })
     }
     nonzero = mask
     zeros = weight.rows * weight.columns - mask.bits.reduce(0) { $0 + $1.nonzeroBitCount }

@@ -56,14 +56,17 @@ public func refineByDSnoT(
     do {
       let spans = block.spans
       let found = outcomes.mutableRowSpans(columns: 1)
-      device.forEach(range.count, scratch: { Buffer<UInt8>(count: columns) }) { moved, row in
-        var found = found[row]
-        var kept = spans.kept[row]
-        var moved = moved.mutableSpan
-        found[0] = espalier_dsnot_row(
-          span, UInt64(options.cycles), options.threshold, spans.weights[row].span, means.span, squares.span,
-          &kept, &moved)
-      }
+      device.forEach(
+        range.count, scratch: { Buffer<UInt8>(count: columns) },
+        { moved, row in
+          var found = found[row]
+          var kept = spans.kept[row]
+          var moved = moved.mutableSpan
+          found[0] = espalier_dsnot_row(
+            span, UInt64(options.cycles), options.threshold, spans.weights[row].span, means.span,
+            squares.span,
+            &kept, &moved)
+        })
     }
     block.storeKept(into: &mask)
     for row in 0..<range.count {
