@@ -145,9 +145,16 @@ extension GramMatrix {
     threads * min(columnPanel, columns) * columns * 4
   }
 
-  /// Bytes that ``quadraticForms(_:rows:)`` takes for `rows` rows and a whole matrix.
-  static func formsByteCount(rows: Int, columns: Int, threads: Int) -> Int {
-    min(threads, (columns + columnPanel - 1) / columnPanel) * rows * columnPanel * 4
+  /// Bytes that ``multiply(_:rows:into:)`` takes for `rows` rows.
+  ///
+  /// - Parameter rank: the rows of the factor; nil for a whole matrix.
+  static func productByteCount(rows: Int, rank: Int?) -> Int { rows * (rank ?? 0) * 4 }
+
+  /// Bytes that ``quadraticForms(_:rows:)`` takes for `rows` rows.
+  ///
+  /// - Parameter rank: the rows of the factor; nil for a whole matrix.
+  static func formsByteCount(rows: Int, columns: Int, rank: Int?, threads: Int) -> Int {
+    rows * 4 * (rank ?? min(threads, (columns + columnPanel - 1) / columnPanel) * columnPanel)
   }
 
   /// Gives the pages of these rows of a whole matrix back to the system, where they are read from a file.

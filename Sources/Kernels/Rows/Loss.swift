@@ -23,7 +23,8 @@ public struct Loss: Sendable {
   public func ofRows(_ weight: LinearWeight, _ mask: Mask) -> [Double] {
     precondition(gram.columns == weight.columns && weight.mask == nil)
     return parts(of: weight.rows, size: RowBlock.mostRows).flatMap { rows in
-      ofRows(RowBlock(weight, mask, rows: rows, on: device).prunedPart(on: device))
+      let pruned = RowBlock(weight, mask, rows: rows, on: device).prunedPart(on: device)
+      return ofRows(pruned)
     }
   }
 
@@ -50,9 +51,14 @@ public struct Loss: Sendable {
     return ofRows(difference)
   }
 
-  /// Bytes that the loss of a mask takes.
-  public static func workingSet(rows: Int, columns: Int, threads: Int) -> Int {
-    RowBlock.byteCount(rows: rows, columns: columns) + RowBlock.prunedByteCount(rows: rows, columns: columns)
-      + GramMatrix.formsByteCount(rows: min(RowBlock.mostRows, rows), columns: columns, threads: threads)
+  /// Bytes that the loss of a mask takes, without the pages of the weight and the Gram matrix.
+  ///
+  /// - Parameter rank: the rows of the factor of the Gram matrix; nil if it is whole.
+  public static func workingSet(rows: Int, columns: Int, rank: Int?, threads: Int) -> Int {
+    RowBlock.prunedByteCount(rows: rows, columns: columns)
+      + max(
+        RowBlock.byteCount(rows: rows, columns: columns),
+        GramMatrix.formsByteCount(
+          rows: min(RowBlock.mostRows, rows), columns: columns, rank: rank, threads: threads))
   }
 }

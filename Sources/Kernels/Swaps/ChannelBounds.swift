@@ -51,8 +51,9 @@ struct ChannelBounds: Sendable {
     return largest.map { $0 * (1 + slack) + (gram.isFactored ? slack : 0) }
   }
 
-  /// Bytes that making the bounds from a whole matrix takes; they themselves take less.
-  static func workingSet(columns: Int) -> Int {
-    (columns + rowsAtATime - 1) / rowsAtATime * columns * 4
+  /// Bytes that making the bounds takes; they themselves take less.
+  static func workingSet(columns: Int, rank: Int?, threads: Int) -> Int {
+    let blocks = (columns + rowsAtATime - 1) / rowsAtATime
+    return (blocks + (rank == nil ? 0 : min(threads, blocks) * rowsAtATime)) * columns * 4
   }
 }

@@ -92,12 +92,16 @@ public func refineAcrossRows(
 }
 
 /// Bytes that ``refineAcrossRows(_:gram:mask:options:on:progress:)`` takes.
-func matrixBudgetWorkingSet(rows: Int, columns: Int, threads: Int) -> Int {
+func matrixBudgetWorkingSet(rows: Int, columns: Int, rank: Int?, threads: Int) -> Int {
   let product = RowBlock.prunedByteCount(rows: rows, columns: columns)
-  let making = RowBlock.byteCount(rows: rows, columns: columns) + product
+  let making =
+    product
+    + max(
+      RowBlock.byteCount(rows: rows, columns: columns),
+      GramMatrix.productByteCount(rows: min(RowBlock.mostRows, rows), rank: rank))
   return rows * (columns * 4 + MemoryLayout<BudgetState>.stride)
     + max(
-      ChannelBounds.workingSet(columns: columns),
+      ChannelBounds.workingSet(columns: columns, rank: rank, threads: threads),
       product + max(making, min(max(2, threads), rows) * BudgetScratch.byteCount(columns: columns)))
 }
 

@@ -160,13 +160,13 @@ struct MoveSearch: ~Copyable {
 
   /// Bytes that the search holds.
   static func byteCount(columns: Int, _ pattern: SparsityPattern) -> Int {
-    if case .groups(_, let of) = pattern, of <= ESPALIER_LARGEST_GROUP { columns * of * 4 } else { 0 }
+    if case .groups(_, let of) = pattern, of <= ESPALIER_LARGEST_GROUP { columns * of * 4 } else { 4 }
   }
 
   /// Bytes that making the search takes.
-  static func beginningByteCount(columns: Int, _ pattern: SparsityPattern) -> Int {
+  static func beginningByteCount(columns: Int, _ pattern: SparsityPattern, rank: Int?, threads: Int) -> Int {
     let held = byteCount(columns: columns, pattern)
-    return held > 0 ? held : ChannelBounds.workingSet(columns: columns)
+    return held > 4 ? held : ChannelBounds.workingSet(columns: columns, rank: rank, threads: threads)
   }
 
   /// Bytes that all threads together take while rows are refined.
@@ -174,7 +174,8 @@ struct MoveSearch: ~Copyable {
     columns: Int, _ pattern: SparsityPattern, _ moves: SwapOptions.Moves, hasHeldOut: Bool, threads: Int
   ) -> Int {
     let bytes = Kind(pattern, moves, columns: columns).scratch(columns: columns, hasHeldOut: hasHeldOut)
-    return threads * 2 * (bytes + columns * (hasHeldOut ? 16 : 8))
+    // A buffer without elements takes as much as one.
+    return threads * 2 * (bytes + columns * 8 + (hasHeldOut ? columns * 8 : 8))
   }
 }
 

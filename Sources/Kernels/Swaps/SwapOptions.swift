@@ -1,3 +1,4 @@
+import CKernels
 import EspalierCore
 
 /// How a mask is refined by swaps.
@@ -36,15 +37,17 @@ public struct SwapOptions: Sendable {
   ///
   /// - Parameters:
   ///   - pattern: that of the mask; nil if it is not known yet.
+  ///   - rank: the rows of the factor of the Gram matrix; nil if it is whole.
   ///   - holdsOut: whether there will be held-out inputs.
-  public func workingSet(rows: Int, columns: Int, pattern: SparsityPattern?, holdsOut: Bool, threads: Int)
-    -> Int
-  {
+  public func workingSet(
+    rows: Int, columns: Int, pattern: SparsityPattern?, rank: Int?, holdsOut: Bool, threads: Int
+  ) -> Int {
     guard case .row = budget else {
-      return matrixBudgetWorkingSet(rows: rows, columns: columns, threads: threads)
+      return matrixBudgetWorkingSet(rows: rows, columns: columns, rank: rank, threads: threads)
     }
     let product = RowBlock.prunedByteCount(rows: rows, columns: columns)
-    let (correlations, pairs) = (product * (holdsOut ? 2 : 1), (min(RowBlock.mostRows, rows) + 1) / 2)
+    let correlations = product + (holdsOut ? product : 4)
+    let pairs = (min(RowBlock.mostRows, rows) + 1) / 2
     // A pattern that is not known yet takes the most; the groups are those of most values for each weight.
     let patterns: [SparsityPattern] =
       pattern.map { [$0] } ?? [
@@ -54,11 +57,13 @@ public struct SwapOptions: Sendable {
       let search = MoveSearch.scratchByteCount(
         columns: columns, pattern, moves, hasHeldOut: holdsOut, threads: min(threads, pairs))
       let block = max(
-        product + correlations, correlations + search,
+        product + correlations + GramMatrix.productByteCount(rows: min(RowBlock.mostRows, rows), rank: rank),
+        correlations + search + min(RowBlock.mostRows, rows) * MemoryLayout<espalier_swap_outcome>.stride,
         product
-          + GramMatrix.formsByteCount(rows: min(RowBlock.mostRows, rows), columns: columns, threads: threads))
+          + GramMatrix.formsByteCount(
+            rows: min(RowBlock.mostRows, rows), columns: columns, rank: rank, threads: threads))
       return max(
-        MoveSearch.beginningByteCount(columns: columns, pattern),
+        MoveSearch.beginningByteCount(columns: columns, pattern, rank: rank, threads: threads),
         MoveSearch.byteCount(columns: columns, pattern) + RowBlock.byteCount(rows: rows, columns: columns)
           + block)
     }.max() ?? 0

@@ -63,7 +63,8 @@ public struct Allocate: AllocationStage {
       rows: 2 * matrix.rows * Mask.rowBytes(matrix.columns)
         + max(
           Saliency.workingSet(rows: matrix.rows, columns: matrix.columns, threads: sizes.threads),
-          Loss.workingSet(rows: matrix.rows, columns: matrix.columns, threads: sizes.threads)))
+          Loss.workingSet(
+            rows: matrix.rows, columns: matrix.columns, rank: sizes.factorRank, threads: sizes.threads)))
   }
 
   public func work(_ sizes: UnitSizes) -> Work {

@@ -47,7 +47,8 @@ public struct WarmStart: MatrixStage {
       rows: matrix.rows * Mask.rowBytes(matrix.columns)
         + max(
           Saliency.workingSet(rows: matrix.rows, columns: matrix.columns, threads: sizes.threads),
-          Loss.workingSet(rows: matrix.rows, columns: matrix.columns, threads: sizes.threads)))
+          Loss.workingSet(
+            rows: matrix.rows, columns: matrix.columns, rank: sizes.factorRank, threads: sizes.threads)))
   }
 
   public func work(_ sizes: UnitSizes) -> Work {

@@ -36,7 +36,10 @@ public struct DSnoT: MatrixStage {
         + max(
           options.workingSet(
             rows: matrix.rows, columns: matrix.columns, pattern: sizes.pattern, threads: sizes.threads),
-          Loss.workingSet(rows: matrix.rows, columns: matrix.columns, threads: sizes.threads)))
+          Loss.workingSet(
+            rows: matrix.rows, columns: matrix.columns, rank: sizes.factorRank, threads: sizes.threads),
+          Certificate.lossesWorkingSet(
+            rows: matrix.rows, columns: matrix.columns, threads: sizes.threads)))
   }
 
   public func work(_ sizes: UnitSizes) -> Work {

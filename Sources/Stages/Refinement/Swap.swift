@@ -88,9 +88,11 @@ public struct Swap: MatrixStage {
     return WorkingSet(
       weights: sizes.tensorBytes, factor: sizes.factorBytes,
       rows: 2 * matrix.rows * Mask.rowBytes(matrix.columns)
-        + options.workingSet(
-          rows: matrix.rows, columns: matrix.columns, pattern: sizes.pattern, holdsOut: holdOut > 0,
-          threads: sizes.threads))
+        + max(
+          options.workingSet(
+            rows: matrix.rows, columns: matrix.columns, pattern: sizes.pattern, rank: sizes.factorRank,
+            holdsOut: holdOut > 0, threads: sizes.threads),
+          Certificate.lossesWorkingSet(rows: matrix.rows, columns: matrix.columns, threads: sizes.threads)))
   }
 
   public func work(_ sizes: UnitSizes) -> Work {
