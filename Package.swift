@@ -9,6 +9,18 @@ let strict: [SwiftSetting] = [
   .treatAllWarnings(as: .error),
 ]
 
+/// Targets that call C functions with spans. Swift 6.3 crashes on these when it optimizes several files as one.
+let spanCalls: [SwiftSetting] = [
+  .enableExperimentalFeature("SafeInteropWrappers"),
+  .unsafeFlags(["-no-whole-module-optimization"], .when(configuration: .release)),
+]
+
+/// Debug builds, and so the tests, run the same fast loops as release builds. Counts of elements are parameters for Swift alone, which
+/// checks them.
+let kernelFlags: CSetting = .unsafeFlags([
+  "-O3", "-fno-math-errno", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Werror",
+])
+
 /// A room of the house: the target carries the prefix so that no type shares its module's name.
 func room(
   _ name: String, _ dependencies: [Target.Dependency] = [], settings: [SwiftSetting] = []
@@ -50,15 +62,7 @@ let package = Package(
     .systemLibrary(name: "COpenBLAS", pkgConfig: "openblas", providers: [.apt(["libopenblas-dev"])]),
     .systemLibrary(name: "CPCRE2", pkgConfig: "libpcre2-8", providers: [.apt(["libpcre2-dev"])]),
     .systemLibrary(name: "CCrypto", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
-    .target(
-      name: "CKernels",
-      cSettings: [
-        // Debug builds, and so the tests, run the same fast loops as release builds.
-        // Counts of elements are there for Swift, which checks them.
-        .unsafeFlags([
-          "-O3", "-fno-math-errno", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Werror",
-        ])
-      ]),
+    .target(name: "CKernels", cSettings: [kernelFlags]),
 
     .target(name: "CLinux"),
 
@@ -71,11 +75,7 @@ let package = Package(
       ]),
     room(
       "Kernels", ["EspalierCore", "EspalierIO", "CKernels", "CLinux", "COpenBLAS"],
-      settings: [
-        .enableExperimentalFeature("SafeInteropWrappers"),
-        // Swift 6.3 crashes on C functions of spans when it optimizes several files as one.
-        .unsafeFlags(["-no-whole-module-optimization"], .when(configuration: .release)),
-      ]),
+      settings: spanCalls),
     room(
       "Tokenizers",
       [
@@ -105,14 +105,17 @@ let package = Package(
       ],
       swiftSettings: strict),
 
+    .target(
+      name: "CBenchmarks", dependencies: ["CKernels"], path: "Benchmarks/C",
+      cSettings: [.headerSearchPath("../../Sources/CKernels"), kernelFlags]),
     .executableTarget(
       name: "espalier-bench",
       dependencies: [
-        "EspalierCore", "EspalierIO", "EspalierKernels", "EspalierModels", "EspalierPipeline",
+        "CBenchmarks", "EspalierCore", "EspalierIO", "EspalierKernels", "EspalierModels", "EspalierPipeline",
         "EspalierStages", "EspalierTokenizers",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
-      path: "Benchmarks", swiftSettings: strict),
+      path: "Benchmarks", exclude: ["C"], swiftSettings: strict + spanCalls),
 
     .target(
       name: "EspalierTestSupport",
@@ -122,7 +125,7 @@ let package = Package(
     tests("IO", ["EspalierCore", "EspalierIO"]),
     tests(
       "Kernels", ["EspalierCore", "EspalierIO", "EspalierKernels"],
-      settings: [.enableExperimentalFeature("SafeInteropWrappers")]),
+      settings: spanCalls),
     tests("Tokenizers", ["EspalierCore", "EspalierIO", "EspalierTokenizers"]),
     tests("Models", ["EspalierCore", "EspalierIO", "EspalierKernels", "EspalierModels"]),
     tests("Pipeline", ["EspalierCore", "EspalierIO", "EspalierPipeline"]),

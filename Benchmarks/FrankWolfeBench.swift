@@ -57,7 +57,9 @@ struct FrankWolfeBench: ParsableCommand {
     try withFolder { folder in
       let problem = try CorrelatedProblem(
         rows: rows, columns: columns, folder: folder, on: Device(threads: Threads.count))
-      let start = mostSalient(problem.weight, .wanda, diagonal: problem.diagonal, pattern: pattern)
+      let start = mostSalient(
+        problem.weight, .wanda, diagonal: problem.diagonal, pattern: pattern,
+        on: Device(threads: Threads.count))
       var sparse = Turn()
       var dense = noDense || step == .pairwise ? nil : Turn()
       // In turns: what else the machine does falls on both.

@@ -31,20 +31,22 @@ struct SwapBench: ParsableCommand {
 
   func run() throws {
     if let threads { Threads.use(threads) }
+    let device = Device(threads: Threads.count)
     let pattern: SparsityPattern =
       if let keep, let of { .groups(keep: keep, of: of) } else { .rows(sparsity: sparsity) }
     if let gram {
       guard let weight, let tensor else { throw ValidationError("--gram needs --weight and --tensor.") }
-      return try show(realProblem(gram, weight, tensor), [pattern], swaps: swaps)
+      return try show(realProblem(gram, weight, tensor), [pattern], swaps: swaps, on: device)
     }
     try withFolder { folder in
       guard columns == nil else {
-        return try show(correlated(columns ?? 0, folder), [pattern], swaps: swaps)
+        return try show(correlated(columns ?? 0, folder), [pattern], swaps: swaps, on: device)
       }
       for columns in [1024, 4096, 11008, 14336] {
         try show(
           correlated(columns, folder),
-          [.rows(sparsity: 0.5), .rows(sparsity: 0.6), .groups(keep: 2, of: 4)], swaps: swaps ?? 100)
+          [.rows(sparsity: 0.5), .rows(sparsity: 0.6), .groups(keep: 2, of: 4)], swaps: swaps ?? 100,
+          on: device)
       }
     }
   }
@@ -73,18 +75,20 @@ struct SwapBench: ParsableCommand {
     return problem
   }
 
-  private func show(_ problem: Problem, _ patterns: [SparsityPattern], swaps: Int?) throws {
+  private func show(_ problem: Problem, _ patterns: [SparsityPattern], swaps: Int?, on device: Device) throws
+  {
     for pattern in patterns {
       guard pattern.fits(columns: problem.weight.columns) else {
         throw ValidationError("--of must divide --columns.")
       }
-      let measured = try Measured(problem, pattern, swaps: swaps)
+      let measured = try Measured(problem, pattern, swaps: swaps, on: device)
       print(json ? measured.json.prettyText : measured.text)
     }
   }
 
   private struct Measured {
     let pattern: SparsityPattern
+    let threads: Int
     let rows: Int
     let columns: Int
     var outcome = SwapOutcome()
@@ -92,16 +96,18 @@ struct SwapBench: ParsableCommand {
     /// The full scan: what it was given, and what it took for that; nil for N:M, where a scan is no work.
     let scan: (rows: Int, swaps: Int, pairs: Int, seconds: Double)?
 
-    init(_ problem: Problem, _ pattern: SparsityPattern, swaps: Int?) throws {
+    init(_ problem: Problem, _ pattern: SparsityPattern, swaps: Int?, on device: Device) throws {
       self.pattern = pattern
+      threads = device.threads
       let weight = problem.weight
       rows = weight.rows
       columns = weight.columns
-      let start = mostSalient(weight, .wanda, diagonal: problem.diagonal, pattern: pattern)
+      let start = mostSalient(weight, .wanda, diagonal: problem.diagonal, pattern: pattern, on: device)
       var found = SwapOutcome()
       time = try seconds(turns: columns > 8192 ? 1 : 3) {
         var mask = start
-        found = try refineBySwaps(weight, gram: problem.gram, mask: &mask, options: SwapOptions(limit: swaps))
+        found = try refineBySwaps(
+          weight, gram: problem.gram, mask: &mask, options: SwapOptions(limit: swaps), on: device)
       }
       outcome = found
       guard case .rows = pattern, columns % 16 == 0, outcome.swaps > 0 else {
@@ -109,14 +115,13 @@ struct SwapBench: ParsableCommand {
         return
       }
       // About two seconds of it.
-      let scanned = min(rows, 16 * Threads.count)
+      let scanned = min(rows, 16 * threads)
       let pairs = max(1, pattern.kept(ofColumns: columns) * (columns - pattern.kept(ofColumns: columns)))
       let limit = max(1, min(outcome.mostSwaps, 20_000_000_000 / (scanned * pairs)))
-      var mask = start
       let begin = now()
-      let full = refineByFullScan(
-        weight, gram: problem.gram, mask: &mask, rows: 0..<scanned, limit: limit)
-      scan = (scanned, limit, full.allPairs, now() - begin)
+      let scannedPairs = fullScan(
+        weight, gram: problem.gram, mask: start, rows: 0..<scanned, limit: limit, on: device)
+      scan = (scanned, limit, scannedPairs, now() - begin)
     }
 
     var rate: Double { Double(outcome.allPairs) / time }
@@ -134,7 +139,7 @@ struct SwapBench: ParsableCommand {
     var json: JSON {
       var members: [(key: String, value: JSON)] = [
         ("columns", .integer(columns)), ("rows", .integer(rows)), ("pattern", .string(pattern.description)),
-        ("threads", .integer(Threads.count)), ("seconds", .number(time)), ("swaps", .integer(outcome.swaps)),
+        ("threads", .integer(threads)), ("seconds", .number(time)), ("swaps", .integer(outcome.swaps)),
         ("equivalentPairsPerSecond", .number(rate)), ("evaluatedShare", .number(share)),
         ("evaluatedPairs", .integer(outcome.evaluatedPairs)), ("allPairs", .integer(outcome.allPairs)),
         ("gramBytesTouched", .integer(gramBytes)), ("lossBefore", .number(outcome.lossBefore)),

@@ -1,4 +1,4 @@
-#include "tiers.h"
+#include "lanes.h"
 
 #include <string.h>
 
@@ -11,11 +11,6 @@
 #endif
 
 enum { PANEL = ESPALIER_GEMM_PANEL, RUN = ESPALIER_GEMM_RUN, HALF = PANEL / 2 };
-
-typedef float lanes __attribute__((vector_size(64)));
-typedef float loose_lanes __attribute__((vector_size(64), aligned(4)));
-typedef uint32_t words __attribute__((vector_size(64)));
-typedef uint32_t loose_words __attribute__((vector_size(64), aligned(1), may_alias));
 
 int espalier_has_bf16(void) {
 #if defined(__x86_64__)
@@ -30,11 +25,11 @@ int espalier_has_bf16(void) {
 // ---- Packing
 
 // A 16 x 16 block is transposed in four rounds, each exchanging halves of a smaller size.
-BODY void transpose_words(words *m) {
+BODY void transpose_words(u32x16 *m) {
   for (int half = 8; half >= 1; half /= 2) {
     for (int i = 0; i < 16; i++) {
       if (i & half) continue;
-      words x = m[i], y = m[i + half];
+      u32x16 x = m[i], y = m[i + half];
       switch (half) {
       case 8:
         m[i] = __builtin_shufflevector(x, y, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23);
@@ -59,10 +54,10 @@ BODY void transpose_words(words *m) {
 BODY void pack_rows_body(size_t rows, size_t steps, size_t ld, const stored_32 *restrict x, size_t n, uint32_t *restrict panel) {
   size_t step = 0;
   for (; step + PANEL <= steps && rows == PANEL; step += PANEL) {
-    words block[PANEL];
-    for (size_t row = 0; row < PANEL; row++) block[row] = *(const loose_words *)(x + row * ld + step);
+    u32x16 block[PANEL];
+    for (size_t row = 0; row < PANEL; row++) block[row] = *(const u32x16 *)(x + row * ld + step);
     transpose_words(block);
-    for (size_t i = 0; i < PANEL; i++) *(words *)(panel + (step + i) * PANEL) = block[i];
+    for (size_t i = 0; i < PANEL; i++) *(u32x16 *)(panel + (step + i) * PANEL) = block[i];
   }
   for (; step < steps; step++)
     for (size_t row = 0; row < PANEL; row++) panel[step * PANEL + row] = row < rows ? x[row * ld + step] : 0;
@@ -111,12 +106,9 @@ TIERS(void, pack_columns_bf16,
 
 BODY void round_bf16_body(size_t n, float *restrict x, uint16_t *restrict y) {
   for (size_t i = 0; i < n; i++) {
-    uint32_t bits;
-    memcpy(&bits, x + i, 4);
-    uint32_t high = rounded(bits);
+    uint32_t high = rounded(bits_of_f32(x[i]));
     y[i] = (uint16_t)high;
-    high <<= 16;
-    memcpy(x + i, &high, 4);
+    x[i] = f32_of_bits(high << 16);
   }
 }
 TIERS(void, round_bf16, (size_t n, float *x, uint16_t *y), (n, x, y))
@@ -124,14 +116,13 @@ TIERS(void, round_bf16, (size_t n, float *x, uint16_t *y), (n, x, y))
 // ---- Tiles
 
 // Adds a tile of 16-column vectors to C, or stores it.
-BODY void store_tile(size_t rows, size_t columns, const lanes *sums, size_t panels, int add, float *c, size_t ldc) {
+BODY void store_tile(size_t rows, size_t columns, const f32x16 *sums, size_t panels, int add, float *c, size_t ldc) {
   for (size_t i = 0; i < rows; i++) {
     for (size_t j = 0; j < panels; j++) {
       float *target = c + i * ldc + j * PANEL;
-      lanes value = sums[i * panels + j];
+      f32x16 value = sums[i * panels + j];
       if (columns >= (j + 1) * PANEL) {
-        loose_lanes *whole = (loose_lanes *)target;
-        *whole = add ? *whole + value : value;
+        store16(target, add ? load16(target) + value : value);
       } else {
         float values[PANEL];
         memcpy(values, &value, sizeof values);
@@ -144,15 +135,15 @@ BODY void store_tile(size_t rows, size_t columns, const lanes *sums, size_t pane
 // rows_at_once x (panels * 16) of C; both are constants where it is inlined.
 BODY void tile_f32(size_t rows_at_once, size_t panels, size_t rows, size_t columns, size_t steps, const uint32_t *a,
                    const uint32_t *b, size_t b_stride, int add, float *c, size_t ldc) {
-  lanes sums[HALF * 3];
+  f32x16 sums[HALF * 3];
 #pragma clang loop unroll(full)
-  for (size_t i = 0; i < rows_at_once * panels; i++) sums[i] = (lanes){0};
+  for (size_t i = 0; i < rows_at_once * panels; i++) sums[i] = 0;
   const float *x = (const float *)a;
   const float *y = (const float *)b;
   for (size_t step = 0; step < steps; step++) {
-    lanes columns_here[3];
+    f32x16 columns_here[3];
 #pragma clang loop unroll(full)
-    for (size_t j = 0; j < panels; j++) columns_here[j] = *(const lanes *)(y + j * b_stride + step * PANEL);
+    for (size_t j = 0; j < panels; j++) columns_here[j] = load16(y + j * b_stride + step * PANEL);
 #pragma clang loop unroll(full)
     for (size_t i = 0; i < rows_at_once; i++) {
 #pragma clang loop unroll(full)
@@ -222,9 +213,9 @@ void espalier_gemm_f32 PARAMETERS {
 __attribute__((BF16_TARGET, always_inline)) static inline void tile_bf16(
     size_t rows_at_once, size_t panels, size_t rows, size_t columns, size_t steps, const uint32_t *a, const uint32_t *b,
     size_t b_stride, int add, float *c, size_t ldc) {
-  lanes sums[HALF * 3];
+  f32x16 sums[HALF * 3];
 #pragma clang loop unroll(full)
-  for (size_t i = 0; i < rows_at_once * panels; i++) sums[i] = (lanes){0};
+  for (size_t i = 0; i < rows_at_once * panels; i++) sums[i] = 0;
   for (size_t step = 0; step < steps; step++) {
     __m512bh columns_here[3];
 #pragma clang loop unroll(full)
@@ -234,7 +225,7 @@ __attribute__((BF16_TARGET, always_inline)) static inline void tile_bf16(
       __m512bh pair = (__m512bh)_mm512_set1_epi32((int)a[step * PANEL + i]);
 #pragma clang loop unroll(full)
       for (size_t j = 0; j < panels; j++)
-        sums[i * panels + j] = (lanes)_mm512_dpbf16_ps((__m512)sums[i * panels + j], columns_here[j], pair);
+        sums[i * panels + j] = (f32x16)_mm512_dpbf16_ps((__m512)sums[i * panels + j], columns_here[j], pair);
     }
   }
   store_tile(rows, columns, sums, panels, add, c, ldc);
@@ -262,7 +253,7 @@ __attribute__((BF16_TARGET, always_inline)) static inline void tile_bf16(
       sums[3][j] = vbfdotq_laneq_f32(sums[3][j], columns_here, pairs, 3);
     }
   }
-  lanes tile[4];
+  f32x16 tile[4];
   memcpy(tile, sums, sizeof tile);
   store_tile(rows, columns, tile, panels, add, c, ldc);
 }

@@ -15,20 +15,9 @@
 // Bounds carry the rounding of f32 with them; what decides is computed in f64, without contractions, ties going to the lower u, then
 // the lower p: on every instruction set the swaps are those of a full search in f64.
 
-#include "tiers.h"
+#include "search.h"
 
-#include <math.h>
 #include <string.h>
-
-// Every function that takes or gives lanes is inlined: no calling convention is involved.
-#pragma clang diagnostic ignored "-Wpsabi"
-
-// Sixteen lanes, whatever the registers are.
-typedef float lanes __attribute__((ext_vector_type(16), aligned(4)));
-typedef double wide_lanes __attribute__((ext_vector_type(16), aligned(8)));
-typedef int32_t marks __attribute__((ext_vector_type(16)));
-typedef uint8_t octets __attribute__((ext_vector_type(16), aligned(1)));
-typedef _Bool flags __attribute__((ext_vector_type(16)));
 
 enum {
   WIDTH = 16,
@@ -38,11 +27,6 @@ enum {
   RECENT = 64,
   AT_ONCE = 48
 };
-
-// A few units of rounding of f32: more than any term goes through.
-static const float ROUNDING = 1e-6f;
-// Where the best swap gains less than this share of the loss of a row, the rounding of its correlations decides.
-static const double LEAST_GAIN = 1e-9;
 
 typedef struct {
   size_t u, p;
@@ -73,6 +57,12 @@ typedef struct {
   double g;
 } entry;
 
+// What the search knows of every channel; see swap.h.
+typedef struct {
+  const double *diagonal;
+  const float *norms, *largest;
+} channels;
+
 typedef struct {
   const espalier_gram *gram;
   size_t n, kept_count;
@@ -96,34 +86,10 @@ typedef struct {
   double wu, wp;
   const float *gu, *gp;
   double loss;
+  held_out held;
   int ended;
   espalier_swap_outcome outcome;
 } search_state;
-
-BODY lanes load(const float *x) { return *(const lanes *)x; }
-
-BODY void store(float *x, lanes values) { *(lanes *)x = values; }
-
-BODY lanes all(float x) { return (lanes)(x); }
-
-BODY lanes least(lanes x, lanes y) { return x < y ? x : y; }
-
-BODY lanes magnitude(lanes x) { return __builtin_elementwise_abs(x); }
-
-BODY uint16_t bits_of(marks x) {
-  flags packed = __builtin_convertvector(x, flags);
-  uint16_t bits;
-  memcpy(&bits, &packed, 2);
-  return bits;
-}
-
-// All bits where weight i + k is kept, none where it is pruned.
-BODY marks kept_marks(const uint8_t *kept) { return __builtin_convertvector(*(const octets *)kept != 0, marks); }
-
-BODY marks counting(void) { return (marks){0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}; }
-
-// All bits in the first `count` lanes.
-BODY marks first(size_t count) { return counting() < (marks)(int32_t)(count < WIDTH ? count : WIDTH); }
 
 // a_j of a kept j, b_j of a pruned one.
 BODY double exact_value(const search_state *row, size_t j) {
@@ -142,14 +108,8 @@ BODY exchange better(exchange best, size_t u, size_t p, double change) {
   return (exchange){u, p, change};
 }
 
-// f32 not below `value`.
-BODY float upper(double value) {
-  float rounded = (float)value;
-  return rounded + fabsf(rounded) * 2e-7f + 1e-45f;
-}
-
 // The least of the lanes, less what h may have lost to rounding.
-BODY envelope envelope_of(const search_state *row, int count, const float *slopes, const lanes *minima) {
+BODY envelope envelope_of(const search_state *row, int count, const float *slopes, const f32x16 *minima) {
   envelope h;
   for (int k = 0; k < count; k++) {
     float value = __builtin_reduce_min(minima[k]);
@@ -165,29 +125,29 @@ typedef struct {
   float *restrict low;
   const uint8_t *restrict kept;
   double wu, wp;
-  lanes slopes[SLOPES];
+  f32x16 slopes[SLOPES];
 } updated;
 
 typedef struct {
-  lanes kept[SLOPES], pruned[SLOPES];
+  f32x16 kept[SLOPES], pruned[SLOPES];
 } minima;
 
 // c += wu gu - wp gp, the new bounds, and what they do to the envelopes; gu and gp point at what belongs to i.
-BODY void update_lanes(const updated *row, size_t i, marks inside, const float *gu, const float *gp, minima *m) {
-  wide_lanes *c = (wide_lanes *)(row->c + i);
-  wide_lanes up = __builtin_convertvector(load(gu), wide_lanes), down = __builtin_convertvector(load(gp), wide_lanes);
-  wide_lanes next = *c + (row->wu * up - row->wp * down);
+BODY void update_lanes(const updated *row, size_t i, i32x16 inside, const float *gu, const float *gp, minima *m) {
+  f64x16 *c = (f64x16 *)(row->c + i);
+  f64x16 up = widen16(load16(gu)), down = widen16(load16(gp));
+  f64x16 next = *c + (row->wu * up - row->wp * down);
   *c = next;
-  lanes s = load(row->s + i), product = load(row->twice + i) * __builtin_convertvector(next, lanes);
-  lanes low = s * s * all(1 - 2 * ROUNDING) + (product - all(ROUNDING) * magnitude(product));
-  store(row->low + i, low);
-  marks kept = kept_marks(row->kept + i);
-  lanes a = kept & inside ? low : all(INFINITY), b = kept | ~inside ? all(INFINITY) : low;
+  f32x16 s = load16(row->s + i), product = load16(row->twice + i) * __builtin_convertvector(next, f32x16);
+  f32x16 low = s * s * (1 - 2 * ROUNDING) + (product - ROUNDING * __builtin_elementwise_abs(product));
+  store16(row->low + i, low);
+  i32x16 kept = kept16(row->kept + i);
+  f32x16 a = kept & inside ? low : all16(INFINITY), b = kept | ~inside ? all16(INFINITY) : low;
 #pragma clang loop unroll(full)
   for (int k = 0; k < SLOPES; k++) {
     // Two products cost less than one whose result goes to either side.
-    m->kept[k] = least(k == 0 ? a : a - row->slopes[k] * s, m->kept[k]);
-    m->pruned[k] = least(k == 0 ? b : b - row->slopes[k] * s, m->pruned[k]);
+    m->kept[k] = lesser16(k == 0 ? a : a - row->slopes[k] * s, m->kept[k]);
+    m->pruned[k] = lesser16(k == 0 ? b : b - row->slopes[k] * s, m->pruned[k]);
   }
 }
 
@@ -198,21 +158,21 @@ BODY void update(const search_state *row, const search_state *next, size_t start
   updated lines = {row->c, row->twice, row->s, row->low, row->kept, row->wu, row->wp, {}};
   minima m;
   for (int k = 0; k < SLOPES; k++) {
-    lines.slopes[k] = all(row->slopes[k]);
-    m.kept[k] = m.pruned[k] = all(INFINITY);
+    lines.slopes[k] = all16(row->slopes[k]);
+    m.kept[k] = m.pruned[k] = all16(INFINITY);
   }
   size_t i = start;
   for (; i + WIDTH <= end; i += WIDTH) {
     __builtin_prefetch(next_u + i, 0, 2);
     __builtin_prefetch(next_p + i, 0, 2);
-    update_lanes(&lines, i, (marks)(-1), gu + i, gp + i, &m);
+    update_lanes(&lines, i, (i32x16)(-1), gu + i, gp + i, &m);
   }
   if (i < end) {
     // Zeros leave what belongs to the next run as it is.
     float last_u[WIDTH] = {0}, last_p[WIDTH] = {0};
     memcpy(last_u, gu + i, (end - i) * sizeof(float));
     memcpy(last_p, gp + i, (end - i) * sizeof(float));
-    update_lanes(&lines, i, first(end - i), last_u, last_p, &m);
+    update_lanes(&lines, i, first16(end - i), last_u, last_p, &m);
   }
   *kept = envelope_of(row, SLOPES, row->slopes, m.kept);
   *pruned = envelope_of(row, SLOPES, row->slopes, m.pruned);
@@ -230,10 +190,10 @@ BODY chords chords_of(int count, const float *slopes, const envelope *h) {
 }
 
 // A lower bound of h at x.
-BODY lanes least_chord(int count, const chords *lines, lanes x) {
-  lanes value = all(lines->base[0]) + all(lines->rise[0]) * x;
+BODY f32x16 least_chord(int count, const chords *lines, f32x16 x) {
+  f32x16 value = lines->base[0] + lines->rise[0] * x;
 #pragma clang loop unroll(full)
-  for (int k = 1; k + 1 < count; k++) value = least(value, all(lines->base[k]) + all(lines->rise[k]) * x);
+  for (int k = 1; k + 1 < count; k++) value = lesser16(value, lines->base[k] + lines->rise[k] * x);
   return value;
 }
 
@@ -273,11 +233,11 @@ BODY void gather(search_state *row, size_t start, size_t end, const envelope *ke
   for (size_t i = start; i < end; i += 64) {
     uint64_t found = 0, own = 0;
     for (size_t k = 0; k < 64 && i + k < end; k += WIDTH) {
-      lanes x = load(xs + i + k), low = load(lows + i + k);
-      marks side = kept_marks(sides + i + k);
-      lanes bound = low + (side ? least_chord(SLOPES, &over_pruned, x) : least_chord(SLOPES, &over_kept, x));
-      found |= (uint64_t)bits_of((bound <= all(limit)) & first(end - i - k)) << k;
-      own |= (uint64_t)bits_of(side) << k;
+      f32x16 x = load16(xs + i + k), low = load16(lows + i + k);
+      i32x16 side = kept16(sides + i + k);
+      f32x16 bound = low + (side ? least_chord(SLOPES, &over_pruned, x) : least_chord(SLOPES, &over_kept, x));
+      found |= bits_of16((bound <= limit) & first16(end - i - k)) << k;
+      own |= bits_of16(side) << k;
     }
     kept_count = spread(found & own, i, kept_count, row->kept_list.index);
     pruned_count = spread(found & ~own, i, pruned_count, row->pruned_list.index);
@@ -290,18 +250,18 @@ BODY void gather(search_state *row, size_t start, size_t end, const envelope *ke
 
 // Leaves those of a list who may have a partner in the other one.
 BODY void narrow_down(const search_state *row, shortlist *list, const shortlist *partners, float limit) {
-  lanes minima[FINE];
-  for (int k = 0; k < FINE; k++) minima[k] = all(INFINITY);
+  f32x16 minima[FINE];
+  for (int k = 0; k < FINE; k++) minima[k] = all16(INFINITY);
   for (size_t i = 0; i < partners->count; i += WIDTH) {
-    lanes low = load(partners->low + i), s = load(partners->s + i);
-    for (int k = 0; k < FINE; k++) minima[k] = least(low - all(row->fine[k]) * s, minima[k]);
+    f32x16 low = load16(partners->low + i), s = load16(partners->s + i);
+    for (int k = 0; k < FINE; k++) minima[k] = lesser16(low - row->fine[k] * s, minima[k]);
   }
   envelope h = envelope_of(row, FINE, row->fine, minima);
   chords lines = chords_of(FINE, row->fine, &h);
   size_t count = 0;
   for (size_t i = 0; i < list->count; i += WIDTH) {
-    lanes bound = load(list->low + i) + least_chord(FINE, &lines, load(list->x + i));
-    uint32_t bits = bits_of(bound <= all(limit));
+    f32x16 bound = load16(list->low + i) + least_chord(FINE, &lines, load16(list->x + i));
+    uint64_t bits = bits_of16(bound <= limit);
     for (; bits != 0; bits &= bits - 1) {
       size_t k = i + (size_t)__builtin_ctz(bits);
       list->index[count] = list->index[k];
@@ -342,14 +302,14 @@ BODY exchange pair(search_state *row, exchange best, float limit) {
   size_t count = 0;
   for (size_t k = 0; k < us->count; k++) {
     const float *gu = row->gram->elements ? row->gram->elements + us->index[k] * row->n : 0;
-    lanes a = all(us->low[k]), su = all(us->s[k]), xu = all(us->x[k]);
+    f32x16 a = all16(us->low[k]), su = all16(us->s[k]), xu = all16(us->x[k]);
     for (size_t i = 0; i < ps->count; i += 64) {
       uint64_t bits = 0;
       for (size_t m = i; m < i + 64 && m < ps->count; m += WIDTH) {
-        lanes cross = least(xu * load(ps->s + m), load(ps->x + m) * su) * all(1 + ROUNDING);
-        lanes sum = a + load(ps->low + m);
-        lanes bound = sum - cross - all(ROUNDING) * (magnitude(sum) + cross);
-        bits |= (uint64_t)bits_of(bound <= all(limit)) << (m - i);
+        f32x16 cross = lesser16(xu * load16(ps->s + m), load16(ps->x + m) * su) * (1 + ROUNDING);
+        f32x16 sum = a + load16(ps->low + m);
+        f32x16 bound = sum - cross - ROUNDING * (__builtin_elementwise_abs(sum) + cross);
+        bits |= bits_of16(bound <= limit) << (m - i);
       }
       for (; bits != 0; bits &= bits - 1) {
         uint32_t m = (uint32_t)i + (uint32_t)__builtin_ctzll(bits);
@@ -392,13 +352,13 @@ BODY exchange search(search_state *row, size_t start, size_t end, const envelope
 }
 
 // The channel of [start, end) with the least bound on one side.
-BODY size_t lowest(const search_state *row, size_t start, size_t end, marks side) {
-  lanes least_low = all(INFINITY);
-  marks where = (marks)(-1);
-  marks index = counting() + (marks)(int32_t)start;
+BODY size_t lowest(const search_state *row, size_t start, size_t end, i32x16 side) {
+  f32x16 least_low = all16(INFINITY);
+  i32x16 where = (i32x16)(-1);
+  i32x16 index = counting16() + (i32x16)(int32_t)start;
   for (size_t i = start; i < end; i += WIDTH) {
-    lanes low = load(row->low + i);
-    marks better = (low < least_low) & (kept_marks(row->kept + i) == side) & first(end - i);
+    f32x16 low = load16(row->low + i);
+    i32x16 better = (low < least_low) & (kept16(row->kept + i) == side) & first16(end - i);
     least_low = better ? low : least_low;
     where = better ? index : where;
     index += WIDTH;
@@ -410,14 +370,14 @@ BODY size_t lowest(const search_state *row, size_t start, size_t end, marks side
 
 // A pair that is likely to be good, for a start: the least a and the least b of a run.
 BODY exchange likely(search_state *row, size_t start, size_t end, exchange best) {
-  size_t u = lowest(row, start, end, (marks)(-1)), p = lowest(row, start, end, (marks)(0));
+  size_t u = lowest(row, start, end, (i32x16)(-1)), p = lowest(row, start, end, (i32x16)(0));
   if (u == (size_t)-1 || p == (size_t)-1) return best;
   row->outcome.evaluated++;
   double g = element(row, u, p);
   return better(best, u, p, exact_change(exact_value(row, u), exact_value(row, p), row->w[u], row->w[p], g));
 }
 
-BODY void turn(search_state *row, size_t j, int kept) {
+BODY void set_kept(search_state *row, size_t j, int kept) {
   row->kept[j] = (uint8_t)kept;
   row->twice[j] = kept ? 2 * row->w[j] : -2 * row->w[j];
 }
@@ -432,12 +392,14 @@ BODY void place_slopes(int count, float steepest, float mean, float *slopes) {
 
 // Lays the arrays of a row out in `scratch`, or only counts their bytes.
 BODY size_t lay_out(search_state *row, size_t n, size_t span, uint8_t *scratch) {
-  size_t padded = espalier_swap_padded(n), used = 0;
+  // The last lanes of a run reach past its end, and a run may begin anywhere.
+  size_t padded = (n + 2 * WIDTH - 1) / WIDTH * WIDTH, used = 0;
   // The widest elements first, so that all are aligned.
   struct {
     void *place;
     size_t bytes;
-  } arrays[] = {{&row->kept_list.exact, padded * sizeof(double)},
+  } arrays[] = {{&row->c, padded * sizeof(double)},
+                {&row->kept_list.exact, padded * sizeof(double)},
                 {&row->pruned_list.exact, padded * sizeof(double)},
                 {&row->twice, padded * sizeof(float)},
                 {&row->s, padded * sizeof(float)},
@@ -459,29 +421,28 @@ BODY size_t lay_out(search_state *row, size_t n, size_t span, uint8_t *scratch) 
     if (scratch) memcpy(arrays[k].place, &(uint8_t *){scratch + used}, sizeof scratch);
     used += arrays[k].bytes;
   }
+  used = whole_lines(used);
+  if (scratch) memset(scratch, 0, used);
   return used;
 }
 
-// The last lanes of a run reach past its end, and a run may begin anywhere.
-size_t espalier_swap_padded(size_t n) { return (n + 2 * WIDTH - 1) / WIDTH * WIDTH; }
+size_t espalier_swap_scratch(size_t n, size_t span, int has_held) {
+  return lay_out(&(search_state){0}, n, span, 0) + (has_held ? espalier_held_out_scratch(n) : 0);
+}
 
-size_t espalier_swap_scratch(size_t n, size_t span) { return (lay_out(&(search_state){0}, n, span, 0) + 63) / 64 * 64; }
-
-// What is known of a row before its first swap.
-BODY void begin(search_state *row, const espalier_swap_channels *channels, size_t span, const espalier_swap_row *given,
-                uint8_t *scratch) {
-  size_t n = channels->gram->n, padded = espalier_swap_padded(n);
-  *row = (search_state){.gram = channels->gram, .n = n, .diagonal = channels->diagonal, .w = given->w, .c = given->c};
-  lay_out(row, n, span, scratch);
-  memset(row->kept, 0, padded);
-  memcpy(row->kept, given->kept, n);
-  for (size_t j = n; j < padded; j++) row->twice[j] = row->s[j] = row->x[j] = row->low[j] = 0, row->c[j] = 0;
+// What is known of row r before its first swap.
+BODY void begin(search_state *row, const channels *of, size_t span, const given_rows *given, size_t r, uint8_t *scratch) {
+  size_t n = given->gram->n;
+  *row = (search_state){.gram = given->gram, .n = n, .diagonal = of->diagonal, .w = given->w + r * n};
+  size_t used = lay_out(row, n, span, scratch);
+  memcpy(row->kept, given->kept + r * n, n);
+  memcpy(row->c, given->c + r * n, n * sizeof(double));
   double sum = 0;
   float steepest = 0;
   for (size_t j = 0; j < n; j++) {
     row->twice[j] = row->kept[j] ? 2 * row->w[j] : -2 * row->w[j];
-    row->s[j] = fabsf(row->w[j]) * channels->norms[j];
-    row->x[j] = 2 * row->s[j] * channels->reach[j];
+    row->s[j] = fabsf(row->w[j]) * of->norms[j];
+    row->x[j] = 2 * row->s[j] * of->largest[j];
     row->largest_s = row->s[j] > row->largest_s ? row->s[j] : row->largest_s;
     steepest = row->x[j] > steepest ? row->x[j] : steepest;
     sum += row->x[j];
@@ -490,12 +451,14 @@ BODY void begin(search_state *row, const espalier_swap_channels *channels, size_
   place_slopes(SLOPES, steepest, (float)(sum / (double)n), row->slopes);
   place_slopes(FINE, steepest, (float)(sum / (double)n), row->fine);
   row->loss = row->outcome.before = espalier_row_loss(n, row->w, row->kept, row->c);
-  if (given->held) espalier_held_out_begin(given->held, row->w, row->kept, row->loss);
+  if (given->held)
+    espalier_held_out_begin(&row->held, given->held, given->held_c + r * n, row->w, row->kept, row->loss, scratch + used);
+  row->outcome.held_before = row->held.now;
   row->gu = row->gp = espalier_gram_row(row->gram, 0, row->made_u);
 }
 
-// One swap; the row has ended where there is none to make, or none to look for any more.
-BODY void step(search_state *row, const search_state *next, size_t span, uint64_t limit, espalier_held_out *held) {
+// One swap; the row has ended if there is none to make, or none to look for any more.
+BODY void step(search_state *row, const search_state *next, size_t span, uint64_t limit) {
   size_t n = row->n, runs = n / span;
   row->ended = 1;
   if (row->outcome.moves >= limit || !(row->loss > 0)) return;
@@ -509,54 +472,44 @@ BODY void step(search_state *row, const search_state *next, size_t span, uint64_
   uint64_t kept_of_run = row->kept_count / runs;
   row->outcome.choices += runs * kept_of_run * (span - kept_of_run);
   if (best.u == n || !(best.change < -stop)) return;
-  turn(row, best.u, 0);
-  turn(row, best.p, 1);
+  set_kept(row, best.u, 0);
+  set_kept(row, best.p, 1);
   row->loss += best.change;
   row->outcome.moves++;
   uint32_t flipped[2] = {(uint32_t)best.u, (uint32_t)best.p};
-  row->outcome.stopped = held && !espalier_held_out_move(held, row->w, row->kept, 2, flipped, row->loss);
-  row->ended = row->outcome.stopped;
+  row->outcome.stopped = !espalier_held_out_move(&row->held, row->w, row->kept, 2, flipped, row->loss);
+  row->ended = row->outcome.stopped != 0;
   row->wu = row->w[best.u], row->wp = row->w[best.p];
   row->gu = espalier_gram_row(row->gram, best.u, row->made_u);
   row->gp = espalier_gram_row(row->gram, best.p, row->made_p);
 }
 
-BODY void end(search_state *row, uint64_t limit, espalier_swap_row *given) {
-  row->outcome.limited = row->outcome.moves >= limit;
-  if (given->held) {
-    espalier_held_out_end(given->held, row->kept);
-    row->outcome.moves = given->held->moves_at_least;
-    row->loss = given->held->own_at_least;
-  }
-  memcpy(given->kept, row->kept, row->n);
-  row->outcome.after = row->loss;
-  given->outcome = row->outcome;
-}
-
-BODY void swap_search_body(const espalier_swap_channels *channels, size_t span, uint64_t limit, size_t count,
-                           espalier_swap_row *rows, void *scratch) {
+BODY void search_rows_body(const channels *of, size_t span, const given_rows *given) {
   search_state states[2];
-  size_t bytes = espalier_swap_scratch(channels->gram->n, span);
-  for (size_t r = 0; r < count; r++) begin(&states[r], channels, span, &rows[r], (uint8_t *)scratch + r * bytes);
+  size_t n = given->gram->n, count = given->count, bytes = espalier_swap_scratch(n, span, given->held != 0);
+  for (size_t r = 0; r < count; r++) begin(&states[r], of, span, given, r, given->scratch + r * bytes);
   for (size_t left = count; left > 0;)
     for (size_t r = 0; r < count; r++) {
       if (states[r].ended) continue;
-      step(&states[r], &states[count - 1 - r], span, limit, rows[r].held);
+      step(&states[r], &states[count - 1 - r], span, given->limit);
       left -= (size_t)states[r].ended;
     }
-  for (size_t r = 0; r < count; r++) end(&states[r], limit, &rows[r]);
+  for (size_t r = 0; r < count; r++) {
+    search_state *row = &states[r];
+    row->outcome.limited = row->outcome.moves >= given->limit;
+    row->outcome.after = row->loss;
+    espalier_held_out_end(&row->held, row->kept, &row->outcome);
+    memcpy(given->kept + r * n, row->kept, n);
+    given->outcomes[r] = row->outcome;
+  }
 }
-TIERS(void, swap_search,
-      (const espalier_swap_channels *channels, size_t span, uint64_t limit, size_t count, espalier_swap_row *rows, void *scratch),
-      (channels, span, limit, count, rows, scratch))
+TIERS(void, search_rows, (const channels *of, size_t span, const given_rows *given), (of, span, given))
 
-BODY void pruned_part_body(size_t n, const float *restrict w, const uint8_t *restrict kept, float *restrict d) {
-  for (size_t i = 0; i < n; i++) d[i] = kept[i] ? 0 : w[i];
-}
-TIERS(void, pruned_part, (size_t n, const float *w, const uint8_t *kept, float *d), (n, w, kept, d))
-
-double espalier_row_loss(size_t n, const float *w, const uint8_t *kept, const double *c) {
-  double loss = 0;
-  for (size_t i = 0; i < n; i++) loss += kept[i] ? 0 : (double)w[i] * c[i];
-  return loss;
+void espalier_swap_search(espalier_gram gram, size_t n, const double *diagonal, const float *norms, const float *largest, size_t span,
+                          uint64_t limit, size_t values, const float *w, uint8_t *kept, const double *c, espalier_gram held,
+                          size_t held_values, const double *held_c, size_t scratch_bytes, uint8_t *scratch, size_t rows,
+                          espalier_swap_outcome *outcomes) {
+  (void)n, (void)values, (void)held_values, (void)scratch_bytes;
+  given_rows given = {&gram, held.n ? &held : 0, limit, rows, w, kept, c, held_c, scratch, outcomes};
+  espalier_search_rows(&(channels){diagonal, norms, largest}, span, &given);
 }

@@ -12,28 +12,16 @@
 // y is kept in f64. What is searched are lower bounds in f32, eight groups side by side; the groups whose bound is not above the
 // best change are computed in f64, so that the moves are those of a full search in f64.
 
-#include "tiers.h"
+#include "search.h"
 
-#include <math.h>
 #include <string.h>
-
-// Every function that takes or gives lanes is inlined: no calling convention is involved.
-#pragma clang diagnostic ignored "-Wpsabi"
-
-typedef float lanes __attribute__((vector_size(32), aligned(4)));
-// Four at a time: conversions of eight are slower on some processors.
-typedef float four __attribute__((vector_size(16), aligned(4)));
-typedef double wide __attribute__((vector_size(32), aligned(8)));
-typedef int32_t marks __attribute__((vector_size(32), aligned(4)));
 
 enum { WIDTH = 8 };
 
 #define UNROLL _Pragma("clang loop unroll_count(8)")
 
-// Roundings of f32 that a bound goes through, relative to the sum of the magnitudes of its terms: with room to spare.
-static const float ROUNDING = 1e-6f;
-
-struct espalier_group_plan {
+// What a move may do within a group.
+typedef struct {
   uint32_t of, keep;
   // A bit for every weight of a group.
   uint32_t all;
@@ -48,10 +36,11 @@ struct espalier_group_plan {
   uint32_t masks[ESPALIER_MOST_PATTERNS];
   // Eight groups lie side by side in vectors: where each of them lies, and which one lies there.
   uint8_t place[WIDTH], placed[WIDTH];
-};
+} group_plan;
 
 typedef struct {
-  espalier_swap_row *row;
+  const float *w;
+  uint8_t *kept;
   size_t groups;
   double loss, *y;
   // y += t * (change of c): 2 w with the sign of y.
@@ -62,11 +51,13 @@ typedef struct {
   float *low;
   // Whole groups: 1 where the weight is one of those whose y are summed, as [eight groups][weight][group]; upper bounds of x_S now.
   float *chosen, *now;
-  // Room for two rows of G, and for the ends of two rows.
-  float *room, *tail;
+  // Space for two rows of G, zeros at first, and for the ends of two rows.
+  float *made_rows, *tail;
   // Weights that the last move flipped, those pruned and those restored in turns, in y only of their own group yet.
   uint32_t flips, flipped[ESPALIER_LARGEST_GROUP];
-  int done;
+  held_out held;
+  int ended;
+  espalier_swap_outcome outcome;
 } group_state;
 
 typedef struct {
@@ -76,32 +67,18 @@ typedef struct {
   double change;
 } group_move;
 
-BODY lanes load(const float *x) { return *(const lanes *)x; }
-// One instruction, unlike the minimum that minds NaN.
-BODY lanes lesser(lanes x, lanes y) {
-  marks less = x < y;
-  return (lanes)((less & (marks)x) | (~less & (marks)y));
-}
-BODY lanes all(float x) { return (lanes){x, x, x, x, x, x, x, x}; }
-BODY lanes magnitude_of(lanes x) { return __builtin_elementwise_abs(x); }
-BODY wide both(double x) { return (wide){x, x, x, x}; }
-BODY wide widen(const float *x) { return __builtin_convertvector(*(const four *)x, wide); }
-BODY lanes narrow(wide x, wide y) {
-  return __builtin_shufflevector(__builtin_convertvector(x, four), __builtin_convertvector(y, four), 0, 1, 2, 3, 4, 5, 6, 7);
-}
-
 static size_t whole_lanes(size_t count) { return (count + WIDTH - 1) / WIDTH * WIDTH; }
 
 // ---- plan
 
 // Places 0, 2, 4, 6 and 1, 3, 5, 7 of two vectors, in an order of their own: lanes stay in their half, which is fast.
-BODY void part(lanes *x, lanes *y) {
-  lanes a = *x, b = *y;
+BODY void part(f32x8 *x, f32x8 *y) {
+  f32x8 a = *x, b = *y;
   *x = __builtin_shufflevector(a, b, 0, 2, 8, 10, 4, 6, 12, 14);
   *y = __builtin_shufflevector(a, b, 1, 3, 9, 11, 5, 7, 13, 15);
 }
 
-BODY void deal_four(lanes *v) {
+BODY void deal_four(f32x8 *v) {
   part(&v[0], &v[1]);
   part(&v[2], &v[3]);
   part(&v[0], &v[2]);
@@ -110,11 +87,11 @@ BODY void deal_four(lanes *v) {
 
 // Eight groups: `of` vectors of consecutive weights become one vector for each weight of a group. In which order the groups lie
 // there, is the same for all.
-BODY void deal(size_t of, lanes *v) {
+BODY void deal(size_t of, f32x8 *v) {
   if (of == 2) part(&v[0], &v[1]);
   if (of == 4) deal_four(v);
   if (of == 8) {
-    lanes low[4], high[4];
+    f32x8 low[4], high[4];
     UNROLL for (size_t k = 0; k < 4; k++) {
       low[k] = __builtin_shufflevector(v[k], v[k + 4], 0, 1, 2, 3, 8, 9, 10, 11);
       high[k] = __builtin_shufflevector(v[k], v[k + 4], 4, 5, 6, 7, 12, 13, 14, 15);
@@ -130,17 +107,15 @@ static uint32_t sum_index(uint32_t of, uint32_t i, uint32_t j) {
   return i == j ? i : of + i * (2 * of - i - 1) / 2 + (j - i - 1);
 }
 
-size_t espalier_group_plan_bytes(void) { return sizeof(espalier_group_plan); }
-
 // Weights that tell a pattern.
-static uint32_t chosen_of(const espalier_group_plan *plan) { return plan->by_kept ? plan->keep : plan->of - plan->keep; }
+static uint32_t chosen_of(const group_plan *plan) { return plan->by_kept ? plan->keep : plan->of - plan->keep; }
 
-void espalier_plan_groups(uint32_t of, uint32_t keep, int whole, espalier_group_plan *plan) {
-  *plan = (espalier_group_plan){.of = of, .keep = keep, .whole = whole != 0, .by_kept = keep < of - keep};
+static void plan_groups(uint32_t of, uint32_t keep, int whole, group_plan *plan) {
+  *plan = (group_plan){.of = of, .keep = keep, .whole = whole != 0, .by_kept = keep < of - keep};
   uint32_t chosen = chosen_of(plan);
   plan->all = (uint32_t)(((uint64_t)1 << of) - 1);
   plan->parts = (chosen + 1) / 2;
-  lanes index[ESPALIER_LARGEST_GROUP];
+  f32x8 index[ESPALIER_LARGEST_GROUP];
   for (uint32_t k = 0; k < WIDTH * of; k++) index[k / WIDTH][k % WIDTH] = k;
   int dealt = of == 2 || of == 4 || of == 8;
   if (of == 2) deal(2, index);
@@ -169,32 +144,26 @@ void espalier_plan_groups(uint32_t of, uint32_t keep, int whole, espalier_group_
   }
 }
 
-size_t espalier_group_scratch(size_t n, const espalier_group_plan *plan) {
-  size_t groups = whole_lanes(n / plan->of), padded = groups * plan->of;
-  size_t floats = 2 * padded + groups * (plan->count + 2) + 2 * WIDTH * plan->of + 2 * n;
-  return (padded * sizeof(double) + floats * sizeof(float) + 63) / 64 * 64;
-}
-
 // ---- one search
 
 // y after c += wu gu - wp gp, for four weights.
-BODY wide moved(wide y, const float *t, double wu, const float *gu, double wp, const float *gp) {
-  return y + widen(t) * (both(wu) * widen(gu) - both(wp) * widen(gp));
+BODY f64x4 moved(f64x4 y, const float *t, double wu, const float *gu, double wp, const float *gp) {
+  return y + widen4(load4(t)) * (wu * widen4(load4(gu)) - wp * widen4(load4(gp)));
 }
 
-BODY lanes least_pattern(const espalier_group_plan *plan, size_t parts, const lanes *sums, const float *x) {
-  lanes low = all(INFINITY);
+BODY f32x8 least_pattern(const group_plan *plan, size_t parts, const f32x8 *sums, const float *x) {
+  f32x8 low = all8(INFINITY);
   for (size_t k = 0; k < plan->count; k++, x += WIDTH) {
-    lanes value = sums[plan->sums[k][0]] + load(x);
+    f32x8 value = sums[plan->sums[k][0]] + load8(x);
     UNROLL for (size_t part = 1; part < parts; part++) value += sums[plan->sums[k][part]];
-    low = lesser(low, value);
+    low = lesser8(low, value);
   }
   return low;
 }
 
 // Updates y by two rows of G, and bounds from the new y what each group can change at best. The rows of G that will be needed next
 // are fetched on the way. `of` is a constant in the fast copies of this body, for which `dealt` is 1.
-BODY float sweep(const espalier_group_plan *plan, size_t of, int dealt, int whole, const group_state *s, size_t n, double wu,
+BODY float sweep(const group_plan *plan, size_t of, int dealt, int whole, const group_state *s, size_t n, double wu,
                  const float *gu, double wp, const float *gp, const float *next_u, const float *next_p) {
   size_t count = plan->count, span = WIDTH * of;
   int by_pairs = !whole || chosen_of(plan) == 2;
@@ -203,7 +172,7 @@ BODY float sweep(const espalier_group_plan *plan, size_t of, int dealt, int whol
   const float *restrict ts = s->t, *restrict xs = s->x, *restrict nows = s->now, *restrict choices = s->chosen;
   const float *restrict tail = s->tail;
   size_t groups = s->groups;
-  lanes least = all(INFINITY);
+  f32x8 least = all8(INFINITY);
   for (size_t g = 0, j = 0; g < groups; g += WIDTH, j += span) {
     const float *restrict u = gu + j, *restrict p = gp + j;
     if (j + span > n) {
@@ -214,36 +183,36 @@ BODY float sweep(const espalier_group_plan *plan, size_t of, int dealt, int whol
         __builtin_prefetch(next_p + j + k, 0, 2);
       }
     }
-    lanes v[ESPALIER_LARGEST_GROUP];
+    f32x8 v[ESPALIER_LARGEST_GROUP];
     float row[WIDTH * ESPALIER_LARGEST_GROUP];
     UNROLL for (size_t k = 0; k < of; k++) {
       size_t i = WIDTH * k;
       double *y = ys + j + i;
-      wide low_y = moved(*(wide *)y, ts + j + i, wu, u + i, wp, p + i);
-      wide high_y = moved(*(wide *)(y + 4), ts + j + i + 4, wu, u + i + 4, wp, p + i + 4);
-      *(wide *)y = low_y, *(wide *)(y + 4) = high_y;
-      if (dealt) v[k] = narrow(low_y, high_y);
-      else *(lanes *)(row + i) = narrow(low_y, high_y);
+      f64x4 low_y = moved(*(f64x4 *)y, ts + j + i, wu, u + i, wp, p + i);
+      f64x4 high_y = moved(*(f64x4 *)(y + 4), ts + j + i + 4, wu, u + i + 4, wp, p + i + 4);
+      *(f64x4 *)y = low_y, *(f64x4 *)(y + 4) = high_y;
+      if (dealt) v[k] = narrow8(low_y, high_y);
+      else store8(row + i, narrow8(low_y, high_y));
     }
     if (dealt) deal(of, v);
     else
       for (size_t i = 0; i < of; i++)
         for (size_t l = 0; l < WIDTH; l++) v[i][l] = row[l * of + i];
-    lanes now = all(0);
+    f32x8 now = 0;
     if (whole) {
-      now = load(nows + g);
+      now = load8(nows + g);
       UNROLL for (size_t i = 0; i < of; i++)
-        now += load(choices + j + WIDTH * i) * (v[i] + all(ROUNDING) * magnitude_of(v[i]));
+        now += load8(choices + j + WIDTH * i) * (v[i] + ROUNDING * __builtin_elementwise_abs(v[i]));
     }
-    UNROLL for (size_t i = 0; i < of; i++) v[i] -= all(ROUNDING) * magnitude_of(v[i]);
+    UNROLL for (size_t i = 0; i < of; i++) v[i] -= ROUNDING * __builtin_elementwise_abs(v[i]);
     const float *restrict x = xs + g * count;
-    lanes low = all(INFINITY);
+    f32x8 low = all8(INFINITY);
     if (by_pairs) {
       UNROLL for (size_t i = 0; i < of; i++) {
-        UNROLL for (size_t l = i + 1; l < of; l++, x += WIDTH) low = lesser(low, v[i] + v[l] + load(x));
+        UNROLL for (size_t l = i + 1; l < of; l++, x += WIDTH) low = lesser8(low, v[i] + v[l] + load8(x));
       }
     } else {
-      lanes sums[ESPALIER_LARGEST_GROUP * (ESPALIER_LARGEST_GROUP + 1) / 2];
+      f32x8 sums[ESPALIER_LARGEST_GROUP * (ESPALIER_LARGEST_GROUP + 1) / 2];
       for (size_t i = 0, k = of; i < of; i++) {
         sums[i] = v[i];
         for (size_t l = i + 1; l < of; l++, k++) sums[k] = v[i] + v[l];
@@ -255,15 +224,15 @@ BODY float sweep(const espalier_group_plan *plan, size_t of, int dealt, int whol
       }
     }
     low -= now;
-    *(lanes *)(lows + g) = low;
-    least = lesser(least, low);
+    store8(lows + g, low);
+    least = lesser8(least, low);
   }
   float value = least[0];
   for (int k = 1; k < WIDTH; k++) value = least[k] < value ? least[k] : value;
   return value;
 }
 
-BODY float sweep_of(const espalier_group_plan *plan, const group_state *s, size_t n, double wu, const float *gu, double wp,
+BODY float sweep_of(const group_plan *plan, const group_state *s, size_t n, double wu, const float *gu, double wp,
                     const float *gp, const float *next_u, const float *next_p) {
 #define SWEEP(of, dealt, whole) sweep(plan, of, dealt, whole, s, n, wu, gu, wp, gp, next_u, next_p)
   switch (plan->of) {
@@ -277,13 +246,13 @@ BODY float sweep_of(const espalier_group_plan *plan, const group_state *s, size_
 
 // ---- what decides, in f64
 
-static double pair_term(const espalier_group_plan *plan, const group_state *s, const float *blocks, size_t i, size_t j) {
-  return 2.0 * s->row->w[i] * s->row->w[j] * blocks[i * plan->of + j % plan->of];
+static double pair_term(const group_plan *plan, const group_state *s, const float *blocks, size_t i, size_t j) {
+  return 2.0 * s->w[i] * s->w[j] * blocks[i * plan->of + j % plan->of];
 }
 
-static group_move best_swap(const espalier_group_plan *plan, const group_state *s, const float *blocks, size_t group,
+static group_move best_swap(const group_plan *plan, group_state *s, const float *blocks, size_t group,
                             group_move best) {
-  const uint8_t *kept = s->row->kept;
+  const uint8_t *kept = s->kept;
   size_t start = group * plan->of, end = start + plan->of;
   for (size_t u = start; u < end; u++) {
     if (!kept[u]) continue;
@@ -294,18 +263,18 @@ static group_move best_swap(const espalier_group_plan *plan, const group_state *
       if (change < best.change) best = (group_move){group, u, p, change};
     }
   }
-  s->row->outcome.evaluated += (uint64_t)plan->keep * (plan->of - plan->keep);
+  s->outcome.evaluated += (uint64_t)plan->keep * (plan->of - plan->keep);
   return best;
 }
 
-static uint32_t mask_of(const espalier_group_plan *plan, const uint8_t *kept, size_t group) {
+static uint32_t mask_of(const group_plan *plan, const uint8_t *kept, size_t group) {
   uint32_t mask = 0;
   for (uint32_t i = 0; i < plan->of; i++) mask |= (uint32_t)kept[group * plan->of + i] << i;
   return mask;
 }
 
 // The sum of y over the weights that tell a pattern.
-static double own_sum(const espalier_group_plan *plan, const group_state *s, size_t group, uint32_t mask) {
+static double own_sum(const group_plan *plan, const group_state *s, size_t group, uint32_t mask) {
   double sum = 0;
   const double *y = s->y + group * plan->of;
   for (uint32_t bits = plan->by_kept ? mask : ~mask & plan->all; bits; bits &= bits - 1) sum += y[__builtin_ctz(bits)];
@@ -313,7 +282,7 @@ static double own_sum(const espalier_group_plan *plan, const group_state *s, siz
 }
 
 // x_S of a pattern, and the sum of the magnitudes of its terms.
-static double pair_sum(const espalier_group_plan *plan, const group_state *s, const float *blocks, size_t group, uint32_t mask,
+static double pair_sum(const group_plan *plan, const group_state *s, const float *blocks, size_t group, uint32_t mask,
                        double *magnitude) {
   double sum = 0, most = 0;
   size_t start = group * plan->of;
@@ -328,9 +297,9 @@ static double pair_sum(const espalier_group_plan *plan, const group_state *s, co
   return sum;
 }
 
-static group_move best_pattern(const espalier_group_plan *plan, const group_state *s, const float *blocks, size_t group,
+static group_move best_pattern(const group_plan *plan, group_state *s, const float *blocks, size_t group,
                                group_move best) {
-  uint32_t mask = mask_of(plan, s->row->kept, group);
+  uint32_t mask = mask_of(plan, s->kept, group);
   double magnitude, now = own_sum(plan, s, group, mask) + pair_sum(plan, s, blocks, group, mask, &magnitude);
   const float *x = s->x + group / WIDTH * WIDTH * plan->count + plan->place[group % WIDTH];
   for (uint32_t k = 0; k < plan->count; k++) {
@@ -338,20 +307,14 @@ static group_move best_pattern(const espalier_group_plan *plan, const group_stat
     double own = own_sum(plan, s, group, plan->masks[k]);
     if (own + x[WIDTH * k] - now > best.change) continue;
     double change = own + pair_sum(plan, s, blocks, group, plan->masks[k], &magnitude) - now;
-    s->row->outcome.evaluated++;
+    s->outcome.evaluated++;
     if (change < best.change || (change == best.change && group == best.group && plan->masks[k] < plan->masks[best.p]))
       best = (group_move){group, 0, k, change};
   }
   return best;
 }
 
-// f32 not below `value`.
-static float upper(double value) {
-  float rounded = (float)value;
-  return rounded + fabsf(rounded) * 2e-7f + 1e-45f;
-}
-
-BODY group_move best_of_group(const espalier_group_plan *plan, const group_state *s, const float *blocks, size_t group,
+BODY group_move best_of_group(const group_plan *plan, group_state *s, const float *blocks, size_t group,
                               group_move best) {
   return plan->whole ? best_pattern(plan, s, blocks, group, best) : best_swap(plan, s, blocks, group, best);
 }
@@ -360,14 +323,14 @@ BODY group_move best_of_group(const espalier_group_plan *plan, const group_state
 BODY size_t next_reached(const group_state *s, size_t start, float limit) {
   size_t g = start;
   for (; g + 4 * WIDTH <= s->groups; g += 4 * WIDTH) {
-    marks reached = load(s->low + g) <= all(limit);
-    for (size_t k = 1; k < 4; k++) reached |= load(s->low + g + k * WIDTH) <= all(limit);
+    i32x8 reached = load8(s->low + g) <= limit;
+    for (size_t k = 1; k < 4; k++) reached |= load8(s->low + g + k * WIDTH) <= limit;
     int any = 0;
     for (int k = 0; k < WIDTH; k++) any |= reached[k];
     if (any) break;
   }
   for (; g < s->groups; g += WIDTH) {
-    marks reached = load(s->low + g) <= all(limit);
+    i32x8 reached = load8(s->low + g) <= limit;
     int any = 0;
     for (int k = 0; k < WIDTH; k++) any |= reached[k];
     if (any) break;
@@ -376,7 +339,7 @@ BODY size_t next_reached(const group_state *s, size_t start, float limit) {
 }
 
 // The best move of the row, given the least bound.
-BODY group_move best_move(const espalier_group_plan *plan, const group_state *s, const float *blocks, float least) {
+BODY group_move best_move(const group_plan *plan, group_state *s, const float *blocks, float least) {
   const group_move none = {0, 0, 0, INFINITY};
   if (!(least < INFINITY)) return none;
   // One group of the least bound tells which change the others must reach.
@@ -394,9 +357,9 @@ BODY group_move best_move(const espalier_group_plan *plan, const group_state *s,
 // ---- a row
 
 // x of the pairs of a group: infinite where a pair is no swap.
-static void pack_swaps(const espalier_group_plan *plan, const group_state *s, const float *blocks, size_t group) {
+static void pack_swaps(const group_plan *plan, const group_state *s, const float *blocks, size_t group) {
   float *x = s->x + group / WIDTH * WIDTH * plan->count + plan->place[group % WIDTH];
-  const uint8_t *kept = s->row->kept;
+  const uint8_t *kept = s->kept;
   size_t end = (group + 1) * plan->of;
   for (size_t i = group * plan->of; i < end; i++) {
     for (size_t j = i + 1; j < end; j++, x += WIDTH) {
@@ -407,8 +370,8 @@ static void pack_swaps(const espalier_group_plan *plan, const group_state *s, co
 }
 
 // x of the patterns of eight groups.
-BODY void pack_patterns(const espalier_group_plan *plan, const group_state *s, const float *blocks, size_t n, size_t first) {
-  lanes pairs[ESPALIER_LARGEST_GROUP * (ESPALIER_LARGEST_GROUP - 1) / 2];
+BODY void pack_patterns(const group_plan *plan, const group_state *s, const float *blocks, size_t n, size_t first) {
+  f32x8 pairs[ESPALIER_LARGEST_GROUP * (ESPALIER_LARGEST_GROUP - 1) / 2];
   size_t of = plan->of, k = 0;
   for (size_t i = 0; i < of; i++) {
     for (size_t j = i + 1; j < of; j++, k++) {
@@ -419,37 +382,36 @@ BODY void pack_patterns(const espalier_group_plan *plan, const group_state *s, c
     }
   }
   for (size_t m = 0; m < plan->count; m++) {
-    lanes sum = all(0), most = all(0);
+    f32x8 sum = 0, most = 0;
     for (uint32_t left = ~plan->masks[m] & plan->all; left; left &= left - 1) {
       for (uint32_t right = left & (left - 1); right; right &= right - 1) {
-        lanes term = pairs[sum_index(plan->of, (uint32_t)__builtin_ctz(left), (uint32_t)__builtin_ctz(right)) - of];
+        f32x8 term = pairs[sum_index(plan->of, (uint32_t)__builtin_ctz(left), (uint32_t)__builtin_ctz(right)) - of];
         sum += term;
-        most += magnitude_of(term);
+        most += __builtin_elementwise_abs(term);
       }
     }
     for (size_t l = 0; l < WIDTH; l++)
       if ((first + plan->placed[l]) * of >= n) sum[l] = INFINITY;
-    *(lanes *)(s->x + first * plan->count + WIDTH * m) = sum - most * all(2 * ROUNDING);
+    store8(s->x + first * plan->count + WIDTH * m, sum - most * (2 * ROUNDING));
   }
 }
 
-static size_t place_of(const espalier_group_plan *plan, size_t group) {
+static size_t place_of(const group_plan *plan, size_t group) {
   return group / WIDTH * WIDTH + plan->place[group % WIDTH];
 }
 
 // What the sums of the group's pattern are compared with.
-static void pack_now(const espalier_group_plan *plan, const group_state *s, const float *blocks, size_t group) {
-  uint32_t mask = mask_of(plan, s->row->kept, group);
+static void pack_now(const group_plan *plan, const group_state *s, const float *blocks, size_t group) {
+  uint32_t mask = mask_of(plan, s->kept, group);
   double magnitude, sum = pair_sum(plan, s, blocks, group, mask, &magnitude);
   s->now[place_of(plan, group)] = (float)sum + (float)magnitude * 2 * ROUNDING;
   float *chosen = s->chosen + group / WIDTH * WIDTH * plan->of + plan->place[group % WIDTH];
   for (uint32_t i = 0; i < plan->of; i++) chosen[WIDTH * i] = (mask >> i & 1) == plan->by_kept;
 }
 
-BODY void begin(const espalier_group_plan *plan, group_state *s, const float *blocks, size_t n) {
-  const float *w = s->row->w;
-  const double *c = s->row->c;
-  const uint8_t *kept = s->row->kept;
+BODY void begin(const group_plan *plan, group_state *s, const float *blocks, size_t n, const double *c) {
+  const float *w = s->w;
+  const uint8_t *kept = s->kept;
   size_t of = plan->of;
   s->loss = 0;
   for (size_t j = 0; j < n; j++) {
@@ -468,7 +430,6 @@ BODY void begin(const espalier_group_plan *plan, group_state *s, const float *bl
   }
   for (size_t j = n; j < s->groups * of; j++) s->y[j] = s->t[j] = 0;
   if (plan->whole) {
-    memset(s->chosen, 0, s->groups * of * sizeof(float));
     for (size_t g = 0; g < s->groups; g += WIDTH) pack_patterns(plan, s, blocks, n, g);
     for (size_t g = 0; g < s->groups; g++) {
       if (g < n / of) pack_now(plan, s, blocks, g);
@@ -481,8 +442,8 @@ BODY void begin(const espalier_group_plan *plan, group_state *s, const float *bl
 }
 
 // Brings y up to date with the last move, and bounds what every group can change: the least of all bounds.
-BODY float catch_up(const espalier_gram *gram, const espalier_group_plan *plan, const group_state *s, const group_state *next) {
-  const float *w = s->row->w;
+BODY float catch_up(const espalier_gram *gram, const group_plan *plan, const group_state *s, const group_state *next) {
+  const float *w = s->w;
   size_t n = gram->n, whole_end = n / (WIDTH * plan->of) * (WIDTH * plan->of), span = WIDTH * plan->of;
   const float *next_u = NULL, *next_p = NULL;
   if (gram->elements && next->flips) {
@@ -496,16 +457,16 @@ BODY float catch_up(const espalier_gram *gram, const espalier_group_plan *plan, 
   float least = INFINITY;
   for (size_t k = 0; k == 0 || k < s->flips; k += 2) {
     double wu = 0, wp = 0;
-    const float *gu = s->room, *gp = s->room;
+    const float *gu = s->made_rows, *gp = s->made_rows;
     if (s->flips) {
       size_t u = s->flipped[k], p = s->flipped[k + 1];
       wu = w[u], wp = w[p];
-      gu = espalier_gram_row(gram, u, s->room);
-      gp = espalier_gram_row(gram, p, s->room + n);
+      gu = espalier_gram_row(gram, u, s->made_rows);
+      gp = espalier_gram_row(gram, p, s->made_rows + n);
     }
     if (k + 2 < s->flips) {
       size_t j = 0;
-      for (; j + 4 <= n; j += 4) *(wide *)(s->y + j) = moved(*(wide *)(s->y + j), s->t + j, wu, gu + j, wp, gp + j);
+      for (; j + 4 <= n; j += 4) *(f64x4 *)(s->y + j) = moved(*(f64x4 *)(s->y + j), s->t + j, wu, gu + j, wp, gp + j);
       for (; j < n; j++) s->y[j] += s->t[j] * (wu * gu[j] - wp * gp[j]);
       continue;
     }
@@ -517,95 +478,118 @@ BODY float catch_up(const espalier_gram *gram, const espalier_group_plan *plan, 
   return least;
 }
 
-static void apply(const espalier_group_plan *plan, group_state *s, const float *blocks, group_move move) {
-  espalier_swap_row *row = s->row;
+static void apply(const group_plan *plan, group_state *s, const float *blocks, group_move move) {
   size_t start = move.group * plan->of;
   s->loss += move.change;
-  row->outcome.moves++;
+  s->outcome.moves++;
   if (!plan->whole) {
     size_t flipped[2] = {move.u, move.p};
     for (int k = 0; k < 2; k++) {
       size_t j = flipped[k];
-      double wj = row->w[j];
+      double wj = s->w[j];
       s->y[j] = 2 * wj * wj * blocks[j * plan->of + j % plan->of] - s->y[j];
       s->t[j] = -s->t[j];
-      row->kept[j] ^= 1;
+      s->kept[j] ^= 1;
       s->flipped[k] = (uint32_t)j;
     }
     s->flips = 2;
     const float *gu = blocks + move.u * plan->of, *gp = blocks + move.p * plan->of;
     for (size_t k = 0; k < plan->of; k++)
-      s->y[start + k] += s->t[start + k] * ((double)row->w[move.u] * gu[k] - (double)row->w[move.p] * gp[k]);
+      s->y[start + k] += s->t[start + k] * ((double)s->w[move.u] * gu[k] - (double)s->w[move.p] * gp[k]);
     pack_swaps(plan, s, blocks, move.group);
     return;
   }
-  uint32_t before = mask_of(plan, row->kept, move.group), after = plan->masks[move.p];
+  uint32_t before = mask_of(plan, s->kept, move.group), after = plan->masks[move.p];
   s->flips = 0;
   for (uint32_t u = before & ~after, p = after & ~before; u; u &= u - 1, p &= p - 1) {
     s->flipped[s->flips++] = (uint32_t)(start + (size_t)__builtin_ctz(u));
     s->flipped[s->flips++] = (uint32_t)(start + (size_t)__builtin_ctz(p));
   }
-  for (uint32_t k = 0; k < s->flips; k++) row->kept[s->flipped[k]] ^= 1;
+  for (uint32_t k = 0; k < s->flips; k++) s->kept[s->flipped[k]] ^= 1;
   pack_now(plan, s, blocks, move.group);
 }
 
 // One move, or the end of the row.
-BODY void advance(const espalier_gram *gram, const espalier_group_plan *plan, const float *blocks, uint64_t limit, group_state *s,
-                  const group_state *next) {
-  espalier_swap_row *row = s->row;
-  row->outcome.limited = row->outcome.moves >= limit;
-  s->done = row->outcome.limited;
-  if (!s->done) {
-    float least = catch_up(gram, plan, s, next);
-    group_move best = best_move(plan, s, blocks, least);
+BODY void step(const espalier_gram *gram, const group_plan *plan, const float *blocks, uint64_t limit, group_state *s,
+               const group_state *next) {
+  s->outcome.limited = s->outcome.moves >= limit;
+  s->ended = 1;
+  if (!s->outcome.limited) {
+    group_move best = best_move(plan, s, blocks, catch_up(gram, plan, s, next));
     uint64_t each = plan->whole ? plan->count - 1 : (uint64_t)plan->keep * (plan->of - plan->keep);
-    row->outcome.choices += gram->n / plan->of * each;
-    // Below the rounding of the correlations the loss no longer falls for sure, and a move could be taken back for ever.
-    s->done = !(best.change < -1e-9 * fabs(s->loss));
-    if (!s->done) {
+    s->outcome.choices += gram->n / plan->of * each;
+    if (best.change < -LEAST_GAIN * fabs(s->loss)) {
       apply(plan, s, blocks, best);
-      row->outcome.stopped = row->held && !espalier_held_out_move(row->held, row->w, row->kept, s->flips, s->flipped, s->loss);
-      s->done = row->outcome.stopped != 0;
+      s->outcome.stopped = !espalier_held_out_move(&s->held, s->w, s->kept, s->flips, s->flipped, s->loss);
+      s->ended = s->outcome.stopped != 0;
     }
   }
-  if (!s->done) return;
-  s->flips = 0;
-  row->outcome.after = s->loss;
-  if (!row->held) return;
-  row->outcome.after = row->held->own_at_least;
-  row->outcome.moves = row->held->moves_at_least;
-  espalier_held_out_end(row->held, row->kept);
+  // The other row asks what this one will read next.
+  if (s->ended) s->flips = 0;
 }
 
-BODY void refine_groups_body(const espalier_gram *gram, const espalier_group_plan *plan, const float *blocks, uint64_t limit,
-                             size_t count, espalier_swap_row *rows, void *scratch) {
-  size_t n = gram->n, groups = whole_lanes(n / plan->of), padded = groups * plan->of;
+// Floats that a row needs beside y.
+static size_t floats_of(size_t n, size_t groups, const group_plan *plan) {
+  return 2 * groups * plan->of + groups * (plan->count + 2) + 2 * WIDTH * plan->of + 2 * n;
+}
+
+static size_t scratch_of(size_t n, const group_plan *plan) {
+  size_t groups = whole_lanes(n / plan->of);
+  return whole_lines(groups * plan->of * sizeof(double) + floats_of(n, groups, plan) * sizeof(float));
+}
+
+size_t espalier_group_scratch(size_t n, uint32_t of, uint32_t keep, int whole, int has_held) {
+  group_plan plan;
+  plan_groups(of, keep, whole, &plan);
+  return scratch_of(n, &plan) + (has_held ? espalier_held_out_scratch(n) : 0);
+}
+
+BODY void search_groups_body(const group_plan *plan, const float *blocks, const given_rows *given) {
+  size_t n = given->gram->n, groups = whole_lanes(n / plan->of), padded = groups * plan->of, used = scratch_of(n, plan);
+  size_t bytes = used + (given->held ? espalier_held_out_scratch(n) : 0), left = 0;
   group_state states[2];
-  for (size_t r = 0; r < count; r++) {
+  for (size_t r = 0; r < given->count; r++) {
     group_state *s = &states[r];
-    espalier_swap_row *row = &rows[r];
-    *s = (group_state){.row = row, .groups = groups, .y = (double *)((char *)scratch + r * espalier_group_scratch(n, plan))};
+    uint8_t *scratch = given->scratch + r * bytes;
+    *s = (group_state){.w = given->w + r * n, .kept = given->kept + r * n, .groups = groups, .y = (double *)scratch};
     s->t = (float *)(s->y + padded);
     s->chosen = s->t + padded;
     s->x = s->chosen + padded;
     s->low = s->x + groups * plan->count;
     s->now = s->low + groups;
     s->tail = s->now + groups;
-    s->room = s->tail + 2 * WIDTH * plan->of;
-    memset(s->tail, 0, 2 * WIDTH * plan->of * sizeof(float));
-    memset(s->room, 0, 2 * n * sizeof(float));
-    row->outcome = (espalier_swap_outcome){0};
-    begin(plan, s, blocks, n);
-    row->outcome.before = row->outcome.after = s->loss;
-    if (row->held) espalier_held_out_begin(row->held, row->w, row->kept, s->loss);
-    s->done = plan->count == 0 || plan->keep == 0 || plan->keep == plan->of;
+    s->made_rows = s->tail + 2 * WIDTH * plan->of;
+    memset(s->t, 0, floats_of(n, groups, plan) * sizeof(float));
+    begin(plan, s, blocks, n, given->c + r * n);
+    s->outcome.before = s->loss;
+    if (given->held)
+      espalier_held_out_begin(&s->held, given->held, given->held_c + r * n, s->w, s->kept, s->loss, scratch + used);
+    s->outcome.held_before = s->held.now;
+    s->ended = plan->count == 0 || plan->keep == 0 || plan->keep == plan->of;
+    left += !s->ended;
   }
-  while (!states[0].done || (count == 2 && !states[1].done)) {
-    for (size_t r = 0; r < count; r++)
-      if (!states[r].done) advance(gram, plan, blocks, limit, &states[r], &states[count - 1 - r]);
+  while (left > 0)
+    for (size_t r = 0; r < given->count; r++) {
+      if (states[r].ended) continue;
+      step(given->gram, plan, blocks, given->limit, &states[r], &states[given->count - 1 - r]);
+      left -= (size_t)states[r].ended;
+    }
+  for (size_t r = 0; r < given->count; r++) {
+    group_state *s = &states[r];
+    s->outcome.after = s->loss;
+    espalier_held_out_end(&s->held, s->kept, &s->outcome);
+    given->outcomes[r] = s->outcome;
   }
 }
-TIERS(void, refine_groups,
-      (const espalier_gram *gram, const espalier_group_plan *plan, const float *blocks, uint64_t limit, size_t count,
-       espalier_swap_row *rows, void *scratch),
-      (gram, plan, blocks, limit, count, rows, scratch))
+TIERS(void, search_groups, (const group_plan *plan, const float *blocks, const given_rows *given), (plan, blocks, given))
+
+void espalier_group_search(espalier_gram gram, uint32_t of, uint32_t keep, int whole, size_t block_values, const float *blocks,
+                           uint64_t limit, size_t values, const float *w, uint8_t *kept, const double *c, espalier_gram held,
+                           size_t held_values, const double *held_c, size_t scratch_bytes, uint8_t *scratch, size_t rows,
+                           espalier_swap_outcome *outcomes) {
+  (void)block_values, (void)values, (void)held_values, (void)scratch_bytes;
+  group_plan plan;
+  plan_groups(of, keep, whole, &plan);
+  given_rows given = {&gram, held.n ? &held : 0, limit, rows, w, kept, c, held_c, scratch, outcomes};
+  espalier_search_groups(&plan, blocks, &given);
+}

@@ -51,7 +51,7 @@ extension Device {
   }
 
   /// Calls `body` once for each index below `count`.
-  func forEach(_ count: Int, _ body: @Sendable (Int) -> Void) {
+  package func forEach(_ count: Int, _ body: @Sendable (Int) -> Void) {
     forEach(count, scratch: { () }, { _, index in body(index) })
   }
 

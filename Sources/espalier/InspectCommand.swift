@@ -23,7 +23,8 @@ struct InspectCommand: ParsableCommand {
       (
         matrix,
         ZeroCensus(
-          try LinearWeight(model.checkpoint.stored(matrix), order: matrix.order, pruned: nil))
+          try LinearWeight(model.checkpoint.stored(matrix), order: matrix.order, pruned: nil),
+          on: Device(threads: Threads.count))
       )
     }
     let weights = outline.matrices.reduce(0) { $0 + $1.rows * $1.columns }

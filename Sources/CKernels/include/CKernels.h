@@ -94,32 +94,13 @@ void espalier_delta_rule(size_t tokens, size_t keys, size_t values, size_t strid
                          const float *COUNTED(gates) strength, size_t scratch_count, float *COUNTED(scratch_count) scratch,
                          size_t out_stride, size_t out_column, size_t out_count, float *COUNTED(out_count) out);
 
-// ---- select.c
-
-/// scores[i] = |w[i]| * scale[i].
-void espalier_scores(size_t n, const float *w, const float *scale, float *scores);
-/// scores[i] = (|w[i]| / column_sums[i] + |w[i]| / row_sum) * scale[i]; a quotient by 0 is 0.
-void espalier_relative_scores(size_t n, float row_sum, const float *w, const float *column_sums, const float *scale, float *scores);
-/// sums[i] += |w[i]|, and the sum of the whole row.
-double espalier_add_magnitudes(size_t n, const float *w, double *sums);
-/// Bytes of 0 and 1 to bits, the least significant first; n bits.
-void espalier_pack_bits(size_t n, const uint8_t *bytes, uint8_t *bits);
-/// Bit i is 1 where x[i] is not zero of either sign.
-void espalier_nonzero_bits(size_t n, const float *x, uint8_t *bits);
-/// Bits to bytes of 0 and 1.
-void espalier_unpack_bits(size_t n, const uint8_t *bits, uint8_t *bytes);
-
-/// Keeps exactly `keep` of n scores (all >= 0, finite): bit-free mask of 0 and 1. Of equal scores the lower index goes first.
-/// `scratch` holds n.
-void espalier_select_kept(size_t n, size_t keep, const float *scores, uint32_t *scratch, uint8_t *kept);
-
+#include "dsnot.h"
 #include "frankwolfe.h"
-#include "fullscan.h"
 #include "gemm.h"
 #include "gram.h"
-#include "rowends.h"
+#include "rowloss.h"
+#include "select.h"
 #include "swap.h"
-#include "swapgroups.h"
 #include "updates.h"
 
 #endif

@@ -58,24 +58,4 @@ void espalier_admm_next(size_t n, float shrink, const uint8_t *kept, const float
 /// |x - D|^2 over |D|^2, how far the two copies are apart; 0 where D is 0.
 double espalier_admm_gap(size_t n, const uint8_t *kept, const float *x, const float *y);
 
-/// What DSnoT did to one row: its expected error before and after.
-typedef struct {
-  uint64_t moves;
-  double before, after;
-} espalier_dsnot;
-
-/// Moves of one row of a mask that bring its expected error, sum over the pruned j of w_j means_j, closer to 0 (DSnoT, arXiv 2310.08915,
-/// section 3.2), at most `limit`.
-///
-/// Each grows the pruned weight of largest w_j means_j / variance_j in the direction of the error, and prunes the kept one of least
-/// |w_j| sqrt(squares_j): of those whose mean contribution has the other sign, or, with span < n, of the same run of `span`. No weight
-/// moves twice. The row ends where the error is at most `threshold` times the root of the sum over the pruned of w_j^2 squares_j, or
-/// where a move would not lower it. Of equal weights the lower index goes.
-///
-///   means[n], squares[n]  of every input and its square
-///   kept[n]               mask of 0 and 1, in and out; with runs the same count in each
-///   moved[n]              room
-espalier_dsnot espalier_dsnot_row(size_t n, size_t span, uint64_t limit, double threshold, const float *w, const double *means,
-                                  const double *squares, uint8_t *kept, uint8_t *moved);
-
 #endif

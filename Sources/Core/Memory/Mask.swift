@@ -62,6 +62,23 @@ public struct Mask: Sendable, Equatable {
     try bits.withUnsafeMutableBufferPointer { try body($0) }
   }
 
+  /// The bits row by row, for reading: each row is a span of `rowBytes` bytes.
+  public var rowSpans: RowSpans<UInt8> {
+    @_lifetime(borrow self)
+    get { RowSpans(bits.span, rows: rows, columns: rowBytes) }
+  }
+
+  /// The bits row by row, for threads that write one row each.
+  public var mutableRowSpans: MutableRowSpans<UInt8> {
+    @_lifetime(&self)
+    mutating get {
+      let (rows, rowBytes) = (rows, rowBytes)
+      // Only the rows can reach the bits until they are gone.
+      let base = bits.withUnsafeMutableBufferPointer { $0.baseAddress ?? .allocate(capacity: 0) }
+      return _overrideLifetime(MutableRowSpans(unsafe: base, rows: rows, columns: rowBytes), mutating: &self)
+    }
+  }
+
   /// Kept weights of one row.
   public func keptCount(row: Int) -> Int {
     bits[row * rowBytes..<(row + 1) * rowBytes].reduce(0) { $0 + $1.nonzeroBitCount }

@@ -26,6 +26,14 @@ public struct Certificate: Sendable, Equatable {
   }
 }
 
+extension Certificate {
+  /// Bytes that ``rowLosses(_:gram:mask:)`` takes, without the pages of the weight and the Gram matrix.
+  public static func lossesWorkingSet(rows: Int, columns: Int, threads: Int) -> Int {
+    (min(preciseRows, rows) * 16 + preciseDepth * 4 + 4) * columns
+      + min(threads, (columns + precisePanel - 1) / precisePanel) * preciseDepth * precisePanel * 8
+  }
+}
+
 /// `((1-m).w)^T G ((1-m).w)` of every row, in f64.
 public func rowLosses(_ weight: LinearWeight, gram: GramMatrix, mask: Mask) -> [Double] {
   precondition(

@@ -24,8 +24,10 @@ extension SaliencyScores {
     frozen.update(repeating: 0, count: words)
     guard count > 0 else { return }
     // Values of 8 bytes lie at an even place.
-    let room = UnsafeMutableRawPointer(scratch + columns + columns % 2).assumingMemoryBound(to: Double.self)
-    score(w, room: room, into: scratch)
+    let sums = UnsafeMutableRawPointer(scratch + columns + columns % 2).assumingMemoryBound(to: Double.self)
+    var own = MutableSpan(_unsafeStart: sums, count: columns)
+    var scores = MutableSpan(_unsafeStart: scratch, count: columns)
+    score(Span(_unsafeStart: w, count: columns), sums: &own, into: &scores)
     for index in 0..<columns {
       let isKept = kept[index / 64] >> UInt64(index % 64) & 1 == 1
       // A kept weight without any saliency still goes before the pruned ones.

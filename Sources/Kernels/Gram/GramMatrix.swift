@@ -134,7 +134,7 @@ extension GramMatrix {
   }
 
   /// All rows, valid within `body`; those of a factored matrix are made for the call, `columns x columns` in memory.
-  func withElements<Result>(on device: Device, _ body: (RowSpans<Float>) throws -> Result) rethrows -> Result
+  package func withElements<Result>(on device: Device, _ body: (RowSpans<Float>) throws -> Result) rethrows -> Result
   {
     if case .whole(let elements) = storage {
       return try elements.withSpan { try body(RowSpans($0, rows: columns, columns: columns)) }
@@ -163,6 +163,18 @@ extension GramMatrix {
     threads * min(columnPanel, columns) * columns * 4
   }
 
+  /// Bytes that ``multiply(_:rows:into:)`` takes for `rows` rows.
+  ///
+  /// - Parameter rank: the rows of the factor; nil for a whole matrix.
+  static func productByteCount(rows: Int, rank: Int?) -> Int { rows * (rank ?? 0) * 4 }
+
+  /// Bytes that ``quadraticForms(_:rows:)`` takes for `rows` rows.
+  ///
+  /// - Parameter rank: the rows of the factor; nil for a whole matrix.
+  static func formsByteCount(rows: Int, columns: Int, rank: Int?, threads: Int) -> Int {
+    rows * 4 * (rank ?? min(threads, (columns + columnPanel - 1) / columnPanel) * columnPanel)
+  }
+
   /// Gives the pages of these rows of a whole matrix back to the system, where they are read from a file.
   func release(_ rows: Range<Int>) {
     guard case .whole(.mapped(let tensor)) = storage else { return }
@@ -187,8 +199,18 @@ extension GramMatrix {
     }
   }
 
+  /// Rows of G, `range.count x columns`, valid within `body`; those of a factored matrix are made in `scratch`.
+  func withRows(_ range: Range<Int>, using scratch: inout Buffer<Float>, _ body: (Span<Float>) -> Void) {
+    if case .whole(let elements) = storage {
+      return elements.withSpan { body(RowSpans($0, rows: columns, columns: columns)[range]) }
+    }
+    var rows = scratch.part(0..<range.count * columns)
+    load(range, into: &rows)
+    body(rows.span)
+  }
+
   /// `output = D G` for the first `rows` rows of D and output, both `>= rows x columns`; the threads share the columns.
-  func multiply(_ block: borrowing Matrix, rows: Int, into output: inout Matrix, on device: Device) {
+  package func multiply(_ block: borrowing Matrix, rows: Int, into output: inout Matrix, on device: Device) {
     precondition(block.columns == columns && output.columns == columns)
     precondition(rows <= block.rows && rows <= output.rows)
     guard rows > 0, columns > 0 else { return }

@@ -1,8 +1,8 @@
 import EspalierCore
 
-/// How the saliencies `|W_ij| sqrt(G_jj)` of some matrices are spread: their sum, and how many lie above any value.
+/// The distribution of the saliencies `|W_ij| sqrt(G_jj)` of some matrices: their sum, and how many are above any value.
 ///
-/// Counts are kept by the upper 15 bits of the f32 after its sign, so that a value is known to 1/128 of itself.
+/// There is a count for each value of the 15 bits after the sign of the f32, so that values are known to 1/128 of themselves.
 public struct OutlierCensus: Sendable {
   public static let bins = 1 << 15
 
@@ -14,7 +14,7 @@ public struct OutlierCensus: Sendable {
   /// No saliencies yet.
   public init() { counts = [Int](repeating: 0, count: Self.bins) }
 
-  /// What was counted earlier; nil where there is not one count for each bin.
+  /// What was counted earlier; nil if there is not one count for each bin, or one is negative.
   public init?(sum: Double, counts: [Int]) {
     guard counts.count == Self.bins, counts.allSatisfy({ $0 >= 0 }), sum >= 0, sum.isFinite else {
       return nil
@@ -33,17 +33,19 @@ public struct OutlierCensus: Sendable {
     let scale = diagonal.map { Float($0.squareRoot()) }
     var row = Buffer<Float>(count: weight.columns)
     for index in 0..<weight.rows {
-      row.withUnsafeMutable { row in
-        weight.load(index..<index + 1, into: row.baseAddress!)
-        for column in 0..<weight.columns {
-          let value = abs(row[column]) * scale[column]
-          sum += Double(value)
-          counts[Int(value.bitPattern >> 16) & (Self.bins - 1)] += 1
-        }
+      var loaded = row.mutableSpan
+      weight.load(index..<index + 1, into: &loaded)
+      for column in 0..<weight.columns {
+        let value = abs(row[column]) * scale[column]
+        sum += Double(value)
+        counts[Int(value.bitPattern >> 16) & (Self.bins - 1)] += 1
       }
     }
     count = weight.rows * weight.columns
   }
+
+  /// Bytes that counting a matrix takes, the counts included.
+  public static func workingSet(columns: Int) -> Int { bins * MemoryLayout<Int>.stride + columns * 4 }
 
   public mutating func merge(_ other: OutlierCensus) {
     sum += other.sum

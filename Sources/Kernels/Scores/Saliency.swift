@@ -2,7 +2,7 @@ import CKernels
 import EspalierCore
 import Glibc
 
-/// How much a single weight matters; the larger, the sooner it is kept.
+/// How much a single weight matters. The most salient weights are kept.
 public enum Saliency: Hashable, Sendable {
   /// `|W_ij|`
   case magnitude
@@ -15,13 +15,21 @@ public enum Saliency: Hashable, Sendable {
 /// Rows that one thread scores at a time.
 private let rowsAtATime = 16
 
+extension Saliency {
+  /// Bytes that ``mostSalient(_:_:diagonal:pattern:on:)`` takes, without the weight's pages and the mask.
+  public static func workingSet(rows: Int, columns: Int, threads: Int) -> Int {
+    min(threads, (rows + rowsAtATime - 1) / rowsAtATime) * columns * SaliencyScratch.bytesOfAColumn
+  }
+}
+
 /// The mask that keeps the most salient weights of every row, or of every group, with exact counts.
 ///
 /// Of equal scores the lower index is pruned first.
 ///
 /// - Parameter diagonal: `G_jj`, one for each column of the weight; not read for magnitude.
 public func mostSalient(
-  _ weight: LinearWeight, _ saliency: Saliency, diagonal: [Double], pattern: SparsityPattern
+  _ weight: LinearWeight, _ saliency: Saliency, diagonal: [Double], pattern: SparsityPattern,
+  on device: Device
 ) -> Mask {
   let (rows, columns) = (weight.rows, weight.columns)
   precondition(pattern.fits(columns: columns))
@@ -29,16 +37,18 @@ public func mostSalient(
   let keep = pattern.kept(ofColumns: span)
   let scores = SaliencyScores(weight, saliency, diagonal: diagonal)
   var mask = Mask(rows: rows, columns: columns, pattern: pattern)
-  let rowBytes = mask.rowBytes
   let blocks = parts(of: rows, size: rowsAtATime)
-  mask.withUnsafeMutableBits { bits in
-    nonisolated(unsafe) let bits = bits
-    Threads.forEach(blocks.count, scratch: { SaliencyScratch(columns: columns) }) { scratch, index in
-      for row in blocks[index] {
-        scratch.score(weight, row: row, scores)
-        scratch.select(span: span, keep: keep, into: bits.baseAddress! + row * rowBytes)
-      }
-    }
+  do {
+    let bits = mask.mutableRowSpans
+    device.forEach(
+      blocks.count, scratch: { SaliencyScratch(columns: columns, span: span) },
+      {
+        scratch, index in
+        for row in blocks[index] {
+          var bits = bits[row]
+          scratch.select(weight, row: row, scores, span: span, keep: keep, into: &bits)
+        }
+      })
   }
   return mask
 }
@@ -47,7 +57,7 @@ public func mostSalient(
 struct SaliencyScores: Sendable {
   let columns: Int
   private let scale: [Float]
-  /// Sums of the magnitudes of every column; empty where the saliency does not read them.
+  /// Sums of the magnitudes of every column; empty if the saliency does not read them.
   private let columnSums: [Float]
 
   /// - Parameter diagonal: `G_jj` of every column; not read for magnitude.
@@ -69,13 +79,11 @@ struct SaliencyScores: Sendable {
 
   /// The scores of one row of weights.
   ///
-  /// - Parameter room: as many as the row has weights, where the saliency reads sums of magnitudes.
-  func score(
-    _ w: UnsafePointer<Float>, room: UnsafeMutablePointer<Double>?, into scores: UnsafeMutablePointer<Float>
-  ) {
-    guard !columnSums.isEmpty, let room else { return espalier_scores(columns, w, scale, scores) }
-    let sum = espalier_add_magnitudes(columns, w, room)
-    espalier_relative_scores(columns, Float(sum), w, columnSums, scale, scores)
+  /// - Parameter sums: scratch, as many as the row has weights.
+  func score(_ w: Span<Float>, sums: inout MutableSpan<Double>, into scores: inout MutableSpan<Float>) {
+    guard !columnSums.isEmpty else { return espalier_scores(w, scale.span, &scores) }
+    let sum = espalier_add_magnitudes(w, &sums)
+    espalier_relative_scores(Float(sum), w, columnSums.span, scale.span, &scores)
   }
 }
 
@@ -86,37 +94,46 @@ private struct SaliencyScratch: ~Copyable {
   var sums: Buffer<Double>
   var kept: Buffer<UInt8>
 
-  init(columns: Int) {
+  static let bytesOfAColumn = 4 + 4 + 4 + 8 + 1
+
+  init(columns: Int, span: Int) {
     weights = Buffer(count: columns)
     scores = Buffer(count: columns)
-    order = Buffer(count: columns)
+    order = Buffer(count: span)
     sums = Buffer(count: columns)
     kept = Buffer(count: columns)
   }
 
-  mutating func score(_ weight: LinearWeight, row: Int, _ saliency: SaliencyScores) {
-    weights.withUnsafeMutable { weights in
-      let w = weights.baseAddress!
-      weight.load(row..<row + 1, into: w)
-      scores.withUnsafeMutable { scores in
-        sums.withUnsafeMutable { saliency.score(w, room: $0.baseAddress, into: scores.baseAddress!) }
-      }
+  /// The bits of the most salient weights of a row, `keep` of every `span`.
+  mutating func select(
+    _ weight: LinearWeight, row: Int, _ saliency: SaliencyScores, span: Int, keep: Int,
+    into bits: inout MutableSpan<UInt8>
+  ) {
+    var loaded = weights.mutableSpan
+    weight.load(row..<row + 1, into: &loaded)
+    Self.score(weights, saliency, &sums, into: &scores)
+    for start in stride(from: 0, to: scores.count, by: span) {
+      Self.select(scores, start..<start + span, keep: keep, &order, into: &kept)
     }
+    packBits(kept.span, into: &bits)
   }
 
-  mutating func select(span: Int, keep: Int, into bits: UnsafeMutablePointer<UInt8>) {
-    let columns = scores.count
-    scores.withUnsafe { scores in
-      order.withUnsafeMutable { order in
-        kept.withUnsafeMutable { kept in
-          for start in stride(from: 0, to: columns, by: span) {
-            espalier_select_kept(
-              span, keep, scores.baseAddress! + start, order.baseAddress!, kept.baseAddress! + start)
-          }
-          espalier_pack_bits(columns, kept.baseAddress!, bits)
-        }
-      }
-    }
+  private static func score(
+    _ w: borrowing Buffer<Float>, _ saliency: SaliencyScores, _ sums: inout Buffer<Double>,
+    into scores: inout Buffer<Float>
+  ) {
+    var sums = sums.mutableSpan
+    var scores = scores.mutableSpan
+    saliency.score(w.span, sums: &sums, into: &scores)
+  }
+
+  private static func select(
+    _ scores: borrowing Buffer<Float>, _ range: Range<Int>, keep: Int, _ order: inout Buffer<UInt32>,
+    into kept: inout Buffer<UInt8>
+  ) {
+    var order = order.mutableSpan
+    var chosen = kept.mutableRowSpans(columns: range.count)[range.lowerBound / range.count]
+    espalier_select_kept(keep, scores.span.extracting(range), &order, &chosen)
   }
 }
 
@@ -125,12 +142,10 @@ private func magnitudeSums(of weight: LinearWeight) -> [Float] {
   var sums = [Double](repeating: 0, count: weight.columns)
   var row = Buffer<Float>(count: weight.columns)
   for index in 0..<weight.rows {
-    row.withUnsafeMutable { row in
-      weight.load(index..<index + 1, into: row.baseAddress!)
-      sums.withUnsafeMutableBufferPointer {
-        _ = espalier_add_magnitudes(weight.columns, row.baseAddress!, $0.baseAddress!)
-      }
-    }
+    var loaded = row.mutableSpan
+    weight.load(index..<index + 1, into: &loaded)
+    var sums = sums.mutableSpan
+    _ = espalier_add_magnitudes(row.span, &sums)
   }
   return sums.map(Float.init)
 }

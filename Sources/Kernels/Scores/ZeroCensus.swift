@@ -2,7 +2,7 @@ import CKernels
 import EspalierCore
 import EspalierIO
 
-/// Zeros of a weight, row by row: what a mask left behind, whoever made it.
+/// The zeros of a weight, row by row, whatever pruned it.
 public struct ZeroCensus: Sendable {
   /// 1 where the weight is not zero; `rows x columns` bits.
   private let nonzero: Mask
@@ -11,27 +11,28 @@ public struct ZeroCensus: Sendable {
   /// Zeros of either sign in the whole matrix.
   public let zeros: Int
 
-  public init(_ weight: LinearWeight) {
+  public init(_ weight: LinearWeight, on device: Device) {
     rows = weight.rows
     columns = weight.columns
     var mask = Mask(rows: weight.rows, columns: weight.columns, pattern: .rows(sparsity: 0))
-    let rowBytes = mask.rowBytes
-    mask.withUnsafeMutableBits { bits in
-      nonisolated(unsafe) let bits = bits
-      Threads.forEach(weight.rows, scratch: { Buffer<Float>(count: weight.columns) }) { scratch, row in
-        scratch.withUnsafeMutable { values in
-          weight.load(row..<row + 1, into: values.baseAddress!)
-          espalier_nonzero_bits(weight.columns, values.baseAddress!, bits.baseAddress! + row * rowBytes)
-        }
-      }
+    do {
+      let bits = mask.mutableRowSpans
+      device.forEach(
+        weight.rows, scratch: { Buffer<Float>(count: weight.columns) },
+        { scratch, row in
+          var values = scratch.mutableSpan
+          weight.load(row..<row + 1, into: &values)
+          var bits = bits[row]
+          nonzeroBits(scratch.span, into: &bits)
+        })
     }
     nonzero = mask
     zeros = weight.rows * weight.columns - mask.bits.reduce(0) { $0 + $1.nonzeroBitCount }
     weight.tensor.release()
   }
 
-  /// The first row that keeps more than the pattern allows, 0 where the whole matrix does; nil where none does. A kept weight
-  /// may itself be zero.
+  /// The first row that keeps more than the pattern allows, 0 if the whole matrix does; nil if none does. A kept weight may
+  /// itself be zero.
   public func firstRow(violating pattern: SparsityPattern) -> Int? {
     let kept = pattern.kept(ofColumns: columns)
     switch pattern {
@@ -41,7 +42,8 @@ public struct ZeroCensus: Sendable {
     }
   }
 
-  /// The tightest pattern that every row has: the smallest N:4 or N:8 below dense, else an equal count in all rows; nil where there is none.
+  /// The tightest pattern that every row has: the smallest N:4, N:8 or N:16 below dense, else an equal count in all rows; nil if there
+  /// is none.
   public var pattern: String? {
     guard zeros > 0 else { return nil }
     let counts = (0..<rows).map { nonzero.keptCount(row: $0) }

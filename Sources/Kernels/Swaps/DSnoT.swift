@@ -5,14 +5,19 @@ import EspalierCore
 public struct DSnoTOptions: Sendable {
   /// The most moves of one row.
   public var cycles: Int
-  /// A row ends where its expected error is at most this share of the root mean square error of its pruned
-  /// weights, were their inputs uncorrelated. The published code compares with 0.1 itself, whatever the scale
-  /// of the layer.
+  /// A row ends if its expected error is at most this share of the root mean square error of its pruned weights, were their
+  /// inputs uncorrelated. The published code compares with 0.1 itself, whatever the scale of the layer.
   public var threshold: Double
 
   public init(cycles: Int = 50, threshold: Double = 0.3) {
     self.cycles = cycles
     self.threshold = threshold
+  }
+
+  /// Bytes that refining a matrix takes, without the weight's pages and the mask.
+  public func workingSet(rows: Int, columns: Int, pattern: SparsityPattern?, threads: Int) -> Int {
+    RowBlock.byteCount(rows: rows, columns: columns) + min(threads, rows, RowBlock.mostRows) * columns
+      + min(rows, RowBlock.mostRows) * MemoryLayout<espalier_dsnot>.stride
   }
 }
 
@@ -26,8 +31,8 @@ public struct DSnoTOutcome: Sendable {
   public var mostMoves = 0
 }
 
-/// Grows and prunes weights of every row, or within its groups, so that the mean of its output comes closer
-/// to that of the dense row (DSnoT, arXiv 2310.08915, section 3.2); counts stay exact.
+/// Restores and prunes weights of every row, or within its groups, so that the mean of its output comes closer to that of the dense
+/// row (DSnoT, arXiv 2310.08915, section 3.2); counts stay exact.
 ///
 /// - Parameters:
 ///   - weight: `rows x columns`, without a mask of its own.
@@ -36,7 +41,7 @@ public struct DSnoTOutcome: Sendable {
 ///   - tokens: the number of inputs.
 public func refineByDSnoT(
   _ weight: LinearWeight, diagonal: [Double], means: [Double], tokens: Int, mask: inout Mask,
-  options: DSnoTOptions = DSnoTOptions()
+  options: DSnoTOptions = DSnoTOptions(), on device: Device
 ) -> DSnoTOutcome {
   let columns = weight.columns
   precondition(
@@ -45,30 +50,30 @@ public func refineByDSnoT(
   let squares = diagonal.map { $0 / Double(max(1, tokens)) }
   let span = mask.pattern.span(ofColumns: columns)
   var outcome = DSnoTOutcome()
-  for range in parts(of: weight.rows, size: fittedRows) {
-    var weights = weight.matrix(range)
-    var kept = KeptRows(mask, rows: range)
-    var rows = [espalier_dsnot](repeating: espalier_dsnot(), count: range.count)
-    rows.withUnsafeMutableBufferPointer { rows in
-      weights.withRows { weights in
-        kept.withRows { kept in
-          nonisolated(unsafe) let rows = rows
-          Threads.forEach(rows.count, scratch: { Buffer<UInt8>(count: columns) }) { moved, row in
-            moved.withUnsafeMutable { moved in
-              rows[row] = espalier_dsnot_row(
-                columns, span, UInt64(options.cycles), options.threshold, weights[row], means, squares,
-                kept[row], moved.baseAddress!)
-            }
-          }
-        }
-      }
+  for range in parts(of: weight.rows, size: RowBlock.mostRows) {
+    var block = RowBlock(weight, mask, rows: range, on: device)
+    var outcomes = Buffer<espalier_dsnot>(count: range.count)
+    do {
+      let spans = block.spans
+      let found = outcomes.mutableRowSpans(columns: 1)
+      device.forEach(
+        range.count, scratch: { Buffer<UInt8>(count: columns) },
+        { moved, row in
+          var found = found[row]
+          var kept = spans.kept[row]
+          var moved = moved.mutableSpan
+          found[0] = espalier_dsnot_row(
+            span, UInt64(options.cycles), options.threshold, spans.weights[row].span, means.span,
+            squares.span,
+            &kept, &moved)
+        })
     }
-    kept.store(into: &mask, firstRow: range.lowerBound)
-    for row in rows {
-      outcome.errorBefore += abs(row.before)
-      outcome.errorAfter += abs(row.after)
-      outcome.moves += Int(row.moves)
-      outcome.mostMoves = max(outcome.mostMoves, Int(row.moves))
+    block.storeKept(into: &mask)
+    for row in 0..<range.count {
+      outcome.errorBefore += abs(outcomes[row].before)
+      outcome.errorAfter += abs(outcomes[row].after)
+      outcome.moves += Int(outcomes[row].moves)
+      outcome.mostMoves = max(outcome.mostMoves, Int(outcomes[row].moves))
     }
   }
   return outcome

@@ -16,16 +16,14 @@ public struct MatrixBudgetOutcome: Sendable {
   /// The fewest and the most weights that a row keeps.
   public var fewestKept = 0
   public var mostKept = 0
-  /// How far the loss that was followed move by move was from that of fresh correlations at most, as a share of the
-  /// loss before.
+  /// The largest difference between the loss that was followed move by move and that of fresh correlations, as a share
+  /// of the loss before.
   public var drift = 0.0
   /// Pairs within rows whose change in loss was computed, and all pairs that there were to choose from.
   public var evaluatedPairs = 0
   public var allPairs = 0
 }
 
-/// Rows whose correlations come from one product.
-private let rowBlock = 256
 /// Rounds of moves between two computations of all correlations.
 private let mostRounds = 4
 
@@ -37,7 +35,7 @@ private let mostRounds = 4
 /// optimum. Of equal moves the lower row that gives, its lower u, the lower row that takes, its lower p goes first. The
 /// matrix keeps exactly as many weights as before.
 ///
-/// Memory holds the correlations of all rows, `rows x columns` of f32, and their masks, a byte for each weight.
+/// Memory holds the correlations of all rows, `rows x columns` of f32.
 ///
 /// - Parameters:
 ///   - weight: `rows x columns`, without a mask of its own.
@@ -48,7 +46,7 @@ private let mostRounds = 4
 ///   - progress: called now and then with the rows that were searched, and all rows.
 /// - Throws: what `progress` throws; the mask stays what it was.
 public func refineAcrossRows(
-  _ weight: LinearWeight, gram: GramMatrix, mask: inout Mask, options: SwapOptions,
+  _ weight: LinearWeight, gram: GramMatrix, mask: inout Mask, options: SwapOptions, on device: Device,
   progress: (_ rows: Int, _ of: Int) throws -> Void
 ) rethrows -> MatrixBudgetOutcome {
   precondition(
@@ -63,33 +61,48 @@ public func refineAcrossRows(
   case .rows(let sparsity), .matrix(let sparsity): pattern = .matrix(sparsity: sparsity)
   case .groups: preconditionFailure("groups cannot give weights to other rows")
   }
-  var rows = BudgetRows(weight, gram: gram, mask: mask, floor: floor, limit: options.limit)
+  let rows = BudgetRows(
+    weight: weight, gram: gram, bounds: ChannelBounds(gram, on: device), limit: options.limit, device: device)
+  var matrix = BudgetMatrix(rows, mask: mask, floor: floor)
   var outcome = MatrixBudgetOutcome()
-  try rows.settleAll(progress)
-  outcome.lossBefore = rows.states.reduce(0) { $0 + $1.fresh }
+  try matrix.optimizeAll(progress)
+  outcome.lossBefore = matrix.sum(\.fresh)
   for _ in 0..<mostRounds {
-    let moves = try rows.moveWhileItHelps(progress)
+    let moves = try matrix.moveWhileItHelps(progress)
     if moves == 0 { break }
     outcome.moves += moves
-    let followed = rows.loss
-    try rows.settleAll(progress)
-    let fresh = rows.states.reduce(0) { $0 + $1.fresh }
+    let followed = matrix.sum(\.loss)
+    try matrix.optimizeAll(progress)
     outcome.drift = max(
-      outcome.drift, abs(followed - fresh) / max(outcome.lossBefore, .leastNonzeroMagnitude))
+      outcome.drift, abs(followed - matrix.sum(\.fresh)) / max(outcome.lossBefore, .leastNonzeroMagnitude))
   }
-  outcome.lossAfter = rows.loss
-  for state in rows.states {
+  outcome.lossAfter = matrix.sum(\.loss)
+  let states = (0..<weight.rows).map { matrix.states[$0] }
+  for state in states {
     outcome.swaps += state.swaps
     outcome.mostSwaps = max(outcome.mostSwaps, state.swaps)
     outcome.rowsAtLimit += state.swaps >= options.limit ?? .max ? 1 : 0
     outcome.evaluatedPairs += state.evaluated
     outcome.allPairs += state.pairs
   }
-  outcome.fewestKept = rows.states.map(\.kept).min() ?? 0
-  outcome.mostKept = rows.states.map(\.kept).max() ?? 0
-  mask = Mask(rows: mask.rows, columns: mask.columns, pattern: pattern)
-  rows.kept.store(into: &mask, firstRow: 0)
+  outcome.fewestKept = states.map(\.kept).min() ?? 0
+  outcome.mostKept = states.map(\.kept).max() ?? 0
+  mask = matrix.mask.with(pattern)
   return outcome
+}
+
+/// Bytes that ``refineAcrossRows(_:gram:mask:options:on:progress:)`` takes.
+func matrixBudgetWorkingSet(rows: Int, columns: Int, rank: Int?, threads: Int) -> Int {
+  let product = RowBlock.prunedByteCount(rows: rows, columns: columns)
+  let making =
+    product
+    + max(
+      RowBlock.byteCount(rows: rows, columns: columns),
+      GramMatrix.productByteCount(rows: min(RowBlock.mostRows, rows), rank: rank))
+  return rows * (columns * 4 + MemoryLayout<BudgetState>.stride)
+    + max(
+      ChannelBounds.workingSet(columns: columns, rank: rank, threads: threads),
+      product + max(making, min(max(2, threads), rows) * BudgetScratch.byteCount(columns: columns)))
 }
 
 /// One row of a matrix, at a local optimum of swaps.
@@ -106,111 +119,117 @@ private struct BudgetState: Sendable {
   /// The cheapest weights to prune and to restore.
   var ends = espalier_row_ends()
 
-  /// What it costs to prune one weight; infinite where none may be.
+  /// What it costs to prune one weight; infinite if none may be.
   var prune: Double { kept > floor ? ends.prune : .infinity }
 }
 
-/// All rows of a matrix with what moves between them need.
-private struct BudgetRows: ~Copyable {
+/// What is the same for all rows of a matrix.
+private struct BudgetRows: Sendable {
   let weight: LinearWeight
   let gram: GramMatrix
-  let channels: ChannelBounds
-  let diagonal: [Double]
+  let bounds: ChannelBounds
   let limit: Int?
-  var kept: KeptRows
-  var correlations: Matrix
-  var states: [BudgetState]
+  let device: Device
+}
 
-  init(_ weight: LinearWeight, gram: GramMatrix, mask: Mask, floor: Double, limit: Int?) {
-    self.weight = weight
-    self.gram = gram
-    self.limit = limit
-    channels = ChannelBounds(gram)
-    diagonal = gram.diagonal
-    kept = KeptRows(mask, rows: 0..<mask.rows)
-    correlations = Matrix(rows: weight.rows, columns: weight.columns)
-    states = (0..<mask.rows).map {
-      let kept = mask.keptCount(row: $0)
-      return BudgetState(kept: kept, floor: Int((floor * Double(kept)).rounded(.up)))
+/// What moves between the rows of a matrix change.
+private struct BudgetMatrix: ~Copyable {
+  let rows: BudgetRows
+  var mask: Mask
+  var correlations: Matrix
+  var states: Buffer<BudgetState>
+
+  init(_ rows: BudgetRows, mask: Mask, floor: Double) {
+    self.rows = rows
+    self.mask = mask
+    correlations = Matrix(rows: mask.rows, columns: mask.columns)
+    states = Buffer(count: mask.rows)
+    for row in 0..<mask.rows {
+      let kept = mask.keptCount(row: row)
+      states[row] = BudgetState(kept: kept, floor: Int((floor * Double(kept)).rounded(.up)))
     }
   }
 
-  var loss: Double { states.reduce(0) { $0 + $1.loss } }
+  func sum(_ value: (BudgetState) -> Double) -> Double {
+    (0..<states.count).reduce(0) { $0 + value(states[$1]) }
+  }
 
-  /// Computes all correlations anew, and brings each row to its local optimum.
-  mutating func settleAll(_ progress: (Int, Int) throws -> Void) rethrows {
-    let (rows, columns) = (weight.rows, weight.columns)
-    var pruned = Matrix(rows: min(rowBlock, rows), columns: columns)
-    var products = Matrix(rows: min(rowBlock, rows), columns: columns)
-    for block in parts(of: rows, size: rowBlock) {
-      withRows { settling in
-        pruned.withRows { pruned in
-          Threads.forEach(block.count) {
-            settling.prunedPart(of: block.lowerBound + $0, into: pruned[$0])
-          }
-        }
+  /// Computes all correlations from the masks, and brings each row to its local optimum.
+  mutating func optimizeAll(_ progress: (Int, Int) throws -> Void) rethrows {
+    let (rows, columns) = (rows, mask.columns)
+    for block in parts(of: mask.rows, size: RowBlock.mostRows) {
+      var products = Matrix(unfilled: block.count, columns: columns)
+      do {
+        let pruned = RowBlock(rows.weight, mask, rows: block, on: rows.device).prunedPart(on: rows.device)
+        rows.gram.multiply(pruned, rows: block.count, into: &products, on: rows.device)
       }
-      gram.multiply(pruned, rows: block.count, into: &products)
-      withRows { settling in
-        products.withRows { products in
-          Threads.forEach(block.count, scratch: { BudgetScratch(rows: 1, columns: columns) }) {
+      do {
+        let spans = Spans(&self)
+        let products = products.rowSpans
+        rows.gram.withKernel { gram in
+          rows.device.forEach(block.count, scratch: { BudgetScratch(rows: 1, columns: columns) }) {
             scratch, index in
             let row = block.lowerBound + index
-            settling.correlations[row].update(from: products[index], count: columns)
-            scratch.withRooms { settling.settle(row, in: $0[0]) }
+            let product = products[index]
+            var stored = spans.correlations[row]
+            for column in product.indices { stored[column] = product[column] }
+            spans.optimize(row, flipping: nil, rows, gram, BudgetScratch.Spans(&scratch), 0)
           }
         }
       }
-      try progress(block.upperBound, rows)
+      try progress(block.upperBound, mask.rows)
     }
   }
 
-  /// Makes the best move between rows until none lowers the loss; how many were made.
+  /// Makes the best move between rows until none lowers the loss; returns how many were made.
   mutating func moveWhileItHelps(_ progress: (Int, Int) throws -> Void) rethrows -> Int {
-    let rows = weight.rows
-    var loss = loss
+    let count = mask.rows
+    var loss = sum(\.loss)
     // More moves than kept weights could only be rounding errors of the correlations that go round in circles.
-    let most = states.reduce(0) { $0 + $1.kept }
-    var scratch = BudgetScratch(rows: 2, columns: weight.columns)
-    return try scratch.withRooms { rooms in
-      try withRows { settling in
-        var prune = Tournament((0..<rows).map { settling.states[$0].prune })
-        var restore = Tournament((0..<rows).map { settling.states[$0].ends.restore })
-        var moves = 0
-        while moves < most, let move = bestMove(prune, restore), move.change < -1e-9 * abs(loss) {
-          let pair = [move.from, move.to]
-          for row in pair { loss -= settling.states[row].loss }
-          Threads.forEach(2) { index in
-            let ends = settling.states[pair[index]].ends
-            settling.settle(
-              pair[index], in: rooms[index], flipping: Int(index == 0 ? ends.u : ends.p))
-          }
-          for row in pair {
-            prune[row] = settling.states[row].prune
-            restore[row] = settling.states[row].ends.restore
-            loss += settling.states[row].loss
-          }
-          moves += 1
-          if moves % 256 == 0 { try progress(rows, rows) }
-        }
-        return moves
+    let most = (0..<count).reduce(0) { $0 + states[$1].kept }
+    var prune = Tournament((0..<count).map { states[$0].prune })
+    var restore = Tournament((0..<count).map { states[$0].ends.restore })
+    var scratch = BudgetScratch(rows: 2, columns: mask.columns)
+    var moves = 0
+    while moves < most, let move = bestMove(prune, restore), move.change < -1e-9 * abs(loss) {
+      let pair = [move.from, move.to]
+      for row in pair { loss -= states[row].loss }
+      optimize(pair, flipping: [Int(states[move.from].ends.u), Int(states[move.to].ends.p)], in: &scratch)
+      for row in pair {
+        prune[row] = states[row].prune
+        restore[row] = states[row].ends.restore
+        loss += states[row].loss
+      }
+      moves += 1
+      if moves % 256 == 0 { try progress(count, count) }
+    }
+    return moves
+  }
+
+  /// Prunes or restores one weight of each of these rows, and brings them to their local optimum.
+  private mutating func optimize(_ pair: [Int], flipping flipped: [Int], in scratch: inout BudgetScratch) {
+    let rows = rows
+    let spans = Spans(&self)
+    let scratch = BudgetScratch.Spans(&scratch)
+    rows.gram.withKernel { gram in
+      rows.device.forEach(pair.count) {
+        spans.optimize(pair[$0], flipping: flipped[$0], rows, gram, scratch, $0)
       }
     }
   }
 
-  private mutating func withRows<Result>(_ body: (Settling) throws -> Result) rethrows -> Result {
-    let (weight, channels, diagonal, limit) = (weight, channels, diagonal, limit)
-    return try gram.withKernel { gram in
-      try correlations.withRows { correlations in
-        try kept.withRows { kept in
-          try states.withUnsafeMutableBufferPointer { states in
-            try body(
-              Settling(
-                weight: weight, gram: gram, channels: channels, diagonal: diagonal, limit: limit,
-                correlations: correlations, kept: kept, states: states))
-          }
-        }
-      }
+  /// The rows of all of it, for threads that each have rows of their own.
+  struct Spans: ~Escapable, Sendable {
+    let bits: MutableRowSpans<UInt8>
+    let correlations: MutableRowSpans<Float>
+    let states: MutableRowSpans<BudgetState>
+
+    @_lifetime(&matrix)
+    init(_ matrix: inout BudgetMatrix) {
+      // They are parts of the matrix that do not overlap.
+      bits = _overrideLifetime(matrix.mask.mutableRowSpans, copying: ())
+      correlations = _overrideLifetime(matrix.correlations.mutableRowSpans, copying: ())
+      states = _overrideLifetime(matrix.states.mutableRowSpans(columns: 1), copying: ())
     }
   }
 }
@@ -232,182 +251,120 @@ private func bestMove(
   return giving.from < taking.from ? giving : taking
 }
 
-/// The least of a row of numbers, while they change one by one.
-private struct Tournament {
-  private var values: [Double]
-  /// The winner of each pair: of places 2k and 2k + 1 at place k; the numbers themselves come last.
-  private var winners: [Int]
-  private let first: Int
+/// What the search of some rows needs.
+private struct BudgetScratch: ~Copyable {
+  private let columns: Int
+  private var weights: Buffer<Float>
+  /// Rows of G that are made from a factor.
+  private var madeRows: Buffer<Float>
+  private var correlations: Buffer<Double>
+  /// The masks of the rows, and those of the search.
+  private var kept: Buffer<UInt8>
+  private var searched: Buffer<UInt8>
+  private var search: Buffer<UInt8>
+  private var outcomes: Buffer<espalier_swap_outcome>
 
-  init(_ numbers: [Double]) {
-    var first = 1
-    while first < numbers.count { first *= 2 }
-    self.first = first
-    values = numbers + [Double](repeating: .infinity, count: first - numbers.count)
-    winners = [Int](repeating: 0, count: first) + Array(0..<first)
-    for place in stride(from: first - 1, to: 0, by: -1) { play(place) }
+  init(rows: Int, columns: Int) {
+    self.columns = columns
+    weights = Buffer(count: rows * columns)
+    madeRows = Buffer(count: rows * columns)
+    correlations = Buffer(count: rows * columns)
+    kept = Buffer(count: rows * columns)
+    searched = Buffer(count: rows * columns)
+    search = Buffer(count: rows * espalier_swap_scratch(columns, columns, 0))
+    outcomes = Buffer(count: rows)
   }
 
-  subscript(index: Int) -> Double {
-    get { values[index] }
-    set {
-      values[index] = newValue
-      var place = (first + index) / 2
-      while place > 0 {
-        play(place)
-        place /= 2
-      }
+  /// Bytes for one row.
+  static func byteCount(columns: Int) -> Int { columns * 18 + espalier_swap_scratch(columns, columns, 0) }
+
+  /// The rows of all of it, for threads that each have one.
+  struct Spans: ~Escapable, Sendable {
+    let weights: MutableRowSpans<Float>
+    let madeRows: MutableRowSpans<Float>
+    let correlations: MutableRowSpans<Double>
+    let kept: MutableRowSpans<UInt8>
+    let searched: MutableRowSpans<UInt8>
+    let search: MutableRowSpans<UInt8>
+    let outcomes: MutableRowSpans<espalier_swap_outcome>
+
+    @_lifetime(&scratch)
+    init(_ scratch: inout BudgetScratch) {
+      let (columns, bytes) = (scratch.columns, espalier_swap_scratch(scratch.columns, scratch.columns, 0))
+      // They are parts of the scratch that do not overlap.
+      weights = _overrideLifetime(scratch.weights.mutableRowSpans(columns: columns), copying: ())
+      madeRows = _overrideLifetime(scratch.madeRows.mutableRowSpans(columns: columns), copying: ())
+      correlations = _overrideLifetime(scratch.correlations.mutableRowSpans(columns: columns), copying: ())
+      kept = _overrideLifetime(scratch.kept.mutableRowSpans(columns: columns), copying: ())
+      searched = _overrideLifetime(scratch.searched.mutableRowSpans(columns: columns), copying: ())
+      search = _overrideLifetime(scratch.search.mutableRowSpans(columns: bytes), copying: ())
+      outcomes = _overrideLifetime(scratch.outcomes.mutableRowSpans(columns: 1), copying: ())
     }
   }
-
-  /// The index of the least number, of equals the lowest; nil where all are infinite.
-  func least() -> Int? { finite(winners[1]) }
-
-  /// The same without one.
-  func least(except index: Int) -> Int? {
-    var best: Int?
-    var place = first + index
-    while place > 1 {
-      // The side of the lower indices wins where both are equal.
-      let other = winners[place ^ 1]
-      if let own = best {
-        best = place & 1 == 0 ? winner(own, other) : winner(other, own)
-      } else {
-        best = other
-      }
-      place /= 2
-    }
-    return best.flatMap(finite)
-  }
-
-  private mutating func play(_ place: Int) {
-    winners[place] = winner(winners[2 * place], winners[2 * place + 1])
-  }
-
-  private func winner(_ lower: Int, _ higher: Int) -> Int {
-    values[higher] < values[lower] ? higher : lower
-  }
-
-  private func finite(_ index: Int) -> Int? { values[index] < .infinity ? index : nil }
 }
 
-/// What brings rows to their local optimum, for threads that each have rows of their own; valid while the rows are.
-private struct Settling: @unchecked Sendable {
-  let weight: LinearWeight
-  let gram: espalier_gram
-  let channels: ChannelBounds
-  let diagonal: [Double]
-  let limit: Int?
-  let correlations: RowPointers<Float>
-  let kept: RowPointers<UInt8>
-  let states: UnsafeMutableBufferPointer<BudgetState>
-
-  /// `(1-m).w` of a row.
-  func prunedPart(of row: Int, into output: UnsafeMutablePointer<Float>) {
-    weight.load(row..<row + 1, into: output)
-    espalier_pruned_part(weight.columns, output, kept[row], output)
-  }
-
-  /// Prunes or restores one weight, where one is given, and swaps to the local optimum.
-  func settle(_ row: Int, in room: BudgetRoom, flipping flipped: Int? = nil) {
-    let columns = weight.columns
-    let (c, stored, kept) = (room.correlations, correlations[row], kept[row])
-    weight.load(row..<row + 1, into: room.weights)
+extension BudgetMatrix.Spans {
+  /// Prunes or restores one weight of a row, if one is given, and swaps to the local optimum: brings the row's mask, correlations and
+  /// state up to date.
+  ///
+  /// - Parameter place: the row of the scratch to use.
+  fileprivate func optimize(
+    _ row: Int, flipping flipped: Int?, _ rows: BudgetRows, _ gram: espalier_gram,
+    _ scratch: BudgetScratch.Spans, _ place: Int
+  ) {
+    let diagonal = rows.bounds.diagonal.span
+    var stored = correlations[row]
+    var bits = bits[row]
+    var states = states[row]
+    var state = states[0]
+    let columns = stored.count
+    var w = scratch.weights[place]
+    var c = scratch.correlations[place]
+    var kept = scratch.kept[place]
+    rows.weight.load(row..<row + 1, into: &w)
+    unpackBits(bits.span, into: &kept)
     for column in 0..<columns { c[column] = Double(stored[column]) }
-    var state = states[row]
     if let flipped {
       state.kept += kept[flipped] == 1 ? -1 : 1
-      flip(flipped, kept, room)
+      scratch.flip(flipped, place, gram, w.span, &c, &kept)
     }
-    room.kept.update(from: kept, count: columns)
-    room.searched.update(from: c, count: columns)
-    var searched = espalier_swap_row()
-    (searched.w, searched.kept, searched.c) = (
-      UnsafePointer(room.weights), room.kept, room.searched
-    )
-    channels.withKernel(gram) {
-      espalier_swap_search(
-        $0, columns, limit.map { UInt64($0 - state.swaps) } ?? .max, 1, &searched, room.search)
-    }
-    let found = searched.outcome
+    var searched = scratch.searched[place]
+    for column in 0..<columns { searched[column] = kept[column] }
+    var bytes = scratch.search[place]
+    var outcome = scratch.outcomes[place]
+    espalier_swap_search(
+      gram, diagonal, rows.bounds.norms.span, rows.bounds.largestCorrelations.span, columns,
+      rows.limit.map { UInt64($0 - state.swaps) } ?? .max, w.span, &searched, c.span, espalier_gram(),
+      c.span.extracting(first: 0),
+      &bytes,
+      &outcome)
+    let found = outcome[0]
     if found.moves > 0 {
-      for column in 0..<columns where kept[column] != room.kept[column] { flip(column, kept, room) }
+      for column in 0..<columns where kept[column] != searched[column] {
+        scratch.flip(column, place, gram, w.span, &c, &kept)
+      }
     }
     if flipped == nil { state.fresh = found.before }
     state.loss = found.after
     state.swaps += Int(found.moves)
     state.evaluated += Int(found.evaluated)
     state.pairs += Int(found.choices)
-    state.ends = espalier_find_row_ends(columns, diagonal, room.weights, kept, c)
+    state.ends = espalier_find_row_ends(diagonal, w.span, kept.span, c.span)
     for column in 0..<columns { stored[column] = Float(c[column]) }
-    states[row] = state
+    packBits(kept.span, into: &bits)
+    states[0] = state
   }
+}
 
+extension BudgetScratch.Spans {
   /// Prunes or restores one weight, and brings the correlations up to date.
-  private func flip(_ column: Int, _ kept: UnsafeMutablePointer<UInt8>, _ room: BudgetRoom) {
-    let added = Double(room.weights[column])
-    withUnsafePointer(to: gram) {
-      espalier_add_scaled(
-        weight.columns, kept[column] == 1 ? added : -added,
-        espalier_gram_row($0, column, room.gramRow),
-        room.correlations)
-    }
+  fileprivate func flip(
+    _ column: Int, _ place: Int, _ gram: espalier_gram, _ w: Span<Float>, _ c: inout MutableSpan<Double>,
+    _ kept: inout MutableSpan<UInt8>
+  ) {
+    let added = Double(w[column])
+    var made = madeRows[place]
+    espalier_add_gram_row(gram, column, kept[column] == 1 ? added : -added, &made, &c)
     kept[column] ^= 1
-  }
-}
-
-/// Room for the search of one row.
-private struct BudgetRoom: @unchecked Sendable {
-  let weights: UnsafeMutablePointer<Float>
-  let correlations: UnsafeMutablePointer<Double>
-  /// What the search changes: the mask, the correlations, its own bytes.
-  let kept: UnsafeMutablePointer<UInt8>
-  let searched: UnsafeMutablePointer<Double>
-  let search: UnsafeMutableRawPointer
-  /// A row of G that is made from a factor.
-  let gramRow: UnsafeMutablePointer<Float>
-}
-
-private struct BudgetScratch: ~Copyable {
-  private let columns: Int
-  private var weights: Buffer<Float>
-  private var correlations: Buffer<Double>
-  private var kept: Buffer<UInt8>
-  private var search: Buffer<UInt8>
-
-  init(rows: Int, columns: Int) {
-    self.columns = columns
-    // A row of weights and one of G; the row's own correlations and those of the search.
-    weights = Buffer(count: 2 * rows * columns)
-    correlations = Buffer(count: 2 * rows * espalier_swap_padded(columns))
-    kept = Buffer(count: rows * columns)
-    search = Buffer(count: rows * espalier_swap_scratch(columns, columns))
-  }
-
-  mutating func withRooms<Result>(_ body: ([BudgetRoom]) throws -> Result) rethrows -> Result {
-    let (columns, padded, bytes) = (
-      columns, espalier_swap_padded(columns), espalier_swap_scratch(columns, columns)
-    )
-    return try weights.withUnsafeMutable { weights in
-      try correlations.withUnsafeMutable { correlations in
-        try kept.withUnsafeMutable { kept in
-          try search.withUnsafeMutable { search in
-            let (w, c, k, s) = (
-              weights.baseAddress!, correlations.baseAddress!, kept.baseAddress!,
-              search.baseAddress!
-            )
-            return try body(
-              (0..<kept.count / columns).map {
-                BudgetRoom(
-                  weights: w + 2 * $0 * columns, correlations: c + 2 * $0 * padded,
-                  kept: k + $0 * columns,
-                  searched: c + (2 * $0 + 1) * padded,
-                  search: UnsafeMutableRawPointer(s + $0 * bytes),
-                  gramRow: w + (2 * $0 + 1) * columns)
-              })
-          }
-        }
-      }
-    }
   }
 }

@@ -1,9 +1,11 @@
+import CKernels
+
 /// What refining one matrix by swaps did.
 public struct SwapOutcome: Sendable {
-  /// Sum over the rows of `((1-m).w)^T G ((1-m).w)`; after the swaps it is computed anew from the mask.
+  /// Sum over the rows of `((1-m).w)^T G ((1-m).w)`; after the swaps it is computed from the mask.
   public var lossBefore = 0.0
   public var lossAfter = 0.0
-  /// The same on held-out inputs; 0 where there are none.
+  /// The same on held-out inputs; 0 if there are none.
   public var heldOutBefore = 0.0
   public var heldOutAfter = 0.0
   /// Swaps that led to the mask, without those that were taken back.
@@ -17,11 +19,25 @@ public struct SwapOutcome: Sendable {
   /// Pairs whose change in loss was computed, and all pairs that there were to choose from.
   public var evaluatedPairs = 0
   public var allPairs = 0
-  /// The largest distance, over the rows, between the loss that the swaps added up to and the one computed anew, as a share of the
+  /// The largest difference, over the rows, between the loss that the swaps added up to and the one of the mask, as a share of the
   /// row's loss before.
   public var drift = 0.0
   /// Rows that were searched again from fresh correlations because of it.
   public var rowsSearchedAgain = 0
 
   public init() {}
+
+  /// Adds a row whose mask has this loss.
+  mutating func add(_ row: espalier_swap_outcome, loss: Double) {
+    lossBefore += row.before
+    lossAfter += loss
+    heldOutBefore += row.held_before
+    heldOutAfter += row.held_after
+    swaps += Int(row.moves)
+    mostSwaps = max(mostSwaps, Int(row.moves))
+    rowsAtLimit += Int(row.limited)
+    rowsStoppedByHeldOut += Int(row.stopped)
+    evaluatedPairs += Int(row.evaluated)
+    allPairs += Int(row.choices)
+  }
 }

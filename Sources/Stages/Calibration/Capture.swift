@@ -130,7 +130,7 @@ public struct Capture: SourceStage {
   public func embed(_ unit: UnitContext) throws -> UnitResult {
     let model = try Model(unit.checkpoint)
     let path = try unit.input(.tokens, Tokenize.object)
-    let tensors = TensorSource(unit.checkpoint, on: unit.job.device)
+    let tensors = TensorSource(unit.checkpoint, on: unit.device)
     let (samples, length, embed) = try entering(model, path, tensors)
     var writer = try writer(unit, samples: samples, length: length)
     for batch in batches(samples: samples, length: length) {
@@ -183,7 +183,7 @@ public struct Capture: SourceStage {
     }
     // Otherwise mapped pages of blocks that are done would fill the memory.
     defer { for tensor in tensors { tensor.release() } }
-    for tensor in tensors { try tensor.requireFinite(on: unit.job.device) }
+    for tensor in tensors { try tensor.requireFinite(on: unit.device) }
     try readAhead(block + 1, unit)
     let hidden = try SpillArray(folder: unit.input(.hidden, "hidden"))
     let (samples, length) = (hidden.sequences, hidden.tokens)
@@ -191,13 +191,13 @@ public struct Capture: SourceStage {
     defer { for matrix in pruned.values { matrix.weights?.release() } }
     let weights = TensorSource(
       unit.checkpoint, pruned: pruned, precision: unit.job.arithmetic.precision,
-      keepsPages: keepsPages(tensors.reduce(0) { $0 + $1.entry.range.count }), on: unit.job.device)
+      keepsPages: keepsPages(tensors.reduce(0) { $0 + $1.entry.range.count }), on: unit.device)
     var writer = try propagation.map { try self.writer($0, samples: samples, length: length) }
     let sites = unit.model.blocks[block].sites
     let named = Dictionary(
       sinks.map { (sites[$0.key].name, $0.value) }, uniquingKeysWith: { first, _ in first })
     for batch in batches(samples: samples, length: length) {
-      var states = try read(hidden, batch, unit.job.device)
+      var states = try read(hidden, batch, unit.device)
       try model.forward(
         block: block, hidden: &states, length: length, wanted: propagation == nil ? Set(named.keys) : nil,
         weights: weights
@@ -236,7 +236,7 @@ public struct Capture: SourceStage {
     )
     let (samples, length) = (hidden.sequences, hidden.tokens)
     for batch in batches(samples: samples, length: length) {
-      var states = try read(hidden, batch, unit.job.device)
+      var states = try read(hidden, batch, unit.device)
       try model.forward(
         block: block, hidden: &states, length: length, wanted: Set(sinks.keys), routesEveryToken: true,
         weights: weights

@@ -188,7 +188,7 @@ public struct Factor: SiteStage {
     return try FactorSink(
       isExpert: site.tokenShare < 1, shrink: shrink, columns: site.columns, form: form,
       holdOut: unit.unit.holdOut, isMapped: isMapped(sizes),
-      precision: unit.job.arithmetic.precision, device: unit.job.device,
+      precision: unit.job.arithmetic.precision, device: unit.device,
       adding: earlier.read(digests ?? []),
       spill: layout(sizes).map {
         try SpillWriter(

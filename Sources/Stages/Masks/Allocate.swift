@@ -53,7 +53,8 @@ public struct Allocate: AllocationStage {
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
     guard let matrix = sizes.matrix else { return WorkingSet(rows: 4 << 20) }
     guard method == .error else {
-      return WorkingSet(weights: sizes.tensorBytes, rows: OutlierCensus.bins * 16 + matrix.columns * 8)
+      return WorkingSet(
+        weights: sizes.tensorBytes, rows: 2 * OutlierCensus.workingSet(columns: matrix.columns))
     }
     return sizes.withLossFactor(besideFactor(sizes))
   }
@@ -62,7 +63,11 @@ public struct Allocate: AllocationStage {
     guard let matrix = sizes.matrix else { return WorkingSet() }
     return WorkingSet(
       weights: sizes.tensorBytes,
-      rows: 2 * matrix.rows * Mask.rowBytes(matrix.columns) + Swap.blockBytes(matrix))
+      rows: 2 * matrix.rows * Mask.rowBytes(matrix.columns)
+        + max(
+          Saliency.workingSet(rows: matrix.rows, columns: matrix.columns, threads: sizes.threads),
+          Loss.workingSet(
+            rows: matrix.rows, columns: matrix.columns, rank: sizes.factorRank, threads: sizes.threads)))
   }
 
   public func work(_ sizes: UnitSizes) -> Work {
@@ -81,7 +86,7 @@ public struct Allocate: AllocationStage {
 
   public func measure(_ unit: UnitContext) throws {
     let weight = try unit.weight()
-    try weight.tensor.requireFinite(on: unit.job.device)
+    try weight.tensor.requireFinite(on: unit.device)
     defer { weight.tensor.release() }
     let values: [Double]
     switch method {
@@ -102,11 +107,13 @@ public struct Allocate: AllocationStage {
     let factor = try unit.lossFactor(beside: besideFactor)
     let gram = try factor.requireGram()
     let nothing = Mask(rows: weight.rows, columns: weight.columns, pattern: .rows(sparsity: 1))
-    let whole = maskLoss(weight, gram: gram, mask: nothing)
+    let loss = Loss(gram, on: unit.device)
+    let whole = loss.of(weight, nothing)
     return try sparsities.enumerated().map { index, sparsity in
-      let mask = mostSalient(weight, .wanda, diagonal: factor.diagonal, pattern: .rows(sparsity: sparsity))
+      let mask = mostSalient(
+        weight, .wanda, diagonal: factor.diagonal, pattern: .rows(sparsity: sparsity), on: unit.device)
       try unit.progress(index + 1, of: Self.points)
-      return whole > 0 ? max(0, maskLoss(weight, gram: gram, mask: mask)) / whole : 0
+      return whole > 0 ? max(0, loss.of(weight, mask)) / whole : 0
     }
   }
 

@@ -46,8 +46,11 @@ public struct WarmStart: MatrixStage {
     guard let matrix = sizes.matrix else { return WorkingSet() }
     return WorkingSet(
       weights: sizes.tensorBytes,
-      rows: matrix.rows * Mask.rowBytes(matrix.columns) + sizes.threads * matrix.columns * 32
-        + Swap.blockBytes(matrix))
+      rows: matrix.rows * Mask.rowBytes(matrix.columns)
+        + max(
+          Saliency.workingSet(rows: matrix.rows, columns: matrix.columns, threads: sizes.threads),
+          Loss.workingSet(
+            rows: matrix.rows, columns: matrix.columns, rank: sizes.factorRank, threads: sizes.threads)))
   }
 
   public func work(_ sizes: UnitSizes) -> Work {
@@ -59,7 +62,7 @@ public struct WarmStart: MatrixStage {
 
   public func run(_ unit: UnitContext) throws -> MatrixReport {
     let weight = try unit.weight()
-    try weight.tensor.requireFinite(on: unit.job.device)
+    try weight.tensor.requireFinite(on: unit.device)
     let pattern = try choice.pattern(unit)
     let factor = try method == .magnitude ? nil : unit.lossFactor(beside: besideFactor)
     let saliency: Saliency =
@@ -68,10 +71,11 @@ public struct WarmStart: MatrixStage {
       case .wanda: .wanda
       case .ria: .ria(power: power)
       }
-    let mask = mostSalient(weight, saliency, diagonal: factor?.diagonal ?? [], pattern: pattern)
+    let mask = mostSalient(
+      weight, saliency, diagonal: factor?.diagonal ?? [], pattern: pattern, on: unit.device)
     try MaskFile.write(mask, to: unit.folder + "/" + MaskFile.name)
     var report = try unit.matrixReport(pattern)
-    if let gram = factor?.gram { report.lossAfter = maskLoss(weight, gram: gram, mask: mask) }
+    if let gram = factor?.gram { report.lossAfter = Loss(gram, on: unit.device).of(weight, mask) }
     weight.tensor.release()
     return report
   }

@@ -88,11 +88,11 @@ public struct Evaluate: EvaluationStage {
       perplexity: try text.map {
         try windowPerplexity(
           model, text: $0, length: length ?? Self.defaultLength(model.outline), windows: windows,
-          scratch: scratch, progress: unit.progress, on: unit.job.device)
+          scratch: scratch, progress: unit.progress, on: unit.device)
       },
       questions: try questions.map {
         try Questions(path: $0, limit: limit).ask(
-          model, scratch: scratch, progress: unit.progress, on: unit.job.device)
+          model, scratch: scratch, progress: unit.progress, on: unit.device)
       })
   }
 

@@ -41,7 +41,7 @@ public struct Verification: Sendable {
     for matrix in record.matrices {
       checkedMatrices += 1
       let weight = try LinearWeight(checkpoint.stored(matrix.place), order: matrix.place.order, pruned: nil)
-      let census = ZeroCensus(weight)
+      let census = ZeroCensus(weight, on: Device(threads: Threads.count))
       if let row = census.firstRow(violating: matrix.pattern) {
         findings.append(
           Finding(subject: matrix.name, problem: "row \(row) keeps more than \(matrix.pattern) allows."))

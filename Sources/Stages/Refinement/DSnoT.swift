@@ -34,7 +34,14 @@ public struct DSnoT: MatrixStage {
     guard let matrix = sizes.matrix else { return WorkingSet() }
     return WorkingSet(
       weights: sizes.tensorBytes,
-      rows: 2 * matrix.rows * Mask.rowBytes(matrix.columns) + Swap.blockBytes(matrix))
+      rows: 2 * matrix.rows * Mask.rowBytes(matrix.columns)
+        + max(
+          options.workingSet(
+            rows: matrix.rows, columns: matrix.columns, pattern: sizes.pattern, threads: sizes.threads),
+          Loss.workingSet(
+            rows: matrix.rows, columns: matrix.columns, rank: sizes.factorRank, threads: sizes.threads),
+          Certificate.lossesWorkingSet(
+            rows: matrix.rows, columns: matrix.columns, threads: sizes.threads)))
   }
 
   public func work(_ sizes: UnitSizes) -> Work {
@@ -49,12 +56,12 @@ public struct DSnoT: MatrixStage {
     let weight = try unit.weight()
     let factor = try unit.lossFactor(beside: besideFactor)
     var mask = try MaskFile.read(unit.input(.mask, MaskFile.name))
-    let before = factor.gram.map { maskLoss(weight, gram: $0, mask: mask) }
+    let before = factor.gram.map { Loss($0, on: unit.device).of(weight, mask) }
     let outcome = refineByDSnoT(
       weight, diagonal: factor.diagonal, means: factor.sums.map { $0 / Double(factor.tokens) },
-      tokens: factor.tokens, mask: &mask, options: options)
+      tokens: factor.tokens, mask: &mask, options: options, on: unit.device)
     try MaskFile.write(mask, to: unit.folder + "/" + MaskFile.name)
-    let after = factor.gram.map { maskLoss(weight, gram: $0, mask: mask) }
+    let after = factor.gram.map { Loss($0, on: unit.device).of(weight, mask) }
     var report = try unit.matrixReport(mask.pattern)
     report.lossBefore = before
     report.lossAfter = after

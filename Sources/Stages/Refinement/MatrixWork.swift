@@ -14,6 +14,12 @@ extension UnitSizes {
     return all
   }
 
+  /// Rows of the factor of the Gram matrix; nil if it is whole.
+  var factorRank: Int? {
+    guard let matrix, factorBytes < matrix.columns * matrix.columns * 4 else { return nil }
+    return factorBytes / max(1, matrix.columns * 4)
+  }
+
   fileprivate func keepsLossFactor(beside rest: WorkingSet) -> Bool { rest.total + factorBytes <= available }
 }
 

@@ -78,11 +78,15 @@ public struct Swap: MatrixStage {
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
     guard let matrix = sizes.matrix else { return WorkingSet() }
     // The Gram matrix is mapped, but counts: all of it is read again and again.
-    let correlations = budget == .matrix ? matrix.rows * matrix.columns * 5 : 0
+    let options = SwapOptions(moves: moves, budget: budget == .row ? .row : .matrix(floor: floor))
     return WorkingSet(
       weights: sizes.tensorBytes, factor: sizes.factorBytes,
-      rows: Self.blockBytes(matrix) + 2 * matrix.rows * Mask.rowBytes(matrix.columns) + correlations
-        + sizes.threads * (matrix.columns * 170 + 512 << 10) + matrix.columns * matrix.columns / 16)
+      rows: 2 * matrix.rows * Mask.rowBytes(matrix.columns)
+        + max(
+          options.workingSet(
+            rows: matrix.rows, columns: matrix.columns, pattern: sizes.pattern, rank: sizes.factorRank,
+            holdsOut: holdOut > 0, threads: sizes.threads),
+          Certificate.lossesWorkingSet(rows: matrix.rows, columns: matrix.columns, threads: sizes.threads)))
   }
 
   public func work(_ sizes: UnitSizes) -> Work {
@@ -98,9 +102,6 @@ public struct Swap: MatrixStage {
       operations: matrix.gramOperations * (holdOut > 0 ? 2.5 : 1.5),
       memoryBytes: Double(matrix.rows) * swaps * traffic + matrix.weights * 64 + columns * columns * 4)
   }
-
-  /// Bytes of the block of rows that is refined at a time.
-  static func blockBytes(_ matrix: ModelOutline.Matrix) -> Int { min(256, matrix.rows) * matrix.columns * 13 }
 
   public func run(_ unit: UnitContext) throws -> MatrixReport {
     let weight = try unit.weight()
@@ -122,7 +123,8 @@ public struct Swap: MatrixStage {
     _ unit: UnitContext, _ weight: LinearWeight, _ gram: GramMatrix, heldOut: GramMatrix?, _ mask: inout Mask
   ) throws -> MatrixReport {
     let options = SwapOptions(limit: maxSwaps, moves: moves, heldOut: heldOut)
-    let outcome = try refineBySwaps(weight, gram: gram, mask: &mask, options: options) { done, total in
+    let outcome = try refineBySwaps(weight, gram: gram, mask: &mask, options: options, on: unit.device) {
+      done, total in
       try unit.progress(done, of: total)
     }
     var report = try unit.matrixReport(mask.pattern)
@@ -147,7 +149,8 @@ public struct Swap: MatrixStage {
     _ unit: UnitContext, _ weight: LinearWeight, _ gram: GramMatrix, _ mask: inout Mask
   ) throws -> MatrixReport {
     let options = SwapOptions(limit: maxSwaps, budget: .matrix(floor: floor))
-    let outcome = try refineAcrossRows(weight, gram: gram, mask: &mask, options: options) { done, total in
+    let outcome = try refineAcrossRows(weight, gram: gram, mask: &mask, options: options, on: unit.device) {
+      done, total in
       try unit.progress(done, of: total)
     }
     var report = try unit.matrixReport(mask.pattern)

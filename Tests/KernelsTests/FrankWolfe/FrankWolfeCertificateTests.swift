@@ -137,7 +137,8 @@ import Testing
       problem.weight, gram: problem.matrix, mask: &mask,
       options: FrankWolfeOptions(alpha: 0, iterations: 50, step: .pairwise))
     let rounded = outcome.certificate?.gap(of: mask, problem.weight, gram: problem.matrix) ?? 0
-    _ = try refineBySwaps(problem.weight, gram: problem.matrix, mask: &mask, options: SwapOptions())
+    _ = try refineBySwaps(
+      problem.weight, gram: problem.matrix, mask: &mask, options: SwapOptions(), on: Device(threads: 2))
     let swapped = outcome.certificate?.gap(of: mask, problem.weight, gram: problem.matrix) ?? 1
     #expect(swapped < rounded && swapped >= 0)
     for (loss, bound) in zip(

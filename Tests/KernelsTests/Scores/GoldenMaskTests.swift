@@ -30,11 +30,12 @@ import Testing
     let saliency: Saliency = warm == "magnitude" ? .magnitude : warm == "wanda" ? .wanda : .ria(power: 0.5)
 
     var mask = mostSalient(
-      weight, saliency, diagonal: (0..<columns).map { gram[$0 * columns + $0] }, pattern: pattern)
+      weight, saliency, diagonal: (0..<columns).map { gram[$0 * columns + $0] }, pattern: pattern,
+      on: Device(threads: 2))
     #expect(try bytes(mask) == bytes(file, "\(name).\(warm).mask0"))
     let outcome = try refineBySwaps(
       weight, gram: GramMatrix(Matrix(rows: columns, columns: columns, gram.map(Float.init))), mask: &mask,
-      options: SwapOptions())
+      options: SwapOptions(), on: Device(threads: 2))
     let before = try file.tensor("\(name).\(warm).loss0").doubles().reduce(0, +)
     let after = try file.tensor("\(name).\(warm).loss").doubles().reduce(0, +)
     #expect(abs(outcome.lossBefore / before - 1) < 1e-5)

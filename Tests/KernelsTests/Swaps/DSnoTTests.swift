@@ -64,11 +64,13 @@ import Testing
       let squares = means.map { $0 * $0 + Double(Int.random(in: 0...3, using: &random)) }
       let layer = Layer(rows: rows, columns: columns, weights: weights, gram: [])
       let weight = try layer.weight(in: folder)
-      let start = mostSalient(weight, .wanda, diagonal: squares.map { $0 * 8 }, pattern: pattern)
+      let start = mostSalient(
+        weight, .wanda, diagonal: squares.map { $0 * 8 }, pattern: pattern, on: Device(threads: 2))
       let options = DSnoTOptions(cycles: trial % 4 == 0 ? 2 : 50, threshold: threshold)
       var mask = start
       let outcome = refineByDSnoT(
-        weight, diagonal: squares.map { $0 * 8 }, means: means, tokens: 8, mask: &mask, options: options)
+        weight, diagonal: squares.map { $0 * 8 }, means: means, tokens: 8, mask: &mask, options: options,
+        on: Device(threads: 2))
       #expect(mask.firstRowOffPattern() == nil && mask.pattern == pattern)
       var expected = (moves: 0, most: 0, before: 0.0, after: 0.0)
       for row in 0..<rows {
@@ -102,7 +104,8 @@ import Testing
     _ = refineByDSnoT(
       try golden.layer.weight(in: folder), diagonal: golden.layer.diagonal,
       means: try golden.doubles("means"),
-      tokens: Int(try golden.doubles("tokens")[0]), mask: &mask, options: DSnoTOptions(threshold: 0.1))
+      tokens: Int(try golden.doubles("tokens")[0]), mask: &mask, options: DSnoTOptions(threshold: 0.1),
+      on: Device(threads: 2))
     #expect(try mask == golden.mask("dsnot.mask") && mask != start)
   }
 }

@@ -176,23 +176,45 @@ import Testing
     }
   }
 
-  private func search(_ problem: Problem, _ shape: Case) -> GroupSwaps {
-    GroupSwaps(
-      GramMatrix(Matrix(rows: problem.columns, columns: problem.columns, problem.gram)), keep: shape.keep,
-      of: shape.of, moves: shape.moves)
+  private func gram(_ problem: Problem) -> GramMatrix {
+    GramMatrix(Matrix(rows: problem.columns, columns: problem.columns, problem.gram))
   }
 
   private func correlations(_ problem: Problem) -> [Float] { Row(problem).c.map(Float.init) }
 
+  /// Refines rows with these weights, correlations and masks.
+  private func refine(
+    _ gram: GramMatrix, _ shape: Case, weights: [Float], correlations: [Float], kept: [UInt8],
+    limit: Int? = nil,
+    heldOut: GramMatrix? = nil, heldOutCorrelations: [Float] = [], on device: Device = Device(threads: 2)
+  ) -> (kept: [UInt8], outcomes: [espalier_swap_outcome]) {
+    let columns = gram.columns
+    let rows = kept.count / columns
+    var bytes = Buffer<UInt8>(count: kept.count)
+    for index in kept.indices { bytes[index] = kept[index] }
+    var block = RowBlock(
+      rows: 0..<rows, weights: Matrix(rows: rows, columns: columns, weights), kept: bytes)
+    let search = MoveSearch(gram, .groups(keep: shape.keep, of: shape.of), moves: shape.moves, on: device)
+    let outcomes = search.refine(
+      &block, rows: 0..<rows, correlations: Matrix(rows: rows, columns: columns, correlations),
+      heldOut: heldOut,
+      heldOutCorrelations: Matrix(
+        rows: heldOutCorrelations.count / columns, columns: columns, heldOutCorrelations), limit: limit,
+      on: device)
+    return (kept.indices.map { block.kept[$0] }, outcomes)
+  }
+
   /// Refines `count` copies of the row at a time.
   private func refine(
-    _ problem: Problem, _ shape: Case, limit: Int? = nil, rows count: Int = 1
-  ) -> (kept: [UInt8], outcome: RowOutcome) {
+    _ problem: Problem, _ shape: Case, limit: Int? = nil, rows count: Int = 1,
+    _ instructions: Device.Instructions = .avx512
+  ) -> (kept: [UInt8], outcome: espalier_swap_outcome) {
     let c = correlations(problem)
-    var kept = (0..<count).flatMap { _ in problem.kept }
-    let outcomes = search(problem, shape).refine(
-      rows: count, weights: (0..<count).flatMap { _ in problem.weights },
-      correlations: (0..<count).flatMap { _ in c }, kept: &kept, limit: limit)
+    let (kept, outcomes) = refine(
+      gram(problem), shape, weights: (0..<count).flatMap { _ in problem.weights },
+      correlations: (0..<count).flatMap { _ in c }, kept: (0..<count).flatMap { _ in problem.kept },
+      limit: limit,
+      on: Device(threads: 2, instructions: instructions))
     #expect(outcomes.allSatisfy { $0.after == outcomes[0].after && $0.moves == outcomes[0].moves })
     let first = Array(kept[..<problem.columns])
     #expect(kept == (0..<count).flatMap { _ in first })
@@ -201,8 +223,6 @@ import Testing
 
   @Test(arguments: cases)
   func theSequenceIsThatOfAFullSearch(shape: Case) {
-    defer { _ = espalier_isa_limit(99) }
-    let best = espalier_isa_limit(99)
     var random = SeededRandom(seed: 77)
     let patterns = Self.patterns(shape.keep, shape.of)
     var moves = 0
@@ -216,10 +236,9 @@ import Testing
         expected.flip(move.flipped, move.change)
         count += 1
       }
-      for tier in 0...best {
-        _ = espalier_isa_limit(tier)
-        let (kept, outcome) = refine(problem, shape, rows: trial % 3 + 1)
-        #expect(kept == expected.kept && outcome.moves == count, "trial \(trial), tier \(tier)")
+      for instructions in Device.Instructions.allCases {
+        let (kept, outcome) = refine(problem, shape, rows: trial % 3 + 1, instructions)
+        #expect(kept == expected.kept && outcome.moves == count, "trial \(trial), \(instructions)")
         #expect(outcome.before == before && outcome.after == expected.loss)
       }
       // The whole sequence, and not only its end.
@@ -231,7 +250,7 @@ import Testing
           early.flip(move.flipped, move.change)
         }
         let (kept, outcome) = refine(problem, shape, limit: limit)
-        #expect(kept == early.kept && outcome.moves == limit && outcome.atLimit)
+        #expect(kept == early.kept && outcome.moves == limit && outcome.limited == 1)
       }
       moves += count
     }
@@ -345,20 +364,15 @@ import Testing
         if held.loss < least.loss { least = (held.loss, own.loss, held.kept, moves) }
         expectedStop = moves - least.moves >= 10
       }
-      var kept = problem.kept
-      let heldC = correlations(other)
-      let outcome = heldC.withUnsafeBufferPointer { heldC in
-        search(problem, shape).refine(
-          rows: 1, weights: problem.weights, correlations: correlations(problem), kept: &kept, limit: nil,
-          heldOut: (
-            GramMatrix(Matrix(rows: problem.columns, columns: problem.columns, other.gram)),
-            heldC.baseAddress!
-          ))[0]
-      }
+      let (kept, outcomes) = refine(
+        gram(problem), shape, weights: problem.weights, correlations: correlations(problem),
+        kept: problem.kept,
+        heldOut: gram(other), heldOutCorrelations: correlations(other))
+      let outcome = outcomes[0]
       #expect(kept == least.kept && outcome.moves == least.moves)
       #expect(
-        outcome.heldOutBefore == before && outcome.heldOutAfter == least.loss && outcome.after == least.own)
-      #expect(outcome.stoppedByHeldOut == expectedStop)
+        outcome.held_before == before && outcome.held_after == least.loss && outcome.after == least.own)
+      #expect((outcome.stopped == 1) == expectedStop)
       stopped += expectedStop ? 1 : 0
       early += least.moves < moves ? 1 : 0
     }
@@ -379,19 +393,16 @@ import Testing
         problem.gram = Self.gram(factor, columns)
         for j in 0..<columns { problem.gram[j * columns + j] += rest[j] }
         let (kept, outcome) = refine(problem, shape)
-        var own = problem.kept
-        let search = GroupSwaps(
-          GramMatrix(factor: Matrix(rows: rank, columns: columns, factor.flatMap { $0 }), rest: rest),
-          keep: shape.keep, of: shape.of, moves: shape.moves)
-        let other = search.refine(
-          rows: 1, weights: problem.weights, correlations: correlations(problem), kept: &own, limit: nil)[0]
+        let (own, others) = refine(
+          GramMatrix(factor: Matrix(rows: rank, columns: columns, factor.flatMap { $0 }), rest: rest), shape,
+          weights: problem.weights, correlations: correlations(problem), kept: problem.kept)
+        let other = others[0]
         #expect(own == kept && other.moves == outcome.moves && other.after == outcome.after)
       }
     }
   }
 
   @Test func anyNumberOfThreadsGivesTheSameMasks() {
-    defer { Threads.use(Threads.available) }
     var random = SeededRandom(seed: 5)
     let shape = Case(keep: 2, of: 4, moves: .group)
     let (rows, columns) = (37, 100)
@@ -404,14 +415,11 @@ import Testing
     for index in 0..<rows * columns where start[index] == 1 { pruned.elements[index] = 0 }
     var correlations = Matrix(rows: rows, columns: columns)
     gram.multiply(pruned, rows: rows, into: &correlations)
-    let search = GroupSwaps(gram, keep: 2, of: 4, moves: .group)
-    var masks: [[UInt8]] = []
-    for threads in [1, 2, 5] {
-      Threads.use(threads)
-      var kept = start
-      _ = search.refine(
-        rows: rows, weights: weights.array(), correlations: correlations.array(), kept: &kept, limit: nil)
-      masks.append(kept)
+    let masks = [1, 2, 5].map { threads in
+      refine(
+        gram, shape, weights: weights.array(), correlations: correlations.array(), kept: start,
+        on: Device(threads: threads)
+      ).kept
     }
     #expect(masks[0] == masks[1] && masks[0] == masks[2] && masks[0] != start)
   }

@@ -1,4 +1,3 @@
-import CKernels
 import EspalierCore
 import EspalierIO
 import EspalierTestSupport
@@ -149,12 +148,10 @@ import Testing
 
   /// Small integers are exact, and full of ties: all moves and swaps must be those of the full search.
   @Test func everyMoveIsTheBestOfAll() throws {
-    defer { _ = espalier_isa_limit(99) }
     var random = SeededRandom(seed: 8)
     var (moves, swaps, held) = (0, 0, 0)
     for trial in 0..<1000 {
       // A few rows are longer than what the search looks at whole.
-      _ = espalier_isa_limit(Int32(trial % 3))
       let problem = Self.problem(&random, integers: true, columns: trial % 100 == 0 ? 33 + trial / 100 : nil)
       let floors = floors(problem)
       var kept = problem.kept
@@ -166,7 +163,8 @@ import Testing
         for row in [move.from, move.to] { expected.swaps += settle(problem, row, &kept[row]) }
         expected.moves += 1
       }
-      let (found, outcome) = try refine(problem)
+      let instructions = Device.Instructions.allCases[trial % 3]
+      let (found, outcome) = try refine(problem, instructions)
       #expect(found == kept, "trial \(trial)")
       #expect(outcome.moves == expected.moves && outcome.swaps == expected.swaps)
       #expect(outcome.lossBefore == problem.loss(problem.kept) && outcome.lossAfter == problem.loss(kept))
@@ -223,7 +221,7 @@ import Testing
     var mask = problem.mask()
     let outcome = refineAcrossRows(
       weight, gram: GramMatrix(Matrix(rows: columns, columns: columns, problem.gram)), mask: &mask,
-      options: SwapOptions(budget: .matrix(floor: 0.25))
+      options: SwapOptions(budget: .matrix(floor: 0.25)), on: Device(threads: 2)
     ) { _, _ in }
     #expect(mask.pattern == .matrix(sparsity: 0.5) && mask.firstRowOffPattern() == nil)
     #expect(mask.keptCount == problem.mask().keptCount)
@@ -235,7 +233,7 @@ import Testing
     let once = mask
     let again = refineAcrossRows(
       weight, gram: GramMatrix(Matrix(rows: columns, columns: columns, problem.gram)), mask: &mask,
-      options: SwapOptions(budget: .matrix(floor: 0))
+      options: SwapOptions(budget: .matrix(floor: 0)), on: Device(threads: 2)
     ) { _, _ in }
     #expect(again.lossBefore == outcome.lossAfter && again.lossAfter <= again.lossBefore)
     #expect(mask.pattern == once.pattern && mask.keptCount == once.keptCount)
@@ -243,7 +241,7 @@ import Testing
     var alone = problem.mask()
     let row = refineAcrossRows(
       weight, gram: GramMatrix(Matrix(rows: columns, columns: columns, problem.gram)), mask: &alone,
-      options: SwapOptions(budget: .matrix(floor: 1))
+      options: SwapOptions(budget: .matrix(floor: 1)), on: Device(threads: 2)
     ) { _, _ in }
     #expect(row.moves == 0 && outcome.lossAfter < row.lossAfter)
   }
@@ -257,14 +255,14 @@ import Testing
     for limit in [0, 3] {
       var mask = problem.mask()
       let outcome = refineAcrossRows(
-        weight, gram: gram, mask: &mask, options: SwapOptions(limit: limit, budget: .matrix(floor: 0))
+        weight, gram: gram, mask: &mask, options: SwapOptions(limit: limit, budget: .matrix(floor: 0)),
+        on: Device(threads: 2)
       ) { _, _ in }
       #expect(outcome.mostSwaps == limit && outcome.rowsAtLimit > 0 && outcome.moves > 0)
     }
   }
 
   @Test func anyNumberOfThreadsGivesTheSameMask() throws {
-    defer { Threads.use(Threads.available) }
     var random = SeededRandom(seed: 17)
     let (rows, columns) = (80, 40)
     let problem = Self.large(rows, columns, &random)
@@ -272,10 +270,11 @@ import Testing
     let gram = GramMatrix(Matrix(rows: columns, columns: columns, problem.gram))
     var masks: [Mask] = []
     for threads in [1, 2, 5] {
-      Threads.use(threads)
       var mask = problem.mask()
-      _ = refineAcrossRows(weight, gram: gram, mask: &mask, options: SwapOptions(budget: .matrix(floor: 0.1)))
-      { _, _ in }
+      _ = refineAcrossRows(
+        weight, gram: gram, mask: &mask, options: SwapOptions(budget: .matrix(floor: 0.1)),
+        on: Device(threads: threads)
+      ) { _, _ in }
       masks.append(mask)
     }
     #expect(masks[0] == masks[1] && masks[0] == masks[2])
@@ -292,7 +291,7 @@ import Testing
       #expect(throws: Stop.self) {
         try refineAcrossRows(
           weight, gram: GramMatrix(Matrix(rows: 32, columns: 32, problem.gram)), mask: &mask,
-          options: SwapOptions(budget: .matrix(floor: 0))
+          options: SwapOptions(budget: .matrix(floor: 0)), on: Device(threads: 2)
         ) { done, all in
           calls += 1
           #expect(done <= 300 && all == 300)
@@ -319,13 +318,16 @@ import Testing
       rows: rows, columns: columns, weights: weights, gram: accumulator.map(Float.init), kept: kept, floor: 0)
   }
 
-  private func refine(_ problem: Problem) throws -> (kept: [[Bool]], outcome: MatrixBudgetOutcome) {
+  private func refine(_ problem: Problem, _ instructions: Device.Instructions = .avx512) throws -> (
+    kept: [[Bool]], outcome: MatrixBudgetOutcome
+  ) {
     let columns = problem.columns
     let weight = try write(problem.weights, problem.rows, columns)
     var mask = problem.mask()
     let outcome = refineAcrossRows(
       weight, gram: GramMatrix(Matrix(rows: columns, columns: columns, problem.gram)), mask: &mask,
-      options: SwapOptions(budget: .matrix(floor: problem.floor))
+      options: SwapOptions(budget: .matrix(floor: problem.floor)),
+      on: Device(threads: 2, instructions: instructions)
     ) { _, _ in }
     return ((0..<problem.rows).map { row in (0..<columns).map { mask[row, $0] } }, outcome)
   }

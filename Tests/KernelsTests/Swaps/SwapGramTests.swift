@@ -61,7 +61,8 @@ import Testing
     try writer.finish()
     let weight = try weight(
       (0..<3 * columns).map { _ in Float(Int.random(in: -3...3, using: &random)) }, rows: 3)
-    let mask = mostSalient(weight, .magnitude, diagonal: [], pattern: .rows(sparsity: 0.5))
+    let mask = mostSalient(
+      weight, .magnitude, diagonal: [], pattern: .rows(sparsity: 0.5), on: Device(threads: 2))
     var exact = 0.0
     for row in 0..<3 {
       let pruned = (0..<columns).map { mask[row, $0] ? 0 : Double(weight.matrix(row..<row + 1)[0, $0]) }
@@ -71,7 +72,7 @@ import Testing
     }
     for keepsPages in [true, false] {
       let gram = try GramMatrix(SafetensorsFile(path: path).tensor("gram"), keepsPages: keepsPages)
-      #expect(maskLoss(weight, gram: gram, mask: mask) == exact)
+      #expect(Loss(gram, on: Device(threads: 2)).of(weight, mask) == exact)
     }
   }
 
@@ -116,20 +117,23 @@ import Testing
     let other = Factored(&random, rank: 40, columns: columns)
     let weight = try weight(
       (0..<rows * columns).map { _ in Float(Int.random(in: -4...4, using: &random)) }, rows: rows)
-    let start = mostSalient(weight, .wanda, diagonal: whole.diagonal, pattern: pattern)
+    let start = mostSalient(
+      weight, .wanda, diagonal: whole.diagonal, pattern: pattern, on: Device(threads: 2))
     for heldOut in [nil, other.gram] {
       let options = SwapOptions(heldOut: heldOut)
       var (mask, expected) = (start, start)
-      let found = try refineBySwaps(weight, gram: factored.gram, mask: &mask, options: options)
-      let outcome = try refineBySwaps(weight, gram: whole, mask: &expected, options: options)
+      let found = try refineBySwaps(
+        weight, gram: factored.gram, mask: &mask, options: options, on: Device(threads: 2))
+      let outcome = try refineBySwaps(
+        weight, gram: whole, mask: &expected, options: options, on: Device(threads: 2))
       #expect(mask == expected && mask != start && mask.firstRowOffPattern() == nil)
       #expect(found.lossBefore == outcome.lossBefore && found.lossAfter == outcome.lossAfter)
       #expect(found.drift == 0 && outcome.drift == 0)
-      #expect(found.lossAfter == maskLoss(weight, gram: whole, mask: mask))
+      #expect(found.lossAfter == Loss(whole, on: Device(threads: 2)).of(weight, mask))
       #expect(found.heldOutAfter == outcome.heldOutAfter)
       guard let heldOut else { continue }
-      #expect(found.heldOutBefore == maskLoss(weight, gram: heldOut, mask: start))
-      #expect(found.heldOutAfter == maskLoss(weight, gram: heldOut, mask: mask))
+      #expect(found.heldOutBefore == Loss(heldOut, on: Device(threads: 2)).of(weight, start))
+      #expect(found.heldOutAfter == Loss(heldOut, on: Device(threads: 2)).of(weight, mask))
       #expect(found.heldOutAfter <= found.heldOutBefore && found.rowsStoppedByHeldOut > 0)
     }
   }
@@ -141,16 +145,17 @@ import Testing
     let factored = Factored(&random, rank: 200, columns: columns)
     let weight = try weight(random.normals(rows * columns), rows: rows)
     var mask = mostSalient(
-      weight, .wanda, diagonal: factored.gram.diagonal, pattern: .rows(sparsity: 0.5))
+      weight, .wanda, diagonal: factored.gram.diagonal, pattern: .rows(sparsity: 0.5), on: Device(threads: 2))
     let start = mask
-    let sound = try refineBySwaps(weight, gram: factored.gram, mask: &mask, options: SwapOptions())
+    let sound = try refineBySwaps(
+      weight, gram: factored.gram, mask: &mask, options: SwapOptions(), on: Device(threads: 2))
     #expect(sound.drift < 1e-6 && sound.rowsSearchedAgain == 0 && sound.swaps > 0)
     var damaged = factored.whole
     for i in 0..<columns { for j in 0..<i { damaged[i * columns + j] *= 0.5 } }
     mask = start
     let outcome = try refineBySwaps(
       weight, gram: GramMatrix(Matrix(rows: columns, columns: columns, damaged)), mask: &mask,
-      options: SwapOptions())
+      options: SwapOptions(), on: Device(threads: 2))
     #expect(outcome.drift > 1e-3 && outcome.rowsSearchedAgain >= rows)
     #expect(outcome.rowsSearchedAgain <= 3 * rows)
     #expect(mask.firstRowOffPattern() == nil)

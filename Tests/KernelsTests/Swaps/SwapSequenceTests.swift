@@ -1,4 +1,5 @@
 import CKernels
+import EspalierCore
 import EspalierTestSupport
 import Testing
 
@@ -132,65 +133,51 @@ import Testing
     return best.flatMap { $0.change < -1e-9 * loss && loss > 0 ? $0 : nil }
   }
 
-  /// Copies of arrays for as long as it lives.
-  private final class Arena {
-    private var blocks: [UnsafeMutableRawPointer] = []
-
-    func copy<Element>(_ values: [Element]) -> UnsafeMutablePointer<Element> {
-      let block = UnsafeMutableRawPointer.allocate(
-        byteCount: max(1, values.count) * MemoryLayout<Element>.stride, alignment: 64)
-      blocks.append(block)
-      let elements = block.bindMemory(to: Element.self, capacity: max(1, values.count))
-      elements.initialize(from: values, count: values.count)
-      return elements
-    }
-
-    deinit { for block in blocks { block.deallocate() } }
-  }
-
-  /// What the kernel finds, another row taking its turns beside it; with `heldOut`, another Gram matrix, and what it says of that.
+  /// What the kernel finds while another row takes turns with it; with `heldOut`, another Gram matrix, on which the row is followed.
   static func search(_ problem: Problem, limit: Int, factored: Bool = false, heldOut: [Float]? = nil) -> (
-    found: Found, counts: espalier_swap_outcome, held: espalier_held_out
+    found: Found, counts: espalier_swap_outcome
   ) {
     let n = problem.columns
-    let arena = Arena()
-    let zeros = [Float](repeating: 0, count: n)
-    let gram = espalier_gram(
-      n: n, elements: factored ? nil : UnsafePointer(arena.copy(problem.gram)),
-      rank: factored ? problem.factor.count / n : 0, factor: arena.copy(problem.factor),
-      rest: arena.copy(zeros))
-    let diagonal = (0..<n).map { Double(problem.gram[$0 * n + $0]) }
-    let norms = diagonal.map { Float($0.squareRoot()) + 1e-18 }
-    let reach = arena.copy(zeros)
-    espalier_raise_correlations(n, 0, n, problem.gram, norms.map { 1 / $0 }, reach)
-    for channel in 0..<n { reach[channel] *= 1 + 4e-6 }
-    var channels = espalier_swap_channels(
-      gram: arena.copy([gram]), diagonal: arena.copy(diagonal), norms: arena.copy(norms), reach: reach)
-    let padding = [Double](repeating: 7, count: espalier_swap_padded(n) - n)
     var beside = problem
     beside.weights.reverse()
-    var rows = [problem, beside].map { row in
-      var given = espalier_swap_row()
-      given.w = UnsafePointer(arena.copy(row.weights))
-      given.kept = arena.copy(row.kept)
-      given.c = arena.copy(row.correlation(row.gram) + padding)
-      return given
+    let rows = [problem, beside]
+    let diagonal = (0..<n).map { Double(problem.gram[$0 * n + $0]) }
+    let norms = diagonal.map { Float($0.squareRoot()) + 1e-18 }
+    var largest = [Float](repeating: 0, count: n)
+    espalier_raise_correlations(n, 0, n, n * n, problem.gram, norms.map { 1 / $0 }, &largest)
+    for channel in 0..<n { largest[channel] *= 1 + 4e-6 }
+    var kept = problem.kept + problem.kept
+    var outcomes = [espalier_swap_outcome](repeating: espalier_swap_outcome(), count: 2)
+    let bytes = 2 * espalier_swap_scratch(n, problem.span, heldOut == nil ? 0 : 1)
+    var scratch = Buffer<UInt8>(count: bytes)
+    // The search must not rely on zeros.
+    for index in 0..<bytes { scratch[index] = 0xFF }
+    let heldC = heldOut.map { held in rows.flatMap { $0.correlation(held) } } ?? []
+    let zeros = [Float](repeating: 0, count: n)
+    problem.gram.withUnsafeBufferPointer { elements in
+      problem.factor.withUnsafeBufferPointer { factor in
+        zeros.withUnsafeBufferPointer { zeros in
+          (heldOut ?? []).withUnsafeBufferPointer { held in
+            scratch.withUnsafeMutable { scratch in
+              let gram = espalier_gram(
+                n: n, elements: factored ? nil : elements.baseAddress, rank: factored ? factor.count / n : 0,
+                factor: factor.baseAddress, rest: zeros.baseAddress)
+              let held = espalier_gram(
+                n: heldOut == nil ? 0 : n, elements: held.baseAddress, rank: 0, factor: nil, rest: nil)
+              espalier_swap_search(
+                gram, n, diagonal, norms, largest, problem.span, UInt64(limit), 2 * n,
+                rows.flatMap(\.weights), &kept,
+                rows.flatMap { $0.correlation($0.gram) }, held, heldC.count, heldC, bytes,
+                scratch.baseAddress, 2, &outcomes)
+            }
+          }
+        }
+      }
     }
-    if let heldOut {
-      var held = espalier_held_out()
-      let other = espalier_gram(
-        n: n, elements: UnsafePointer(arena.copy(heldOut)), rank: 0, factor: nil, rest: nil)
-      held.gram = UnsafePointer(arena.copy([other]))
-      held.c = arena.copy(problem.correlation(heldOut))
-      rows[0].held = arena.copy([held])
-    }
-    let scratch = arena.copy(
-      [UInt8](repeating: 0xFF, count: rows.count * espalier_swap_scratch(n, problem.span)))
-    espalier_swap_search(&channels, problem.span, UInt64(limit), rows.count, &rows, scratch)
-    let counts = rows[0].outcome
-    let kept = (0..<n).map { rows[0].kept[$0] }
-    let found = Found(kept: kept, swaps: Int(counts.moves), before: counts.before, after: counts.after)
-    return (found, counts, rows[0].held?.pointee ?? espalier_held_out())
+    let counts = outcomes[0]
+    let found = Found(
+      kept: Array(kept[..<n]), swaps: Int(counts.moves), before: counts.before, after: counts.after)
+    return (found, counts)
   }
 
   private func onEveryTier(_ body: () -> Void) {
@@ -293,8 +280,8 @@ import Testing
         #expect(result.found.kept == at && result.found.swaps == swaps, "trial \(trial)")
         #expect(abs(result.found.after - own) <= 1e-11 * all.before)
         #expect(result.counts.stopped == (stops ? 1 : 0))
-        #expect(abs(result.held.before - before) <= 1e-10 * before)
-        #expect(abs(result.held.least - least) <= 1e-10 * before)
+        #expect(abs(result.counts.held_before - before) <= 1e-10 * before)
+        #expect(abs(result.counts.held_after - least) <= 1e-10 * before)
       }
     }
     #expect(stopped > 10 && ended > 10, "\(stopped) \(ended)")

@@ -181,7 +181,6 @@ import Testing
   }
 
   @Test func anyNumberOfThreadsGivesTheSameMask() throws {
-    defer { Threads.use(Threads.available) }
     var random = SeededRandom(seed: 5)
     let (rows, columns) = (300, 96)
     let inputs = random.matrix(200, columns)
@@ -191,12 +190,13 @@ import Testing
     let diagonal = (0..<columns).map { accumulator.diagonal[$0] }
     let weight = try write(random.normals(rows * columns), rows, columns)
     guard let gram = accumulator.takeGram() else { return }
-    let start = mostSalient(weight, .wanda, diagonal: diagonal, pattern: .rows(sparsity: 0.5))
+    let start = mostSalient(
+      weight, .wanda, diagonal: diagonal, pattern: .rows(sparsity: 0.5), on: Device(threads: 2))
     var masks: [Mask] = []
     for threads in [1, 2, 5] {
-      Threads.use(threads)
       var mask = start
-      let outcome = try refineBySwaps(weight, gram: gram, mask: &mask, options: SwapOptions())
+      let outcome = try refineBySwaps(
+        weight, gram: gram, mask: &mask, options: SwapOptions(), on: Device(threads: threads))
       #expect(outcome.lossAfter < outcome.lossBefore)
       masks.append(mask)
     }
@@ -216,7 +216,7 @@ import Testing
     for column in 0..<columns { mask[0, column] = kept[column] }
     let outcome = try refineBySwaps(
       weight, gram: GramMatrix(Matrix(rows: columns, columns: columns, problem.gram)), mask: &mask,
-      options: SwapOptions(limit: limit))
+      options: SwapOptions(limit: limit), on: Device(threads: 2))
     return ((0..<columns).map { mask[0, $0] }, outcome)
   }
 

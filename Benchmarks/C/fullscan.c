@@ -1,12 +1,7 @@
-#include "tiers.h"
+#include "CBenchmarks.h"
+#include "lanes.h"
 
 #include <math.h>
-#include <string.h>
-
-#pragma clang diagnostic ignored "-Wpsabi"
-
-typedef float lanes __attribute__((ext_vector_type(16), aligned(4)));
-typedef _Bool flags __attribute__((ext_vector_type(16)));
 
 // A part of G of BLOCK rows and TILE columns stays in the second cache while all rows of the weight look at it.
 enum { WIDTH = 16, TILE = 1024, BLOCK = 64, AT_ONCE = 4 };
@@ -22,12 +17,6 @@ typedef struct {
   double loss;
   int done;
 } scanned;
-
-BODY lanes load(const float *x) { return *(const lanes *)x; }
-
-BODY lanes all(float x) { return (lanes)(x); }
-
-BODY lanes least(lanes x, lanes y) { return x < y ? x : y; }
 
 BODY void prepare(size_t n, const float *gram, const uint8_t *kept, const double *c, scanned *row) {
   for (size_t j = 0; j < n; j++) {
@@ -45,23 +34,23 @@ BODY void prepare(size_t n, const float *gram, const uint8_t *kept, const double
 
 // `count` kept u of one row against the columns [start, end).
 BODY void scan(scanned *row, size_t n, const float *gram, size_t start, size_t end, size_t count, const uint32_t *us) {
-  lanes value[AT_ONCE];
+  f32x16 value[AT_ONCE];
   float factors[AT_ONCE];
   const float *g[AT_ONCE];
   for (size_t k = 0; k < AT_ONCE; k++) {
     size_t u = us[k < count ? k : 0];
-    value[k] = all(INFINITY);
+    value[k] = all16(INFINITY);
     factors[k] = -2 * row->w[u];
     g[k] = gram + u * n;
   }
   for (size_t j = start; j < end; j += WIDTH) {
-    lanes w = load(row->w + j), b = load(row->b + j);
+    f32x16 w = load16(row->w + j), b = load16(row->b + j);
 #pragma clang loop unroll(full)
-    for (size_t k = 0; k < AT_ONCE; k++) value[k] = least(b + all(factors[k]) * (w * load(g[k] + j)), value[k]);
+    for (size_t k = 0; k < AT_ONCE; k++) value[k] = lesser16(b + factors[k] * (w * load16(g[k] + j)), value[k]);
   }
-  lanes lowest = all(INFINITY);
-  for (size_t k = 0; k < AT_ONCE; k++) lowest = least(all(row->a[us[k < count ? k : 0]]) + value[k], lowest);
-  if (!__builtin_reduce_or(__builtin_convertvector(lowest < all(row->best), flags))) return;
+  f32x16 lowest = all16(INFINITY);
+  for (size_t k = 0; k < AT_ONCE; k++) lowest = lesser16(row->a[us[k < count ? k : 0]] + value[k], lowest);
+  if (!bits_of16(lowest < row->best)) return;
   for (size_t k = 0; k < count; k++) {
     float change = row->a[us[k]] + __builtin_reduce_min(value[k]);
     if (change < row->best) {
@@ -86,17 +75,16 @@ BODY void find(scanned *row, size_t n, const float *gram) {
   }
 }
 
-BODY espalier_swap_outcome full_scan_body(size_t n, size_t rows, uint64_t limit, const float *gram, const float *w, uint8_t *kept,
-                                          double *c, void *scratch) {
-  espalier_swap_outcome outcome = {0};
-  scanned *state = scratch;
-  float *floats = (float *)((uint8_t *)scratch + (rows * sizeof(scanned) + 63) / 64 * 64), *diagonal = floats + 2 * rows * n;
+BODY uint64_t scan_rows_body(size_t n, size_t rows, uint64_t limit, const float *gram, const float *w, uint8_t *kept, double *c,
+                             uint8_t *scratch) {
+  uint64_t pairs = 0;
+  scanned *state = (scanned *)scratch;
+  float *floats = (float *)(scratch + (rows * sizeof(scanned) + 63) / 64 * 64), *diagonal = floats + 2 * rows * n;
   for (size_t j = 0; j < n; j++) diagonal[j] = gram[j * n + j];
   for (size_t r = 0; r < rows; r++) {
     double loss = espalier_row_loss(n, w + r * n, kept + r * n, c + r * n);
     state[r] = (scanned){.a = floats + 2 * r * n, .b = floats + (2 * r + 1) * n, .w = w + r * n, .loss = loss};
     state[r].us = (uint32_t *)(diagonal + n) + r * n;
-    outcome.before += loss;
   }
   for (uint64_t step = 0; step < limit; step++) {
     size_t left = 0;
@@ -122,7 +110,7 @@ BODY espalier_swap_outcome full_scan_body(size_t n, size_t rows, uint64_t limit,
     }
     for (size_t r = 0; r < rows; r++) {
       if (state[r].done) continue;
-      outcome.choices += state[r].count * (n - state[r].count);
+      pairs += state[r].count * (n - state[r].count);
       if (!(state[r].best < -1e-6 * state[r].loss)) {
         state[r].done = 1;
         continue;
@@ -134,16 +122,19 @@ BODY espalier_swap_outcome full_scan_body(size_t n, size_t rows, uint64_t limit,
       state[r].loss += state[r].best;
       espalier_add_scaled(n, w[r * n + u], gram + u * n, c + r * n);
       espalier_add_scaled(n, -(double)w[r * n + p], gram + p * n, c + r * n);
-      outcome.moves++;
     }
   }
-  for (size_t r = 0; r < rows; r++) outcome.after += state[r].loss;
-  outcome.evaluated = outcome.choices;
-  return outcome;
+  return pairs;
 }
-TIERS(espalier_swap_outcome, full_scan,
-      (size_t n, size_t rows, uint64_t limit, const float *gram, const float *w, uint8_t *kept, double *c, void *scratch),
+TIERS(uint64_t, scan_rows,
+      (size_t n, size_t rows, uint64_t limit, const float *gram, const float *w, uint8_t *kept, double *c, uint8_t *scratch),
       (n, rows, limit, gram, w, kept, c, scratch))
+
+uint64_t espalier_full_scan(size_t n, size_t rows, uint64_t limit, size_t squares, const float *gram, size_t values, const float *w,
+                            uint8_t *kept, double *c, size_t bytes, uint8_t *scratch) {
+  (void)squares, (void)values, (void)bytes;
+  return espalier_scan_rows(n, rows, limit, gram, w, kept, c, scratch);
+}
 
 size_t espalier_full_scan_scratch(size_t n, size_t rows) {
   return (rows * sizeof(scanned) + 63) / 64 * 64 + (3 * rows + 1) * n * sizeof(float);
