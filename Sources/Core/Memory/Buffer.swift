@@ -24,7 +24,7 @@ public struct Buffer<Element: BitwiseCopyable>: ~Copyable {
     self.count = count
     self.scratch = scratch
     let bytes = Self.byteCount(count)
-    MemoryMeter.add(bytes)
+    MemoryMeter.add(count * MemoryLayout<Element>.stride)
     if let known = scratch?.take(bytes) {
       if isFilled { memset(known, 0, bytes) }
       base = known.bindMemory(to: Element.self, capacity: count)
@@ -44,7 +44,7 @@ public struct Buffer<Element: BitwiseCopyable>: ~Copyable {
 
   deinit {
     let bytes = Self.byteCount(count)
-    MemoryMeter.add(-bytes)
+    MemoryMeter.add(-count * MemoryLayout<Element>.stride)
     if bytes >= Self.mappedByteCount {
       if scratch?.keep(base, bytes) != true { munmap(base, bytes) }
     } else {

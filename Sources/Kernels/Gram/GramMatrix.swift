@@ -158,21 +158,23 @@ extension GramMatrix {
     }
   }
 
-  /// Bytes of a matrix in a file that ``maskLoss(_:gram:mask:)`` has in memory at a time where pages are not kept.
+  /// Bytes of a matrix in a file that ``quadraticForms(_:rows:on:)`` has in memory at a time if its pages are not kept.
   public static func panelByteCount(columns: Int, threads: Int) -> Int {
     threads * min(columnPanel, columns) * columns * 4
   }
 
-  /// Bytes that ``multiply(_:rows:into:)`` takes for `rows` rows.
+  /// Bytes that ``multiply(_:rows:into:on:)`` takes for `rows` rows.
   ///
   /// - Parameter rank: the rows of the factor; nil for a whole matrix.
   static func productByteCount(rows: Int, rank: Int?) -> Int { rows * (rank ?? 0) * 4 }
 
-  /// Bytes that ``quadraticForms(_:rows:)`` takes for `rows` rows.
+  /// Bytes that ``quadraticForms(_:rows:on:)`` takes for `rows` rows.
   ///
   /// - Parameter rank: the rows of the factor; nil for a whole matrix.
   static func formsByteCount(rows: Int, columns: Int, rank: Int?, threads: Int) -> Int {
-    rows * 4 * (rank ?? min(threads, (columns + columnPanel - 1) / columnPanel) * columnPanel)
+    if let rank { return rows * 4 * rank }
+    let panels = (columns + columnPanel - 1) / columnPanel
+    return rows * (4 * min(threads, panels) * columnPanel + 8 * panels)
   }
 
   /// Gives the pages of these rows of a whole matrix back to the system, where they are read from a file.

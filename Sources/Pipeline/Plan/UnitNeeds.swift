@@ -20,7 +20,7 @@ struct UnitNeeds: Sendable {
   private var shapes = UnitShapes()
   /// By shape: the memory of a unit with its source, the memory of its stage alone, the bytes of its artifact, its work.
   private var sets: [WorkingSet] = []
-  private var ownBytes: [Int] = []
+  private var ownSets: [WorkingSet] = []
   private var leftBytes: [Int] = []
   private var works: [Work] = []
 
@@ -36,7 +36,7 @@ struct UnitNeeds: Sendable {
     shapes = UnitShapes(graph, job.model) { [self] in (tensorBytes($0), weightBytes($0)) }
     for unit in shapes.examples.map({ graph.units[$0] }) {
       sets.append(set(unit, memory: job.memory))
-      ownBytes.append(stage(unit).workingSet(self.sizes(unit)).total)
+      ownSets.append(stage(unit).workingSet(self.sizes(unit)))
       leftBytes.append(stage(unit).artifactBytes(self.sizes(unit)))
       works.append(stage(unit).work(self.sizes(unit)))
     }
@@ -138,7 +138,7 @@ struct UnitNeeds: Sendable {
     return [first]
       + candidates.dropFirst().filter { candidate in
         guard case .site = graph.units[candidate].task else { return true }
-        let needed = ownBytes[shapes.shapes[candidate]]
+        let needed = ownSets[shapes.shapes[candidate]].total
         guard needed <= free else { return false }
         free -= needed
         return true
@@ -150,7 +150,16 @@ struct UnitNeeds: Sendable {
     guard let first = units.first else { return 0 }
     return units.dropFirst().reduce(workingSet(first).total) { sum, unit in
       guard case .site = graph.units[unit].task else { return sum }
-      return sum + ownBytes[shapes.shapes[unit]]
+      return sum + ownSets[shapes.shapes[unit]].total
+    }
+  }
+
+  /// The part of ``memory(_:)`` that is buffers.
+  func buffers(_ units: [Int]) -> Int {
+    guard let first = units.first else { return 0 }
+    return units.dropFirst().reduce(workingSet(first).buffers) { sum, unit in
+      guard case .site = graph.units[unit].task else { return sum }
+      return sum + ownSets[shapes.shapes[unit]].buffers
     }
   }
 

@@ -90,11 +90,12 @@ public struct Capture: SourceStage {
       ?? 0
     let innerTokens = min(sizes.samples, Batching.innerSequences(length: sizes.length)) * sizes.length
     return WorkingSet(
-      weights: sizes.threads * linearScratchBytes(columns: widest, sizes.precision)
-        + (keepsPages(sizes.tensorBytes)
+      weightPages: (keepsPages(sizes.tensorBytes)
           ? sizes.tensorBytes : linearResidentBytes + linearRowsAtATime * widest * 4) + copied,
       activations: sizes.model.activationBytes(tokens: sizes.batchTokens, innerTokens: innerTokens)
-        + sizes.threads * 128 * sizes.length * 4 + writerBytes(sizes))
+        + sizes.threads
+        * (linearScratchBytes(columns: widest, sizes.precision)
+          + attentionScratchBytes(length: sizes.length, sizes.precision)) + writerBytes(sizes))
   }
 
   /// Whether a block's weights stay in memory from batch to batch.

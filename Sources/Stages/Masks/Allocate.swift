@@ -54,7 +54,7 @@ public struct Allocate: AllocationStage {
     guard let matrix = sizes.matrix else { return WorkingSet(rows: 4 << 20) }
     guard method == .error else {
       return WorkingSet(
-        weights: sizes.tensorBytes, rows: 2 * OutlierCensus.workingSet(columns: matrix.columns))
+        weightPages: sizes.tensorBytes, rows: 2 * OutlierCensus.workingSet(columns: matrix.columns))
     }
     return sizes.withLossFactor(besideFactor(sizes))
   }
@@ -62,7 +62,7 @@ public struct Allocate: AllocationStage {
   private func besideFactor(_ sizes: UnitSizes) -> WorkingSet {
     guard let matrix = sizes.matrix else { return WorkingSet() }
     return WorkingSet(
-      weights: sizes.tensorBytes,
+      weightPages: sizes.tensorBytes,
       rows: 2 * matrix.rows * Mask.rowBytes(matrix.columns)
         + max(
           Saliency.workingSet(rows: matrix.rows, columns: matrix.columns, threads: sizes.threads),

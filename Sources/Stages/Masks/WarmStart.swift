@@ -45,7 +45,7 @@ public struct WarmStart: MatrixStage {
   private func besideFactor(_ sizes: UnitSizes) -> WorkingSet {
     guard let matrix = sizes.matrix else { return WorkingSet() }
     return WorkingSet(
-      weights: sizes.tensorBytes,
+      weightPages: sizes.tensorBytes,
       rows: matrix.rows * Mask.rowBytes(matrix.columns)
         + max(
           Saliency.workingSet(rows: matrix.rows, columns: matrix.columns, threads: sizes.threads),

@@ -55,7 +55,7 @@ public struct Emit: OutputStage {
     let turned =
       sizes.model.matrices.filter { $0.order == .columns }.map { $0.parameters * sizes.weightBytes }.max()
       ?? 0
-    return WorkingSet(weights: 3 * Self.pieceBytes + 4 * turned, rows: 2 * largest)
+    return WorkingSet(weightPages: 3 * Self.pieceBytes + 4 * turned, rows: 2 * largest)
   }
 
   public func run(_ unit: UnitContext) throws -> OutputReport {

@@ -1,5 +1,6 @@
 import EspalierCore
 import EspalierIO
+import EspalierKernels
 import EspalierModels
 import EspalierPipeline
 
@@ -38,10 +39,12 @@ public struct Evaluate: EvaluationStage {
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
     let tokens = max(1024, length ?? Self.defaultLength(sizes.model))
     let needs = text.map(Corpus.Needs.init)
+    let scratch =
+      linearScratchBytes(columns: sizes.model.widestInput, .f32) + attentionScratchBytes(length: tokens, .f32)
+    let head = headWorkingSet(tokens: tokens, columns: sizes.model.hiddenSize, threads: sizes.threads)
+    let states = sizes.model.activationBytes(tokens: tokens, innerTokens: tokens)
     return WorkingSet(
-      weights: sizes.threads * 512 * sizes.model.hiddenSize * 4,
-      activations: sizes.model.activationBytes(tokens: tokens, innerTokens: tokens)
-        + tokens * (sizes.model.hiddenSize + sizes.threads * 512) * 4,
+      weightPages: linearResidentBytes, activations: states + sizes.threads * scratch + head,
       rows: needs.map { $0.memory + $0.textBytes } ?? 0)
   }
 

@@ -46,7 +46,7 @@ public struct ADMM: MatrixStage {
     var needs = Reconstruct.fitting(sizes)
     let square = matrix.columns * matrix.columns * 4
     // The eigenvectors, and their computation, which is done before rows are in memory.
-    needs.factor += square
+    needs.gram += square
     needs.rows = max(needs.rows, 2 * square)
     return needs
   }

@@ -33,7 +33,7 @@ public struct DSnoT: MatrixStage {
   private func besideFactor(_ sizes: UnitSizes) -> WorkingSet {
     guard let matrix = sizes.matrix else { return WorkingSet() }
     return WorkingSet(
-      weights: sizes.tensorBytes,
+      weightPages: sizes.tensorBytes,
       rows: 2 * matrix.rows * Mask.rowBytes(matrix.columns)
         + max(
           options.workingSet(

@@ -80,7 +80,7 @@ public struct Swap: MatrixStage {
     // The Gram matrix is mapped, but counts: all of it is read again and again.
     let options = SwapOptions(moves: moves, budget: budget == .row ? .row : .matrix(floor: floor))
     return WorkingSet(
-      weights: sizes.tensorBytes, factor: sizes.factorBytes,
+      weightPages: sizes.tensorBytes, gramPages: sizes.factorBytes,
       rows: 2 * matrix.rows * Mask.rowBytes(matrix.columns)
         + max(
           options.workingSet(
