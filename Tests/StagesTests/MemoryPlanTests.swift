@@ -48,7 +48,7 @@ import Testing
 private enum MemoryPlan {
   /// Runs recipes on checkpoints of several shapes and compares, unit by unit, the buffers that were taken with those planned.
   static func check(_ chains: [[String]], capture: String = "{}", factor: String = "{}") throws {
-    for (hidden, inner, threads) in [(96, 256, 2), (320, 640, 1), (256, 1200, 3)] {
+    for (hidden, inner, threads) in [(96, 256, 2), (320, 800, 3)] {
       var checkpoint = TinyCheckpoint()
       (checkpoint.hidden, checkpoint.inner, checkpoint.blocks) = (hidden, inner, 1)
       let bench = try Workbench(checkpoint)
@@ -65,9 +65,9 @@ private enum MemoryPlan {
           else { continue }
           // Texts are held in arrays, which are not counted.
           if unit == "tokenize" { continue }
-          #expect(taken <= planned, "\(chain) \(hidden) x \(inner), \(threads) threads: \(unit) \(taken) of \(planned)")
-          // What is smaller than this is nothing to plan for.
-          #expect(2 * taken + 256 << 10 >= planned, "\(chain) \(hidden) x \(inner), \(threads) threads: \(unit) \(taken) of \(planned)")
+          #expect(taken <= planned, "\(chain) \(hidden) x \(inner), \(threads) threads: \(unit) takes \(taken) of \(planned)")
+          // Arrays, which are not counted, are planned too: less than 512 KiB of them.
+          #expect(2 * taken + 1 << 20 >= planned, "\(chain) \(hidden) x \(inner), \(threads) threads: \(unit) takes \(taken) of \(planned)")
         }
       }
     }

@@ -257,7 +257,7 @@ extension GramMatrix {
     do {
       let sums = sums.mutableRowSpans(columns: rows)
       device.forEach(
-        panels.count, scratch: { Buffer<Float>(unfilled: rows * columnPanel, in: device.scratch) }
+        panels.count, scratch: { Buffer<Float>(unfilled: rows * columnPanel) }
       ) { scratch, index in
         // The largest part first, so that the threads end together.
         let index = panels.count - 1 - index

@@ -83,16 +83,23 @@ public struct Capture: SourceStage {
   }
 
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
+    if sizes.task == .embed {
+      // Tables of tokens and of positions, or the patches of images.
+      let states = 3 * sizes.batchTokens * sizes.model.hiddenSize * 4
+      return WorkingSet(weightPages: linearResidentBytes, activations: states + writerBytes(sizes))
+    }
     let widest = sizes.model.widestInput
     // A weight that is stored by columns is copied by rows.
     let copied =
       sizes.block?.matrices.filter { $0.order == .columns }.map { $0.parameters * sizes.weightBytes }.max()
       ?? 0
     let innerTokens = min(sizes.samples, Batching.innerSequences(length: sizes.length)) * sizes.length
+    // Buffers come back to the scratch memory of the device, which may hold those of other sizes meanwhile.
+    let states = sizes.model.activationBytes(tokens: sizes.batchTokens, innerTokens: innerTokens)
     return WorkingSet(
       weightPages: (keepsPages(sizes.tensorBytes)
           ? sizes.tensorBytes : linearResidentBytes + linearRowsAtATime * widest * 4) + copied,
-      activations: sizes.model.activationBytes(tokens: sizes.batchTokens, innerTokens: innerTokens)
+      activations: states + min(Scratch.limit, states)
         + sizes.threads
         * (linearScratchBytes(columns: widest, sizes.precision)
           + attentionScratchBytes(length: sizes.length, sizes.precision)) + writerBytes(sizes))
@@ -106,7 +113,7 @@ public struct Capture: SourceStage {
     let layout = try? SpillLayout(
       sequences: sizes.samples, tokens: sizes.length, width: sizes.model.hiddenSize, element: spill,
       codec: codec.spillCodec)
-    return layout.map(SpillWriter.byteCount) ?? 0
+    return sizes.writesHidden ? layout.map(SpillWriter.byteCount) ?? 0 : 0
   }
 
   public func work(_ sizes: UnitSizes) -> Work {

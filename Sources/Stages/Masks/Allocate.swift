@@ -51,7 +51,7 @@ public struct Allocate: AllocationStage {
   public func check(_ model: ModelOutline, checkpoint: Checkpoint) throws { try targets.check(model) }
 
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
-    guard let matrix = sizes.matrix else { return WorkingSet(rows: 4 << 20) }
+    guard let matrix = sizes.matrix else { return WorkingSet(rows: 2 * OutlierCensus.workingSet(columns: 0)) }
     guard method == .error else {
       return WorkingSet(
         weightPages: sizes.tensorBytes, rows: 2 * OutlierCensus.workingSet(columns: matrix.columns))

@@ -49,8 +49,10 @@ public struct WarmStart: MatrixStage {
       rows: matrix.rows * Mask.rowBytes(matrix.columns)
         + max(
           Saliency.workingSet(rows: matrix.rows, columns: matrix.columns, threads: sizes.threads),
-          Loss.workingSet(
-            rows: matrix.rows, columns: matrix.columns, rank: sizes.factorRank, threads: sizes.threads)))
+          sizes.readsGram
+            ? Loss.workingSet(
+              rows: matrix.rows, columns: matrix.columns, rank: sizes.factorRank, threads: sizes.threads)
+            : 0))
   }
 
   public func work(_ sizes: UnitSizes) -> Work {

@@ -38,8 +38,10 @@ public struct DSnoT: MatrixStage {
         + max(
           options.workingSet(
             rows: matrix.rows, columns: matrix.columns, pattern: sizes.pattern, threads: sizes.threads),
-          Loss.workingSet(
-            rows: matrix.rows, columns: matrix.columns, rank: sizes.factorRank, threads: sizes.threads),
+          sizes.readsGram
+            ? Loss.workingSet(
+              rows: matrix.rows, columns: matrix.columns, rank: sizes.factorRank, threads: sizes.threads)
+            : 0,
           Certificate.lossesWorkingSet(
             rows: matrix.rows, columns: matrix.columns, threads: sizes.threads)))
   }
