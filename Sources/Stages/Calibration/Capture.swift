@@ -181,7 +181,6 @@ public struct Capture: SourceStage {
     }
     // Mapped pages of a block that is done would fill the memory with the whole model.
     defer { for tensor in tensors { tensor.release() } }
-    for tensor in tensors { try tensor.requireFinite() }
     try readAhead(block + 1, unit)
     let hidden = try SpillArray(folder: unit.input(.hidden, "hidden"))
     let (samples, length) = (hidden.sequences, hidden.tokens)

@@ -78,7 +78,6 @@ public struct Allocate: AllocationStage {
 
   public func survey(_ unit: UnitContext) throws -> JSON {
     let weight = try unit.weight()
-    try weight.tensor.requireFinite()
     defer { weight.tensor.release() }
     let values: [Double]
     switch method {

@@ -73,7 +73,6 @@ public struct SparseGPT: MatrixStage {
 
   public func run(_ unit: UnitContext) throws -> JSON {
     let weight = try unit.weight()
-    try weight.tensor.requireFinite()
     let gram = try unit.factor().requireGram()
     let pattern = wide(try choice.pattern(unit))
     let options = SparseGPTOptions(damping: damping, blockColumns: blockColumns)

@@ -57,7 +57,6 @@ public struct WarmStart: MatrixStage {
 
   public func run(_ unit: UnitContext) throws -> JSON {
     let weight = try unit.weight()
-    try weight.tensor.requireFinite()
     let pattern = try choice.pattern(unit)
     let factor = try method == .magnitude ? nil : unit.lossFactor(beside: besideFactor)
     let saliency: Saliency =
