@@ -165,7 +165,7 @@ struct HostileTests {
       Sketch(
         normalizer: #"{"type": "Strip", "strip_left": true, "strip_right": true}"#,
         addedTokens: "[" + Sketch.token(" ", normalized: true) + "]"),
-      "added_tokens[0]: normalization leaves nothing"
+      "added_tokens[0]: normalization removes the whole token"
     ),
     (
       Sketch(addedTokens: "[" + Sketch.token(String(repeating: "x", count: 5000)) + "]"),
@@ -200,7 +200,7 @@ struct HostileTests {
     let twice = JSONObject([("a", 0), ("a", 1)])
     let json: JSON = ["model": ["type": "BPE", "vocab": .object(twice), "merges": []]]
     let error = try #require(throws: EspalierError.self) { try Tokenizer(json: json) }
-    #expect(error.description.contains("model.vocab[\"a\"]: the token is there twice"))
+    #expect(error.description.contains("model.vocab[\"a\"]: the token occurs twice"))
   }
 
   @Test func deepNesting() throws {
