@@ -6,7 +6,7 @@ import EspalierStages
 import EspalierTestSupport
 import Testing
 
-/// What the built-in stages say that they will do.
+/// The work that the built-in stages announce.
 @Suite struct PlannedWorkTests {
   @Test func everyStageThatComputesSaysSo() throws {
     let bench = try Workbench()
@@ -51,7 +51,7 @@ import Testing
     #expect(seen == Set(StageRegistry.builtIn.names))
   }
 
-  /// More to do is more work.
+  /// Larger jobs announce more work.
   @Test func workFollowsTheSizes() throws {
     let bench = try Workbench()
     func work(_ stage: String, _ more: String = "", overrides: [String] = []) throws -> Work {

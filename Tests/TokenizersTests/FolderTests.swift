@@ -45,9 +45,9 @@ struct FolderTests {
   }
 }
 
-/// What a folder says where its tokenizer cannot be read.
+/// The errors for folders whose tokenizer cannot be read.
 struct UnreadableFolderTests {
-  /// A folder with these files, gone when the test is over.
+  /// A folder with these files, removed after the test.
   static func with<Result>(_ files: [String: String], _ body: (String) throws -> Result) throws -> Result {
     let folder = FileManager.default.temporaryDirectory.appending(path: "tokenizer-\(UUID().uuidString)")
     try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)

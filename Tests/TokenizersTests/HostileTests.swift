@@ -3,7 +3,7 @@ import EspalierTokenizers
 import Foundation
 import Testing
 
-/// Files that are wrong, each with the place that the error must name.
+/// Invalid files, each with the place that the error must name.
 struct HostileTests {
   static func model(_ text: String) -> Sketch { Sketch(model: text) }
 
@@ -238,7 +238,7 @@ struct HostileTests {
     #expect(throws: EspalierError.self) { try decoding.tokenizer().decode([0], skipSpecialTokens: false) }
   }
 
-  /// A table that replaces one character by four thousand.
+  /// A table that replaces one character with four thousand.
   @Test func tablesThatGrow() throws {
     var bytes: [UInt8] = []
     func append(_ value: UInt32) {
@@ -276,7 +276,7 @@ struct HostileTests {
     }
   }
 
-  /// White space is taken by tokens that are white space themselves, on either side.
+  /// Tokens that are white space themselves take the white space on either side.
   @Test(.timeLimit(.minutes(30)))
   func tokensOfWhiteSpace() throws {
     let sketch = Sketch(addedTokens: "[" + Sketch.token("\t", left: true, right: true) + "]")

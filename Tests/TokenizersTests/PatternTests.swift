@@ -2,7 +2,7 @@ import Testing
 
 @testable import EspalierTokenizers
 
-/// Oniguruma's dialect; what is expected here is what `tokenizers` 0.23.3 gives.
+/// Oniguruma's dialect; expected values are those of `tokenizers` 0.23.3.
 struct PatternTests {
   struct Case: CustomTestStringConvertible {
     let pattern: String
@@ -91,7 +91,7 @@ struct PatternTests {
     try step.split(Array(test.text.utf8).span, head: 0, BufferPool()) { piece, _ in
       pieces.append(String(decoding: Array(piece), as: UTF8.self))
     }
-    // Compared as bytes: Swift takes canonically equivalent strings for equal.
+    // Compared as bytes, since canonically equivalent strings are equal in Swift.
     #expect(pieces.map { Array($0.utf8) } == test.pieces.map { Array($0.utf8) }, "\(pieces)")
   }
 
@@ -130,7 +130,7 @@ struct PatternTests {
     #expect(throws: (any Error).self) { try pattern.forEachMatch(in: subject.span) { _ in } }
   }
 
-  /// A star of a star is a star, as Oniguruma has it.
+  /// A star of a star is a star, as in Oniguruma.
   @Test(.timeLimit(.minutes(5)))
   func manyStars() throws {
     let pattern = try Pattern("x" + String(repeating: "*", count: 100) + "y{1,}")

@@ -170,7 +170,7 @@ import Testing
     #expect(try store.manifests().isEmpty)
   }
 
-  /// A later version may add members without a word; what it cannot mean any more, it says by the format.
+  /// A later version may add members without notice, but raises the format if it changes the meaning of one.
   @Test func manifestsOfALaterVersionAreNamedAndMadeAgain() throws {
     let made = try commit(key)
     let good = try Folder.read(manifestPath(key))
@@ -207,7 +207,7 @@ import Testing
       #expect(error?.code == .usage && error?.subject == folder)
       #expect(error?.message.contains("a later version of espalier made this work folder (format 2") == true)
     }
-    // A mark that is lost or damaged is no later version.
+    // A missing or damaged format file does not mean a later version.
     for place in good.indices {
       var bad = good
       bad[place] ^= 2
@@ -259,7 +259,7 @@ import Testing
         var bad = good
         bad[place] ^= 0x40
         try File(writing: path).write(bad, at: 0)
-        // Of the right size, so that only reading it tells.
+        // Of the right size, so that only reading it shows the damage.
         #expect(try store.isPresent(manifest) && store.damagedObjects(of: manifest).map(\.path) == [name])
       }
       try File(writing: path).write(good, at: 0)
