@@ -65,9 +65,13 @@ private enum MemoryPlan {
           else { continue }
           // Texts are held in arrays, which are not counted.
           if unit == "tokenize" { continue }
-          #expect(taken <= planned, "\(chain) \(hidden) x \(inner), \(threads) threads: \(unit) takes \(taken) of \(planned)")
+          #expect(
+            taken <= planned,
+            "\(chain) \(hidden) x \(inner), \(threads) threads: \(unit) takes \(taken) of \(planned)")
           // Arrays, which are not counted, are planned too: less than 512 KiB of them.
-          #expect(2 * taken + 1 << 20 >= planned, "\(chain) \(hidden) x \(inner), \(threads) threads: \(unit) takes \(taken) of \(planned)")
+          #expect(
+            2 * taken + 1 << 20 >= planned,
+            "\(chain) \(hidden) x \(inner), \(threads) threads: \(unit) takes \(taken) of \(planned)")
         }
       }
     }

@@ -134,7 +134,8 @@ extension GramMatrix {
   }
 
   /// All rows, valid within `body`; those of a factored matrix are made for the call, `columns x columns` in memory.
-  package func withElements<Result>(on device: Device, _ body: (RowSpans<Float>) throws -> Result) rethrows -> Result
+  package func withElements<Result>(on device: Device, _ body: (RowSpans<Float>) throws -> Result) rethrows
+    -> Result
   {
     if case .whole(let elements) = storage {
       return try elements.withSpan { try body(RowSpans($0, rows: columns, columns: columns)) }

@@ -98,7 +98,7 @@ public struct Capture: SourceStage {
     let states = sizes.model.activationBytes(tokens: sizes.batchTokens, innerTokens: innerTokens)
     return WorkingSet(
       weightPages: (keepsPages(sizes.tensorBytes)
-          ? sizes.tensorBytes : linearResidentBytes + linearRowsAtATime * widest * 4) + copied,
+        ? sizes.tensorBytes : linearResidentBytes + linearRowsAtATime * widest * 4) + copied,
       activations: states + min(Scratch.limit, states)
         + sizes.threads
         * (linearScratchBytes(columns: widest, sizes.precision)
@@ -191,7 +191,6 @@ public struct Capture: SourceStage {
     }
     // Otherwise mapped pages of blocks that are done would fill the memory.
     defer { for tensor in tensors { tensor.release() } }
-    for tensor in tensors { try tensor.requireFinite(on: unit.device) }
     try readAhead(block + 1, unit)
     let hidden = try SpillArray(folder: unit.input(.hidden, "hidden"))
     let (samples, length) = (hidden.sequences, hidden.tokens)

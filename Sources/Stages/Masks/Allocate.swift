@@ -86,7 +86,6 @@ public struct Allocate: AllocationStage {
 
   public func measure(_ unit: UnitContext) throws {
     let weight = try unit.weight()
-    try weight.tensor.requireFinite(on: unit.device)
     defer { weight.tensor.release() }
     let values: [Double]
     switch method {

@@ -72,7 +72,6 @@ public struct SparseGPT: MatrixStage {
 
   public func run(_ unit: UnitContext) throws -> MatrixReport {
     let weight = try unit.weight()
-    try weight.tensor.requireFinite(on: unit.device)
     let gram = try unit.factor().requireGram()
     var pattern = try choice.pattern(unit)
     if budget == .matrix { pattern = pattern.acrossRows ?? pattern }

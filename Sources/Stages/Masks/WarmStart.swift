@@ -64,7 +64,6 @@ public struct WarmStart: MatrixStage {
 
   public func run(_ unit: UnitContext) throws -> MatrixReport {
     let weight = try unit.weight()
-    try weight.tensor.requireFinite(on: unit.device)
     let pattern = try choice.pattern(unit)
     let factor = try method == .magnitude ? nil : unit.lossFactor(beside: besideFactor)
     let saliency: Saliency =

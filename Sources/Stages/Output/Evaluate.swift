@@ -44,7 +44,8 @@ public struct Evaluate: EvaluationStage {
     let head = headWorkingSet(tokens: tokens, columns: sizes.model.hiddenSize, threads: sizes.threads)
     let states = sizes.model.activationBytes(tokens: tokens, innerTokens: tokens)
     return WorkingSet(
-      weightPages: linearResidentBytes, activations: states + min(Scratch.limit, states) + sizes.threads * scratch + head,
+      weightPages: linearResidentBytes,
+      activations: states + min(Scratch.limit, states) + sizes.threads * scratch + head,
       rows: needs.map { $0.memory + $0.textBytes } ?? 0)
   }
 

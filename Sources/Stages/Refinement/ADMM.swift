@@ -64,7 +64,6 @@ public struct ADMM: MatrixStage {
 
   public func run(_ unit: UnitContext) throws -> MatrixReport {
     let weight = try unit.weight()
-    try weight.tensor.requireFinite(on: unit.device)
     let gram = try unit.factor().requireGram()
     let pattern = try choice.pattern(unit)
     let (outcome, loss) = try unit.writeWeights(weight, gram: gram) {
