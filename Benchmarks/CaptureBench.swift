@@ -26,14 +26,14 @@ struct CaptureBench: ParsableCommand {
   @Flag(help: "Print JSON.") var json = false
 
   func run() throws {
-    if let threads { Threads.use(threads) }
+    let device = Device(threads: threads ?? Device.availableProcessors)
     guard let memory = ByteSize(memory) else { throw ValidationError("memory must be such as 4GiB.") }
     let model = try Model(folder: model)
     let (seconds, precision) = try withFolder { folder in
-      let job = Job(
-        recipe: try recipe(), checkpoint: model.checkpoint, model: model.outline, output: folder + "/pruned",
-        work: folder + "/work", memory: memory.bytes, threads: Threads.count)
-      let precision = job.precision
+      let job = try Job(
+        recipe: recipe(), checkpoint: model.checkpoint, model: model.outline, output: folder + "/pruned",
+        work: folder + "/work", memory: memory.bytes, device: device, arithmetic: device.arithmetic)
+      let precision = job.arithmetic.precision
       _ = try Planner.plan(job)
       try Runner(job, progress: { _ in }).run()
       return (try RunReport(work: job.work).totals, precision)
@@ -41,12 +41,12 @@ struct CaptureBench: ParsableCommand {
     let spent = ["capture", "factor"].map { stage in
       seconds.first { $0.stage == stage }?.seconds ?? 0
     }
-    let plain = try squareRate(precision, turns: 20)
+    let plain = try squareRate(precision, turns: 20, on: device)
     let operations = Self.operations(model.outline, samples: samples, length: length)
     let rate = operations / (spent[0] + spent[1])
     if json {
       let result: JSON = [
-        "precision": .string(precision.rawValue), "threads": .integer(Threads.count),
+        "precision": .string(precision.rawValue), "threads": .integer(device.threads),
         "tokens": .integer(samples * length), "operations": .number(operations),
         "factorSeconds": .number(spent[1]), "captureSeconds": .number(spent[0]),
         "flopsPerSecond": .number(rate), "squareFlopsPerSecond": .number(plain),

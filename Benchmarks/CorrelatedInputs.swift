@@ -22,7 +22,7 @@ struct CorrelatedProblem {
     """
 
   /// - Parameter folder: where the weight is written, as checkpoints hold it.
-  init(rows: Int, columns: Int, seed: UInt64 = 2, folder: String) throws {
+  init(rows: Int, columns: Int, seed: UInt64 = 2, folder: String, on device: Device) throws {
     var random = QuickNormals(state: seed)
     let rank = max(1, columns / 8)
     tokens = min(2 * columns, 8192)
@@ -33,12 +33,12 @@ struct CorrelatedProblem {
       mixing.elements.scale(column * rank..<(column + 1) * rank, by: scales[column])
     }
     let mix = try makeWeight(mixing, in: folder, "mixing")
-    var accumulator = GramAccumulator(columns: columns, diagonalOnly: false)
+    var accumulator = GramAccumulator(columns: columns, diagonalOnly: false, on: device)
     for part in parts(of: tokens, size: 1024) {
       var causes = random.matrix(part.count, rank)
       var inputs = random.matrix(part.count, columns, scale: 0.5)
       for row in 0..<part.count { inputs.elements.multiply(from: row * columns, by: scales) }
-      linear(PackedMatrix(rounding: &causes, .f32), mix, adding: true, into: &inputs)
+      linear(PackedMatrix(rounding: &causes, .f32, on: device), mix, adding: true, into: &inputs, on: device)
       accumulator.add(inputs)
     }
     accumulator.finish()

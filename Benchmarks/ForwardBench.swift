@@ -13,7 +13,7 @@ struct ForwardBench: ParsableCommand {
   @Flag(help: "Print JSON.") var json = false
 
   func run() throws {
-    if let threads { Threads.use(threads) }
+    let device = Device(threads: threads ?? Device.availableProcessors)
     var random = Normals(seed: 1)
     var x = random.matrix(tokens, columns)
     let w = random.matrix(rows, columns)
@@ -23,11 +23,13 @@ struct ForwardBench: ParsableCommand {
         let dtype: DType = precision == .bf16 ? .bf16 : .f32
         let weight = try makeWeight(w, in: folder, "w-\(dtype)", dtype)
         var y = Matrix(rows: tokens, columns: rows)
-        let plain = try squareRate(precision)
+        let plain = try squareRate(precision, on: device)
         let layer =
           2 * Double(tokens * rows * columns)
-          / seconds { linear(PackedMatrix(rounding: &x, precision), weight, into: &y) }
-        var accumulator = GramAccumulator(columns: columns, form: .whole, precision: precision)
+          / seconds {
+            linear(PackedMatrix(rounding: &x, precision, on: device), weight, into: &y, on: device)
+          }
+        var accumulator = GramAccumulator(columns: columns, form: .whole, precision: precision, on: device)
         // Only half of the products are done; the rate counts those.
         let gram = Double(tokens * columns * columns) / seconds { accumulator.add(x) }
         return Line(precision: precision, plain: plain, layer: layer, gram: gram)
@@ -35,7 +37,7 @@ struct ForwardBench: ParsableCommand {
     }
     if json {
       let result: JSON = [
-        "threads": .integer(Threads.count), "rates": .array(lines.map(\.json)),
+        "threads": .integer(device.threads), "rates": .array(lines.map(\.json)),
       ]
       return print(result.prettyText)
     }

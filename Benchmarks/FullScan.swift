@@ -28,7 +28,7 @@ func fullScan(
       pruned[row, column] = isKept ? 0 : weights[row, column]
     }
   }
-  gram.multiply(pruned, rows: rows.count, into: &correlations)
+  gram.multiply(pruned, rows: rows.count, into: &correlations, on: device)
   let blocks = parts(of: rows.count, size: rowsAtATime)
   var pairs = Buffer<UInt64>(count: blocks.count)
   do {
@@ -36,8 +36,8 @@ func fullScan(
     let products = correlations.rowSpans
     let kept = kept.mutableRowSpans(columns: columns)
     let pairs = pairs.mutableRowSpans(columns: 1)
-    gram.withElements { elements in
-      let elements = Span(_unsafeStart: elements, count: columns * columns)
+    gram.withElements(on: device) { elements in
+      let elements = elements.span
       device.forEach(blocks.count) { index in
         let block = blocks[index]
         var own = Buffer<Double>(count: block.count * columns)

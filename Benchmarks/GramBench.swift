@@ -17,7 +17,7 @@ struct GramBench: ParsableCommand {
   @Flag(help: "Print JSON.") var json = false
 
   func run() throws {
-    if let threads { Threads.use(threads) }
+    let device = Device(threads: threads ?? Device.availableProcessors)
     guard let memory = ByteSize(memory), columns > 0, batch > 0, tokens > 0 else {
       throw ValidationError("sizes must be positive, memory such as 1GiB.")
     }
@@ -35,7 +35,7 @@ struct GramBench: ParsableCommand {
     let draft = try SafetensorsDraft(
       path: path, tensors: GramAccumulator.tensors("gram", columns: columns, .whole))
     var accumulator = GramAccumulator(
-      columns: columns, form: .whole, in: isMapped ? try draft.map("gram") : nil)
+      columns: columns, form: .whole, in: isMapped ? try draft.map("gram") : nil, on: device)
     for part in parts(of: tokens, size: batch) { accumulator.add(x, rows: 0..<part.count) }
     let added = now()
     accumulator.finish()
@@ -46,10 +46,10 @@ struct GramBench: ParsableCommand {
     let peak = Runner.peakMemory()
     // Both halves of the products would count twice as many.
     let rate = Double(tokens) * Double(columns * columns) / (mirrored - start)
-    let plain = try plainRate(&x)
+    let plain = try plainRate(&x, on: device)
     if json {
       let result: JSON = [
-        "columns": .integer(columns), "tokens": .integer(tokens), "threads": .integer(Threads.count),
+        "columns": .integer(columns), "tokens": .integer(tokens), "threads": .integer(device.threads),
         "inFile": .bool(isMapped), "matrixBytes": .integer(columns * columns * 4),
         "addSeconds": .number(added - start), "finishSeconds": .number(mirrored - added),
         "syncSeconds": .number(synced - mirrored), "flopsPerSecond": .number(rate),
@@ -66,14 +66,15 @@ struct GramBench: ParsableCommand {
   }
 
   /// Operations a second of a linear layer with these inputs.
-  private func plainRate(_ x: inout Matrix) throws -> Double {
+  private func plainRate(_ x: inout Matrix, on device: Device) throws -> Double {
     try withFolder { folder in
       var random = Normals(seed: 2)
       let rows = 256
       let weight = try makeWeight(random.matrix(rows, columns), in: folder, "plain")
       var y = Matrix(rows: x.rows, columns: rows)
       let operations = 2 * Double(x.rows) * Double(columns * rows)
-      return operations / seconds { linear(PackedMatrix(rounding: &x, .f32), weight, into: &y) }
+      return operations
+        / seconds { linear(PackedMatrix(rounding: &x, .f32, on: device), weight, into: &y, on: device) }
     }
   }
 }

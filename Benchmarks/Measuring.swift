@@ -52,7 +52,7 @@ func makeWeight(_ matrix: borrowing Matrix, in folder: String, _ name: String, _
   var writer = try SafetensorsWriter(path: path, tensors: [("w", dtype, [matrix.rows, matrix.columns])])
   if dtype == .bf16 {
     let halves = matrix.array().map { UInt16($0.bitPattern >> 16).littleEndian }
-    try halves.withUnsafeBytes { try writer.append($0) }
+    try writer.append(halves)
   } else {
     try writer.append(matrix.elements)
   }
@@ -61,15 +61,16 @@ func makeWeight(_ matrix: borrowing Matrix, in folder: String, _ name: String, _
 }
 
 /// Operations a second of a product of 1024 x 1024 matrices, its inputs packed before.
-func squareRate(_ precision: Precision, turns: Int = 3) throws -> Double {
+func squareRate(_ precision: Precision, turns: Int = 3, on device: Device) throws -> Double {
   try withFolder { folder in
     var random = Normals(seed: 1)
     let weight = try makeWeight(
       random.matrix(1024, 1024), in: folder, "square", precision == .bf16 ? .bf16 : .f32)
     var inputs = random.matrix(1024, 1024)
     var output = Matrix(rows: 1024, columns: 1024)
-    let packed = PackedMatrix(rounding: &inputs, precision)
-    return 2 * 1024 * 1024 * 1024 / seconds(turns: turns) { linear(packed, weight, into: &output) }
+    let packed = PackedMatrix(rounding: &inputs, precision, on: device)
+    return 2 * 1024 * 1024 * 1024
+      / seconds(turns: turns) { linear(packed, weight, into: &output, on: device) }
   }
 }
 

@@ -38,14 +38,14 @@ struct SpillBench: ParsableCommand {
   }
 
   func run() throws {
-    if let threads { Threads.use(threads) }
+    let device = Device(threads: threads ?? Device.availableProcessors)
     let codecs = try codecs.split(separator: ",").map {
       guard let codec = SpillCodec(String($0)) else { throw ValidationError("\($0) is no codec") }
       return codec
     }
     if let keep { try Folder.create(keep) }
     try withFolder { folder in
-      let (array, forward) = try hiddenStates(folder)
+      let (array, forward) = try hiddenStates(folder, on: device)
       var states = Matrix(rows: array.sequences * array.tokens, columns: array.width)
       var span = states.elements.mutableSpan
       try array.read(0..<array.sequences, into: &span)
@@ -66,7 +66,7 @@ struct SpillBench: ParsableCommand {
   }
 
   /// The states after the block, spilled; and the rate at which the block makes them.
-  private func hiddenStates(_ folder: String) throws -> (array: SpillArray, rate: Double) {
+  private func hiddenStates(_ folder: String, on device: Device) throws -> (array: SpillArray, rate: Double) {
     let model = try Model(folder: model)
     let last = min(block ?? model.outline.blocks.count / 2, model.outline.blocks.count - 1)
     let tokenizer = try Tokenizer(json: Folder.readJSON(self.model + "/tokenizer.json", limit: 1 << 28))
@@ -75,7 +75,7 @@ struct SpillBench: ParsableCommand {
     let size = max(1, 2048 / length)
     let count = min(tokens, ids.count) / (size * length) * size
     guard count > 0 else { throw ValidationError("the text has only \(ids.count) tokens") }
-    let tensors = TensorSource(model.checkpoint)
+    let tensors = TensorSource(model.checkpoint, on: device)
     var writer = try SpillWriter(
       folder: folder + "/states", sequences: count, tokens: length, width: model.outline.hiddenSize,
       element: .f32, codec: .none)
@@ -178,7 +178,7 @@ struct SpillBench: ParsableCommand {
 
   private func hash(_ states: borrowing Matrix) {
     var hash = SHA256()
-    states.elements.withUnsafe { hash.update(UnsafeRawBufferPointer($0)) }
+    hash.update(states.elements.span.bytes)
     _ = hash.finalize()
   }
 

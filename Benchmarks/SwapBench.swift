@@ -58,7 +58,8 @@ struct SwapBench: ParsableCommand {
   }
 
   private func correlated(_ columns: Int, _ folder: String) throws -> Problem {
-    let problem = try CorrelatedProblem(rows: rows, columns: columns, folder: folder)
+    let problem = try CorrelatedProblem(
+      rows: rows, columns: columns, folder: folder, on: Device(threads: Threads.count))
     return Problem(gram: problem.gram, diagonal: problem.diagonal, weight: problem.weight)
   }
 

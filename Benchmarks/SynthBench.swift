@@ -122,7 +122,7 @@ struct SynthBench: ParsableCommand {
       for tensor in tensors {
         let values = table.scaled(center: tensor.center, deviation: tensor.deviation)
         let pieces = parts(of: tensor.rows, size: max(1, (1 << 20) / (tensor.columns * 2)))
-        for batch in parts(of: pieces.count, size: Threads.count) {
+        for batch in parts(of: pieces.count, size: Device.availableProcessors) {
           for piece in made(tensor, pieces[batch], of: values) {
             try writer.append(piece)
             written += piece.count * 2

@@ -94,20 +94,22 @@ BODY void layer_norm_body(size_t n, float epsilon, const float *x, const float *
 TIERS(void, layer_norm, (size_t n, float epsilon, const float *x, const float *weight, const float *bias, float *y),
       (n, epsilon, x, weight, bias, y))
 
-BODY void rope_interleaved_body(size_t half, const float *restrict cosine, const float *restrict sine, float *restrict x) {
+BODY void rope_interleaved_body(size_t half, size_t n, const float *restrict cosine, const float *restrict sine, float *restrict x) {
   for (size_t i = 0; i < half; i++) {
     float a = x[2 * i], b = x[2 * i + 1];
     x[2 * i] = a * cosine[i] - b * sine[i];
     x[2 * i + 1] = b * cosine[i] + a * sine[i];
   }
 }
-TIERS(void, rope_interleaved, (size_t half, const float *cosine, const float *sine, float *x), (half, cosine, sine, x))
+TIERS(void, rope_interleaved, (size_t half, size_t n, const float *cosine, const float *sine, float *x),
+      (half, n, cosine, sine, x))
 
-BODY void attention_softmax_body(size_t n, size_t first, size_t live, float factor, float cap, const float *bias, float sink, float *x) {
+BODY void attention_softmax_body(size_t n, size_t first, size_t live, float factor, float cap, size_t biased,
+                                 const float *bias, float sink, float *x) {
   for (size_t i = first; i < live; i++) {
     float v = x[i] * factor;
     if (cap > 0) v = cap * tanh_of(v / cap);
-    x[i] = bias ? v + bias[i] : v;
+    x[i] = biased ? v + bias[i] : v;
   }
   float largest = sink;
   for (size_t i = first; i < live; i++) largest = x[i] > largest ? x[i] : largest;
@@ -121,5 +123,6 @@ BODY void attention_softmax_body(size_t n, size_t first, size_t live, float fact
   for (size_t i = first; i < live; i++) x[i] *= scale;
   for (size_t i = live; i < n; i++) x[i] = 0;
 }
-TIERS(void, attention_softmax, (size_t n, size_t first, size_t live, float factor, float cap, const float *bias, float sink, float *x),
-      (n, first, live, factor, cap, bias, sink, x))
+TIERS(void, attention_softmax,
+      (size_t n, size_t first, size_t live, float factor, float cap, size_t biased, const float *bias, float sink, float *x),
+      (n, first, live, factor, cap, biased, bias, sink, x))

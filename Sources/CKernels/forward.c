@@ -32,14 +32,14 @@ BODY void add_body(size_t n, const float *restrict x, float *restrict y) {
 }
 TIERS(void, add, (size_t n, const float *x, float *y), (n, x, y))
 
-BODY void rope_body(size_t half, const float *restrict cosine, const float *restrict sine, float *restrict x) {
+BODY void rope_body(size_t half, size_t n, const float *restrict cosine, const float *restrict sine, float *restrict x) {
   for (size_t i = 0; i < half; i++) {
     float a = x[i], b = x[i + half];
     x[i] = a * cosine[i] - b * sine[i];
     x[i + half] = b * cosine[i] + a * sine[i];
   }
 }
-TIERS(void, rope, (size_t half, const float *cosine, const float *sine, float *x), (half, cosine, sine, x))
+TIERS(void, rope, (size_t half, size_t n, const float *cosine, const float *sine, float *x), (half, n, cosine, sine, x))
 
 BODY float largest_of(size_t n, const float *x) {
   float lanes[LANES];

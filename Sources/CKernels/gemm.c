@@ -51,7 +51,7 @@ BODY void transpose_words(u32x16 *m) {
   }
 }
 
-BODY void pack_rows_body(size_t rows, size_t steps, size_t ld, const stored_32 *restrict x, uint32_t *restrict panel) {
+BODY void pack_rows_body(size_t rows, size_t steps, size_t ld, const stored_32 *restrict x, size_t n, uint32_t *restrict panel) {
   size_t step = 0;
   for (; step + PANEL <= steps && rows == PANEL; step += PANEL) {
     u32x16 block[PANEL];
@@ -62,10 +62,11 @@ BODY void pack_rows_body(size_t rows, size_t steps, size_t ld, const stored_32 *
   for (; step < steps; step++)
     for (size_t row = 0; row < PANEL; row++) panel[step * PANEL + row] = row < rows ? x[row * ld + step] : 0;
 }
-TIERS(void, pack_rows, (size_t rows, size_t steps, size_t ld, const void *x, uint32_t *panel),
-      (rows, steps, ld, x, panel))
+TIERS(void, pack_rows, (size_t rows, size_t steps, size_t ld, const void *x, size_t n, uint32_t *panel),
+      (rows, steps, ld, x, n, panel))
 
-BODY void pack_columns_f32_body(size_t count, size_t k, size_t ld, const float *restrict x, uint32_t *restrict panel) {
+BODY void pack_columns_f32_body(size_t count, size_t k, size_t ld, size_t x_count, const float *restrict x, size_t n,
+                                uint32_t *restrict panel) {
   for (size_t i = 0; i < k; i++) {
     if (count == PANEL) {
       memcpy(panel + i * PANEL, x + i * ld, PANEL * 4);
@@ -75,15 +76,17 @@ BODY void pack_columns_f32_body(size_t count, size_t k, size_t ld, const float *
     }
   }
 }
-TIERS(void, pack_columns_f32, (size_t count, size_t k, size_t ld, const float *x, uint32_t *panel),
-      (count, k, ld, x, panel))
+TIERS(void, pack_columns_f32,
+      (size_t count, size_t k, size_t ld, size_t x_count, const float *x, size_t n, uint32_t *panel),
+      (count, k, ld, x_count, x, n, panel))
 
 BODY uint32_t rounded(uint32_t bits) {
   uint32_t nan = (bits >> 16) | 0x40;
   return (bits & 0x7FFFFFFF) > 0x7F800000 ? nan : (bits + 0x7FFF + (bits >> 16 & 1)) >> 16;
 }
 
-BODY void pack_columns_bf16_body(size_t count, size_t k, size_t ld, const float *restrict x, uint32_t *restrict panel) {
+BODY void pack_columns_bf16_body(size_t count, size_t k, size_t ld, size_t x_count, const float *restrict x, size_t n,
+                                uint32_t *restrict panel) {
   for (size_t i = 0; i < k; i += 2) {
     uint32_t even[PANEL] = {0}, odd[PANEL] = {0};
     uint32_t *step = panel + i / 2 * PANEL;
@@ -97,8 +100,9 @@ BODY void pack_columns_bf16_body(size_t count, size_t k, size_t ld, const float 
     for (size_t j = 0; j < PANEL; j++) step[j] = rounded(even[j]) | rounded(odd[j]) << 16;
   }
 }
-TIERS(void, pack_columns_bf16, (size_t count, size_t k, size_t ld, const float *x, uint32_t *panel),
-      (count, k, ld, x, panel))
+TIERS(void, pack_columns_bf16,
+      (size_t count, size_t k, size_t ld, size_t x_count, const float *x, size_t n, uint32_t *panel),
+      (count, k, ld, x_count, x, n, panel))
 
 BODY void round_bf16_body(size_t n, float *restrict x, uint16_t *restrict y) {
   for (size_t i = 0; i < n; i++) {
@@ -181,9 +185,9 @@ BODY void tile_f32(size_t rows_at_once, size_t panels, size_t rows, size_t colum
   }
 
 #define PARAMETERS                                                                                                  \
-  (size_t rows, size_t columns, size_t steps, const uint32_t *a, size_t a_stride, const uint32_t *b, size_t b_stride, \
-   ptrdiff_t first_column, int add, float *c, size_t ldc)
-#define ARGUMENTS (rows, columns, steps, a, a_stride, b, b_stride, first_column, add, c, ldc)
+  (size_t rows, size_t columns, size_t steps, size_t a_count, const uint32_t *a, size_t a_stride, size_t b_count,  \
+   const uint32_t *b, size_t b_stride, ptrdiff_t first_column, int add, size_t c_count, float *c, size_t ldc)
+#define ARGUMENTS (rows, columns, steps, a_count, a, a_stride, b_count, b, b_stride, first_column, add, c_count, c, ldc)
 
 #if defined(__x86_64__)
 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c"))) static void gemm_f32_avx512 PARAMETERS {
@@ -235,7 +239,6 @@ __attribute__((BF16_TARGET)) static void gemm_bf16 PARAMETERS { RUNS(tile_bf16, 
 __attribute__((BF16_TARGET, always_inline)) static inline void tile_bf16(
     size_t rows_at_once, size_t panels, size_t rows, size_t columns, size_t steps, const uint32_t *a, const uint32_t *b,
     size_t b_stride, int add, float *c, size_t ldc) {
-  (void)rows_at_once, (void)b_stride;
   float32x4_t sums[4][4];
 #pragma clang loop unroll(full)
   for (size_t i = 0; i < 16; i++) sums[i / 4][i % 4] = vdupq_n_f32(0);
@@ -262,7 +265,5 @@ void espalier_gemm_bf16 PARAMETERS {
 #if defined(BF16_TARGET)
   if (espalier_has_bf16()) return gemm_bf16 ARGUMENTS;
 #endif
-  (void)rows, (void)columns, (void)steps, (void)a, (void)a_stride, (void)b, (void)b_stride, (void)first_column;
-  (void)add, (void)c, (void)ldc;
   __builtin_trap();
 }

@@ -3,8 +3,9 @@
 #include <math.h>
 
 // A depthwise causal convolution over the tokens of one sequence: weights are width x channels, the last tap is the token itself.
-BODY void causal_convolution_body(size_t tokens, size_t channels, size_t width, const float *restrict weights,
-                                  const float *restrict bias, const float *restrict x, float *restrict y) {
+BODY void causal_convolution_body(size_t tokens, size_t channels, size_t width, size_t taps,
+                                  const float *restrict weights, const float *restrict bias, size_t n, const float *restrict x,
+                                  float *restrict y) {
   for (size_t t = 0; t < tokens; t++) {
     float *row = y + t * channels;
     for (size_t c = 0; c < channels; c++) row[c] = bias[c];
@@ -16,8 +17,9 @@ BODY void causal_convolution_body(size_t tokens, size_t channels, size_t width, 
   }
 }
 TIERS(void, causal_convolution,
-      (size_t tokens, size_t channels, size_t width, const float *weights, const float *bias, const float *x, float *y),
-      (tokens, channels, width, weights, bias, x, y))
+      (size_t tokens, size_t channels, size_t width, size_t taps, const float *weights, const float *bias, size_t n, const float *x,
+       float *y),
+      (tokens, channels, width, taps, weights, bias, n, x, y))
 
 BODY float inverse_norm(size_t n, const float *x) {
   double sum = 0;
@@ -26,21 +28,22 @@ BODY float inverse_norm(size_t n, const float *x) {
 }
 
 // The gated delta rule of one head over one sequence. `scratch` holds keys x values of state, then keys, keys and values.
-BODY void delta_rule_body(size_t tokens, size_t keys, size_t values, size_t stride, const float *restrict q,
-                          const float *restrict k, const float *restrict v, size_t gate_stride, const float *restrict decay,
-                          const float *restrict strength, size_t out_stride, float *restrict scratch, float *restrict out) {
+BODY void delta_rule_body(size_t tokens, size_t keys, size_t values, size_t stride, size_t n, const float *restrict states, size_t q,
+                          size_t k, size_t v, size_t heads, size_t head, size_t gates, const float *restrict decay,
+                          const float *restrict strength, size_t scratch_count, float *restrict scratch, size_t out_stride,
+                          size_t out_column, size_t out_count, float *restrict out) {
   float *state = scratch, *query = state + keys * values, *key = query + keys, *delta = key + keys;
   for (size_t i = 0; i < keys * values; i++) state[i] = 0;
   float scale = 1.0f / sqrtf((float)keys);
   for (size_t t = 0; t < tokens; t++) {
-    const float *qt = q + t * stride, *kt = k + t * stride, *vt = v + t * stride;
-    float *yt = out + t * out_stride;
+    const float *row = states + t * stride, *qt = row + q, *kt = row + k, *vt = row + v;
+    float *yt = out + t * out_stride + out_column;
     float qn = inverse_norm(keys, qt) * scale, kn = inverse_norm(keys, kt);
     for (size_t i = 0; i < keys; i++) {
       query[i] = qt[i] * qn;
       key[i] = kt[i] * kn;
     }
-    float keep = decay[t * gate_stride], beta = strength[t * gate_stride];
+    float keep = decay[t * heads + head], beta = strength[t * heads + head];
     for (size_t j = 0; j < values; j++) delta[j] = 0;
     for (size_t i = 0; i < keys; i++) {
       float *row = state + i * values, ki = key[i];
@@ -63,6 +66,8 @@ BODY void delta_rule_body(size_t tokens, size_t keys, size_t values, size_t stri
   }
 }
 TIERS(void, delta_rule,
-      (size_t tokens, size_t keys, size_t values, size_t stride, const float *q, const float *k, const float *v, size_t gate_stride,
-       const float *decay, const float *strength, size_t out_stride, float *scratch, float *out),
-      (tokens, keys, values, stride, q, k, v, gate_stride, decay, strength, out_stride, scratch, out))
+      (size_t tokens, size_t keys, size_t values, size_t stride, size_t n, const float *states, size_t q, size_t k, size_t v,
+       size_t heads, size_t head, size_t gates, const float *decay, const float *strength, size_t scratch_count, float *scratch,
+       size_t out_stride, size_t out_column, size_t out_count, float *out),
+      (tokens, keys, values, stride, n, states, q, k, v, heads, head, gates, decay, strength, scratch_count, scratch, out_stride,
+       out_column, out_count, out))

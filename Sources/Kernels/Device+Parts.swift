@@ -29,8 +29,9 @@ extension Device {
     // The products inside are single-threaded: the parts are the parallelism.
     openblas_set_num_threads(1)
     let workers = min(threads, count)
+    let instructions = min(espalier_isa_limit_here(), Int32(instructions.rawValue))
     guard workers > 1 else {
-      withInstructions {
+      Self.withInstructions(instructions) {
         var own = scratch()
         for index in 0..<count { body(&own, index) }
       }
@@ -38,7 +39,7 @@ extension Device {
     }
     let next = Atomic<Int>(0)
     DispatchQueue.concurrentPerform(iterations: workers) { _ in
-      withInstructions {
+      Self.withInstructions(instructions) {
         var own = scratch()
         while true {
           let index = next.wrappingAdd(1, ordering: .relaxed).oldValue
@@ -54,12 +55,12 @@ extension Device {
     forEach(count, scratch: { () }, { _, index in body(index) })
   }
 
-  /// Runs `body` with no better instructions than the device's.
-  func withInstructions(_ body: () -> Void) {
+  /// Runs `body` with no better instructions than these.
+  private static func withInstructions(_ instructions: Int32, _ body: () -> Void) {
     // Pool threads are reused: restore the limit.
     let limit = espalier_isa_limit_here()
     defer { _ = espalier_isa_limit(limit) }
-    _ = espalier_isa_limit(Int32(instructions.rawValue))
+    _ = espalier_isa_limit(instructions)
     body()
   }
 }

@@ -30,9 +30,9 @@ public struct Model: Sendable {
       throw EspalierError.usage("this model reads images, not text; give their pixels.")
     }
     let table = try tensors.table(parameter)
-    var hidden = Matrix(rows: ids.count, columns: table.columns)
+    var hidden = tensors.device.matrix(rows: ids.count, columns: table.columns)
     try EspalierKernels.embed(ids, table: table, into: &hidden)
-    scale(&hidden, by: embedding.scale)
+    scale(&hidden, by: embedding.scale, on: tensors.device)
     return try finishEmbedding(hidden, length: length, tensors)
   }
 
@@ -50,19 +50,19 @@ public struct Model: Sendable {
         "the images have \(pixels.columns) values each; this model reads \(channels) x \(side) x \(side).")
     }
     var squares = patches.squares(pixels)
-    let packed = PackedMatrix(rounding: &squares, tensors.precision)
-    var states = Matrix(rows: squares.rows, columns: blueprint.hiddenSize)
-    linear(packed, try tensors.table(patches.weight), into: &states)
+    let packed = PackedMatrix(rounding: &squares, tensors.precision, on: tensors.device)
+    var states = tensors.device.matrix(rows: squares.rows, columns: blueprint.hiddenSize)
+    linear(packed, try tensors.table(patches.weight), into: &states, on: tensors.device)
     if let bias = patches.bias { addToRows(try tensors.floats(bias), into: &states, rows: 0..<states.rows) }
     let length = patches.count + 1
-    var hidden = Matrix(rows: pixels.rows * length, columns: blueprint.hiddenSize)
+    var hidden = tensors.device.matrix(rows: pixels.rows * length, columns: blueprint.hiddenSize)
     let first = try tensors.floats(patches.classToken)
     for image in 0..<pixels.rows {
       addToRows(first, into: &hidden, rows: image * length..<image * length + 1)
       let rows = (0..<patches.count).map { Int32(image * patches.count + $0) }
-      var own = Matrix(rows: rows.count, columns: hidden.columns)
+      var own = tensors.device.matrix(rows: rows.count, columns: hidden.columns)
       gatherRows(states, rows, into: &own)
-      add(own, into: &hidden, at: image * length + 1)
+      add(own, into: &hidden, at: image * length + 1, on: tensors.device)
     }
     return try finishEmbedding(hidden, length: length, tensors)
   }
@@ -73,7 +73,8 @@ public struct Model: Sendable {
     let embedding = blueprint.embedding
     var hidden = states
     if let projection = embedding.projection {
-      hidden = try tensors.applied(projection, PackedMatrix(rounding: &hidden, tensors.precision))
+      hidden = try tensors.applied(
+        projection, PackedMatrix(rounding: &hidden, tensors.precision, on: tensors.device))
     }
     if let (parameter, first) = embedding.positions {
       let table = try tensors.table(parameter)
@@ -83,14 +84,14 @@ public struct Model: Sendable {
         )
       }
       let rows = (0..<hidden.rows).map { Int32(first + $0 % length) }
-      var positions = Matrix(rows: rows.count, columns: table.columns)
+      var positions = tensors.device.matrix(rows: rows.count, columns: table.columns)
       try EspalierKernels.embed(rows, table: table, into: &positions)
-      add(positions, into: &hidden)
+      add(positions, into: &hidden, on: tensors.device)
     }
     if let addition = embedding.addition {
       addToRows(try tensors.floats(addition), into: &hidden, rows: 0..<hidden.rows)
     }
-    if let norm = embedding.norm { normalize(&hidden, try tensors.norm(norm)) }
+    if let norm = embedding.norm { normalize(&hidden, try tensors.norm(norm), on: tensors.device) }
     return hidden
   }
 
@@ -122,15 +123,16 @@ public struct Model: Sendable {
   public func finish(_ hidden: consuming Matrix, tensors: TensorSource) throws -> Matrix {
     let ending = blueprint.ending
     var states = hidden
-    if let norm = ending.norm { normalize(&states, try tensors.norm(norm)) }
+    if let norm = ending.norm { normalize(&states, try tensors.norm(norm), on: tensors.device) }
     for layer in [ending.projection, ending.transform?.linear].compactMap(\.self) {
-      states = try tensors.applied(layer, PackedMatrix(rounding: &states, tensors.precision))
+      states = try tensors.applied(
+        layer, PackedMatrix(rounding: &states, tensors.precision, on: tensors.device))
     }
     if let (_, activation, norm) = ending.transform {
-      activate(&states, activation)
-      normalize(&states, try tensors.norm(norm))
+      activate(&states, activation, on: tensors.device)
+      normalize(&states, try tensors.norm(norm), on: tensors.device)
     }
-    scale(&states, by: ending.scale)
+    scale(&states, by: ending.scale, on: tensors.device)
     return states
   }
 
@@ -145,16 +147,16 @@ public struct Model: Sendable {
 
   /// Logits of whole sequences, `tokens x vocabulary`, or hidden states if there is no head; for short inputs, since all are held at
   /// once.
-  public func logits(_ ids: [Int32], length: Int) throws -> Matrix {
-    let tensors = TensorSource(checkpoint)
+  public func logits(_ ids: [Int32], length: Int, on device: Device) throws -> Matrix {
+    let tensors = TensorSource(checkpoint, on: device)
     return try outputs(embed(ids, length: length, tensors: tensors), length: length, tensors)
   }
 
   /// What the model makes of images: logits, `images x classes`, or hidden states, `(images * tokens) x hiddenSize`.
   ///
   /// - Parameter pixels: `images x (channels * height * width)`.
-  public func outputs(pixels: borrowing Matrix) throws -> Matrix {
-    let tensors = TensorSource(checkpoint)
+  public func outputs(pixels: borrowing Matrix, on device: Device) throws -> Matrix {
+    let tensors = TensorSource(checkpoint, on: device)
     let hidden = try embed(pixels: pixels, tensors: tensors)
     let length = hidden.rows / max(1, pixels.rows)
     return try outputs(hidden, length: length, tensors)
@@ -167,11 +169,11 @@ public struct Model: Sendable {
     }
     let finished = try finish(hidden, tensors: tensors)
     guard let head = try head(tensors) else { return finished }
-    guard blueprint.ending.readsFirstToken else { return head.logits(finished) }
+    guard blueprint.ending.readsFirstToken else { return head.logits(finished, on: tensors.device) }
     let rows = stride(from: 0, to: finished.rows, by: length).map { Int32($0) }
-    var first = Matrix(rows: rows.count, columns: finished.columns)
+    var first = tensors.device.matrix(rows: rows.count, columns: finished.columns)
     gatherRows(finished, rows, into: &first)
-    return head.logits(first)
+    return head.logits(first, on: tensors.device)
   }
 }
 

@@ -1,20 +1,20 @@
 import EspalierPipeline
 
 extension StageRegistry {
-  /// The stages that come with espalier, in the order in which a pipeline uses them; a new one is one more line.
+  /// The stages that come with espalier, in the order in which a pipeline uses them.
   public static let builtIn = StageRegistry([
-    Tokenize.self,
-    Capture.self,
-    Factor.self,
-    Allocate.self,
-    WarmStart.self,
-    Swap.self,
-    FrankWolfe.self,
-    DSnoT.self,
-    Reconstruct.self,
-    SparseGPT.self,
-    ADMM.self,
-    Emit.self,
-    Evaluate.self,
+    Tokenize.descriptor,
+    Capture.descriptor,
+    Factor.descriptor,
+    Allocate.descriptor,
+    WarmStart.descriptor,
+    Swap.descriptor,
+    FrankWolfe.descriptor,
+    DSnoT.descriptor,
+    Reconstruct.descriptor,
+    SparseGPT.descriptor,
+    ADMM.descriptor,
+    Emit.descriptor,
+    Evaluate.descriptor,
   ])
 }

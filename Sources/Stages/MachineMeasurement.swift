@@ -5,10 +5,10 @@ import EspalierPipeline
 import Glibc
 
 extension MachineRates {
-  /// Measures this machine for about two seconds, with 64 MiB on the disk that holds `path`; they are removed again.
+  /// Measures this machine for about two seconds, with 64 MiB of temporary files on the disk that holds `path`.
   ///
-  /// - Throws: an I/O error where nothing can be written there.
-  public static func measured(onTheDiskOf path: String) throws -> MachineRates {
+  /// - Throws: an I/O error if nothing can be written there.
+  public static func measured(onTheDiskOf path: String, by device: Device) throws -> MachineRates {
     let place = try Folder.existing(path)
     for place in Set([place, try Folder.existing(Folder.parent(of: path))]) { removeAbandoned(in: place) }
     let folder = "\(place)/\(prefix)\(getpid())"
@@ -17,25 +17,28 @@ extension MachineRates {
       try? Folder.remove(folder)
       withExtendedLifetime(lock) {}
     }
-    let file = try CalibrationFile(folder + "/file.safetensors")
+    let file = try MeasurementFile(folder + "/file.safetensors")
     var (encode, decode) = ([SpillCodec: Double](), [SpillCodec: Double]())
     for codec: SpillCodec in [.none, .lz4, .zstd(level: 1)] {
       (encode[codec], decode[codec]) = try codecRates(codec, folder + "/\(codec)", write: file.writeRate)
     }
-    let narrow: Precision = Precision.bf16.isAvailable ? .bf16 : .f32
+    var operations: [Precision: Double] = [:]
+    for precision in Precision.allCases where precision.isAvailable {
+      operations[precision] = try file.productRate(precision, on: device)
+    }
     return MachineRates(
-      operations: try file.productRate(.f32), narrowOperations: try file.productRate(narrow),
-      memory: memoryReadRate(), hash: file.hashRate, write: file.writeRate, read: file.readRate,
+      operations: operations, memory: memoryReadRate(on: device), hash: file.hashRate, write: file.writeRate,
+      read: file.readRate,
       commit: try commitSeconds(folder + "/store"), encode: encode, decode: decode)
   }
 
-  private static let prefix = "espalier-calibration-"
+  private static let prefix = "espalier-measurement-"
 
-  /// Removes what processes left that were killed while they measured.
+  /// Removes the files of processes that were killed while they measured.
   private static func removeAbandoned(in place: String) {
     for name in (try? Folder.names(in: place)) ?? [] where name.hasPrefix(prefix) {
       let folder = "\(place)/\(name)"
-      // Only what this function made: with a number for a name, and a lock inside.
+      // Only folders that this function made: the name ends with a number, and there is a lock inside.
       guard Int(name.dropFirst(prefix.count)) != nil, (try? Folder.entry(folder + "/lock")) ?? nil != nil,
         let lock = try? FolderLock(folder: folder)
       else { continue }
@@ -44,11 +47,11 @@ extension MachineRates {
     }
   }
 
-  /// Seconds that it takes until a small artifact is safe.
+  /// Seconds for committing a small artifact.
   private static func commitSeconds(_ folder: String) throws -> Double {
     let store = try ArtifactStore(folder: folder)
-    return try (0..<3).map { turn in
-      let key = SHA256.digest(of: "\(turn)")
+    return try (0..<3).map { index in
+      let key = SHA256.digest(of: "\(index)")
       return try elapsed {
         let path = try store.begin(key) + "/object"
         try Folder.writeAtomically([UInt8](repeating: 1, count: 4096), to: path)
@@ -57,7 +60,7 @@ extension MachineRates {
     }.min() ?? 0
   }
 
-  /// Bytes a second of hidden states that are written, the disk left out, and read.
+  /// Bytes of hidden states per second that are encoded, without the time of the disk, and decoded.
   private static func codecRates(
     _ codec: SpillCodec, _ folder: String, write: Double
   ) throws -> (encode: Double, decode: Double) {
@@ -83,18 +86,18 @@ extension MachineRates {
   }
 }
 
-/// A file of 64 MiB that begins with a weight in bf16.
-private struct CalibrationFile {
+/// A file of 64 MiB that starts with a weight in bf16.
+private struct MeasurementFile {
   private static let (rows, columns, pieces) = (1024, 2048, 16)
   private let path: String
-  /// Bytes a second.
+  /// Bytes per second.
   let writeRate: Double
   let readRate: Double
   let hashRate: Double
 
   init(_ path: String) throws {
     self.path = path
-    // Values of about 1, which no file system compresses.
+    // Values near 1 that no file system can compress.
     var piece = Buffer<UInt16>(count: Self.rows * Self.columns)
     var state: UInt32 = 1
     for index in 0..<piece.count {
@@ -119,16 +122,16 @@ private struct CalibrationFile {
     hashRate = bytes / (try elapsed { _ = try SHA256.digest(ofFile: path) })
   }
 
-  /// Operations a second of a linear layer.
-  func productRate(_ precision: Precision) throws -> Double {
+  /// Operations per second in a linear layer.
+  func productRate(_ precision: Precision, on device: Device) throws -> Double {
     let weight = try LinearWeight(SafetensorsFile(path: path).tensor("weight"))
     var inputs = Matrix(rows: 1024, columns: Self.columns)
     for index in 0..<inputs.elements.count { inputs.elements[index] = Float(index % 7) - 3 }
-    let packed = PackedMatrix(rounding: &inputs, precision)
+    let packed = PackedMatrix(rounding: &inputs, precision, on: device)
     var outputs = Matrix(rows: inputs.rows, columns: Self.rows)
     var (least, all) = (Double.infinity, 0.0)
     while all < 0.25 {
-      let time = elapsed { linear(packed, weight, into: &outputs) }
+      let time = elapsed { linear(packed, weight, into: &outputs, on: device) }
       (least, all) = (min(least, time), all + time)
     }
     return 2 * Double(inputs.rows * Self.columns * Self.rows) / least

@@ -23,7 +23,7 @@ enum CoverageText {
         (total($0.count, $1.count), total($0.parameters, $1.parameters))
       }
       lines.append(
-        padded(label, 16)
+        label.padded(to: 16)
           + (parts.isEmpty
             ? "none"
             : "\(grouped(sum.parameters)) (\(share(sum.parameters, coverage))) in \(grouped(sum.count)) \(things)")
@@ -73,10 +73,6 @@ enum CoverageText {
   private static func total(_ left: Int, _ right: Int) -> Int {
     let (sum, overflow) = left.addingReportingOverflow(right)
     return overflow ? Int.max : sum
-  }
-
-  private static func padded(_ text: String, _ width: Int) -> String {
-    text + String(repeating: " ", count: max(1, width - text.count))
   }
 
   /// `6,738,415,616`.

@@ -21,26 +21,26 @@ struct EvaluateCommand: ParsableCommand {
 
   @Option(
     help:
-      "Text for the perplexity: plain text, JSON lines (.jsonl, .json), either packed (.gz, .zst), or tokens (.safetensors with input_ids)."
+      "Text for the perplexity: plain text or JSON lines (.jsonl, .json), also packed (.gz, .zst), or tokens (.safetensors with input_ids)."
   )
   var text: String?
 
-  @Option(help: "Tokens of a window. (default: 2048, or what the model was made for where that is less)")
+  @Option(help: "Tokens per window. (default: 2048, or the model's maximum if that is less)")
   var length: Int?
 
-  @Option(help: "The first so many windows. (default: all)")
+  @Option(help: "Number of windows, from the start. (default: all)")
   var windows: Int?
 
   @Option(help: "Multiple-choice questions, JSON lines.")
   var questions: String?
 
-  @Option(help: "The first so many questions. (default: all)")
+  @Option(help: "Number of questions, from the start. (default: all)")
   var limit: Int?
 
   @Option(help: "Threads; never changes a result. (default: all processors)")
   var threads: Int?
 
-  @Option(help: "Folder for hidden states while it works. (default: the system's temporary folder)")
+  @Option(help: "Folder for temporary hidden states. (default: the system's temporary folder)")
   var scratch: String?
 
   @Flag(help: "Print JSON.")
@@ -56,37 +56,30 @@ struct EvaluateCommand: ParsableCommand {
   }
 
   func run() throws {
-    if let threads { Threads.use(threads) }
+    let device = Device(threads: threads ?? Device.availableProcessors)
     Interruption.watch()
     let model = try Model(folder: model)
-    try AddressSpace.check(memory: 0, threads: Threads.count)
+    try AddressSpace.check(memory: 0, threads: device.threads)
     let scratch =
       (scratch ?? getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp") + "/espalier-evaluate-\(getpid())"
     let progress: (Int, Int) throws -> Void = { done, total in
       try Interruption.check()
       if isatty(STDERR_FILENO) == 1 { Terminal.renew(done < total ? "evaluating \(done)/\(total)" : "") }
     }
-    var members: [(key: String, value: JSON)] = []
-    if let text {
-      let result = try WindowPerplexity(
-        model, text: text, length: length ?? Evaluate.defaultLength(model.outline), windows: windows,
-        scratch: scratch, progress: progress)
-      members += result.json.object?.members ?? []
-      if !json {
-        Terminal.out(
-          "window perplexity \(fixed(result.perplexity, 4)) (\(result.windows) windows of \(result.length) tokens)"
-        )
-      }
+    let perplexity = try text.map {
+      try windowPerplexity(
+        model, text: $0, length: length ?? Evaluate.defaultLength(model.outline), windows: windows,
+        scratch: scratch, progress: progress, on: device)
     }
-    if let questions {
-      let result = try Questions(path: questions, limit: limit).ask(
-        model, scratch: scratch, progress: progress)
-      members += result.json.object?.members ?? []
-      if !json {
-        let normalized = result.normalizedAccuracy.map { ", acc_norm \(Terminal.percent($0))" } ?? ""
-        Terminal.out("acc \(Terminal.percent(result.accuracy))\(normalized) (\(result.questions) questions)")
-      }
+    if !json, let perplexity { Terminal.out(perplexity.line) }
+    let answers = try questions.map {
+      try Questions(path: $0, limit: limit).ask(
+        model, scratch: scratch, progress: progress, on: device)
     }
-    if json { Terminal.out(JSON.object(JSONObject(members))) }
+    if !json, let answers { Terminal.out(answers.line) }
+    if json {
+      let members = [perplexity?.json, answers?.json].flatMap { $0?.object?.members ?? [] }
+      Terminal.out(JSON.object(JSONObject(members)))
+    }
   }
 }

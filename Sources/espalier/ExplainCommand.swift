@@ -6,7 +6,7 @@ import EspalierPipeline
 struct ExplainCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "explain",
-    abstract: "What a unit was made from, and which part of that is other than the last time.",
+    abstract: "What a unit was made from, and what has changed since the last time.",
     discussion: """
       A unit is made again when anything that decides its bytes has changed: parameters of its stage, the stage's own revision, the \
       content of its inputs, of the checkpoint's tensors, of files. `espalier run` names the units as it goes; \
@@ -32,18 +32,18 @@ struct ExplainCommand: ParsableCommand {
     let bytes = ByteSize(bytes: manifest.objects.reduce(0) { $0 + $1.size })
     let state =
       explanation.isPresent
-      ? "\(bytes) in the work folder" : "\(bytes), freed or lost: made again when needed"
+      ? "\(bytes) in the work folder" : "\(bytes), deleted or lost: made again when needed"
     Terminal.out("\(explanation.unit): \(explanation.wasMade ? "made" : "found") by the last run; \(state)")
     Terminal.out("key      \(manifest.key.hex)\ncontent  \(manifest.digest.hex)\n")
-    Terminal.table(["component of the key", "is"], rows("", manifest.components))
+    Terminal.table(["component of the key", "value"], rows("", manifest.components))
     Terminal.out("")
     guard let previous = explanation.previous else {
       return Terminal.out("nothing else was made by this stage at this place")
     }
-    Terminal.out("it is not \(previous.key.short), made earlier by this stage at this place, because")
+    Terminal.out("it differs from \(previous.key.short), made earlier by this stage at this place, because")
     for difference in explanation.differences { Terminal.out("  \(difference.sentence)") }
     for (unit, differences) in explanation.causes {
-      for difference in differences { Terminal.out("  at the root, in \(unit): \(difference.sentence)") }
+      for difference in differences { Terminal.out("  the cause, in \(unit): \(difference.sentence)") }
     }
   }
 
@@ -56,7 +56,7 @@ struct ExplainCommand: ParsableCommand {
 }
 
 extension Explanation.Difference {
-  /// For people: `parameters.samples changed from 128 to 64`.
+  /// As in `parameters.samples changed from 128 to 64`.
   var sentence: String {
     let name = component.split(separator: ".", maxSplits: 1).last.map(String.init) ?? component
     switch component.prefix(while: { $0 != "." }) {
@@ -64,7 +64,7 @@ extension Explanation.Difference {
     case "files": return "the file \(name) \(change("has another content"))"
     case "tensors": return "tensors of the checkpoint have other bytes"
     case "configuration": return "config.json has another content"
-    case "layout": return "the shards of the checkpoint are laid out otherwise"
+    case "layout": return "the shards of the checkpoint have another layout"
     case "revision": return "the stage's revision changed from \(before.text) to \(after.text)"
     default: return "\(component) \(change("changed from \(before.text) to \(after.text)"))"
     }

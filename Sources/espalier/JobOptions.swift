@@ -46,12 +46,12 @@ struct JobOptions: ParsableArguments {
     let output = Self.trimmed(output)
     if let threads {
       guard threads > 0 else { throw EspalierError.usage("--threads must be at least 1.") }
-      Threads.use(threads)
     }
-    return Job(
+    let device = Device(threads: threads ?? Device.availableProcessors)
+    return try Job(
       recipe: recipe, checkpoint: model.checkpoint, model: model.outline, output: output,
       work: work.map(Self.trimmed) ?? output + ".work",
-      memory: try bytes(), threads: Threads.count)
+      memory: bytes(), device: device, arithmetic: device.arithmetic)
   }
 
   private func bytes() throws -> Int {

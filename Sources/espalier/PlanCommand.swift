@@ -21,7 +21,7 @@ struct PlanCommand: ParsableCommand {
     var rates: MachineRates?
     var reason: String?
     do {
-      rates = try MachineRates.measured(onTheDiskOf: job.work)
+      rates = try MachineRates.measured(onTheDiskOf: job.work, by: job.device)
     } catch let error as EspalierError {
       reason = "no times: \(error)"
     }
@@ -51,13 +51,22 @@ struct PlanCommand: ParsableCommand {
       "memory at most  \(ByteSize(bytes: plan.peakMemory)) of \(ByteSize(bytes: job.memory)); \(ByteSize(bytes: plan.leastMemory)) would do"
     )
     Terminal.out("work folder     \(ByteSize(bytes: plan.workBytes)) at most in \(job.work)")
-    Terminal.out("pruned model    \(ByteSize(bytes: plan.outputBytes)) in \(job.output)")
+    for output in plan.outputs {
+      let name = output.kind.name.padded(to: 16)
+      Terminal.out("\(name)\(ByteSize(bytes: output.bytes)) in \(output.path)")
+    }
     CoverageText.show(plan.coverage)
     if let rates {
       Terminal.out(
-        "this machine    \(Terminal.number(rates.operations / 1e9)) GFLOP/s in f32, \(Terminal.number(rates.narrowOperations / 1e9)) in bf16; memory \(Self.rate(rates.memory)), disk \(Self.rate(rates.read)) read, \(Self.rate(rates.write)) written"
+        "this machine    \(Self.operations(rates)); memory \(Self.rate(rates.memory)), disk \(Self.rate(rates.read)) read, \(Self.rate(rates.write)) written"
       )
     }
+  }
+
+  private static func operations(_ rates: MachineRates) -> String {
+    Precision.allCases.compactMap { precision in
+      rates.operations[precision].map { "\(Terminal.number($0 / 1e9)) GFLOP/s in \(precision)" }
+    }.joined(separator: ", ")
   }
 
   private static func rate(_ bytes: Double) -> String { "\(ByteSize(bytes: Int(bytes)))/s" }
@@ -67,8 +76,8 @@ extension Plan {
   func json(_ rates: MachineRates?) -> JSON {
     [
       "units": .integer(units), "peakMemory": .integer(peakMemory), "leastMemory": .integer(leastMemory),
-      "workBytes": .integer(workBytes), "outputBytes": .integer(outputBytes),
-      "diskBytes": .integer(diskBytes), "coverage": coverage.json,
+      "workBytes": .integer(workBytes), "diskBytes": .integer(diskBytes),
+      "outputs": .array(outputs.map(\.json)), "coverage": coverage.json,
       "work": work.json(rates), "rates": rates?.json ?? .null,
       "stages": .array(
         stages.map { stage in
@@ -90,7 +99,7 @@ extension Plan {
 extension Work {
   fileprivate func json(_ rates: MachineRates?) -> JSON {
     [
-      "operations": .number(operations), "bf16Operations": .number(narrowOperations),
+      "operations": .number(operations[.f32] ?? 0), "bf16Operations": .number(operations[.bf16] ?? 0),
       "memoryBytes": .number(memoryBytes), "readBytes": .integer(readBytes),
       "writtenBytes": .integer(writtenBytes), "hashedBytes": .integer(hashedBytes),
       "encodedBytes": .integer(encodedBytes.values.reduce(0, +)),
@@ -106,7 +115,7 @@ extension MachineRates {
       .object(JSONObject(rates.map { ("\($0.key)", JSON.number($0.value)) }.sorted { $0.0 < $1.0 }))
     }
     return [
-      "operations": .number(operations), "bf16Operations": .number(narrowOperations),
+      "operations": .optional(operations[.f32]), "bf16Operations": .optional(operations[.bf16]),
       "memory": .number(memory), "hash": .number(hash), "write": .number(write), "read": .number(read),
       "commitSeconds": .number(commit), "encode": codecs(encode), "decode": codecs(decode),
     ]

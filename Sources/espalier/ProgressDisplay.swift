@@ -22,7 +22,7 @@ final class ProgressDisplay: Sendable {
       case .began(let unit, let done, let total, let block, let blocks):
         state.block = block.map { "block \($0 + 1)/\(blocks)  " } ?? ""
         renew(&state, unit, done, total, 0)
-      case .advanced(let unit, let part, let count, let done, let total):
+      case .progressed(let unit, let part, let count, let done, let total):
         renew(&state, unit, done, total, Double(part) / Double(max(1, count)))
       case .committed(let unit, let done, let total, let seconds, let report):
         state.computed += 1
@@ -58,9 +58,9 @@ final class ProgressDisplay: Sendable {
     Terminal.renew(String(text.prefix(Self.width() - 1)))
   }
 
-  private static func losses(_ report: JSON) -> String {
-    guard let after = report["lossAfter"]?.double else { return "" }
-    guard let before = report["lossBefore"]?.double else { return "  loss \(Terminal.number(after))" }
+  private static func losses(_ report: UnitReport?) -> String {
+    guard case .matrix(let report) = report, let after = report.lossAfter else { return "" }
+    guard let before = report.lossBefore else { return "  loss \(Terminal.number(after))" }
     let change = before > 0 ? " (\(fixed((after / before - 1) * 100, 1)) %)" : ""
     return "  loss \(Terminal.number(before)) -> \(Terminal.number(after))\(change)"
   }

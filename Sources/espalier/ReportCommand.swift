@@ -23,13 +23,12 @@ struct ReportCommand: ParsableCommand {
       ],
       report.matrices.flatMap { matrix in
         matrix.steps.map { step in
-          [
-            matrix.name, matrix.pattern, step.stage, Terminal.number(step.lossBefore),
-            Terminal.number(step.lossAfter),
-            Terminal.percent(
-              step.lossBefore.flatMap { before in before > 0 ? step.lossAfter.map { 1 - $0 / before } : nil }),
-            Terminal.percent(step.certifiedGap),
-            step.swaps.map(String.init) ?? "", step.seconds.map { fixed($0, 2) } ?? "",
+          let (before, after) = (step.report.lossBefore, step.report.lossAfter)
+          let reduction = before.flatMap { before in before > 0 ? after.map { 1 - $0 / before } : nil }
+          return [
+            matrix.name, step.report.pattern.description, step.stage, Terminal.number(before),
+            Terminal.number(after), Terminal.percent(reduction), Terminal.percent(step.report.certifiedGap),
+            step.report.swaps.map(String.init) ?? "", step.seconds.map { fixed($0, 2) } ?? "",
           ]
         }
       })
@@ -38,19 +37,21 @@ struct ReportCommand: ParsableCommand {
   }
 }
 
-/// The totals of a run, for people.
+/// Prints the totals of a run.
 enum ReportTable {
-  /// Experts whose Gram matrices come from few tokens; those with the fewest first.
-  private static func showScarceInputs(_ inputs: [RunReport.ScarceInput]) {
-    guard !inputs.isEmpty else { return }
-    let shrunk = inputs.count { $0.isShrunk }
+  /// Names experts whose Gram matrices come from few tokens; those with the fewest first.
+  private static func showScarceFactors(_ factors: [(unit: String, report: FactorReport)]) {
+    guard !factors.isEmpty else { return }
+    let shrunk = factors.count { $0.report.isShrunk }
     Terminal.out(
-      "\(inputs.count) inputs of experts saw fewer tokens than they are wide; \(shrunk) were shrunk towards what their expert makes of all tokens"
+      "\(factors.count) inputs of experts saw fewer tokens than they are wide; to \(shrunk) of them the inputs of all tokens were added"
     )
-    for input in inputs.sorted(by: { $0.tokens < $1.tokens }).prefix(5) {
-      Terminal.out("  \(input.unit): \(input.tokens) tokens, \(input.columns) wide")
+    let ordered = factors.map { (tokens: $0.report.routedTokens ?? 0, factor: $0) }
+      .sorted { $0.tokens < $1.tokens }
+    for (tokens, factor) in ordered.prefix(5) {
+      Terminal.out("  \(factor.unit): \(tokens) tokens, \(factor.report.columns) wide")
     }
-    if inputs.count > 5 { Terminal.out("  and \(inputs.count - 5) more; --json lists them") }
+    if factors.count > 5 { Terminal.out("  and \(factors.count - 5) more; --json lists them") }
   }
 
   static func show(_ report: RunReport) {
@@ -76,23 +77,32 @@ enum ReportTable {
         "factors of low rank leave \(Terminal.percent(mean)) of the inputs' energy to the diagonal, \(Terminal.percent(most.share)) at most (\(most.unit))"
       )
     }
-    showScarceInputs(report.scarceInputs)
-    for (stage, result) in report.evaluations {
-      for model in ["dense", "pruned"] {
-        if let perplexity = result[model]?["perplexity"] {
-          Terminal.out(
-            "\(stage): \(model) window perplexity \(fixed(perplexity["perplexity"]?.double ?? .nan, 4)) (\(perplexity["windows"]?.integer ?? 0) windows of \(perplexity["length"]?.integer ?? 0) tokens)"
-          )
-        }
-        if let questions = result[model]?["questions"] {
-          let normalized = questions["acc_norm"]?.double.map { ", acc_norm \(Terminal.percent($0))" } ?? ""
-          Terminal.out(
-            "\(stage): \(model) acc \(Terminal.percent(questions["acc"]?.double))\(normalized) (\(questions["questions"]?.integer ?? 0) questions)"
-          )
-        }
+    showScarceFactors(report.scarceFactors)
+    for (stage, evaluation) in report.evaluations {
+      for (model, scores) in evaluation.models {
+        for line in scores.lines { Terminal.out("\(stage): \(model) \(line)") }
       }
     }
     if let coverage = report.history.coverage { CoverageText.show(coverage) }
-    Terminal.out("peak memory \(ByteSize(bytes: report.history.peakMemory))")
+    Terminal.out("peak memory     \(ByteSize(bytes: report.history.peakMemory))")
+    for output in report.history.outputs {
+      Terminal.out(output.kind.name.padded(to: 16) + output.path)
+    }
+  }
+}
+
+extension ModelScores {
+  /// One line for each measurement.
+  var lines: [String] { [perplexity?.line, questions?.line].compactMap(\.self) }
+}
+
+extension PerplexityReport {
+  var line: String { "window perplexity \(fixed(perplexity, 4)) (\(windows) windows of \(length) tokens)" }
+}
+
+extension QuestionsReport {
+  var line: String {
+    let normalized = normalizedAccuracy.map { ", acc_norm \(Terminal.percent($0))" } ?? ""
+    return "acc \(Terminal.percent(accuracy))\(normalized) (\(questions) questions)"
   }
 }

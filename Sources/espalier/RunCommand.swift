@@ -4,11 +4,10 @@ import EspalierPipeline
 
 struct RunCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "run", abstract: "Prune; the same command after a crash or Ctrl-C continues.",
+    commandName: "run", abstract: "Prune a model; after a crash or Ctrl-C, the same command continues.",
     discussion: """
-      Finished work is kept in the work folder and found again by its content: a second recipe with the same calibration reuses \
-      what the first one made, and a run that was stopped continues with the next unit. The pruned model appears under its name only \
-      when it is complete.
+      Finished work is kept in the work folder and found by its content: a second recipe with the same calibration reuses it, and \
+      a run that was stopped continues with the next unit. The pruned model appears under its name when it is complete.
       """)
 
   @OptionGroup var options: JobOptions
@@ -16,7 +15,7 @@ struct RunCommand: ParsableCommand {
   func run() throws {
     let job = try options.job()
     let plan = try Planner.plan(job)
-    try AddressSpace.check(memory: plan.peakMemory, threads: job.threads)
+    try AddressSpace.check(memory: plan.peakMemory, threads: job.device.threads)
     for stage in plan.stages { if let reason = stage.idleReason { Terminal.error("\(stage.id): \(reason)") } }
     for line in CoverageText.warnings(plan.coverage) { Terminal.error(line) }
     Interruption.watch()
@@ -33,7 +32,6 @@ struct RunCommand: ParsableCommand {
       Terminal.out(report.json)
     } else {
       ReportTable.show(report)
-      Terminal.out("\npruned model: \(job.output)")
     }
   }
 }

@@ -22,16 +22,16 @@ struct StagesCommand: ParsableCommand {
       throw EspalierError.usage(
         "there is no stage \"\(name)\"; there are: \(registry.names.joined(separator: ", ")).")
     }
-    let types = (name.map { [$0] } ?? registry.names).compactMap { registry[$0] }
+    let stages = registry.stages.filter { name == nil || $0.name == name }
     if json {
-      return Terminal.out(.array(types.map(Self.json)))
+      return Terminal.out(.array(stages.map(Self.json)))
     }
-    for type in types {
+    for stage in stages {
       if name == nil {
-        Terminal.out(type.name + String(repeating: " ", count: max(1, 12 - type.name.count)) + type.summary)
+        Terminal.out(stage.name.padded(to: 12) + stage.summary)
       } else {
-        Terminal.out("\(type.name): \(type.summary)\n")
-        for parameter in type.parameterDescriptions {
+        Terminal.out("\(stage.name): \(stage.summary)\n")
+        for parameter in stage.parameters {
           Terminal.out(
             "  \(parameter.name): \(parameter.kind)  (\(parameter.fallback.map { "default: \($0)" } ?? "must be given"))"
           )
@@ -41,11 +41,11 @@ struct StagesCommand: ParsableCommand {
     }
   }
 
-  private static func json(_ type: any Stage.Type) -> JSON {
+  private static func json(_ stage: StageDescriptor) -> JSON {
     [
-      "name": .string(type.name), "summary": .string(type.summary), "revision": .integer(type.revision),
+      "name": .string(stage.name), "summary": .string(stage.summary), "revision": .integer(stage.revision),
       "parameters": .array(
-        type.parameterDescriptions.map {
+        stage.parameters.map {
           [
             "name": .string($0.name), "kind": .string($0.kind),
             "default": $0.fallback.map(JSON.string) ?? .null, "text": .string($0.text),

@@ -4,7 +4,7 @@ import EspalierPipeline
 
 struct StatusCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "status", abstract: "How far the last run of a work folder is.")
+    commandName: "status", abstract: "Progress of the last run in a work folder.")
 
   @Argument(help: "The work folder of a run.")
   var work: String
@@ -19,17 +19,18 @@ struct StatusCommand: ParsableCommand {
         "state": .string(history.state), "reason": history.reason.map(JSON.string) ?? .null,
         "done": .integer(history.entries.count),
         "units": .integer(history.unitCount), "last": history.entries.last.map { .string($0.unit) } ?? .null,
-        "model": history.start["model"] ?? .null, "output": history.start["output"] ?? .null,
-        "started": history.start["time"] ?? .null,
+        "model": history.model.map(JSON.string) ?? .null,
+        "outputs": .array(history.outputs.map(\.json)),
+        "started": history.startTime.map(JSON.string) ?? .null,
         "peakMemory": .integer(history.peakMemory),
       ])
     }
     Terminal.out(
-      "\(history.state): \(history.entries.count) of \(history.unitCount) units done, started \(history.start["time"]?.string ?? "?")"
+      "\(history.state): \(history.entries.count) of \(history.unitCount) units done, started \(history.startTime ?? "?")"
     )
     if let reason = history.reason { Terminal.out("reason: \(reason)") }
     if let last = history.entries.last { Terminal.out("last unit: \(last.unit)") }
-    Terminal.out(
-      "model \(history.start["model"]?.string ?? "?") -> \(history.start["output"]?.string ?? "?")")
+    Terminal.out("model: \(history.model ?? "?")")
+    for output in history.outputs { Terminal.out("\(output.kind.name): \(output.path)") }
   }
 }

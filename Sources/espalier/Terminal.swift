@@ -64,3 +64,8 @@ enum Terminal {
     return minutes < 120 ? "\(minutes) min" : "\(minutes / 60) h \(minutes % 60) min"
   }
 }
+
+extension String {
+  /// The text with spaces up to `width` characters; at least one space.
+  func padded(to width: Int) -> String { self + String(repeating: " ", count: max(1, width - count)) }
+}

@@ -67,7 +67,8 @@ import Testing
 
   @Test func aFullDisk() throws {
     try Subject().harm("open+,mkdir,pwrite,copy_file_range,rename", "+:ENOSPC", places: 10) {
-      $0.exitCode == 74 && $0.errors.contains("Make room on that disk, then run the same command again.")
+      $0.exitCode == 74
+        && $0.errors.contains("Free some space on that disk, then run the same command again.")
     }
   }
 

@@ -10,9 +10,12 @@ import Testing
     let result = try Program.run(scene.arguments("sparseswaps-60", command: "plan", ["--json"]))
     #expect(result.exitCode == 0, "\(result.errors)")
     let plan = result.json
-    for key in ["units", "peakMemory", "leastMemory", "workBytes", "outputBytes", "diskBytes"] {
+    for key in ["units", "peakMemory", "leastMemory", "workBytes", "diskBytes"] {
       #expect((plan[key]?.integer ?? 0) > 0, "\(key)")
     }
+    let output = plan["outputs"]?.array?.first
+    #expect(output?["kind"]?.string == "checkpoint" && output?["path"]?.string == scene.folder.path + "/out")
+    #expect((output?["bytes"]?.integer ?? 0) > 0)
     let coverage = plan["coverage"]
     let places = ["pruned", "left", "fixed", "unused"].flatMap { coverage?[$0]?.array ?? [] }
     #expect(places.reduce(0) { $0 + ($1["parameters"]?.integer ?? 0) } == coverage?["parameters"]?.integer)
@@ -44,7 +47,7 @@ import Testing
   /// Killed while it measures, it cannot tidy up; the next one does.
   @Test func whatAKilledPlanLeftIsRemoved() throws {
     let scene = try Scene()
-    let (place, name) = (scene.folder.path, "espalier-calibration-")
+    let (place, name) = (scene.folder.path, "espalier-measurement-")
     func plan() throws -> Program.Result { try Program.run(scene.arguments("wanda-50", command: "plan")) }
     for name in [name + "77", name + "78", name + "notes", name + "79"] {
       try Folder.create("\(place)/\(name)")

@@ -50,10 +50,11 @@ import Testing
     _ model: Model, _ family: FamilyCheckpoint, _ expected: FamilyCheckpoint.Expected
   ) throws -> Matrix {
     guard let pixels = family.pixels else {
-      return try model.logits(expected.ids, length: expected.ids.count)
+      return try model.logits(expected.ids, length: expected.ids.count, on: device)
     }
     return try model.outputs(
-      pixels: Matrix(rows: pixels.shape[0], columns: pixels.values.count / pixels.shape[0], pixels.values))
+      pixels: Matrix(rows: pixels.shape[0], columns: pixels.values.count / pixels.shape[0], pixels.values),
+      on: device)
   }
 
   /// A pass for some sites shows what a whole pass shows, and sites come in the order of the outline.
@@ -63,7 +64,7 @@ import Testing
     guard let ids = family.expected["17"]?.ids else { return }
     try family.write(to: folder.path)
     let model = try Model(folder: folder.path)
-    let tensors = TensorSource(model.checkpoint)
+    let tensors = TensorSource(model.checkpoint, on: device)
     var hidden = try model.embed(ids, length: ids.count, tensors: tensors)
     for block in model.outline.blocks {
       let sites = block.sites.map(\.name)
@@ -95,7 +96,8 @@ import Testing
   ) throws -> Seen {
     var seen = Seen()
     try model.forward(
-      block: block, hidden: &hidden, length: length, wanted: wanted, weights: TensorSource(model.checkpoint)
+      block: block, hidden: &hidden, length: length, wanted: wanted,
+      weights: TensorSource(model.checkpoint, on: device)
     ) { site, inputs, rows in
       #expect(rows.count == inputs.rows)
       if seen.values[site] == nil { seen.order.append(site) }

@@ -12,7 +12,7 @@ import Testing
     let folder = "\(Places.golden)/tiny/\(name)"
     let expected = try SafetensorsFile(path: folder + "/expected.safetensors")
     let ids = try expected.tensor("ids").integers()
-    let logits = try Model(folder: folder).logits(ids, length: ids.count / 2)
+    let logits = try Model(folder: folder).logits(ids, length: ids.count / 2, on: device)
     // Every seventh row of each of two sequences was kept.
     let golden = try expected.tensor("logits").floats()
     let rows = (0..<2).flatMap { sequence in
@@ -37,7 +37,8 @@ import Testing
       #expect(ids.count == count)
       let rows = count == 512 ? try expected.tensor("rows.512").integers().map(Int.init) : Array(0..<count)
       expectEqual(
-        try model.logits(ids, length: count), rows: rows, try expected.tensor("logits.\(count)").floats())
+        try model.logits(ids, length: count, on: device), rows: rows,
+        try expected.tensor("logits.\(count)").floats())
     }
   }
 

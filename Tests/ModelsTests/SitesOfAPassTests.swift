@@ -23,7 +23,7 @@ import Testing
   }
 
   private func inputs(_ model: Model, _ ids: [Int32], wanted: Set<String>?) throws -> Seen {
-    let tensors = TensorSource(model.checkpoint)
+    let tensors = TensorSource(model.checkpoint, on: device)
     let length = ids.count / 2
     var hidden = try model.embed(ids, length: length, tensors: tensors)
     var seen = Seen()

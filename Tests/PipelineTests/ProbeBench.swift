@@ -5,13 +5,13 @@ import Synchronization
 
 @testable import EspalierPipeline
 
-/// A tiny checkpoint and runs of ``Probe`` stages on it, in this process.
+/// Runs ``Probe`` stages on a tiny checkpoint, in this process.
 struct ProbeBench {
   let folder: TemporaryFolder
   var model: String { folder.path + "/model" }
   var corpus: String { folder.path + "/corpus" }
 
-  /// Every stage, sparing only what a recipe can leave out.
+  /// All stages, with the fewest parameters.
   static let recipe = """
     stages:
       - words: {corpus: CORPUS, length: 8}
@@ -40,7 +40,7 @@ struct ProbeBench {
     return checkpoint
   }
 
-  /// Two sites a block: two matrices share the first.
+  /// Each block has two sites; two matrices share the first.
   static func outline(_ checkpoint: TinyCheckpoint = ProbeBench.checkpoint) -> ModelOutline {
     let blocks = (0..<checkpoint.blocks).map { block in
       let prefix = "model.layers.\(block)"
@@ -73,14 +73,15 @@ struct ProbeBench {
     work: String = "work",
     memory: Int = 1 << 30, threads: Int = 1, outline: ModelOutline = ProbeBench.outline()
   ) throws -> Job {
-    Job(
-      recipe: try Recipe(
+    try Job(
+      recipe: Recipe(
         text: recipe.replacing("CORPUS", with: corpus), source: "r.yaml", overrides: overrides,
-        registry: Probe.registry), checkpoint: try Checkpoint(folder: model), model: outline,
-      output: "\(folder.path)/\(output)", work: "\(folder.path)/\(work)", memory: memory, threads: threads)
+        registry: Probe.registry), checkpoint: Checkpoint(folder: model), model: outline,
+      output: "\(folder.path)/\(output)", work: "\(folder.path)/\(work)", memory: memory,
+      device: Device(threads: threads), arithmetic: arithmetic)
   }
 
-  /// Runs a job; gives the units that were made, in order, however it ends.
+  /// Runs a job; returns the units that were made, in order.
   @discardableResult
   func run(_ job: Job, progress: @escaping @Sendable (ProgressEvent) -> Void = { _ in }) throws -> [String] {
     let units = Mutex<[String]>([])
@@ -91,12 +92,13 @@ struct ProbeBench {
     return units.withLock { $0 }
   }
 
-  /// What a user gets: the output folder and the score.
+  /// The results for a user: the output folder and the score.
   func results(_ job: Job) throws -> [String] {
     let score = try RunHistory(work: job.work).entries.filter { $0.unit == "score" }.map {
       $0.manifest.digest.hex
     }
-    return [try Probe.text(job.output + "/result"), try Probe.text(job.output + "/key")] + score
+    return [try Probe.text(job.outputs[0].path + "/result"), try Probe.text(job.outputs[0].path + "/key")]
+      + score
   }
 
   /// Every object of every artifact, by path.

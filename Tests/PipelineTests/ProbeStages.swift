@@ -3,18 +3,21 @@ import EspalierIO
 import EspalierPipeline
 import Synchronization
 
-/// Stages without mathematics: each writes a small text that is made of everything that it was given, so that any wrong or
-/// stale input shows in the last output.
+/// Stages without mathematics. Each writes a digest of everything that it was given, so that any wrong or
+/// stale input changes the last output.
 enum Probe {
-  /// Called at the begin of every piece of work and again when its objects are written, before they are committed.
+  /// Called at the start of every unit, and when its objects are written but not committed.
   @TaskLocal static var hook: @Sendable (String) throws -> Void = { _ in }
   @TaskLocal static var betterRevision = 1
-  /// Goes into bytes and into no key, as if the machine were another.
+  /// Goes into bytes but not into keys, like the instructions of a machine.
   @TaskLocal static var machine = ""
 
-  static let registry = StageRegistry([
-    Words.self, Stream.self, Sum.self, First.self, Better.self, Write.self, Score.self,
-  ])
+  static var registry: StageRegistry {
+    StageRegistry([
+      Words.descriptor, Stream.descriptor, Sum.descriptor, First.descriptor, Better.descriptor,
+      Write.descriptor, Score.descriptor,
+    ])
+  }
 
   static func text(_ path: String) throws -> String {
     String(decoding: try Folder.read(path), as: UTF8.self)
@@ -33,9 +36,11 @@ enum Probe {
 }
 
 struct Words: CorpusStage {
-  static let name = "words"
-  static let summary = "Test: a text of the corpus and its sizes."
-  static let revision = 1
+  static let descriptor = StageDescriptor(
+    name: "words", summary: "Test: a text of the corpus and its sizes.", revision: 1
+  ) {
+    .corpus(Words(&$0))
+  }
 
   enum Draw: String, CaseIterable {
     case random
@@ -59,19 +64,19 @@ struct Words: CorpusStage {
     if draw == .consecutive, seed != nil { parameters.reject("seed needs draw: random.") }
   }
 
-  func run(_ unit: UnitContext) throws -> JSON {
+  func run(_ unit: UnitContext) throws -> CorpusReport {
     let sizes = "\(shape) \(draw) \(seed ?? -1)"
     try Probe.make(unit.unit.id, unit.folder + "/tokens", [Probe.text(corpus), sizes])
-    return ["samples": .integer(shape.samples)]
+    return CorpusReport(samples: shape.samples, length: shape.length)
   }
 }
 
 struct Stream: SourceStage {
   func precision(of checkpoint: Checkpoint) -> Precision { .f32 }
 
-  static let name = "stream"
-  static let summary = "Test: hidden states."
-  static let revision = 1
+  static let descriptor = StageDescriptor(name: "stream", summary: "Test: hidden states.", revision: 1) {
+    .source(Stream(&$0))
+  }
 
   enum Propagation: String, CaseIterable {
     case pruned
@@ -98,28 +103,30 @@ struct Stream: SourceStage {
 
   func workingSet(_ sizes: UnitSizes) -> WorkingSet { WorkingSet(activations: memory) }
 
-  func embed(_ unit: UnitContext) throws -> Committed {
+  func embed(_ unit: UnitContext) throws -> UnitResult {
     try Probe.make(
       unit.unit.id, unit.folder + "/hidden",
       [Probe.text(unit.input(.tokens, "tokens")), "\(scale)", Probe.machine] + tensors(unit))
-    return Committed(content: nil, report: [:])
+    return UnitResult(report: nil)
   }
 
-  func stream(_ unit: UnitContext, sinks: [Int: any SiteSink], advance: UnitContext?) throws -> Committed? {
+  func stream(_ unit: UnitContext, sinks: [Int: any SiteSink], propagation: UnitContext?) throws
+    -> UnitResult?
+  {
     let hidden = try [Probe.text(unit.input(.hidden, "hidden")), "\(scale)"] + tensors(unit)
     for (site, sink) in sinks.sorted(by: { $0.key < $1.key }) {
       let bytes = SHA256.digest(of: "\(hidden) \(site)").bytes
       try sink.add(Matrix(rows: 4, columns: 8, bytes.map { Float($0) }), TokenRows(windows: 0..<1, length: 4))
     }
-    guard let advance else { return nil }
-    // The block is dense where the masks do not apply.
-    let masks = try advance.matrixInputs(.mask).map {
+    guard let propagation else { return nil }
+    // Without masks, the block is dense.
+    let masks = try propagation.matrixInputs(.mask).map {
       "\($0.matrix.tensor) \(try Probe.text($0.folder + "/mask"))"
     }
-    try Probe.make(advance.unit.id, advance.folder + "/hidden", hidden + masks)
-    return Committed(
-      content: SHA256.digest(of: try Probe.text(advance.folder + "/hidden")),
-      report: ["masks": .integer(masks.count)])
+    try Probe.make(propagation.unit.id, propagation.folder + "/hidden", hidden + masks)
+    return UnitResult(
+      content: SHA256.digest(of: try Probe.text(propagation.folder + "/hidden")),
+      report: .hidden(HiddenReport(samples: masks.count)))
   }
 
   private func tensors(_ unit: UnitContext) throws -> [String] {
@@ -132,14 +139,14 @@ struct Stream: SourceStage {
 }
 
 struct Sum: SiteStage {
-  static let name = "sum"
-  static let summary = "Test: the inputs of a site."
-  static let revision = 1
-  let keeps: Bool?
+  static let descriptor = StageDescriptor(name: "sum", summary: "Test: the inputs of a site.", revision: 1) {
+    .site(Sum(&$0))
+  }
+  let retention: Retention
   let memory: Int
 
   init(_ parameters: inout Parameters) {
-    keeps = parameters.flag("keep", default: false, "Whether factors stay.") ? true : nil
+    retention = parameters.flag("keep", default: false, "Whether factors stay.") ? .always : .auto
     memory = parameters.integer("memory", default: 1, "Bytes that a site needs.")
   }
 
@@ -155,20 +162,20 @@ struct Sum: SiteStage {
 
     func add(_ inputs: borrowing Matrix, _ rows: TokenRows) throws { seen += inputs.array() }
 
-    func finish() throws -> JSON {
+    func finish() throws -> FactorReport {
       let site = unit.site?.name ?? "?"
-      // Part of an artifact is written when the hook may throw.
+      // The hook may throw after part of an artifact is written.
       try Probe.write(site, to: unit.folder + "/site")
       try Probe.make(unit.unit.id, unit.folder + "/factor", [site, "\(seen)"])
-      return [:]
+      return FactorReport()
     }
   }
 }
 
 struct First: MatrixStage {
-  static let name = "first"
-  static let summary = "Test: makes masks."
-  static let revision = 1
+  static let descriptor = StageDescriptor(name: "first", summary: "Test: makes masks.", revision: 1) {
+    .matrix(First(&$0))
+  }
   let share: Double?
   let targets: [String]
   let blind: Bool
@@ -183,19 +190,21 @@ struct First: MatrixStage {
 
   func applies(to matrix: ModelOutline.Matrix) -> Bool { targets.contains { matrix.module.contains($0) } }
 
-  func run(_ unit: UnitContext) throws -> JSON {
+  func run(_ unit: UnitContext) throws -> MatrixReport {
     let factor = blind ? "" : try Probe.text(unit.input(.factor, "factor"))
     let weights = try unit.checkpoint.tensor(
       unit.unit.tensors.names(in: unit.model)[0], shape: [unit.matrix?.rows ?? 0, unit.matrix?.columns ?? 0])
     try Probe.make(unit.unit.id, unit.folder + "/mask", [factor, "\(share ?? -1)", try weights.digest().hex])
-    return report(unit, before: 8, after: 4)
+    return try report(unit, before: 8, after: 4)
   }
 }
 
 struct Better: MatrixStage {
-  static let name = "better"
-  static let summary = "Test: changes masks."
-  static var revision: Int { Probe.betterRevision }
+  static var descriptor: StageDescriptor {
+    StageDescriptor(name: "better", summary: "Test: changes masks.", revision: Probe.betterRevision) {
+      .matrix(Better(&$0))
+    }
+  }
   let rounds: Int
   let targets: [String]
 
@@ -208,62 +217,68 @@ struct Better: MatrixStage {
 
   func applies(to matrix: ModelOutline.Matrix) -> Bool { targets.contains { matrix.module.contains($0) } }
 
-  func run(_ unit: UnitContext) throws -> JSON {
+  func run(_ unit: UnitContext) throws -> MatrixReport {
     try Probe.make(
       unit.unit.id, unit.folder + "/mask",
       [
         Probe.text(unit.input(.factor, "factor")), Probe.text(unit.input(.mask, "mask")),
-        "\(rounds) \(Self.revision)",
+        "\(rounds) \(Probe.betterRevision)",
       ])
-    return report(unit, before: 4, after: 3)
+    return try report(unit, before: 4, after: 3)
   }
 }
 
-private func report(_ unit: UnitContext, before: Double, after: Double) -> JSON {
-  [
-    "matrix": .string(unit.matrix?.module ?? "?"), "rows": .integer(unit.matrix?.rows ?? 0),
-    "columns": .integer(unit.matrix?.columns ?? 0), "pattern": "50%", "lossBefore": .number(before),
-    "lossAfter": .number(after), "swaps": 2,
-  ]
+private func report(_ unit: UnitContext, before: Double, after: Double) throws -> MatrixReport {
+  guard let matrix = unit.matrix else { throw EspalierError.internalFault("there is no matrix.") }
+  var report = MatrixReport(matrix, .rows(sparsity: 0.5))
+  (report.lossBefore, report.lossAfter, report.swaps) = (before, after, 2)
+  return report
 }
 
-struct Write: ModelStage {
-  static let name = "write"
-  static let summary = "Test: the output folder."
-  static let revision = 1
+struct Write: OutputStage {
+  static let descriptor = StageDescriptor(name: "write", summary: "Test: the output folder.", revision: 1) {
+    .output(Write(&$0))
+  }
 
   init(_ parameters: inout Parameters) {}
 
-  func outputIsPresent(_ key: Digest, job: Job) throws -> Bool {
-    try Folder.entry(job.output + "/key") != nil && Probe.text(job.output + "/key") == key.hex
+  func output(of checkpoint: Checkpoint, path: String) throws -> JobOutput {
+    let sizes = try checkpoint.fileNames().map { try Folder.entry("\(checkpoint.folder)/\($0)")?.size ?? 0 }
+    return JobOutput(.checkpoint, path: path, bytes: sizes.reduce(0, +))
   }
 
-  func run(_ unit: UnitContext) throws -> JSON {
+  func isPresent(_ output: JobOutput, key: Digest) throws -> Bool {
+    try Folder.entry(output.path + "/key") != nil && Probe.text(output.path + "/key") == key.hex
+  }
+
+  func run(_ unit: UnitContext) throws -> OutputReport {
     let masks = try unit.matrixInputs(.mask).map {
       "\($0.matrix.tensor) \(try Probe.text($0.folder + "/mask"))"
     }
     try Probe.make(unit.unit.id, unit.folder + "/list", masks)
-    try Folder.create(unit.job.output)
-    try Probe.write(masks.joined(separator: "\n"), to: unit.job.output + "/result")
-    try Probe.write(unit.key.hex, to: unit.job.output + "/key")
-    return ["matrices": .integer(masks.count)]
+    let output = try unit.output().path
+    try Folder.create(output)
+    try Probe.write(masks.joined(separator: "\n"), to: output + "/result")
+    try Probe.write(unit.key.hex, to: output + "/key")
+    return OutputReport(matrices: masks.count, files: 1, digest: unit.key)
   }
 }
 
-struct Score: ModelStage {
-  static let name = "score"
-  static let summary = "Test: looks at the output folder."
-  static let revision = 1
+struct Score: EvaluationStage {
+  static let descriptor = StageDescriptor(
+    name: "score", summary: "Test: looks at the output folder.", revision: 1
+  ) {
+    .evaluation(Score(&$0))
+  }
   let idleReason: String?
 
   init(_ parameters: inout Parameters) {
     idleReason = parameters.optionalFile("tasks", "Questions.") == nil ? nil : "there is nothing to score."
   }
 
-  var readsOutput: Bool { true }
-
-  func run(_ unit: UnitContext) throws -> JSON {
-    try Probe.make(unit.unit.id, unit.folder + "/score", [Probe.text(unit.job.output + "/result")])
-    return ["pruned": ["perplexity": ["perplexity": 7.5]]]
+  func run(_ unit: UnitContext) throws -> EvaluationReport {
+    try Probe.make(unit.unit.id, unit.folder + "/score", [Probe.text(unit.output().path + "/result")])
+    let perplexity = PerplexityReport(perplexity: 7.5, length: 8, windows: 3)
+    return EvaluationReport(pruned: ModelScores(perplexity: perplexity, questions: nil), dense: nil)
   }
 }

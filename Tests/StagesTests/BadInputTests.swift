@@ -136,7 +136,7 @@ import Testing
       ("stages: [{warmStart: {keep: 2}}]", ["keep and of belong together"]),
       ("stages: [{warmStart: {keep: 5, of: 4}}]", ["must not be larger"]),
       ("stages: [warmstart]", ["there is no stage \"warmstart\"", "Did you mean warmStart?"]),
-      ("stages: [{warmStart: {sparsity: 0.5, targets: [nothing]}}, emit]", ["needs a stage `- factor`"]),
+      ("stages: [{warmStart: {sparsity: 0.5, targets: [nothing]}}, emit]", ["needs `- factor`"]),
       (
         "stages: [{warmStart: {method: magnitude, sparsity: 0.5, targets: [nothing]}}, emit]",
         ["no stage of the recipe prunes a matrix"]

@@ -87,7 +87,7 @@ import Testing
     #expect(report.matrices.count == 14 && report.history.state == "finished")
     for matrix in report.matrices {
       #expect(matrix.steps.map(\.stage) == ["warmStart", "few", "swap"])
-      let (warm, few, swap) = (matrix.steps[0], matrix.steps[1], matrix.steps[2])
+      let (warm, few, swap) = (matrix.steps[0].report, matrix.steps[1].report, matrix.steps[2].report)
       let start = try #require(warm.lossAfter)
       #expect(abs(try #require(few.lossBefore) / start - 1) < 1e-5)
       #expect(
@@ -109,14 +109,14 @@ import Testing
     let windows = try tokens(bench)
     for block in dense.outline.blocks.indices {
       var hidden = try dense.embed(
-        Array(windows.joined()), length: 24, tensors: TensorSource(dense.checkpoint))
+        Array(windows.joined()), length: 24, tensors: TensorSource(dense.checkpoint, on: device))
       for earlier in 0..<block {
         let source = propagate == "pruned" ? pruned : dense
         try source.forward(
-          block: earlier, hidden: &hidden, length: 24, weights: TensorSource(source.checkpoint))
+          block: earlier, hidden: &hidden, length: 24, weights: TensorSource(source.checkpoint, on: device))
       }
       try dense.forward(
-        block: block, hidden: &hidden, length: 24, weights: TensorSource(dense.checkpoint)
+        block: block, hidden: &hidden, length: 24, weights: TensorSource(dense.checkpoint, on: device)
       ) { site, inputs, _ in
         let norms = (0..<inputs.columns).map { column in
           (0..<inputs.rows).reduce(0.0) { $0 + Double(inputs[$1, column]) * Double(inputs[$1, column]) }
@@ -125,7 +125,7 @@ import Testing
           let shape = [matrix.rows, matrix.columns]
           let weight = try LinearWeight(dense.checkpoint.tensor(matrix.tensor, shape: shape))
           let expected = mostSalient(
-            weight, .wanda, diagonal: norms, pattern: .rows(sparsity: 0.5), on: Device(threads: 2))
+            weight, .wanda, diagonal: norms, pattern: .rows(sparsity: 0.5), on: device)
           let found = try LinearWeight(pruned.checkpoint.tensor(matrix.tensor, shape: shape)).matrix(
             0..<matrix.rows)
           var wrong = 0
@@ -156,7 +156,7 @@ import Testing
     let bench = try Workbench()
     let first = bench.recipe("warmStart: {sparsity: 0.5}", "swap", capture: "{propagate: dense}")
     let computed = try bench.computedUnits(first)
-    // tokens, embedding and one advance, 8 factors, 14 masks twice, the output
+    // tokens, embedding and hidden states of one block, 8 factors, 14 masks twice, the output
     #expect(computed.count == 1 + 2 + 8 + 28 + 1)
     #expect(try bench.computedUnits(first).isEmpty)
     // Another sparsity needs other masks, but with dense propagation the same factors.
@@ -171,16 +171,16 @@ import Testing
   }
 
   @Test func threadsMemoryAndCodecsNeverChangeAByte() throws {
-    defer { Threads.use(Threads.available) }
     let bench = try Workbench()
     var digests: [[String: String]] = []
     for (index, (threads, capture)) in [(1, "{}"), (2, "{codec: zstd}"), (5, "{codec: lz4}")].enumerated() {
-      Threads.use(threads)
       let recipe = bench.recipe("warmStart: {keep: 2, of: 4}", "swap", capture: capture)
-      let job = try bench.job(recipe, output: "out\(index)", work: "work\(index)", memory: 1 << (28 + index))
+      let job = try bench.job(
+        recipe, output: "out\(index)", work: "work\(index)", memory: 1 << (28 + index),
+        device: Device(threads: threads))
       try Runner(job) { _ in }.run()
       digests.append(
-        try bench.digest(job.output).filter { $0.key != "recipe.yaml" && $0.key != "espalier.json" })
+        try bench.digest(job.outputs[0].path).filter { $0.key != "recipe.yaml" && $0.key != "espalier.json" })
     }
     #expect(digests[0] == digests[1] && digests[0] == digests[2])
   }
@@ -192,7 +192,8 @@ import Testing
     let plan = try Planner.plan(try bench.job(recipe, output: "tight"))
     let job = try bench.job(recipe, output: "tight", work: "tight.work", memory: plan.leastMemory)
     try Runner(job) { _ in }.run()
-    #expect(try bench.digest(roomy)["model.safetensors"] == bench.digest(job.output)["model.safetensors"])
+    #expect(
+      try bench.digest(roomy)["model.safetensors"] == bench.digest(job.outputs[0].path)["model.safetensors"])
   }
 
   /// Killed between the move of the output folder and the manifest: the folder is recognised, unless it was changed.
@@ -271,7 +272,7 @@ import Testing
       }
       checkpoint.reshape = { name, shape in name == missing ? nil : shape }
       let bench = try Workbench(checkpoint)
-      let logits = try Model(folder: bench.model).logits([1, 2, 3, 4], length: 4).array()
+      let logits = try Model(folder: bench.model).logits([1, 2, 3, 4], length: 4, on: device).array()
       #expect(logits.count == 4 * 260 && logits.allSatisfy(\.isFinite))
       let output = try bench.run(bench.recipe("warmStart: {sparsity: 0.5}"))
       outputs.append(try OutputRecord(folder: output).matrices.first?.name)

@@ -6,10 +6,10 @@ import Testing
 @Suite struct StageConformanceTests {
   @Test(arguments: StageRegistry.builtIn.names)
   func stage(name: String) throws {
-    let type = try #require(StageRegistry.builtIn[name])
-    #expect(type.name == name && name.first?.isLowercase == true && name.allSatisfy { $0.isLetter })
-    #expect(type.summary.hasSuffix(".") && type.summary.count > 20 && type.revision >= 1)
-    let parameters = type.parameterDescriptions
+    let stage = try #require(StageRegistry.builtIn[name])
+    #expect(stage.name == name && name.first?.isLowercase == true && name.allSatisfy { $0.isLetter })
+    #expect(stage.summary.hasSuffix(".") && stage.summary.count > 20 && stage.revision >= 1)
+    let parameters = stage.parameters
     #expect(Set(parameters.map(\.name)).count == parameters.count)
     for parameter in parameters {
       #expect(

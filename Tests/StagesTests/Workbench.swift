@@ -63,14 +63,14 @@ struct Workbench {
 
   func job(
     _ recipe: String, output: String = "out", work: String = "work", memory: Int = 1 << 30,
-    overrides: [String] = [], reading: ReadMode = .map
+    overrides: [String] = [], reading: ReadMode = .map, device: Device = device
   ) throws -> Job {
     let model = try Model(folder: model, reading: reading)
-    return Job(
-      recipe: try Recipe(text: recipe, source: "recipe.yaml", overrides: overrides, registry: .builtIn),
+    return try Job(
+      recipe: Recipe(text: recipe, source: "recipe.yaml", overrides: overrides, registry: .builtIn),
       checkpoint: model.checkpoint,
       model: model.outline, output: folder.path + "/" + output, work: folder.path + "/" + work,
-      memory: memory, threads: Threads.count)
+      memory: memory, device: device, arithmetic: device.arithmetic)
   }
 
   /// Plans and runs; returns the output folder.
@@ -81,12 +81,13 @@ struct Workbench {
     let job = try job(recipe, output: output, work: work, overrides: overrides)
     _ = try Planner.plan(job)
     try Runner(job) { _ in }.run()
-    return job.output
+    return folder.path + "/" + output
   }
 
   /// Runs, and tells which units were computed and not reused.
   func computedUnits(
-    _ recipe: String, output: String = "out", work: String = "work", reading: ReadMode = .map
+    _ recipe: String, output: String = "out", work: String = "work", reading: ReadMode = .map,
+    device: Device = device
   ) throws -> [String] {
     let units = Mutex<[String]>([])
     try Runner(try job(recipe, output: output, work: work, reading: reading)) { event in
@@ -113,4 +114,9 @@ struct Workbench {
       return ("\(error)", -1)
     }
   }
+}
+
+extension Manifest {
+  var factorReport: FactorReport? { if case .factor(let report) = unitReport { report } else { nil } }
+  var matrixReport: MatrixReport? { if case .matrix(let report) = unitReport { report } else { nil } }
 }

@@ -73,7 +73,7 @@ enum ZarrIndexTarget: FuzzTarget {
     let chunks = Int(taker.number(1)) % (entries + 1)
     let body = Array(taker.rest.prefix(entries * 16)) + [UInt8](repeating: 0, count: 16)
     let index = body.prefix(entries * 16)
-    let sum = Array(index).withUnsafeBytes { CRC32C.checksum($0) }
+    let sum = Array(index).withUnsafeBytes { CRC32C.checksum($0.bytes) }
     let whole = Array(index) + bytes(UInt64(sum), 4)
     guard
       let bounds = whole.withUnsafeBytes({ SpillShard.bounds($0, chunks: chunks, format: format) })
@@ -111,7 +111,7 @@ enum ZarrChunkTarget: FuzzTarget {
     let format = format(Int(taker.number(1)))
     let part = format.chunkBytes / format.elementBytes * Int(taker.number(1)) / 255 * format.elementBytes
     let body = Array(taker.rest)
-    let sum = body.withUnsafeBytes { CRC32C.checksum($0) }
+    let sum = body.withUnsafeBytes { CRC32C.checksum($0.bytes) }
     let stored = body + bytes(UInt64(sum), 4)
     var decoder = try ChunkDecoder(format)
     var chunk = [UInt8](repeating: 0xA5, count: format.chunkBytes)

@@ -29,66 +29,70 @@ size_t espalier_first_not_finite_f32(size_t n, const void *x);
 /// The same for elements of 16 bits with these exponent bits.
 size_t espalier_first_not_finite_16(size_t n, uint16_t exponent, const void *x);
 /// Sets x[i] to +0 where bit i of `kept` (least significant bit first) is 0.
-void espalier_mask_f32(size_t n, const uint8_t *kept, float *x);
+void espalier_mask_f32(size_t n, size_t bytes, const uint8_t *COUNTED(bytes) kept, float *COUNTED(n) x);
 /// The same for elements of 16 bits.
-void espalier_mask_16(size_t n, const uint8_t *kept, uint16_t *x);
+void espalier_mask_16(size_t n, size_t bytes, const uint8_t *COUNTED(bytes) kept, uint16_t *COUNTED(n) x);
 
 // ---- forward.c
 
 /// y[i] = x[i] * weight[i] / sqrt(mean(x^2) + epsilon), one row of n; y may be x.
-void espalier_rms_norm(size_t n, float epsilon, const float *x, const float *weight, float *y);
+void espalier_rms_norm(size_t n, float epsilon, const float *COUNTED(n) x, const float *COUNTED(n) weight, float *COUNTED(n) y);
 /// gate[i] = silu(gate[i]) * up[i].
-void espalier_silu_multiply(size_t n, const float *up, float *gate);
+void espalier_silu_multiply(size_t n, const float *COUNTED(n) up, float *COUNTED(n) gate);
 /// y[i] += x[i].
 void espalier_add(size_t n, const float *COUNTED(n) x, float *COUNTED(n) y);
-/// Rotates pairs (x[i], x[i + half]) of one head by the angles whose cosines and sines are given, each of `half`.
-void espalier_rope(size_t half, const float *cosine, const float *sine, float *x);
+/// Rotates pairs (x[i], x[i + half]) of one head of n >= 2 * half by the angles with these cosines and sines.
+void espalier_rope(size_t half, size_t n, const float *COUNTED(half) cosine, const float *COUNTED(half) sine, float *COUNTED(n) x);
 /// Row softmax of x times a positive factor, in place: x[0..<live] becomes a distribution, x[live..<n] becomes 0.
-void espalier_softmax(size_t n, size_t live, float factor, float *x);
+void espalier_softmax(size_t n, size_t live, float factor, float *COUNTED(n) x);
 /// Largest of x and the sum of exp(x - largest), in f64.
-void espalier_log_sum_exp(size_t n, const float *x, float *largest, double *sum);
+void espalier_log_sum_exp(size_t n, const float *COUNTED(n) x, float *largest, double *sum);
 /// sums[j] += x[j] and squares[j] += x[j]^2, in f64.
-void espalier_add_moments(size_t n, const float *x, double *sums, double *squares);
+void espalier_add_moments(size_t n, const float *COUNTED(n) x, double *COUNTED(n) sums, double *COUNTED(n) squares);
 
 // ---- activations.c
 
-void espalier_silu(size_t n, float *x);
+void espalier_silu(size_t n, float *COUNTED(n) x);
 /// GELU with the error function, with tanh, and with a sigmoid.
-void espalier_gelu(size_t n, float *x);
-void espalier_gelu_tanh(size_t n, float *x);
-void espalier_gelu_quick(size_t n, float *x);
-void espalier_relu(size_t n, float *x);
-void espalier_relu_squared(size_t n, float *x);
-void espalier_sigmoid(size_t n, float *x);
-void espalier_tanh(size_t n, float *x);
+void espalier_gelu(size_t n, float *COUNTED(n) x);
+void espalier_gelu_tanh(size_t n, float *COUNTED(n) x);
+void espalier_gelu_quick(size_t n, float *COUNTED(n) x);
+void espalier_relu(size_t n, float *COUNTED(n) x);
+void espalier_relu_squared(size_t n, float *COUNTED(n) x);
+void espalier_sigmoid(size_t n, float *COUNTED(n) x);
+void espalier_tanh(size_t n, float *COUNTED(n) x);
 /// xIELU (arXiv 2411.13010): a parabola for x > 0, an exponential below.
-void espalier_xielu(size_t n, float alpha_p, float alpha_n, float beta, float epsilon, float *x);
+void espalier_xielu(size_t n, float alpha_p, float alpha_n, float beta, float epsilon, float *COUNTED(n) x);
 /// y[i] *= x[i].
-void espalier_multiply(size_t n, const float *x, float *y);
+void espalier_multiply(size_t n, const float *COUNTED(n) x, float *COUNTED(n) y);
 /// gate[i] = (up + 1) gate sigmoid(alpha gate), both clamped by `limit`, as gpt-oss has it.
-void espalier_clamped_swiglu(size_t n, float limit, float alpha, const float *up, float *gate);
+void espalier_clamped_swiglu(size_t n, float limit, float alpha, const float *COUNTED(n) up, float *COUNTED(n) gate);
 /// y[i] += factor * x[i].
-void espalier_add_weighted(size_t n, float factor, const float *x, float *y);
-void espalier_scale(size_t n, float factor, float *x);
+void espalier_add_weighted(size_t n, float factor, const float *COUNTED(n) x, float *COUNTED(n) y);
+void espalier_scale(size_t n, float factor, float *COUNTED(n) x);
 /// y[i] = (x[i] - mean) / sqrt(variance + epsilon) * weight[i] + bias[i], one row of n; y may be x.
-void espalier_layer_norm(size_t n, float epsilon, const float *x, const float *weight, const float *bias, float *y);
+void espalier_layer_norm(size_t n, float epsilon, const float *COUNTED(n) x, const float *COUNTED(n) weight, const float *COUNTED(n) bias, float *COUNTED(n) y);
 /// Rotates pairs (x[2i], x[2i + 1]).
-void espalier_rope_interleaved(size_t half, const float *cosine, const float *sine, float *x);
+void espalier_rope_interleaved(size_t half, size_t n, const float *COUNTED(half) cosine, const float *COUNTED(half) sine, float *COUNTED(n) x);
 /// Row softmax of attention scores, in place: x[first..<live] becomes that of cap * tanh(factor * x / cap) + bias[i] (no cap if it is
-/// 0, no bias if it is null), the rest 0. `sink` is one more score that takes its share and is dropped; -infinity for none.
-void espalier_attention_softmax(size_t n, size_t first, size_t live, float factor, float cap, const float *bias, float sink, float *x);
+/// 0, no bias if `biased` is 0), the rest 0. `sink` is one more score that takes its share and is dropped; -infinity for none.
+void espalier_attention_softmax(size_t n, size_t first, size_t live, float factor, float cap, size_t biased,
+                                const float *COUNTED(biased) bias, float sink, float *COUNTED(n) x);
 
 // ---- recurrent.c
 
 /// A depthwise causal convolution over the tokens of one sequence, x and y tokens x channels: y[t] = bias + sum of
 /// weights[tap] * x[t + tap + 1 - width] for weights of width x channels.
-void espalier_causal_convolution(size_t tokens, size_t channels, size_t width, const float *weights, const float *bias, const float *x,
-                                 float *y);
+void espalier_causal_convolution(size_t tokens, size_t channels, size_t width, size_t taps, const float *COUNTED(taps) weights,
+                                 const float *COUNTED(channels) bias, size_t n, const float *COUNTED(n) x, float *COUNTED(n) y);
 /// The gated delta rule of one head over one sequence, with a state S of keys x values: S *= decay; S += k (strength (v - k^T S));
-/// out = q^T S, for q and k divided by their norms and q by the root of `keys`. Rows of q, k and v are `stride` apart, those of decay
-/// and strength `gate_stride`, those of out `out_stride`. `scratch` holds (keys + 1) * values + 2 * keys.
-void espalier_delta_rule(size_t tokens, size_t keys, size_t values, size_t stride, const float *q, const float *k, const float *v,
-                         size_t gate_stride, const float *decay, const float *strength, size_t out_stride, float *scratch, float *out);
+/// out = q^T S, for q and k divided by their norms and q by the root of `keys`. Rows of the states, of `stride` values, hold q, k and v
+/// from these columns on; rows of decay and strength hold one value for each of `heads`; rows of out are `out_stride` apart and begin
+/// at `out_column`. `scratch` holds (keys + 1) * values + 2 * keys.
+void espalier_delta_rule(size_t tokens, size_t keys, size_t values, size_t stride, size_t n, const float *COUNTED(n) states, size_t q,
+                         size_t k, size_t v, size_t heads, size_t head, size_t gates, const float *COUNTED(gates) decay,
+                         const float *COUNTED(gates) strength, size_t scratch_count, float *COUNTED(scratch_count) scratch,
+                         size_t out_stride, size_t out_column, size_t out_count, float *COUNTED(out_count) out);
 
 #include "dsnot.h"
 #include "frankwolfe.h"

@@ -4,6 +4,8 @@
 #ifndef ESPALIER_GEMM_H
 #define ESPALIER_GEMM_H
 
+#include "counted.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -14,20 +16,24 @@ int espalier_has_bf16(void);
 
 /// Packs rows x[rows][ld], at most 16, `steps` steps of 32 bits each, into one panel; missing rows are 0. x may come
 /// from a file, at any address.
-void espalier_pack_rows(size_t rows, size_t steps, size_t ld, const void *x, uint32_t *panel);
+void espalier_pack_rows(size_t rows, size_t steps, size_t ld, const void *x, size_t n, uint32_t *COUNTED(n) panel);
 /// Packs `count` (at most 16) columns of x[k][ld] into one panel of k steps; missing columns are 0.
-void espalier_pack_columns_f32(size_t count, size_t k, size_t ld, const float *x, uint32_t *panel);
+void espalier_pack_columns_f32(size_t count, size_t k, size_t ld, size_t x_count, const float *COUNTED(x_count) x, size_t n,
+                               uint32_t *COUNTED(n) panel);
 /// The same in pairs of bf16, rounded to nearest even: (k + 1) / 2 steps.
-void espalier_pack_columns_bf16(size_t count, size_t k, size_t ld, const float *x, uint32_t *panel);
+void espalier_pack_columns_bf16(size_t count, size_t k, size_t ld, size_t x_count, const float *COUNTED(x_count) x, size_t n,
+                                uint32_t *COUNTED(n) panel);
 /// Rounds x[n] to bf16 in place, and writes the bf16 to y.
-void espalier_round_bf16(size_t n, float *x, uint16_t *y);
+void espalier_round_bf16(size_t n, float *COUNTED(n) x, uint16_t *y);
 
 /// C[rows][columns] = or += A B^T over `steps` steps: A in panels of 16 rows, `a_stride` values apart, B in panels of 16 columns,
 /// `b_stride` values apart. Tiles of C with nothing at columns >= row + first_column are left out: PTRDIFF_MIN for none.
-void espalier_gemm_f32(size_t rows, size_t columns, size_t steps, const uint32_t *a, size_t a_stride, const uint32_t *b,
-                       size_t b_stride, ptrdiff_t first_column, int add, float *c, size_t ldc);
+void espalier_gemm_f32(size_t rows, size_t columns, size_t steps, size_t a_count, const uint32_t *COUNTED(a_count) a, size_t a_stride,
+                       size_t b_count, const uint32_t *COUNTED(b_count) b, size_t b_stride, ptrdiff_t first_column, int add,
+                       size_t c_count, float *COUNTED(c_count) c, size_t ldc);
 /// The same from pairs of bf16; only where ``espalier_has_bf16``.
-void espalier_gemm_bf16(size_t rows, size_t columns, size_t steps, const uint32_t *a, size_t a_stride, const uint32_t *b,
-                        size_t b_stride, ptrdiff_t first_column, int add, float *c, size_t ldc);
+void espalier_gemm_bf16(size_t rows, size_t columns, size_t steps, size_t a_count, const uint32_t *COUNTED(a_count) a, size_t a_stride,
+                        size_t b_count, const uint32_t *COUNTED(b_count) b, size_t b_stride, ptrdiff_t first_column, int add,
+                        size_t c_count, float *COUNTED(c_count) c, size_t ldc);
 
 #endif

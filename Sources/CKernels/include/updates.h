@@ -7,7 +7,7 @@
 // ---- updates.c: weights that are fitted anew on a mask.
 
 /// Sum of x[i] y[i] in f64.
-double espalier_dot(size_t n, const float *x, const float *y);
+double espalier_dot(size_t n, const float *COUNTED(n) x, const float *COUNTED(n) y);
 
 /// The system of one row, (G + damping) x = r on what it keeps: of the channels that are kept and have an inverse, in their order,
 /// their number is returned, and they themselves, the lower triangle (column-major: the first index runs faster) of the matrix, and r.

@@ -1,31 +1,38 @@
 import Glibc
-import Synchronization
 
-/// Owned memory for `count` elements, aligned to a cache line and zeroed.
+/// Owned memory for `count` elements, aligned to a cache line.
 ///
-/// - Complexity: O(count) to create. Freed with its owner; it cannot be copied by accident.
+/// - Complexity: O(count) to create. It is freed with its owner and cannot be copied by accident.
 public struct Buffer<Element: BitwiseCopyable>: ~Copyable {
   public let count: Int
   @usableFromInline let base: UnsafeMutablePointer<Element>
+  /// Takes the memory back when the buffer is gone.
+  private let scratch: Scratch?
 
-  public init(count: Int) { self.init(count: count, isFilled: true) }
+  /// A buffer of zeros.
+  ///
+  /// - Parameter scratch: where the memory comes from and goes back to; nil for the system.
+  public init(count: Int, in scratch: Scratch? = nil) { self.init(count: count, isFilled: true, scratch) }
 
-  /// A buffer whose elements are whatever the memory held, for those who write every one of them before it is read.
-  public init(unfilled count: Int) { self.init(count: count, isFilled: false) }
+  /// A buffer with any content, for those who write every element before it is read.
+  public init(unfilled count: Int, in scratch: Scratch? = nil) {
+    self.init(count: count, isFilled: false, scratch)
+  }
 
-  private init(count: Int, isFilled: Bool) {
+  private init(count: Int, isFilled: Bool, _ scratch: Scratch?) {
     precondition(count >= 0, "a buffer cannot have a negative count")
     self.count = count
+    self.scratch = scratch
     let bytes = Self.byteCount(count)
     MemoryMeter.add(bytes)
-    if let known = SpareMemory.take(bytes) {
+    if let known = scratch?.take(bytes) {
       if isFilled { memset(known, 0, bytes) }
       base = known.bindMemory(to: Element.self, capacity: count)
     } else if bytes >= Self.mappedByteCount {
-      // The system's own pages are zero already, and go back to it at once: freed blocks of malloc may stay with the process.
+      // New pages are zero, and go back to the system at once: malloc may keep freed blocks for the process.
       let raw = mmap(nil, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
       guard let raw, raw != MAP_FAILED else { fatalError("the system has no \(bytes) bytes of memory left") }
-      // Large pages: one fault for 2 MiB and not for 4 KiB.
+      // Large pages: one fault for 2 MiB instead of 512.
       if bytes >= 4 << 20 { madvise(raw, bytes, MADV_HUGEPAGE) }
       base = raw.bindMemory(to: Element.self, capacity: count)
     } else {
@@ -39,7 +46,7 @@ public struct Buffer<Element: BitwiseCopyable>: ~Copyable {
     let bytes = Self.byteCount(count)
     MemoryMeter.add(-bytes)
     if bytes >= Self.mappedByteCount {
-      if !SpareMemory.keep(base, bytes) { munmap(base, bytes) }
+      if scratch?.keep(base, bytes) != true { munmap(base, bytes) }
     } else {
       UnsafeMutableRawPointer(base).deallocate()
     }
@@ -63,6 +70,7 @@ public struct Buffer<Element: BitwiseCopyable>: ~Copyable {
     }
   }
 
+  @inlinable
   public var span: Span<Element> {
     @_lifetime(borrow self)
     borrowing get {
@@ -70,11 +78,21 @@ public struct Buffer<Element: BitwiseCopyable>: ~Copyable {
     }
   }
 
+  @inlinable
   public var mutableSpan: MutableSpan<Element> {
     @_lifetime(&self)
     mutating get {
       _overrideLifetime(MutableSpan(_unsafeStart: base, count: count), mutating: &self)
     }
+  }
+
+  /// Some of the elements, for writing.
+  @inlinable
+  @_lifetime(&self)
+  public mutating func part(_ range: Range<Int>) -> MutableSpan<Element> {
+    precondition(range.lowerBound >= 0 && range.upperBound <= count, "index out of range")
+    return _overrideLifetime(
+      MutableSpan(_unsafeStart: base + range.lowerBound, count: range.count), mutating: &self)
   }
 
   /// For IO and Kernels only: the elements as an unsafe buffer, valid within `body`.
@@ -96,50 +114,3 @@ public struct Buffer<Element: BitwiseCopyable>: ~Copyable {
 
 // The memory has one owner, and mutation needs exclusive access to it.
 extension Buffer: @unchecked Sendable where Element: Sendable {}
-
-/// Mapped memory of buffers that are gone, for the next ones of the same size.
-///
-/// A forward pass needs the same sizes batch after batch; giving pages back and getting them again stops all threads each time.
-public enum SpareMemory {
-  /// Blocks up to this size are kept, and so many bytes of them.
-  private static let (largest, limit) = (8 << 20, 32 << 20)
-
-  private struct Blocks {
-    var addresses: [Int: [UInt]] = [:]
-    var byteCount = 0
-  }
-
-  private static let blocks = Mutex(Blocks())
-
-  fileprivate static func take(_ bytes: Int) -> UnsafeMutableRawPointer? {
-    guard bytes <= largest else { return nil }
-    let address = blocks.withLock { blocks -> UInt? in
-      guard let address = blocks.addresses[bytes]?.popLast() else { return nil }
-      blocks.byteCount -= bytes
-      return address
-    }
-    return address.flatMap(UnsafeMutableRawPointer.init(bitPattern:))
-  }
-
-  fileprivate static func keep(_ base: UnsafeMutableRawPointer, _ bytes: Int) -> Bool {
-    guard bytes <= largest else { return false }
-    let address = UInt(bitPattern: base)
-    return blocks.withLock { blocks in
-      guard blocks.byteCount + bytes <= limit else { return false }
-      blocks.addresses[bytes, default: []].append(address)
-      blocks.byteCount += bytes
-      return true
-    }
-  }
-
-  /// Gives all of it back to the system; when work of another kind begins.
-  public static func release() {
-    let all = blocks.withLock { blocks in
-      defer { blocks = Blocks() }
-      return blocks.addresses
-    }
-    for (bytes, addresses) in all {
-      for address in addresses { munmap(UnsafeMutableRawPointer(bitPattern: address), bytes) }
-    }
-  }
-}

@@ -28,3 +28,13 @@ public struct Device: Sendable {
     scratch = Scratch()
   }
 }
+
+extension Device {
+  /// A matrix of zeros whose memory comes from ``scratch``.
+  public func matrix(rows: Int, columns: Int) -> Matrix { Matrix(rows: rows, columns: columns, in: scratch) }
+
+  /// A matrix with any content whose memory comes from ``scratch``.
+  public func matrix(unfilled rows: Int, columns: Int) -> Matrix {
+    Matrix(unfilled: rows, columns: columns, in: scratch)
+  }
+}

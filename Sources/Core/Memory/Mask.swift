@@ -49,17 +49,17 @@ public struct Mask: Sendable, Equatable {
     }
   }
 
+  /// The bits of one row, `rowBytes` bytes.
+  @_lifetime(borrow self)
+  public func row(_ row: Int) -> Span<UInt8> {
+    bits.span.extracting(row * rowBytes..<(row + 1) * rowBytes)
+  }
+
   /// For IO and Kernels only: the bits, to be written, within `body`.
   public mutating func withUnsafeMutableBits<Result>(
     _ body: (UnsafeMutableBufferPointer<UInt8>) throws -> Result
   ) rethrows -> Result {
     try bits.withUnsafeMutableBufferPointer { try body($0) }
-  }
-
-  /// The bits row by row, for reading: each row is a span of `rowBytes` bytes.
-  public var rowSpans: RowSpans<UInt8> {
-    @_lifetime(borrow self)
-    get { RowSpans(bits.span, rows: rows, columns: rowBytes) }
   }
 
   /// The bits row by row, for threads that write one row each.
@@ -69,7 +69,7 @@ public struct Mask: Sendable, Equatable {
       let (rows, rowBytes) = (rows, rowBytes)
       // Only the rows can reach the bits until they are gone.
       let base = bits.withUnsafeMutableBufferPointer { $0.baseAddress ?? .allocate(capacity: 0) }
-      return _overrideLifetime(MutableRowSpans(base: base, rows: rows, columns: rowBytes), mutating: &self)
+      return _overrideLifetime(MutableRowSpans(unsafe: base, rows: rows, columns: rowBytes), mutating: &self)
     }
   }
 

@@ -5,19 +5,21 @@ public struct Matrix: ~Copyable, Sendable {
   public var elements: Buffer<Float>
 
   /// A matrix of zeros.
-  public init(rows: Int, columns: Int) {
+  ///
+  /// - Parameter scratch: where the memory comes from and goes back to; nil for the system.
+  public init(rows: Int, columns: Int, in scratch: Scratch? = nil) {
     precondition(rows >= 0 && columns >= 0)
     self.rows = rows
     self.columns = columns
-    elements = Buffer(count: rows * columns)
+    elements = Buffer(count: rows * columns, in: scratch)
   }
 
-  /// A matrix for those who write every element before it is read.
-  public init(unfilled rows: Int, columns: Int) {
+  /// A matrix with any content, for those who write every element before it is read.
+  public init(unfilled rows: Int, columns: Int, in scratch: Scratch? = nil) {
     precondition(rows >= 0 && columns >= 0)
     self.rows = rows
     self.columns = columns
-    elements = Buffer(unfilled: rows * columns)
+    elements = Buffer(unfilled: rows * columns, in: scratch)
   }
 
   /// A matrix with the given elements, row after row.

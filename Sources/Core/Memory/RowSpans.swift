@@ -5,6 +5,7 @@ public struct RowSpans<Element: BitwiseCopyable>: ~Escapable {
   /// All elements, row after row.
   public let span: Span<Element>
 
+  @inlinable
   @_lifetime(copy span)
   public init(_ span: Span<Element>, rows: Int, columns: Int) {
     precondition(rows >= 0 && columns >= 0 && span.count == rows * columns)
@@ -38,8 +39,10 @@ public struct MutableRowSpans<Element: BitwiseCopyable>: ~Escapable, @unchecked 
   public let columns: Int
   @usableFromInline let base: UnsafeMutablePointer<Element>
 
+  /// For IO and Kernels only: rows at an address that stays valid for as long as they are used.
+  @inlinable
   @_lifetime(immortal)
-  init(base: UnsafeMutablePointer<Element>, rows: Int, columns: Int) {
+  public init(unsafe base: UnsafeMutablePointer<Element>, rows: Int, columns: Int) {
     self.rows = rows
     self.columns = columns
     self.base = base
@@ -67,6 +70,7 @@ public struct MutableRowSpans<Element: BitwiseCopyable>: ~Escapable, @unchecked 
 
 extension Buffer {
   /// The elements as rows of `columns` elements, for reading.
+  @inlinable
   @_lifetime(borrow self)
   public borrowing func rowSpans(columns: Int) -> RowSpans<Element> {
     // An empty matrix may have any width.
@@ -74,28 +78,48 @@ extension Buffer {
   }
 
   /// The elements as rows of `columns` elements, for threads that write one row each.
+  @inlinable
   @_lifetime(&self)
   public mutating func mutableRowSpans(columns: Int) -> MutableRowSpans<Element> {
     precondition(columns >= 0 && (columns == 0 || count % columns == 0))
     return _overrideLifetime(
-      MutableRowSpans(base: base, rows: columns == 0 ? 0 : count / columns, columns: columns),
+      MutableRowSpans(unsafe: base, rows: columns == 0 ? 0 : count / columns, columns: columns),
       mutating: &self)
   }
 }
 
 extension Matrix {
   /// The rows, for reading.
+  @inlinable
   public var rowSpans: RowSpans<Float> {
     @_lifetime(borrow self)
     borrowing get { RowSpans(elements.span, rows: rows, columns: columns) }
   }
 
   /// The rows, for threads that write one row each.
+  @inlinable
   public var mutableRowSpans: MutableRowSpans<Float> {
     @_lifetime(&self)
     mutating get {
       _overrideLifetime(
-        MutableRowSpans(base: elements.base, rows: rows, columns: columns), mutating: &self)
+        MutableRowSpans(unsafe: elements.base, rows: rows, columns: columns), mutating: &self)
+    }
+  }
+}
+
+extension MutableSpan where Element: BitwiseCopyable {
+  /// Some of the elements, for writing.
+  @inlinable
+  @_lifetime(&self)
+  public mutating func part(_ range: Range<Int>) -> MutableSpan<Element> { _mutatingExtracting(range) }
+
+  /// Copies all elements of a span of the same length.
+  @inlinable
+  @_lifetime(self: copy self)
+  public mutating func copy(_ other: Span<Element>) {
+    precondition(other.count == count, "the lengths differ")
+    withUnsafeMutableBytes { target in
+      other.withUnsafeBytes { target.copyMemory(from: $0) }
     }
   }
 }

@@ -7,24 +7,24 @@ import Synchronization
 public enum ReadMode: String, CaseIterable, Sendable {
   /// The shards are mapped: the system reads pages as they are touched.
   case map
-  /// They are read in pieces as these are needed: for network disks, where faults are slow and a failed one ends the process.
+  /// The shards are read piece by piece on request: for network disks, where page faults are slow and a failed one ends the process.
   case pread
 }
 
-/// The bytes of a file for reading: mapped, or read when they are asked for; who asks does not see which.
+/// The bytes of a file for reading, either mapped or read on request.
 ///
-/// A mapped byte that cannot be read ends the process, see ``reportFaults(exitCode:)``. Where bytes are read on request, zeros stand
-/// in for those that cannot be, and ``requireReadable()`` throws from then on.
+/// A mapped byte that cannot be read ends the process; see ``reportFaults(exitCode:)``. If bytes that are read on request cannot be
+/// read, zeros take their place and ``requireReadable()`` throws from then on.
 public final class FileBytes: Sendable {
   public let path: String
   public let count: Int
-  /// What was opened, wherever the path leads by now; see ``Folder/Entry/identity``.
+  /// Identifies the file that was opened, even if its path leads to another one by now; see ``Folder/Entry/identity``.
   public let identity: String
   private let source: Source
-  /// The first error of a read.
+  /// The first read error.
   private let failure = Mutex<(any Error)?>(nil)
 
-  // A mapping is never written and never moves while its owner lives.
+  // Unchecked, because a mapping is never written and never moves while its owner lives.
   private enum Source: ~Copyable, @unchecked Sendable {
     case mapped(UnsafeRawPointer)
     case opened(File)
@@ -46,9 +46,9 @@ public final class FileBytes: Sendable {
     }
   }
 
-  /// Bytes that were derived from a file and are held in memory.
+  /// Bytes derived from a file, held in memory.
   ///
-  /// - Parameter path: the file that they come from, for errors.
+  /// - Parameter path: the file they come from, for errors.
   init(_ bytes: consuming Buffer<UInt8>, of path: String) {
     self.path = path
     count = bytes.count
@@ -63,16 +63,16 @@ public final class FileBytes: Sendable {
     }
   }
 
-  /// From here on, a mapped byte that cannot be read ends the process with a message that names the file.
+  /// From here on, a mapped byte that cannot be read ends the process with `exitCode` and a message that names the file.
   ///
-  /// The system has no other way to say that a file became shorter, or its disk failed, than SIGBUS.
+  /// SIGBUS is the system's only way to report that a mapped file was cut short or its disk failed.
   public static func reportFaults(exitCode: Int32) { espalier_report_faults(exitCode) }
 
   /// The bytes, valid within `body`.
   ///
-  /// - Parameter room: what they are read into where they are not mapped; who reads often keeps one.
+  /// - Parameter scratch: what they are read into if they are not mapped; reuse it from call to call.
   public func withBytes<Result: ~Copyable, Failure: Error>(
-    _ range: Range<Int>, using room: inout ReadRoom,
+    _ range: Range<Int>, using scratch: inout ReadScratch,
     _ body: (UnsafeRawBufferPointer) throws(Failure) -> Result
   ) throws(Failure) -> Result {
     precondition(range.lowerBound >= 0 && range.upperBound <= count, "range outside of the file")
@@ -82,14 +82,16 @@ public final class FileBytes: Sendable {
         try body(UnsafeRawBufferPointer(start: base + range.lowerBound, count: range.count))
       }
     case .opened(let file):
-      return try room.withBytes(range.count) { bytes throws(Failure) -> Result in
-        do {
-          try file.read(into: bytes, at: range.lowerBound)
-        } catch {
-          failure.withLock { $0 = $0 ?? error }
-          memset(bytes.baseAddress!, 0, bytes.count)
-        }
-        return try body(UnsafeRawBufferPointer(bytes))
+      scratch.grow(to: range.count)
+      var bytes = scratch.buffer.mutableSpan
+      do {
+        try file.read(range, into: &bytes)
+      } catch {
+        failure.withLock { $0 = $0 ?? error }
+        bytes.update(repeating: 0)
+      }
+      return try scratch.buffer.withUnsafe { all throws(Failure) -> Result in
+        try body(UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(all)[..<range.count]))
       }
     case .held(let bytes):
       return try bytes.withUnsafe { all throws(Failure) -> Result in
@@ -102,11 +104,11 @@ public final class FileBytes: Sendable {
   public func withBytes<Result: ~Copyable, Failure: Error>(
     _ range: Range<Int>, _ body: (UnsafeRawBufferPointer) throws(Failure) -> Result
   ) throws(Failure) -> Result {
-    var room = ReadRoom()
-    return try withBytes(range, using: &room, body)
+    var scratch = ReadScratch()
+    return try withBytes(range, using: &scratch, body)
   }
 
-  /// Throws what went wrong when bytes were read, also long before: what was made of them must not be kept.
+  /// Throws the first error of any read so far: results made from these bytes must not be kept.
   public func requireReadable() throws {
     if let error = failure.withLock({ $0 }) { throw error }
   }
@@ -122,7 +124,7 @@ public final class FileBytes: Sendable {
     }
   }
 
-  /// Gives the mapped pages of these bytes back; the system may still hold them for the next read.
+  /// Gives the mapped pages of these bytes back; the system may still cache them for the next read.
   public func release(_ range: Range<Int>) {
     switch source {
     case .mapped(let base): advise(base, range, MADV_DONTNEED)
@@ -131,7 +133,7 @@ public final class FileBytes: Sendable {
     }
   }
 
-  /// Gives back all that is held of these bytes: they are not read again soon.
+  /// Drops these bytes from memory and from the page cache: they will not be read again soon.
   public func forget(_ range: Range<Int>) {
     switch source {
     case .mapped: release(range)
@@ -141,21 +143,13 @@ public final class FileBytes: Sendable {
   }
 }
 
-/// Memory for bytes that are read and not mapped; none before the first, then that of the largest piece.
-public struct ReadRoom: ~Copyable {
-  private var buffer: Buffer<UInt8>?
+/// A reusable buffer for bytes that are read rather than mapped; it grows to the largest piece.
+public struct ReadScratch: ~Copyable {
+  fileprivate var buffer = Buffer<UInt8>(unfilled: 0)
 
   public init() {}
 
-  fileprivate mutating func withBytes<Result: ~Copyable, Failure: Error>(
-    _ count: Int, _ body: (UnsafeMutableRawBufferPointer) throws(Failure) -> Result
-  ) throws(Failure) -> Result {
-    var bytes = buffer.take() ?? Buffer(unfilled: count)
-    if bytes.count < count { bytes = Buffer(unfilled: count) }
-    let result = try bytes.withUnsafeMutable { all throws(Failure) -> Result in
-      try body(UnsafeMutableRawBufferPointer(rebasing: UnsafeMutableRawBufferPointer(all)[..<count]))
-    }
-    buffer = consume bytes
-    return result
+  fileprivate mutating func grow(to count: Int) {
+    if buffer.count < count { buffer = Buffer(unfilled: count) }
   }
 }

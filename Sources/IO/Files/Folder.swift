@@ -1,45 +1,50 @@
 import EspalierCore
 import Glibc
+import SystemPackage
 
 /// Paths, folders and whole small files.
 public enum Folder {
-  /// What a path leads to, links followed.
+  /// What a path leads to; links are followed.
   public struct Entry: Sendable, Hashable {
     public let isFolder: Bool
     public let isFile: Bool
     public let size: Int
-    /// Changes whenever the content may have changed: size, times of change in nanoseconds, file number.
+    /// Changes whenever the content may have changed: size, times of change in nanoseconds, inode.
     public let identity: String
 
-    init(_ status: stat) {
-      let kind = status.st_mode & S_IFMT
-      isFolder = kind == S_IFDIR
-      isFile = kind == S_IFREG
-      size = Int(status.st_size)
-      // Programs can set the time of a content's change, but not that of the entry's.
+    init(_ status: Stat) {
+      isFolder = status.type == .directory
+      isFile = status.type == .regular
+      size = Int(status.size)
+      // Programs can set the time at which the content changed, but not that at which the inode did.
       let (content, entry) = (status.st_mtim, status.st_ctim)
       identity =
-        "\(size)-\(content.tv_sec).\(content.tv_nsec)-\(entry.tv_sec).\(entry.tv_nsec)-\(status.st_ino)"
+        "\(size)-\(content.tv_sec).\(content.tv_nsec)-\(entry.tv_sec).\(entry.tv_nsec)-\(status.inode.rawValue)"
     }
   }
 
-  /// The entry at `path`; nil where nothing is there.
+  /// The entry at `path`; nil if nothing is there.
   public static func entry(_ path: String) throws -> Entry? {
-    var status = stat()
-    guard stat(path, &status) == 0 else {
-      if errno == ENOENT || errno == ENOTDIR { return nil }
-      throw EspalierError.system("look at", path)
-    }
-    return Entry(status)
+    try status(path, followingLinks: true).map(Entry.init)
   }
 
-  /// Names of the entries of a folder, sorted by their bytes.
+  private static func status(_ path: String, followingLinks: Bool) throws -> Stat? {
+    do {
+      return try Stat(path, followTargetSymlink: followingLinks)
+    } catch .noSuchFileOrDirectory, .notDirectory {
+      return nil
+    } catch {
+      throw EspalierError.system("look at", path, error)
+    }
+  }
+
+  /// The names of a folder's entries, sorted by their bytes.
   public static func names(in path: String) throws -> [String] {
     guard let stream = opendir(path) else { throw EspalierError.system("list", path) }
     defer { closedir(stream) }
     var names: [String] = []
     while true {
-      // Only errno tells the end of the folder from a failure.
+      // Only errno distinguishes the end of the folder from a failure.
       errno = 0
       guard let entry = readdir(stream) else { break }
       let name = withUnsafePointer(to: &entry.pointee.d_name) {
@@ -55,41 +60,34 @@ public enum Folder {
     return names.sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) }
   }
 
-  /// Whether a link stands at `path` itself, whatever it leads to.
+  /// Whether `path` itself is a symbolic link.
   public static func isLink(_ path: String) throws -> Bool {
-    var status = stat()
-    guard lstat(path, &status) == 0 else {
-      if errno == ENOENT || errno == ENOTDIR { return false }
-      throw EspalierError.system("look at", path)
-    }
-    return status.st_mode & S_IFMT == S_IFLNK
+    try status(path, followingLinks: false)?.type == .symbolicLink
   }
 
-  /// Whether `path` is the folder or lies somewhere below it, links followed; neither need exist.
+  /// Whether `path` is `folder` or lies below it; links are followed, and neither has to exist.
   public static func contains(_ folder: String, _ path: String) throws -> Bool {
-    let (outer, inner) = (try real(folder), try real(path))
-    return inner == outer
-      || inner.starts(with: outer == [UInt8(ascii: "/")] ? outer : outer + [UInt8(ascii: "/")])
+    try real(path).starts(with: real(folder))
   }
 
-  /// The path from the root, as bytes, without any link in what exists of it.
-  private static func real(_ path: String) throws -> [UInt8] {
+  /// The absolute path, with all links resolved in the part of it that exists.
+  private static func real(_ path: String) throws -> FilePath {
     if let real = realpath(path, nil) {
       defer { free(real) }
-      return Array(String(cString: real).utf8)
+      return FilePath(platformString: real)
     }
     guard errno == ENOENT || errno == ENOTDIR, parent(of: path) != path else {
       throw EspalierError.system("follow the path", path)
     }
-    return try real(parent(of: path)) + Array("/\(name(of: path))".utf8)
+    return try real(parent(of: path)).appending(name(of: path))
   }
 
-  /// Makes a folder and those above it.
+  /// Creates a folder and its missing parents.
   public static func create(_ path: String) throws {
     if mkdir(path, 0o755) == 0 { return }
     if errno == EEXIST {
       guard try entry(path)?.isFolder == true else {
-        throw EspalierError.system("create the folder", path, EEXIST)
+        throw EspalierError.system("create the folder", path, .fileExists)
       }
       return
     }
@@ -101,7 +99,7 @@ public enum Folder {
     }
   }
 
-  /// Removes a file, or a folder with all that it holds; links are removed, not followed. Nothing there is fine.
+  /// Removes a file or a folder with its contents, if there is one. Links are removed, not followed.
   public static func remove(_ path: String) throws {
     if unlink(path) == 0 || errno == ENOENT { return }
     guard errno == EISDIR || errno == EPERM else { throw EspalierError.system("remove", path) }
@@ -109,28 +107,29 @@ public enum Folder {
     guard rmdir(path) == 0 else { throw EspalierError.system("remove", path) }
   }
 
-  /// Moves `source` to `target` in one step, and returns when the move is on the disk.
+  /// Moves `source` to `target` in one step, and returns once the move is on the disk.
   public static func move(_ source: String, to target: String) throws {
     guard rename(source, target) == 0 else { throw EspalierError.system("move \(source) to", target) }
     try sync(parent(of: target))
   }
 
-  /// Returns when the names in a folder are on the disk.
+  /// Returns once the names in a folder are on the disk.
   public static func sync(_ path: String) throws {
-    let descriptor = retrying { open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) }
-    guard descriptor >= 0 else { throw EspalierError.system("open the folder", path) }
-    defer { close(descriptor) }
-    // Some network file systems cannot sync a folder and say EINVAL; the rename itself is then the commit.
-    guard retrying({ fsync(descriptor) }) == 0 || errno == EINVAL else {
+    let descriptor = try attempt("open the folder", path) {
+      try FileDescriptor.open(path, .readOnly, options: [.directory, .closeOnExec])
+    }
+    defer { try? descriptor.close() }
+    // Some network file systems cannot sync a folder and report EINVAL; the rename itself is then the commit.
+    guard retrying({ fsync(descriptor.rawValue) }) == 0 || errno == EINVAL else {
       throw EspalierError.system("sync the folder", path)
     }
   }
 
-  /// A disk, as far as it matters to whoever writes on it.
+  /// A disk and its free space.
   public struct Disk: Sendable, Hashable {
-    /// Tells it from the other disks of the machine.
+    /// Distinguishes it from the other disks of the machine.
     public let device: UInt64
-    /// Bytes that are free for this user.
+    /// Free bytes for this user.
     public let free: Int
 
     public init(device: UInt64, free: Int) {
@@ -139,14 +138,13 @@ public enum Folder {
     }
   }
 
-  /// The disk that holds `path`, or will hold it.
+  /// The disk that holds `path`, or would hold it.
   public static func disk(at path: String) throws -> Disk {
     let place = try existing(path)
-    var (status, space) = (stat(), statvfs())
-    guard stat(place, &status) == 0, statvfs(place, &space) == 0 else {
-      throw EspalierError.system("measure the disk of", path)
-    }
-    return Disk(device: UInt64(status.st_dev), free: Int(space.f_bavail) * Int(space.f_frsize))
+    let status = try attempt("measure the disk of", path) { try Stat(place) }
+    var space = statvfs()
+    guard statvfs(place, &space) == 0 else { throw EspalierError.system("measure the disk of", path) }
+    return Disk(device: UInt64(status.deviceID.rawValue), free: Int(space.f_bavail) * Int(space.f_frsize))
   }
 
   /// `path`, or the nearest folder above it that exists.
@@ -156,22 +154,19 @@ public enum Folder {
     return place
   }
 
-  /// The folder that holds `path`.
+  /// The folder that holds `path`; "." for a bare name.
   public static func parent(of path: String) -> String {
-    let trimmed = path.count > 1 && path.hasSuffix("/") ? String(path.dropLast()) : path
-    guard let slash = trimmed.lastIndex(of: "/") else { return "." }
-    return slash == trimmed.startIndex ? "/" : String(trimmed[..<slash])
+    let parent = FilePath(path).removingLastComponent()
+    return parent.isEmpty ? "." : parent.string
   }
 
   /// The last component of `path`.
-  public static func name(of path: String) -> String {
-    let trimmed = path.count > 1 && path.hasSuffix("/") ? String(path.dropLast()) : path
-    return trimmed.lastIndex(of: "/").map { String(trimmed[trimmed.index(after: $0)...]) } ?? trimmed
-  }
+  public static func name(of path: String) -> String { FilePath(path).lastComponent?.string ?? path }
 
-  /// Whether a path that a file gives, taken from some folder, leads to something below that folder.
+  /// Whether a path found in a file, relative to some folder, names something below that folder.
   //
-  // By bytes: for a String, a slash with a combining mark behind it is no slash.
+  // Compares bytes: in a String, a slash followed by a combining mark is a different character. And not by FilePath, which
+  // accepts doubled slashes and stops at a zero byte.
   public static func isBelow(_ path: String) -> Bool {
     !path.utf8.contains(0)
       && path.utf8.split(separator: UInt8(ascii: "/"), omittingEmptySubsequences: false).allSatisfy {
@@ -179,12 +174,14 @@ public enum Folder {
       }
   }
 
-  /// Opens what must be a file for reading.
+  /// Opens a regular file for reading.
   ///
-  /// - Throws: bad input for a folder, a pipe or a device; an I/O error.
+  /// - Throws: bad input if it is a folder, a pipe or a device; an I/O error.
   public static func file(_ path: String) throws -> File {
-    guard let entry = try entry(path) else { throw EspalierError.system("open", path, ENOENT) }
-    // Opening a pipe would wait for ever.
+    guard let entry = try entry(path) else {
+      throw EspalierError.system("open", path, .noSuchFileOrDirectory)
+    }
+    // Opening a pipe would wait forever.
     guard entry.isFile else {
       throw EspalierError.badInput(
         "this is a \(entry.isFolder ? "folder" : "pipe or a device"), not a file.", subject: path)
@@ -192,9 +189,9 @@ public enum Folder {
     return try File(reading: path)
   }
 
-  /// The whole content of a file of at most `limit` bytes.
+  /// Reads a whole file of at most `limit` bytes.
   ///
-  /// - Throws: an I/O error, or bad input where the file is larger, or a folder, a pipe or a device.
+  /// - Throws: an I/O error; bad input if the file is larger, or is a folder, a pipe or a device.
   public static func read(_ path: String, limit: Int = 1 << 30) throws -> [UInt8] {
     let file = try file(path)
     let size = try file.size()
@@ -205,7 +202,7 @@ public enum Folder {
     return try file.bytes(0..<size)
   }
 
-  /// Writes a whole file so that after a crash either the old or the new content is there: temporary name, sync, rename.
+  /// Writes a whole file so that a crash leaves either the old or the new content: temporary name, sync, rename.
   public static func writeAtomically(_ bytes: [UInt8], to path: String) throws {
     let temporary = "\(path).partial-\(getpid())"
     do {

@@ -1,22 +1,22 @@
 import EspalierCore
 import Glibc
 
-/// The right to change a folder, held by one process at a time and given back when the process ends, however it ends.
+/// An exclusive lock on a folder, held by one process at a time and released when the process ends, however it ends.
 ///
-/// The system keeps the lock, so that the file of a process that died is no lock. What stands in the file is for people only.
+/// The system holds the lock, so the file of a process that died locks nothing. The file's content is for people only.
 public struct FolderLock: ~Copyable {
   private let file: File
 
-  /// What a lock keeps others from; its holder's name and this are told to whoever is refused.
+  /// What the lock is for; shown to those who are refused.
   public enum Purpose: Sendable {
     case work
-    /// An output folder at this path, which is written in the locked one.
+    /// The output folder at this path, which is prepared in the locked folder.
     case output(String)
   }
 
   /// Takes the lock of `folder`.
   ///
-  /// - Throws: `interrupted` (exit 75) with the holder's name where another process has it.
+  /// - Throws: `interrupted` (exit 75) that names the holder if another process has it.
   public init(folder: String, _ purpose: Purpose = .work) throws {
     let file = try Self.take(folder, purpose)
     try file.resize(to: 0)
@@ -32,12 +32,12 @@ public struct FolderLock: ~Copyable {
       do {
         file = try File(writing: path)
       } catch {
-        // Its last holder may just have removed the folder.
+        // The last holder may just have removed the folder.
         if try Folder.entry(folder) == nil { continue }
         throw error
       }
       guard try file.lock() else { throw refusal(path, folder, purpose) }
-      // A lock on a file that was removed in the meantime is seen by nobody else.
+      // Nobody else sees a lock on a file that was removed in the meantime.
       if try file.entry().identity == Folder.entry(path)?.identity { return file }
     }
   }
@@ -47,16 +47,16 @@ public struct FolderLock: ~Copyable {
     let lines = text.split(separator: "\n").map(String.init)
     let isElsewhere =
       lines.first?.hasSuffix(" on \(host())") == false || lines.dropFirst().first != "boot \(boot())"
-    // The lock of a machine that is gone can stay with a file server.
+    // A file server can keep the lock of a machine that is gone.
     let advice = isElsewhere ? " If that machine is gone for good, remove the file \(path)." : ""
     let holder = "another run\(lines.first.map { " (\($0))" } ?? "")"
-    let (deed, option, subject) =
+    let (use, option, subject) =
       switch purpose {
       case .work: ("is using this work folder", "--work", folder)
       case .output(let output): ("is going to write this output folder", "--output", output)
       }
     return EspalierError(
-      .interrupted, "\(holder) \(deed); wait for it, or choose another with \(option).\(advice)",
+      .interrupted, "\(holder) \(use); wait for it, or choose another with \(option).\(advice)",
       subject: subject)
   }
 
@@ -66,7 +66,7 @@ public struct FolderLock: ~Copyable {
     return String(decoding: name.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
   }
 
-  /// Tells one start of a machine from the next; empty where the system does not say.
+  /// Identifies this boot of the machine; empty if the system does not say.
   private static func boot() -> String {
     File.start(of: "/proc/sys/kernel/random/boot_id", count: 36).map { String(decoding: $0, as: UTF8.self) }
       ?? ""

@@ -1,26 +1,28 @@
 import EspalierCore
 import Glibc
+import SystemPackage
 
-/// Part of a file as memory that is written: what is written here stands in the file.
+/// Part of a file, mapped for reading and writing: what is written here goes into the file.
 ///
-/// Pages come and go as the system likes, and can be given back at any time with ``release(_:)``. What was written is on the disk
-/// when the file has been synced.
+/// The system loads and drops pages as it likes; ``release(_:)`` drops them at once. What was written is on the disk once the file
+/// has been synced.
 public struct MappedBuffer: ~Copyable {
   public let byteCount: Int
   /// The start of a page, at most one page before the first byte.
   private let mapping: UnsafeMutableRawPointer
   private let margin: Int
 
-  /// - Precondition: the bytes are reserved on the disk. Else, writing where there is no room kills the process.
-  init(descriptor: Int32, range: Range<Int>, path: String) throws {
+  /// - Precondition: the bytes are reserved on the disk. Otherwise, writing to a full disk kills the process.
+  fileprivate init(_ file: borrowing File, range: Range<Int>) throws {
     precondition(range.lowerBound >= 0 && !range.isEmpty)
     byteCount = range.count
     margin = range.lowerBound % pageSize
     let mapped = mmap(
-      nil, margin + range.count, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, range.lowerBound - margin)
-    guard let mapped, mapped != MAP_FAILED else { throw EspalierError.system("map for writing", path) }
+      nil, margin + range.count, PROT_READ | PROT_WRITE, MAP_SHARED, file.descriptor.rawValue,
+      range.lowerBound - margin)
+    guard let mapped, mapped != MAP_FAILED else { throw EspalierError.system("map for writing", file.path) }
     mapping = mapped
-    // Whoever works on tiles knows better than the system what is needed next; see prefetch.
+    // Callers that work on tiles know better than the system what is needed next; see prefetch.
     madvise(mapped, margin + range.count, MADV_RANDOM)
   }
 
@@ -38,39 +40,35 @@ public struct MappedBuffer: ~Copyable {
     for piece in readAheadPieces(place(range)) { advise(mapping, piece, MADV_WILLNEED) }
   }
 
-  /// Gives the pages of these bytes back to the system, which writes to the file what was changed; touching them again reads them.
+  /// Gives the pages of these bytes back to the system, which writes changes to the file; touching them reads them again.
   public func release(_ range: Range<Int>) { advise(mapping, place(range), MADV_DONTNEED) }
 
-  /// Where bytes lie in the mapping.
+  /// The position of bytes in the mapping.
   private func place(_ range: Range<Int>) -> Range<Int> {
     precondition(range.lowerBound >= 0 && range.upperBound <= byteCount, "range outside of the mapped bytes")
     return margin + range.lowerBound..<margin + range.upperBound
   }
 }
 
-// The mapping has one owner, and writing needs exclusive access to it.
+// The mapping has one owner, and writing to it needs exclusive access.
 extension MappedBuffer: @unchecked Sendable {}
 
 extension File {
-  /// Takes room for these bytes on the disk, so that writing them cannot fail for want of it.
+  /// Allocates the file's first `byteCount` bytes on the disk, so that writing them cannot fail for lack of space.
   ///
-  /// - Throws: an I/O error, on a full disk above all.
+  /// - Throws: an I/O error, typically because the disk is full.
   func reserve(_ byteCount: Int) throws {
     guard byteCount > 0 else { return }
-    let number = withDescriptor { descriptor in
-      while true {
-        // It returns its error and leaves errno alone.
-        let number = posix_fallocate(descriptor, 0, byteCount)
-        if number != EINTR { return number }
+    while true {
+      // It returns its error and leaves errno alone.
+      let error = Errno(rawValue: posix_fallocate(descriptor.rawValue, 0, byteCount))
+      if error.rawValue == 0 { return }
+      guard error == .interrupted else {
+        throw EspalierError.system("reserve \(ByteSize(bytes: byteCount)) for", path, error)
       }
-    }
-    guard number == 0 else {
-      throw EspalierError.system("reserve \(ByteSize(bytes: byteCount)) for", path, number)
     }
   }
 
-  /// Maps bytes of the file, which must be reserved, for writing.
-  func mapForWriting(_ range: Range<Int>) throws -> MappedBuffer {
-    try withDescriptor { try MappedBuffer(descriptor: $0, range: range, path: path) }
-  }
+  /// Maps bytes of the file, which must be reserved, for reading and writing.
+  func mapForWriting(_ range: Range<Int>) throws -> MappedBuffer { try MappedBuffer(self, range: range) }
 }

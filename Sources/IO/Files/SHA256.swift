@@ -1,9 +1,9 @@
 import CCrypto
 import EspalierCore
 
-/// A running SHA-256, through libcrypto.
+/// An incremental SHA-256, computed by libcrypto.
 public struct SHA256: ~Copyable {
-  // Owned by this value alone; freed in deinit.
+  // Owned by this value; freed in deinit.
   private let context: OpaquePointer
 
   public init() {
@@ -15,17 +15,13 @@ public struct SHA256: ~Copyable {
 
   deinit { EVP_MD_CTX_free(context) }
 
-  public mutating func update(_ bytes: UnsafeRawBufferPointer) {
-    guard let base = bytes.baseAddress else { return }
-    EVP_DigestUpdate(context, base, bytes.count)
+  public mutating func update(_ bytes: RawSpan) {
+    bytes.withUnsafeBytes { _ = EVP_DigestUpdate(context, $0.baseAddress, $0.count) }
   }
 
-  public mutating func update(_ text: String) {
-    var text = text
-    text.withUTF8 { update(UnsafeRawBufferPointer($0)) }
-  }
+  public mutating func update(_ text: String) { update(text.utf8.span.bytes) }
 
-  /// The digest of everything so far; ends the computation.
+  /// Ends the computation and returns the digest of everything so far.
   public consuming func finalize() -> Digest {
     var bytes = [UInt8](repeating: 0, count: 32)
     EVP_DigestFinal_ex(context, &bytes, nil)
@@ -35,7 +31,7 @@ public struct SHA256: ~Copyable {
 
   public static func digest(of bytes: [UInt8]) -> Digest {
     var hash = SHA256()
-    bytes.withUnsafeBytes { hash.update($0) }
+    hash.update(bytes.span.bytes)
     return hash.finalize()
   }
 
@@ -45,20 +41,19 @@ public struct SHA256: ~Copyable {
     return hash.finalize()
   }
 
-  /// The digest of a file, read in parts of 4 MiB.
+  /// The digest of a file.
+  ///
+  /// - Throws: an I/O error.
   public static func digest(ofFile path: String) throws -> Digest {
     let file = try File(reading: path)
     let size = try file.size()
     var hash = SHA256()
-    // Most artifacts are small, and a buffer is zeroed when it is made.
-    var buffer = Buffer<UInt8>(count: min(size, 4 << 20))
+    // Most artifacts are small, and the buffer is zeroed when it is made.
+    var buffer = [UInt8](repeating: 0, count: min(size, 4 << 20))
     for part in parts(of: size, size: buffer.count) {
-      try buffer.withUnsafeMutable { bytes in
-        let piece = UnsafeMutableRawBufferPointer(
-          rebasing: UnsafeMutableRawBufferPointer(bytes)[0..<part.count])
-        try file.read(into: piece, at: part.lowerBound)
-        hash.update(UnsafeRawBufferPointer(piece))
-      }
+      var span = buffer.mutableSpan
+      try file.read(part, into: &span)
+      hash.update(buffer.span.extracting(first: part.count).bytes)
     }
     return hash.finalize()
   }

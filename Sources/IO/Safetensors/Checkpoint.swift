@@ -2,10 +2,10 @@ import EspalierCore
 
 /// A checkpoint folder in the Hugging Face layout: `config.json` and one or more safetensors shards.
 ///
-/// Opening it reads headers only; the bytes of tensors are mapped, or read when they are asked for.
+/// Opening it reads headers only; the bytes of tensors are mapped or read on request, see ``ReadMode``.
 public struct Checkpoint: Sendable {
   public let folder: String
-  /// How tensors are read; never changes a result.
+  /// How tensors are read, which never changes a result.
   public let reading: ReadMode
   /// The parsed `config.json`.
   public let configuration: JSON
@@ -13,13 +13,13 @@ public struct Checkpoint: Sendable {
   public let shards: [String]
   /// Tensors by name, each with its shard.
   public let tensors: [String: (shard: String, entry: TensorEntry)]
-  /// Tensors of each shard in the order of their bytes, those that the index does not list included.
+  /// The tensors of each shard in the order of their bytes, including those that the index does not list.
   public let entries: [String: [TensorEntry]]
   private let files: [String: FileBytes]
 
   /// Opens the folder and checks every shard's header.
   ///
-  /// - Throws: ``EspalierError`` naming the file and the tensor.
+  /// - Throws: an I/O error or bad input that names the file and the tensor.
   public init(folder: String, reading: ReadMode = .map) throws {
     self.folder = folder
     self.reading = reading
@@ -60,7 +60,7 @@ public struct Checkpoint: Sendable {
     }
     for (name, shard) in index.map ?? [:] where tensors[name] == nil {
       throw EspalierError.badInput(
-        "the tensor \(name) is not in \(shard), where model.safetensors.index.json says it is.",
+        "the tensor \(name) is not in \(shard), although model.safetensors.index.json says so.",
         subject: folder)
     }
     shards = index.shards
@@ -74,14 +74,14 @@ public struct Checkpoint: Sendable {
     let path = folder + "/model.safetensors.index.json"
     guard try Folder.entry(path) != nil else {
       throw EspalierError.badInput(
-        "neither model.safetensors nor model.safetensors.index.json is there. Convert the weights to safetensors first.",
+        "there is neither model.safetensors nor model.safetensors.index.json. Convert the weights to safetensors first.",
         subject: folder)
     }
     let index = try Folder.readJSON(path, limit: 256 << 20)
     return try about(path) { try weightMap(index) }
   }
 
-  /// Which shard holds each tensor, and the shards, from the content of `model.safetensors.index.json`.
+  /// Reads `model.safetensors.index.json`: the shard of each tensor, and the sorted names of all shards.
   static func weightMap(_ index: JSON) throws -> (map: [String: String]?, shards: [String]) {
     guard let members = index["weight_map"]?.object?.members, !members.isEmpty else {
       throw EspalierError.badInput("weight_map is missing or empty.")
@@ -96,7 +96,7 @@ public struct Checkpoint: Sendable {
     return (map, Set(map.values).sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) })
   }
 
-  /// Whether a name that a file gives leads to an entry of the same folder, and can be shown to people.
+  /// Whether a name found in a file is a plain file name: no path, nothing hidden, no control characters.
   private static func isFileName(_ name: String) -> Bool {
     !name.isEmpty && !name.hasPrefix(".") && name.utf8.count <= 255
       && name.unicodeScalars.allSatisfy { $0 != "/" && $0.properties.generalCategory != .control }
@@ -104,8 +104,8 @@ public struct Checkpoint: Sendable {
 
   /// The tensor of this name.
   ///
-  /// - Parameter shape: the shape that it must have, as `config.json` implies it.
-  /// - Throws: bad input where it is missing or has another shape or a type that cannot be a weight.
+  /// - Parameter shape: the shape that `config.json` implies.
+  /// - Throws: bad input if it is missing, has another shape, or has a type that cannot be a weight.
   public func tensor(_ name: String, shape: [Int]) throws -> StoredTensor {
     guard let (shard, entry) = tensors[name] else {
       throw EspalierError.badInput(
@@ -129,26 +129,26 @@ public struct Checkpoint: Sendable {
     try StoredTensor(entry: entry, file: file(shard))
   }
 
-  /// Which file of that name was opened; see ``Folder/Entry/identity``.
+  /// Identifies the file that was opened; see ``Folder/Entry/identity``.
   public func identity(ofShard shard: String) throws -> String { try file(shard).identity }
 
-  /// Throws where bytes of a tensor could not be read; see ``FileBytes/requireReadable()``.
+  /// Throws if bytes of any tensor could not be read; see ``FileBytes/requireReadable()``.
   public func requireReadable() throws {
     for file in files.values { try file.requireReadable() }
   }
 
   private func file(_ shard: String) throws -> FileBytes {
     guard let file = files[shard] else {
-      throw EspalierError.internalFault("\(shard) is no shard of \(folder).")
+      throw EspalierError.internalFault("\(shard) is not a shard of \(folder).")
     }
     return file
   }
 
-  /// Paths of all files in the folder and in those below it, sorted folder by folder.
+  /// Relative paths of all files in the folder and its subfolders, sorted folder by folder.
   ///
-  /// A link to a file is that file, as in the cache of Hugging Face. Hidden folders (`.git`, `.cache`) are no part of a checkpoint.
+  /// A link to a file counts as the file, as in Hugging Face's cache. Hidden folders (`.git`, `.cache`) are not part of a checkpoint.
   ///
-  /// - Throws: bad input that names a link to a folder or to nothing, a pipe or a device.
+  /// - Throws: bad input that names a link to a folder, a broken link, a pipe or a device.
   public func fileNames() throws -> [String] { try fileNames(below: "") }
 
   private func fileNames(below prefix: String) throws -> [String] {
@@ -159,7 +159,7 @@ public struct Checkpoint: Sendable {
       if entry?.isFolder == true, name.hasPrefix(".") { return [] }
       guard entry?.isFolder == true, try !Folder.isLink(path) else {
         throw EspalierError.badInput(
-          "this is \(entry == nil ? "a link to nothing" : entry?.isFolder == true ? "a link to a folder" : "a pipe or a device"), which is not copied; put files in its place, or remove it.",
+          "this is \(entry == nil ? "a broken link" : entry?.isFolder == true ? "a link to a folder" : "a pipe or a device"), which is not copied; put files in its place, or remove it.",
           subject: path)
       }
       return try fileNames(below: prefix + name + "/")

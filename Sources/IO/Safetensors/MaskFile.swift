@@ -19,9 +19,9 @@ public enum MaskFile {
     try writer.finish()
   }
 
-  /// Reads a mask and checks its counts against its pattern.
+  /// Reads a mask and checks it against its pattern.
   ///
-  /// - Throws: bad input that names the file.
+  /// - Throws: bad input that names the file, if it is not a mask or does not match its pattern.
   public static func read(_ path: String) throws -> Mask {
     let file = try SafetensorsFile(path: path)
     let metadata = Dictionary(
@@ -32,7 +32,7 @@ public enum MaskFile {
       let pattern = pattern(metadata), pattern.fits(columns: columns),
       let mask = Mask(
         rows: kept.shape[0], columns: columns, pattern: pattern, bits: kept.withBytes { Array($0) })
-    else { throw EspalierError.badInput("this is not a mask of espalier.", subject: path) }
+    else { throw EspalierError.badInput("this is not a mask made by espalier.", subject: path) }
     let lastBits = columns % 8
     if lastBits > 0,
       let row = (0..<mask.rows).first(where: { mask.bits[($0 + 1) * mask.rowBytes - 1] >> lastBits != 0 })
@@ -42,7 +42,7 @@ public enum MaskFile {
     }
     if let row = mask.firstRowOffPattern() {
       throw EspalierError.badInput(
-        "row \(row) does not keep what the pattern \(pattern) says; the file is damaged.", subject: path)
+        "row \(row) does not match the pattern \(pattern); the file is damaged.", subject: path)
     }
     return mask
   }

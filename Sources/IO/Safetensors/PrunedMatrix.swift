@@ -1,15 +1,15 @@
 import EspalierCore
 
-/// What the pipeline made of one matrix: its mask and, where they were fitted anew, its weights.
+/// The pipeline's result for one matrix: its mask and, if they were refitted, its weights.
 ///
-/// In a folder: `mask.safetensors` (see ``MaskFile``) and perhaps `weight.safetensors` with `weight`, in the type and shape of the
-/// checkpoint's tensor, 0 where the mask prunes.
+/// A folder with `mask.safetensors` (see ``MaskFile``) and optionally `weight.safetensors`, whose tensor `weight` has the checkpoint's
+/// type and the mask's shape, and is 0 at pruned positions.
 public struct PrunedMatrix: Sendable {
   public static let weightFile = "weight.safetensors"
   public static let weightName = "weight"
 
   public let mask: Mask
-  /// The weights that replace the checkpoint's; nil where those are kept as they are.
+  /// The weights that replace the checkpoint's; nil if those are unchanged.
   public let weights: StoredTensor?
 
   public init(_ mask: Mask, weights: StoredTensor? = nil) {
@@ -17,7 +17,7 @@ public struct PrunedMatrix: Sendable {
     self.weights = weights
   }
 
-  /// Reads what a unit wrote.
+  /// Reads the artifact of a unit.
   ///
   /// - Throws: bad input that names the file.
   public init(folder: String) throws {

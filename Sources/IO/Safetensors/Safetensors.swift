@@ -1,9 +1,9 @@
 import EspalierCore
 
-/// One tensor of a safetensors file: what it is and where its bytes are.
+/// One tensor of a safetensors file: name, type, shape and position.
 public struct TensorEntry: Sendable, Hashable {
   public let name: String
-  /// The element type; nil for one that this version does not know, whose bytes can still be copied.
+  /// The element type; nil if unknown to this version. The bytes of such a tensor can still be copied.
   public let dtype: DType?
   public let shape: [Int]
   /// Position of the bytes in the file.
@@ -12,40 +12,39 @@ public struct TensorEntry: Sendable, Hashable {
 
 /// The header of a safetensors file, checked against the size of the file.
 ///
-/// Everything in it is untrusted: the header's length, the JSON, every type, shape and offset are checked before use;
-/// tensors follow each other without holes or overlaps up to the end of the file.
+/// Nothing in it is trusted: its length, the JSON, every type, shape and offset are checked before use. Tensors must follow each
+/// other without gaps or overlaps up to the end of the file.
 public struct SafetensorsHeader: Sendable {
   /// Tensors in the order of their bytes.
   public let tensors: [TensorEntry]
-  /// The `__metadata__` member, in its order.
+  /// The members of `__metadata__`, in their order.
   public let metadata: [(key: String, value: String)]
 
   static let longest = 100_000_000
 
   /// Reads the header of the file at `path`.
   ///
-  /// - Throws: ``EspalierError`` that names the file and the tensor.
+  /// - Throws: an I/O error or bad input that names the file and the tensor.
   public init(path: String) throws {
     let file = try File(reading: path)
     let size = try file.size()
     self = try about(path) {
       guard size >= 8 else {
         throw EspalierError.badInput(
-          "the file has \(size) bytes; it is no safetensors file, or was cut off. Fetch it again.")
+          "the file has \(size) bytes; it is not a safetensors file, or was cut off. Fetch it again.")
       }
-      var claimed = UInt64(0)
-      try withUnsafeMutableBytes(of: &claimed) { try file.read(into: $0, at: 0) }
-      var bytes = try Buffer<UInt8>(count: Self.length(UInt64(littleEndian: claimed), fileSize: size))
-      try bytes.withUnsafeMutable { try file.read(into: UnsafeMutableRawBufferPointer($0), at: 8) }
-      return try Self(text: bytes.span.bytes, fileSize: size)
+      let claimed = try file.bytes(0..<8).reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+      let length = try Self.length(claimed, fileSize: size)
+      let text = try file.bytes(8..<8 + length)
+      return try Self(text: text.span.bytes, fileSize: size)
     }
   }
 
-  /// The length of the header's text that the first eight bytes of the file claim.
+  /// Checks the length of the header's text that the first eight bytes of the file claim.
   static func length(_ claimed: UInt64, fileSize: Int) throws -> Int {
     guard claimed <= UInt64(longest) else {
       throw EspalierError.badInput(
-        "the header claims \(claimed) bytes; at most \(longest) are allowed. This is no safetensors file."
+        "the header claims \(claimed) bytes; at most \(longest) are allowed. This is not a safetensors file."
       )
     }
     guard 8 + Int(claimed) <= fileSize else {
@@ -56,7 +55,7 @@ public struct SafetensorsHeader: Sendable {
     return Int(claimed)
   }
 
-  /// Reads the JSON text of a header, which stands after the eight bytes of its length.
+  /// Reads the JSON text of a header, which follows the eight bytes of its length.
   init(text: RawSpan, fileSize: Int) throws {
     var limits = JSON.Limits()
     limits.depth = 8
@@ -86,7 +85,7 @@ public struct SafetensorsHeader: Sendable {
     for tensor in tensors {
       guard tensor.range.lowerBound == end else {
         throw EspalierError.badInput(
-          "its bytes start at \(tensor.range.lowerBound), but the tensors before end at \(end); the header is damaged.",
+          "its bytes start at \(tensor.range.lowerBound), but the previous tensor ends at \(end); the header is damaged.",
           subject: "tensor \(tensor.name.prefix(200))")
       }
       end = tensor.range.upperBound
@@ -132,7 +131,7 @@ public struct SafetensorsHeader: Sendable {
   }
 }
 
-/// A tensor in a safetensors file: its bytes are read from the disk when they are asked for.
+/// A tensor in a safetensors file, whose bytes are read on request.
 public struct StoredTensor: Sendable {
   public let entry: TensorEntry
   public let file: FileBytes
@@ -158,10 +157,10 @@ public struct StoredTensor: Sendable {
 
   /// For IO and Kernels only: some of the bytes, valid within `body`; see ``FileBytes/withBytes(_:using:_:)``.
   public func withBytes<Result: ~Copyable, Failure: Error>(
-    _ bytes: Range<Int>, using room: inout ReadRoom,
+    _ bytes: Range<Int>, using scratch: inout ReadScratch,
     _ body: (UnsafeRawBufferPointer) throws(Failure) -> Result
   ) throws(Failure) -> Result {
-    try file.withBytes(place(bytes), using: &room, body)
+    try file.withBytes(place(bytes), using: &scratch, body)
   }
 
   /// For IO and Kernels only: some of the bytes, valid within `body`.
@@ -179,7 +178,7 @@ public struct StoredTensor: Sendable {
   /// Tells the system to start reading the tensor.
   public func prefetch() { file.prefetch(entry.range) }
 
-  /// Gives back all that is held of the tensor: it is not read again soon.
+  /// Drops the tensor from memory and from the page cache: it will not be read again soon.
   public func release() { file.forget(entry.range) }
 
   /// Gives the mapped pages of some of the tensor's bytes back to the system.
@@ -187,12 +186,12 @@ public struct StoredTensor: Sendable {
 
   /// SHA-256 over the bytes.
   ///
-  /// - Throws: an I/O error where they cannot be read.
+  /// - Throws: an I/O error if they cannot be read.
   public func digest() throws -> Digest {
     var hash = SHA256()
-    var room = ReadRoom()
+    var scratch = ReadScratch()
     for part in parts(of: entry.range.count, size: 1 << 20) {
-      withBytes(part, using: &room) { hash.update($0) }
+      withBytes(part, using: &scratch) { hash.update($0.bytes) }
       release(part)
     }
     release()
@@ -201,7 +200,7 @@ public struct StoredTensor: Sendable {
   }
 }
 
-/// A safetensors file of ours: header and map, tensors by name.
+/// A mapped safetensors file, with its tensors by name.
 public struct SafetensorsFile: Sendable {
   public let header: SafetensorsHeader
   private let file: FileBytes
@@ -213,7 +212,7 @@ public struct SafetensorsFile: Sendable {
 
   /// The tensor of this name.
   ///
-  /// - Throws: bad input where it is missing, or where type or shape are not the given ones.
+  /// - Throws: bad input if it is missing, or has another type or shape than the given ones.
   public func tensor(_ name: String, dtype: DType? = nil, shape: [Int]? = nil) throws -> StoredTensor {
     guard let entry = header.tensors.first(where: { $0.name == name }) else {
       throw EspalierError.badInput("the tensor \(name) is missing.", subject: file.path)
@@ -230,7 +229,7 @@ public struct SafetensorsFile: Sendable {
 extension StoredTensor {
   /// All elements of an I32 or I64 tensor.
   ///
-  /// - Throws: bad input for another type or an element beyond 32 bits.
+  /// - Throws: bad input if it has another type or an element does not fit 32 bits.
   public func integers() throws -> [Int32] {
     let values: [Int32?] = withBytes { bytes in
       switch dtype {
@@ -248,13 +247,15 @@ extension StoredTensor {
     return try values.map { value in
       guard let value else {
         throw EspalierError.badInput(
-          "the tensor \(name) does not hold integers of 32 bits.", subject: file.path)
+          "the tensor \(name) does not hold 32-bit integers.", subject: file.path)
       }
       return value
     }
   }
 
   /// All elements of an F64 tensor.
+  ///
+  /// - Throws: bad input if it has another type.
   public func doubles() throws -> [Double] {
     guard dtype == .f64 else {
       throw EspalierError.badInput("the tensor \(name) is not F64.", subject: file.path)

@@ -1,17 +1,18 @@
 import EspalierCore
 
-/// A new safetensors file that has its full size from the start: its tensors are written in any order, or worked on in place; the
-/// header comes last, so that an unfinished file is none.
+/// A new safetensors file that has its full size from the start, so that its tensors can be written in any order or edited in place.
+///
+/// The header is written last, so an unfinished file is not a valid one.
 public struct SafetensorsDraft: ~Copyable, Sendable {
   private let file: File
   private let layout: SafetensorsLayout
 
-  /// Tensors start at a page: a page is touched for few of their rows.
+  /// One page: tensors start at a page boundary, so that few of their rows share a page with something else.
   private static let headerBytes = 4096
 
-  /// Creates the file and takes its room on the disk.
+  /// Creates the file and reserves its space on the disk.
   ///
-  /// - Throws: an I/O error, also where the disk is too full.
+  /// - Throws: an I/O error, also if the disk is too full.
   public init(path: String, tensors: [(name: String, dtype: DType, shape: [Int])]) throws {
     let layout = try SafetensorsLayout(tensors)
     let file = try File(writing: path, truncate: true)
@@ -20,30 +21,32 @@ public struct SafetensorsDraft: ~Copyable, Sendable {
     self.file = file
   }
 
-  /// The bytes of a tensor as memory.
+  /// Maps the bytes of a tensor for reading and writing.
   public func map(_ name: String) throws -> MappedBuffer { try file.mapForWriting(range(name)) }
 
-  /// Writes all elements of a tensor.
-  public func write<Element: BitwiseCopyable>(_ elements: borrowing Buffer<Element>, to name: String) throws {
-    try elements.withUnsafe { try write(UnsafeRawBufferPointer($0), to: name) }
-  }
-
-  /// Writes all elements of a tensor.
-  public func write<Element: BitwiseCopyable>(_ elements: [Element], to name: String) throws {
-    try elements.withUnsafeBytes { try write($0, to: name) }
-  }
-
-  /// For IO and Kernels only: writes all bytes of a tensor.
-  public func write(_ bytes: UnsafeRawBufferPointer, to name: String) throws {
+  /// Writes all bytes of a tensor.
+  ///
+  /// - Throws: an I/O error; an internal fault if there is no such tensor or it has another size.
+  public func write(_ bytes: RawSpan, to name: String) throws {
     let range = try range(name)
-    guard bytes.count == range.count else {
+    guard bytes.byteCount == range.count else {
       throw EspalierError.internalFault(
-        "\(bytes.count) bytes are written to \(name), which has \(range.count).", subject: file.path)
+        "\(bytes.byteCount) bytes were given for \(name), which has \(range.count).", subject: file.path)
     }
     try file.write(bytes, at: range.lowerBound)
   }
 
-  /// Writes the header; returns when the whole file is on the disk.
+  /// Writes all elements of a tensor.
+  public func write<Element: BitwiseCopyable>(_ elements: [Element], to name: String) throws {
+    try write(elements.span.bytes, to: name)
+  }
+
+  /// Writes all elements of a tensor.
+  public func write<Element: BitwiseCopyable>(_ elements: borrowing Buffer<Element>, to name: String) throws {
+    try write(elements.span.bytes, to: name)
+  }
+
+  /// Writes the header; returns once the whole file is on the disk.
   public consuming func finish(metadata: [(String, String)] = []) throws {
     let header = layout.header(metadata: metadata, unit: Self.headerBytes)
     guard header.count == Self.headerBytes else {

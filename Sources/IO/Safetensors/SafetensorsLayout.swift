@@ -1,12 +1,12 @@
 import EspalierCore
 
-/// Where the tensors of a new safetensors file stand: one after the other, in the order given.
+/// The positions of the tensors in a new safetensors file: one after the other, in the given order.
 struct SafetensorsLayout: Sendable {
   struct Tensor: Sendable {
     let name: String
     let dtype: DType
     let shape: [Int]
-    /// Position of its bytes behind the header.
+    /// Position of its bytes after the header.
     let range: Range<Int>
   }
 
@@ -31,7 +31,7 @@ struct SafetensorsLayout: Sendable {
     byteCount = offset
   }
 
-  /// What stands before the tensors: the length of the text and the text, filled up with spaces to a multiple of `unit` bytes.
+  /// The header: the length of its text, and the text, padded with spaces so that all is a multiple of `unit` bytes.
   func header(metadata: [(String, String)], unit: Int = 8) -> [UInt8] {
     let head = [(key: "format", value: JSON.string("pt"))]
     let notes = head + metadata.map { (key: $0.0, value: .string($0.1)) }

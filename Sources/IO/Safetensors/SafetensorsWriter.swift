@@ -1,6 +1,6 @@
 import EspalierCore
 
-/// Writes a safetensors file from front to back: first the header, then each tensor's bytes in the order declared.
+/// Writes a safetensors file from front to back: the header, then each tensor's bytes in the declared order.
 public struct SafetensorsWriter: ~Copyable {
   private let file: File
   private var position: Int
@@ -20,27 +20,29 @@ public struct SafetensorsWriter: ~Copyable {
   }
 
   /// Writes the next bytes.
-  public mutating func append(_ bytes: UnsafeRawBufferPointer) throws { position += try write(bytes) }
-
-  /// Writes the next elements.
-  public mutating func append<Element: BitwiseCopyable>(_ elements: borrowing Buffer<Element>) throws {
-    position += try elements.withUnsafe { try write(UnsafeRawBufferPointer($0)) }
+  ///
+  /// - Throws: an I/O error; an internal fault if there are more bytes than declared.
+  public mutating func append(_ bytes: RawSpan) throws {
+    guard position + bytes.byteCount <= end else {
+      throw EspalierError.internalFault("more bytes than declared were written to \(file.path).")
+    }
+    try file.write(bytes, at: position)
+    position += bytes.byteCount
   }
 
   /// Writes the next elements.
   public mutating func append<Element: BitwiseCopyable>(_ elements: [Element]) throws {
-    position += try elements.withUnsafeBytes { try write($0) }
+    try append(elements.span.bytes)
   }
 
-  private func write(_ bytes: UnsafeRawBufferPointer) throws -> Int {
-    guard position + bytes.count <= end else {
-      throw EspalierError.internalFault("more bytes than declared were written to \(file.path).")
-    }
-    try file.write(bytes, at: position)
-    return bytes.count
+  /// Writes the next elements.
+  public mutating func append<Element: BitwiseCopyable>(_ elements: borrowing Buffer<Element>) throws {
+    try append(elements.span.bytes)
   }
 
-  /// Returns when the whole file is on the disk.
+  /// Returns once the whole file is on the disk.
+  ///
+  /// - Throws: an I/O error; an internal fault if bytes are missing.
   public consuming func finish() throws {
     guard position == end else {
       throw EspalierError.internalFault("\(end - position) bytes of \(file.path) were never written.")

@@ -3,7 +3,7 @@ import EspalierCore
 extension StoredTensor {
   /// A tensor whose bytes are in memory.
   ///
-  /// - Parameter origin: the tensor that they were derived from, for name, type and errors.
+  /// - Parameter origin: the tensor they were derived from, which gives name, type and the file for errors.
   public init(_ bytes: consuming Buffer<UInt8>, shape: [Int], derivedFrom origin: StoredTensor) throws {
     let file = FileBytes(bytes, of: origin.file.path)
     try self.init(
@@ -11,7 +11,7 @@ extension StoredTensor {
       file: file)
   }
 
-  /// The same bytes as a matrix: leading axes of one are left out, those after the first are one.
+  /// The same bytes as a matrix: leading axes of size 1 are dropped, and all axes after the first are joined.
   public func flattened() throws -> StoredTensor {
     guard shape.count != 2 else { return self }
     var axes = shape[...]
@@ -45,9 +45,9 @@ extension StoredTensor {
       entry: TensorEntry(name: name, dtype: dtype, shape: rest, range: start..<start + size), file: file)
   }
 
-  /// The matrix with its axes exchanged, as a copy in memory.
+  /// The transpose of the matrix, as a copy in memory.
   ///
-  /// - Throws: bad input if it is no matrix of F32, BF16 or F16; an I/O error if it cannot be read.
+  /// - Throws: bad input if it is not a matrix of F32, BF16 or F16; an I/O error if it cannot be read.
   public func transposed() throws -> StoredTensor {
     guard shape.count == 2, let dtype, dtype.isWeight else {
       throw EspalierError.badInput(
@@ -55,10 +55,11 @@ extension StoredTensor {
     }
     let (rows, columns, size) = (shape[0], shape[1], dtype.byteCount)
     var copy = Buffer<UInt8>(unfilled: rows * columns * size)
-    var room = ReadRoom()
-    // Few rows at a time: what is read stays in the cache while it is spread over the columns.
+    var scratch = ReadScratch()
+    // A few rows at a time, which stay in the cache while they are scattered over the columns.
     for band in parts(of: rows, size: 32) {
-      withBytes(band.lowerBound * columns * size..<band.upperBound * columns * size, using: &room) { source in
+      withBytes(band.lowerBound * columns * size..<band.upperBound * columns * size, using: &scratch) {
+        source in
         copy.withUnsafeMutable { target in
           let target = UnsafeMutableRawPointer(target.baseAddress!) + band.lowerBound * size
           let source = source.baseAddress!
@@ -76,7 +77,7 @@ extension StoredTensor {
   }
 }
 
-/// `target[column * stride + row] = source[row * columns + column]`; the source may lie at any address.
+/// `target[column * stride + row] = source[row * columns + column]`; the source may be unaligned.
 private func transpose<Element: BitwiseCopyable>(
   _: Element.Type, _ source: UnsafeRawPointer, _ rows: Int, _ columns: Int,
   into target: UnsafeMutableRawPointer,

@@ -2,19 +2,19 @@ import CLZ4
 import CZstd
 import EspalierCore
 
-/// The sizes of one inner chunk and how it is stored: shuffled and compressed or as it is, then its CRC-32C.
+/// The size of an inner chunk and how it is stored: as it is, or shuffled and compressed; then its CRC-32C.
 package struct ChunkFormat: Hashable, Sendable {
   let codec: SpillCodec
   /// Bytes of one element.
   let elementBytes: Int
   /// Bytes of the elements of one chunk.
   package let chunkBytes: Int
-  /// Whether bytes of the same place in their elements stand together, which is what can be compressed.
+  /// Whether the first bytes of all elements come first, then the second ones, and so on, which compresses better.
   let isShuffled: Bool
 
-  /// - Parameter isShuffled: arrays are shuffled where they are compressed; other formats only compare.
+  /// - Parameter isShuffled: nil for what arrays do: they are shuffled if they are compressed. Benchmarks compare the rest.
   init(codec: SpillCodec, elementBytes: Int, elements: Int, isShuffled: Bool? = nil) {
-    precondition((elementBytes == 2 || elementBytes == 4) && elements > 0, "no such chunk")
+    precondition((elementBytes == 2 || elementBytes == 4) && elements > 0, "invalid chunk format")
     self.codec = codec
     self.elementBytes = elementBytes
     self.isShuffled = isShuffled ?? (codec != .none)
@@ -27,7 +27,7 @@ package struct ChunkFormat: Hashable, Sendable {
       elements: layout.chunkTokens * layout.width, isShuffled: isShuffled)
   }
 
-  /// Bytes of a stored chunk, at most.
+  /// Upper bound of a stored chunk's size in bytes.
   var largestStored: Int {
     switch codec {
     case .none: chunkBytes + 4
@@ -36,10 +36,10 @@ package struct ChunkFormat: Hashable, Sendable {
     }
   }
 
-  /// Bytes of a stored chunk, at least.
+  /// Lower bound of a stored chunk's size in bytes.
   var smallestStored: Int { codec == .none ? chunkBytes + 4 : 5 }
 
-  /// Copies the first elements of a chunk that is not compressed, as they stood before the shuffle.
+  /// Copies the first elements of a decompressed chunk, and undoes the shuffle.
   fileprivate func arrange(_ chunk: UnsafeRawBufferPointer, into elements: UnsafeMutableRawBufferPointer) {
     if isShuffled {
       Shuffle.undo(chunk, elements, elementBytes: elementBytes)
@@ -49,7 +49,7 @@ package struct ChunkFormat: Hashable, Sendable {
   }
 }
 
-/// Turns chunks into what stands in a shard file, with buffers that are used again and again.
+/// Encodes chunks for a shard file, with buffers that are reused.
 package struct ChunkEncoder: ~Copyable {
   let format: ChunkFormat
   private let compressor: ChunkCompressor
@@ -64,7 +64,7 @@ package struct ChunkEncoder: ~Copyable {
     stored = Buffer(count: format.largestStored)
   }
 
-  /// Encodes one chunk of `format.chunkBytes` bytes; ``withStored(_:)`` then gives the result.
+  /// Encodes one chunk of `format.chunkBytes` bytes; ``withStored(_:)`` gives the result.
   package mutating func encode(_ chunk: UnsafeRawBufferPointer) throws {
     precondition(chunk.count == format.chunkBytes, "a chunk of another size")
     let format = format
@@ -80,7 +80,7 @@ package struct ChunkEncoder: ~Copyable {
         } else {
           try compressor.compress(chunk, into: stored)
         }
-      let checksum = CRC32C.checksum(UnsafeRawBufferPointer(rebasing: stored[..<count]))
+      let checksum = CRC32C.checksum(stored.bytes.extracting(first: count))
       stored.storeBytes(of: checksum.littleEndian, toByteOffset: count, as: UInt32.self)
       return count + 4
     }
@@ -90,20 +90,18 @@ package struct ChunkEncoder: ~Copyable {
   package borrowing func withStored<Result>(_ body: (UnsafeRawBufferPointer) throws -> Result) rethrows
     -> Result
   {
-    try stored.withUnsafe {
-      try body(UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer($0)[..<storedCount]))
-    }
+    try stored.span.extracting(first: storedCount).withUnsafeBytes(body)
   }
 }
 
-/// Why stored bytes are no chunk.
+/// Why stored bytes are not a valid chunk.
 package enum ChunkFault: String, Error {
   case size = "has an impossible size"
   case checksum = "does not have its checksum"
   case compression = "cannot be decompressed"
 }
 
-/// Turns stored chunks, which nobody vouches for, back into their bytes.
+/// Decodes stored chunks, which are not trusted.
 package struct ChunkDecoder: ~Copyable {
   let format: ChunkFormat
   private let decompressor: ChunkDecompressor
@@ -120,11 +118,12 @@ package struct ChunkDecoder: ~Copyable {
     throws(ChunkFault)
   {
     precondition(
-      elements.count <= format.chunkBytes && elements.count % format.elementBytes == 0, "no such elements")
+      elements.count <= format.chunkBytes && elements.count % format.elementBytes == 0,
+      "invalid number of elements")
     guard stored.count >= format.smallestStored, stored.count <= format.largestStored else { throw .size }
     let body = UnsafeRawBufferPointer(rebasing: stored.dropLast(4))
     let checksum = stored.loadUnaligned(fromByteOffset: body.count, as: UInt32.self)
-    guard CRC32C.checksum(body) == UInt32(littleEndian: checksum) else { throw .checksum }
+    guard CRC32C.checksum(body.bytes) == UInt32(littleEndian: checksum) else { throw .checksum }
     let format = format
     guard format.codec != .none else { return format.arrange(body, into: elements) }
     try planes.withUnsafeMutable { (planes) throws(ChunkFault) in
@@ -135,10 +134,9 @@ package struct ChunkDecoder: ~Copyable {
   }
 }
 
-/// The contexts of libzstd or the state of liblz4, made once and used for every chunk.
+/// The context of libzstd or the state of liblz4, made once and used for every chunk.
 //
-// Not private: in release builds, Swift 6.3.1 crashes in the modules that use a public noncopyable type with
-// a private one inside.
+// Not private: release builds with Swift 6.3.1 crash in modules that use a public noncopyable type with a private one inside.
 enum ChunkCompressor: ~Copyable {
   case none
   case lz4(LZ4State)
@@ -194,7 +192,7 @@ enum ChunkDecompressor: ~Copyable {
     }
   }
 
-  /// Fills the whole of `target`; false where the bytes hold less, more or nothing sensible.
+  /// Fills the whole of `target`; false if the bytes are damaged or do not decompress to exactly that size.
   borrowing func decompress(_ bytes: UnsafeRawBufferPointer, into target: UnsafeMutableRawBufferPointer)
     -> Bool
   {
@@ -216,7 +214,7 @@ enum ChunkDecompressor: ~Copyable {
 }
 
 struct LZ4State: ~Copyable {
-  // Owned by this value alone; freed in deinit. So are the contexts below.
+  // Owned by this value and freed in deinit, as are the contexts below.
   let pointer = UnsafeMutableRawPointer.allocate(byteCount: Int(LZ4_sizeofState()), alignment: 64)
   deinit { pointer.deallocate() }
 }
@@ -227,7 +225,7 @@ struct ZstdCompressor: ~Copyable {
 
   init(level: Int) throws {
     guard let pointer = ZSTD_createCCtx() else {
-      throw EspalierError(.io, "there is no memory to compress with.")
+      throw EspalierError(.io, "there is not enough memory to compress.")
     }
     self.pointer = pointer
     self.level = Int32(level)
@@ -241,7 +239,7 @@ struct ZstdDecompressor: ~Copyable {
 
   init() throws {
     guard let pointer = ZSTD_createDCtx() else {
-      throw EspalierError(.io, "there is no memory to decompress with.")
+      throw EspalierError(.io, "there is not enough memory to decompress.")
     }
     self.pointer = pointer
   }
@@ -279,7 +277,7 @@ private enum Shuffle {
     }
   }
 
-  /// Fills `target` with the first elements of those whose bytes are given.
+  /// Fills `target` with the first elements of the shuffled ones.
   static func undo(
     _ bytes: UnsafeRawBufferPointer, _ target: UnsafeMutableRawBufferPointer, elementBytes: Int
   ) {

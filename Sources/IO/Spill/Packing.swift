@@ -3,21 +3,21 @@ import CZstd
 import EspalierCore
 import Glibc
 
-/// How a file is packed, by the end of its name.
+/// How a file is compressed, by the end of its name.
 public enum Packing: String, CaseIterable, Sendable {
   case gzip = ".gz"
   case zstd = ".zst"
 
-  /// nil for a name that tells of no packing.
+  /// Nil if the name has neither end.
   public init?(path: String) {
     guard let packing = Self.allCases.first(where: { path.hasSuffix($0.rawValue) }) else { return nil }
     self = packing
   }
 
-  /// The name without the end that tells of the packing.
+  /// The name without the end that names the compression.
   public func unpackedName(_ path: String) -> String { String(path.dropLast(rawValue.count)) }
 
-  /// Bytes that the file says it has when it is unpacked; where it does not say, or cannot, five times as many as it has now.
+  /// The unpacked size in bytes that the file claims; five times its own size if it claims none, or an impossible one.
   public func claimedByteCount(_ path: String) -> Int {
     guard let size = try? Folder.entry(path)?.size else { return 0 }
     let claimed =
@@ -28,14 +28,11 @@ public enum Packing: String, CaseIterable, Sendable {
     return claimed.flatMap { (size...1 << 50).contains($0) ? $0 : nil } ?? 5 * size
   }
 
-  /// The last four bytes, which hold no more than that; a larger text looks as if it were smaller than its file.
+  /// The size that the last four bytes hold, modulo 2^32.
   private static func gzipByteCount(_ path: String, size: Int) -> Int? {
-    var count = UInt32(0)
-    guard size > 18, let file = try? File(reading: path),
-      (try? withUnsafeMutableBytes(of: &count) { try file.read(into: $0, at: size - 4) }) != nil
-    else { return nil }
-    // Deflate makes nothing smaller than that; so the file was cut off, or is another one.
-    let claimed = Int(UInt32(littleEndian: count))
+    guard size > 18, let end = try? File(reading: path).bytes(size - 4..<size) else { return nil }
+    let claimed = end.reversed().reduce(0) { $0 << 8 | Int($1) }
+    // Deflate compresses at most 1032 to 1, so the file was cut off or is not gzip.
     return claimed > 1032 * size ? nil : claimed
   }
 
@@ -46,8 +43,8 @@ public enum Packing: String, CaseIterable, Sendable {
 
   /// Unpacks the file at `path` into a new one at `target`.
   ///
-  /// - Parameter progress: called now and then with the bytes of the packed file that were read, and all of them.
-  /// - Throws: bad input where it is damaged or was cut off, with the place; I/O errors; what `progress` throws.
+  /// - Parameter progress: called now and then with the number of packed bytes read so far, and their total.
+  /// - Throws: bad input with the position if it is damaged or was cut off; I/O errors; what `progress` throws.
   public func unpack(
     _ path: String, to target: String, progress: (_ done: Int, _ of: Int) throws -> Void = { _, _ in }
   ) throws {
@@ -67,9 +64,8 @@ public enum Packing: String, CaseIterable, Sendable {
     var (input, output) = ([UInt8](repeating: 0, count: 1 << 18), [UInt8](repeating: 0, count: 1 << 20))
     var end = 0
     for part in parts(of: size, size: input.count) {
-      try input.withUnsafeMutableBytes {
-        try source.read(into: .init(rebasing: $0[..<part.count]), at: part.lowerBound)
-      }
+      var span = input.mutableSpan
+      try source.read(part, into: &span)
       var taken = 0
       var isFull = false
       repeat {
@@ -80,7 +76,7 @@ public enum Packing: String, CaseIterable, Sendable {
           throw EspalierError.badInput(
             "the packed file is damaged near byte \(part.lowerBound + taken); fetch it again.", subject: path)
         }
-        try output.withUnsafeBytes { try file.write(.init(rebasing: $0[..<step.written]), at: end) }
+        try file.write(output.span.extracting(first: step.written).bytes, at: end)
         taken += step.read
         end += step.written
         isFull = step.written == output.count
@@ -94,27 +90,27 @@ public enum Packing: String, CaseIterable, Sendable {
   }
 }
 
-/// Unpacks bytes that come piece by piece.
+/// Unpacks bytes piece by piece.
 private protocol UnpackingStream: ~Copyable {
-  /// Whether what was read so far is whole.
+  /// Whether the bytes read so far form a whole file.
   var isComplete: Bool { get }
-  /// Takes bytes from the front of `input`, as many as there is room for; nil where they are damaged.
+  /// Unpacks as much of `input` as fits into `output`; nil if it is damaged.
   mutating func unpack(_ input: UnsafeRawBufferPointer, into output: UnsafeMutableRawBufferPointer) -> (
     read: Int, written: Int
   )?
 }
 
 private struct GzipStream: ~Copyable, UnpackingStream {
-  // zlib keeps its address.
+  // At a fixed address, because zlib stores it.
   private let stream: UnsafeMutablePointer<z_stream>
   private(set) var isComplete = false
 
   init() throws {
     stream = .allocate(capacity: 1)
     stream.initialize(to: z_stream())
-    // 15: the largest window; 16 more: gzip, and nothing else.
+    // 15 is the largest window; adding 16 accepts only gzip.
     guard inflateInit2_(stream, 15 + 16, ZLIB_VERSION, Int32(MemoryLayout<z_stream>.size)) == Z_OK else {
-      throw EspalierError(.io, "there is no memory to unpack with.")
+      throw EspalierError(.io, "there is not enough memory to unpack.")
     }
   }
 
@@ -127,7 +123,7 @@ private struct GzipStream: ~Copyable, UnpackingStream {
     read: Int, written: Int
   )? {
     if isComplete, let first = input.first {
-      // Zeros that fill up the last block of a tape, or another member.
+      // What follows is either zeros that pad the last block of a tape, or another member.
       guard first != 0 else { return input.allSatisfy { $0 == 0 } ? (input.count, 0) : nil }
       inflateReset(stream)
       isComplete = false
@@ -156,7 +152,7 @@ private struct ZstdStream: ~Copyable, UnpackingStream {
   mutating func unpack(_ input: UnsafeRawBufferPointer, into output: UnsafeMutableRawBufferPointer) -> (
     read: Int, written: Int
   )? {
-    // Asked again, it would tell what it wants of a frame that need not come.
+    // Called again, zstd would ask for another frame, which need not exist.
     guard !isComplete || !input.isEmpty else { return (0, 0) }
     var from = ZSTD_inBuffer(src: input.baseAddress, size: input.count, pos: 0)
     var to = ZSTD_outBuffer(dst: output.baseAddress, size: output.count, pos: 0)

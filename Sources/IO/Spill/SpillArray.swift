@@ -1,9 +1,9 @@
 import EspalierCore
 import Synchronization
 
-/// A spill array on the disk, read by memory map: `sequences x tokens x width` values.
+/// A memory-mapped spill array: `sequences x tokens x width` values.
 ///
-/// Nothing in its files is trusted. Several threads may read at once.
+/// Its files are not trusted. Several threads may read at once.
 public final class SpillArray: Sendable {
   public let folder: String
   public let layout: SpillLayout
@@ -19,9 +19,9 @@ public final class SpillArray: Sendable {
   public var element: SpillElement { layout.element }
   public var codec: SpillCodec { layout.codec }
 
-  /// Opens the array; its shards are mapped when they are first read.
+  /// Opens the array; its shards are mapped when first read.
   ///
-  /// - Throws: an I/O error; bad input where `zarr.json` or the set of shards is not what the writer left.
+  /// - Throws: an I/O error; bad input if `zarr.json` or the set of shards is not what the writer wrote.
   public convenience init(folder: String) throws {
     try self.init(folder: folder, sizes: .standard)
   }
@@ -46,18 +46,18 @@ public final class SpillArray: Sendable {
     shards = Mutex(Array(repeating: nil, count: layout.shardCount))
   }
 
-  /// Bytes of memory that one read at a time needs at most; mapped pages and the values are not among them.
+  /// Upper bound of the memory that one read at a time needs, in bytes, without mapped pages and the values.
   public static func byteCount(of layout: SpillLayout) -> Int {
-    // Bytes that are put in order, elements that are converted; the context of libzstd has 160 KiB.
+    // One chunk to undo the shuffle and one to convert elements; libzstd's context takes 160 KiB.
     2 * layout.chunkBytes + layout.shardCount * (layout.chunksPerShard * 8 + 256) + 256 << 10
   }
 
-  /// Reads whole sequences, row-major, into a buffer of exactly their values.
+  /// Reads whole sequences, row-major, into a buffer of exactly their size.
   ///
-  /// The system is told to start reading as many sequences that follow.
+  /// Also starts reading ahead the same number of following sequences.
   ///
-  /// - Throws: bad input that names shard, chunk and the way out where files are damaged; an I/O error;
-  ///   an internal fault for sequences that the array has not or a buffer of another size.
+  /// - Throws: bad input that names shard and chunk if files are damaged; an I/O error; an internal fault for sequences out of range
+  ///   or a buffer of another size.
   public func read(_ sequences: Range<Int>, into values: UnsafeMutableBufferPointer<Float>) throws {
     guard holds(sequences), values.count == sequences.count * layout.valuesPerSequence else {
       throw EspalierError.internalFault(
@@ -92,8 +92,7 @@ public final class SpillArray: Sendable {
 
   /// Computes the content digest from the elements.
   ///
-  /// - Throws: as ``read(_:into:)-(_,UnsafeMutableBufferPointer<Float>)``; bad input also where it is not the
-  ///   recorded one.
+  /// - Throws: as ``read(_:into:)-(_,UnsafeMutableBufferPointer<Float>)``; also bad input if it is not the recorded one.
   public func contentDigest() throws -> Digest {
     var hash = SHA256()
     hash.update(layout.digestPrefix)
@@ -106,19 +105,19 @@ public final class SpillArray: Sendable {
           let elements = UnsafeMutableRawBufferPointer(
             start: chunk.baseAddress, count: place.tokens.count * width * element.byteCount)
           try decoder.decode(stored, into: elements)
-          hash.update(UnsafeRawBufferPointer(elements))
+          hash.update(UnsafeRawBufferPointer(elements).bytes)
         }
       }
       release(sequence..<sequence + 1)
     }
     let digest = hash.finalize()
     guard digest == recordedDigest else {
-      throw EspalierError.spill("the values are not those that were written", folder)
+      throw EspalierError.spill("the values are not the ones that were written", folder)
     }
     return digest
   }
 
-  /// Tells the system to start reading these sequences. What is wrong with them, reading them tells.
+  /// Tells the system to start reading these sequences. Errors are left for reading them to report.
   public func prefetch(_ sequences: Range<Int>) {
     guard holds(sequences) else { return }
     for (number, chunks) in pieces(sequences) {
@@ -126,7 +125,7 @@ public final class SpillArray: Sendable {
     }
   }
 
-  /// Gives the memory of these sequences back to the system; they can be read again.
+  /// Gives the mapped pages of these sequences back to the system; they can be read again.
   public func release(_ sequences: Range<Int>) {
     guard holds(sequences) else { return }
     for (number, chunks) in pieces(sequences) {
@@ -134,7 +133,7 @@ public final class SpillArray: Sendable {
     }
   }
 
-  /// Gives each stored chunk of the sequences, and the tokens that it holds.
+  /// Calls `body` with each stored chunk of the sequences and the tokens that it holds.
   private func forEachChunk(
     _ sequences: Range<Int>,
     _ body: (_ place: (sequence: Int, tokens: Range<Int>), _ stored: UnsafeRawBufferPointer)
@@ -161,7 +160,7 @@ public final class SpillArray: Sendable {
     sequences.lowerBound >= 0 && sequences.upperBound <= layout.sequences
   }
 
-  /// The shards of these sequences, each with the chunks that they have in it.
+  /// The shards of these sequences, each with the range of their chunks in it.
   private func pieces(_ sequences: Range<Int>) -> [(shard: Int, chunks: Range<Int>)] {
     guard !sequences.isEmpty else { return [] }
     let size = layout.sequencesPerShard
@@ -185,7 +184,7 @@ public final class SpillArray: Sendable {
 /// One shard file, mapped, with its index checked.
 final class SpillShard: Sendable {
   let file: FileBytes
-  /// Where each chunk begins, and where the last one ends: they stand one after another without gaps.
+  /// The start of each chunk, then the end of the last: they follow each other without gaps.
   private let bounds: [Int]
 
   init(_ layout: SpillLayout, _ number: Int, in folder: String) throws {
@@ -208,7 +207,7 @@ final class SpillShard: Sendable {
     bounds[chunks.lowerBound]..<bounds[chunks.upperBound]
   }
 
-  /// Reads an index whose first `chunks` entries are chunks and whose others are absent; nil for any other.
+  /// Reads an index; nil if it is damaged or does not consist of `chunks` entries in order followed by absent ones.
   static func bounds(_ index: UnsafeRawBufferPointer, chunks: Int, format: ChunkFormat) -> [Int]? {
     func word(_ place: Int) -> UInt64 {
       UInt64(littleEndian: index.loadUnaligned(fromByteOffset: place * 8, as: UInt64.self))
@@ -216,7 +215,7 @@ final class SpillShard: Sendable {
     let words = (index.count - 4) / 8
     let checksum = index.loadUnaligned(fromByteOffset: words * 8, as: UInt32.self)
     guard
-      CRC32C.checksum(UnsafeRawBufferPointer(rebasing: index.dropLast(4))) == UInt32(littleEndian: checksum),
+      CRC32C.checksum(index.bytes.extracting(droppingLast: 4)) == UInt32(littleEndian: checksum),
       (chunks * 2..<words).allSatisfy({ word($0) == .max })
     else { return nil }
     var bounds = [0]
@@ -231,7 +230,7 @@ final class SpillShard: Sendable {
 }
 
 extension EspalierError {
-  /// A spill array that cannot be used, and the way out: it can always be computed again.
+  /// The error for a spill array that cannot be used; it can always be computed again.
   fileprivate static func spill(_ problem: String, _ subject: String) -> EspalierError {
     .badInput(
       "\(problem). Remove this artifact from the work folder or run `espalier verify`; it is recomputed.",

@@ -1,9 +1,9 @@
 import EspalierCore
 
 extension SpillElement {
-  /// Stores `count` values as elements, row after row.
+  /// Stores `count` values as elements.
   ///
-  /// - Returns: false where a finite value has no finite element; its element is then an infinity.
+  /// - Returns: false if a finite value is too large for this type; it is then stored as an infinity.
   package func store(
     _ values: UnsafePointer<Float>, _ elements: UnsafeMutableRawPointer, count: Int
   ) -> Bool {
@@ -25,8 +25,8 @@ extension SpillElement {
     }
   }
 
-  // Bits, not values: a float that passes through a register could lose the payload of its NaN. And masks,
-  // not conditions: the compiler turns those into branches, and no longer converts several at once.
+  // Works on bits, since a NaN in a float register could lose its payload; and with masks instead of conditions, which the compiler
+  // would turn into branches that prevent vectorization.
   @inline(__always)
   private static func store(
     _ values: UnsafePointer<Float>, _ elements: UnsafeMutableRawPointer, _ count: Int, exponent: UInt32,
@@ -45,14 +45,14 @@ extension SpillElement {
     return overflow == 0
   }
 
-  /// All ones where `value` is below `limit`, else zero; both are below 2^31.
+  /// All ones if `value` is below `limit`, else zero; both are below 2^31.
   @inline(__always)
   private static func mask(_ value: UInt32, isBelow limit: UInt32) -> UInt32 {
     UInt32(bitPattern: Int32(bitPattern: value &- limit) >> 31)
   }
 
   @inline(__always)
-  private static func choose(_ first: UInt32, _ second: UInt32, where mask: UInt32) -> UInt32 {
+  private static func choose(_ first: UInt32, _ second: UInt32, by mask: UInt32) -> UInt32 {
     first & mask | second & ~mask
   }
 
@@ -70,20 +70,20 @@ extension SpillElement {
   @inline(__always)
   static func bf16Bits(of bits: UInt32) -> UInt32 {
     let rounded = (bits &+ 0x7FFF &+ (bits >> 16 & 1)) >> 16
-    return choose(bits >> 16 | 0x40, rounded, where: mask(0x7F80_0000, isBelow: bits & 0x7FFF_FFFF))
+    return choose(bits >> 16 | 0x40, rounded, by: mask(0x7F80_0000, isBelow: bits & 0x7FFF_FFFF))
   }
 
-  /// f16 of the float with these bits; `Float16(_:)` is a call for every element on x86.
+  /// f16 of the float with these bits; on x86, `Float16(_:)` would be a function call for each element.
   @inline(__always)
   static func f16Bits(of bits: UInt32) -> UInt32 {
     let magnitude = bits & 0x7FFF_FFFF
-    // Below 2^-14, adding 0.5 makes the float unit round at the last place of a subnormal f16.
+    // Below 2^-14, adding 0.5 makes the addition round to the last bit of a subnormal f16.
     let subnormal = (Float(bitPattern: magnitude) + 0.5).bitPattern &- Float(0.5).bitPattern
     let normal = (magnitude &- 0x3800_0000 &+ 0xFFF &+ (magnitude >> 13 & 1)) >> 13
-    let finite = choose(subnormal, normal, where: mask(magnitude, isBelow: 0x3880_0000))
+    let finite = choose(subnormal, normal, by: mask(magnitude, isBelow: 0x3880_0000))
     let quiet = 0x200 | (magnitude >> 13 & 0x1FF)
     let special = 0x7C00 | quiet & mask(0x7F80_0000, isBelow: magnitude)
-    return choose(finite, special, where: mask(magnitude, isBelow: 0x4780_0000)) | (bits >> 16 & 0x8000)
+    return choose(finite, special, by: mask(magnitude, isBelow: 0x4780_0000)) | (bits >> 16 & 0x8000)
   }
 
   /// Bits of the float that equals this f16.
@@ -93,8 +93,8 @@ extension SpillElement {
     let normal = shifted &+ 0x3800_0000
     let subnormal = (Float(bitPattern: normal &+ 0x0080_0000) - Float(bitPattern: 0x3880_0000)).bitPattern
     let special = normal &+ 0x3800_0000
-    let finite = choose(subnormal, normal, where: mask(shifted, isBelow: 0x0080_0000))
-    return choose(finite, special, where: mask(shifted, isBelow: 0x0F80_0000)) | (UInt32(element) & 0x8000)
+    let finite = choose(subnormal, normal, by: mask(shifted, isBelow: 0x0080_0000))
+    return choose(finite, special, by: mask(shifted, isBelow: 0x0F80_0000)) | (UInt32(element) & 0x8000)
       << 16
   }
 }

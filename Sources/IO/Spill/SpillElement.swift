@@ -1,12 +1,12 @@
 import EspalierCore
 
-/// How one hidden value stands on the disk.
+/// The type of hidden values on the disk.
 public enum SpillElement: String, CaseIterable, Sendable {
   /// Exact, bit for bit.
   case f32
-  /// Rounded to the nearest, ties to even; a `uint16` array for Zarr, which knows no bfloat16.
+  /// Rounded to nearest, ties to even; stored as `uint16`, since Zarr has no bfloat16.
   case bf16
-  /// Rounded to the nearest, ties to even; finite values beyond 65504 are refused.
+  /// Rounded to nearest, ties to even; finite values beyond 65504 are refused.
   case f16
 
   /// Bytes of one element.
@@ -24,18 +24,18 @@ public enum SpillElement: String, CaseIterable, Sendable {
 
 /// How the chunks of a spill array are compressed.
 ///
-/// It changes sizes and speed, never values, and so is in no key and in no content digest.
+/// It affects size and speed, never values, so it is not part of keys or content digests.
 public enum SpillCodec: Hashable, Sendable {
   case none
   case lz4
-  /// Level 1 (quick) to 19 (small).
+  /// Level 1 (fast) to 19 (small).
   case zstd(level: Int)
 
   static let zstdLevels = 1...19
 
-  /// What is tried where no codec is asked for; see docs/results.md.
+  /// The codec that is tried if none is asked for; see docs/results.md.
   public static let preferred = SpillCodec.zstd(level: 1)
-  /// A codec that makes the first chunk smaller by less than this ratio is not worth its time.
+  /// A codec that shrinks the first chunk by less than this ratio is not worth its time.
   public static let worthwhileRatio = 1.1
 }
 

@@ -1,9 +1,9 @@
 import EspalierCore
 
-/// Where the values of a spill array stand: sizes of chunks and shards, all of them decided by the shape.
+/// The layout of a spill array: the sizes of its chunks and shards, which follow from its shape.
 ///
-/// A shard file holds whole sequences, about 64 MiB of elements before compression or one sequence; an inner
-/// chunk holds some tokens of one sequence, about 512 KiB or one token.
+/// A shard file holds whole sequences, about 64 MiB of elements before compression but at least one sequence; an inner chunk holds
+/// some tokens of one sequence, about 512 KiB but at least one token.
 public struct SpillLayout: Hashable, Sendable {
   public let sequences: Int
   /// Tokens of each sequence.
@@ -11,22 +11,22 @@ public struct SpillLayout: Hashable, Sendable {
   /// Values of each token.
   public let width: Int
   public let element: SpillElement
-  /// May change until the first chunk is written.
+  /// May still change until the first chunk is written.
   public internal(set) var codec: SpillCodec
-  /// Tokens of one inner chunk; the last one of a sequence is filled up with zeros.
+  /// Tokens of one inner chunk; the last chunk of a sequence is padded with zeros.
   let chunkTokens: Int
   let chunksPerSequence: Int
   let sequencesPerShard: Int
 
-  /// Decides the layout of `sequences x tokens x width` values.
+  /// The layout of `sequences x tokens x width` values.
   ///
-  /// - Throws: bad input where a size is not positive, a token has over 256 MiB or the whole fits no disk.
+  /// - Throws: bad input if a size is not positive, a token takes over 256 MiB, or the whole is larger than any disk.
   public init(sequences: Int, tokens: Int, width: Int, element: SpillElement, codec: SpillCodec) throws {
     try self.init(
       sequences: sequences, tokens: tokens, width: width, element: element, codec: codec, sizes: .standard)
   }
 
-  /// What chunks and shards measure, about, before compression. Only tests make them smaller.
+  /// Approximate sizes of chunks and shards before compression. Only tests change them.
   struct Sizes: Sendable {
     var chunkBytes = 512 << 10
     var shardBytes = 64 << 20
@@ -37,7 +37,7 @@ public struct SpillLayout: Hashable, Sendable {
     sequences: Int, tokens: Int, width: Int, element: SpillElement, codec: SpillCodec, sizes: Sizes
   ) throws {
     guard sequences > 0, tokens > 0, width > 0 else {
-      throw EspalierError.badInput("a spill array of \(sequences) x \(tokens) x \(width) values has none.")
+      throw EspalierError.badInput("a spill array of \(sequences) x \(tokens) x \(width) values is empty.")
     }
     guard let total = elementCount(of: [sequences, tokens, width, element.byteCount]), total < 1 << 56,
       width * element.byteCount <= 1 << 28
@@ -46,7 +46,7 @@ public struct SpillLayout: Hashable, Sendable {
         "a spill array of \(sequences) x \(tokens) x \(width) values is too large.")
     }
     if case .zstd(let level) = codec, !SpillCodec.zstdLevels.contains(level) {
-      throw EspalierError.badInput("the zstd level \(level) is not between 1 and 19; choose one of these.")
+      throw EspalierError.badInput("the zstd level \(level) is not between 1 and 19.")
     }
     self.sequences = sequences
     self.tokens = tokens
@@ -62,7 +62,7 @@ public struct SpillLayout: Hashable, Sendable {
 
   /// Values of one sequence.
   public var valuesPerSequence: Int { tokens * width }
-  /// Bytes of the whole array on the disk where nothing can be compressed, at most.
+  /// Upper bound of the array's size on the disk, in bytes, if nothing can be compressed.
   public var largestByteCount: Int {
     sequences * chunksPerSequence * ChunkFormat(self).largestStored + shardCount * indexBytes + 4096
   }
@@ -71,10 +71,10 @@ public struct SpillLayout: Hashable, Sendable {
   var shardCount: Int { (sequences - 1) / sequencesPerShard + 1 }
   var chunkCount: Int { sequences * chunksPerSequence }
   var chunksPerShard: Int { sequencesPerShard * chunksPerSequence }
-  /// Bytes of a shard's index: offset and size of each inner chunk, and a checksum.
+  /// Size of a shard's index in bytes: offset and size of each inner chunk, and a checksum.
   var indexBytes: Int { chunksPerShard * 16 + 4 }
 
-  /// Inner chunks that a shard holds; fewer than its index has room for in the last shard of some arrays.
+  /// Number of inner chunks in a shard; the last shard may have fewer than its index has entries.
   func chunks(inShard shard: Int) -> Int {
     min(sequencesPerShard, sequences - shard * sequencesPerShard) * chunksPerSequence
   }
@@ -86,6 +86,6 @@ public struct SpillLayout: Hashable, Sendable {
 
   func path(ofShard shard: Int, in folder: String) -> String { "\(folder)/c/\(shard)/0/0" }
 
-  /// What the content digest begins with.
+  /// The text at the start of the content digest's input.
   var digestPrefix: String { "espalier spill 1\n\(sequences) \(tokens) \(width)\n\(element.rawValue)\n" }
 }

@@ -3,17 +3,17 @@ import EspalierCore
 extension SpillLayout {
   /// The `zarr.json` of the array, as zarr-python 3.1.6 writes it for these codecs.
   ///
-  /// Its checksum covers all members, so that no changed digit can pass for another array.
+  /// Its checksum covers all members, so that a changed digit cannot describe another array.
   func metadata(digest: Digest) -> JSON {
     metadata(digest: digest, checksum: metadata(digest: digest, checksum: nil).checksum)
   }
 
-  /// Reads a `zarr.json`, which must be exactly what ``metadata(digest:)`` makes for its shape and codec.
+  /// Reads a `zarr.json`, which must be exactly what ``metadata(digest:)`` returns for its shape and codec.
   ///
   /// - Throws: bad input that says what is wrong.
   static func read(metadata: JSON, sizes: Sizes) throws -> (layout: SpillLayout, digest: Digest) {
     guard let shape = metadata["shape"]?.array?.compactMap(\.integer), shape.count == 3 else {
-      throw EspalierError.badInput("it has no shape of three sizes.")
+      throw EspalierError.badInput("its shape does not have three sizes.")
     }
     guard let own = metadata["attributes"]?["espalier"], own["spill"]?.integer == 1,
       let element = own["element"]?.string.flatMap(SpillElement.init(rawValue:)),
@@ -80,7 +80,6 @@ extension SpillLayout {
 
 extension JSON {
   fileprivate var checksum: UInt32 {
-    var text = canonical.text
-    return text.withUTF8 { CRC32C.checksum(UnsafeRawBufferPointer($0)) }
+    CRC32C.checksum(canonical.text.utf8.span.bytes)
   }
 }

@@ -1,6 +1,6 @@
 import EspalierCore
 
-/// Encodes the chunks of a spill array in their order and writes its files.
+/// Encodes the chunks of a spill array in order and writes its files.
 struct SpillShards: ~Copyable {
   private let folder: String
   private var layout: SpillLayout
@@ -8,9 +8,9 @@ struct SpillShards: ~Copyable {
   private var shard: SpillShardWriter
   private var digest: SHA256?
   private var written = 0
-  private var codecIsOpen: Bool
+  private var codecIsUndecided: Bool
 
-  /// - Parameter ifWorthwhile: the layout's codec is used where it pays for the first chunk, else none.
+  /// - Parameter ifWorthwhile: whether the layout's codec is used only if it pays off for the first chunk.
   init(_ layout: SpillLayout, in folder: String, ifWorthwhile: Bool) throws {
     let encoder = try ChunkEncoder(ChunkFormat(layout))
     let shard = try SpillShardWriter(layout, shard: 0, in: folder)
@@ -21,7 +21,7 @@ struct SpillShards: ~Copyable {
     self.encoder = encoder
     self.shard = shard
     self.digest = consume digest
-    codecIsOpen = ifWorthwhile
+    codecIsUndecided = ifWorthwhile
   }
 
   static func byteCount(of layout: SpillLayout) -> Int {
@@ -35,17 +35,17 @@ struct SpillShards: ~Copyable {
     return layout.chunkBytes + ChunkFormat(layout).largestStored + 2 * layout.indexBytes + context
   }
 
-  /// Writes the next chunk, its elements filled up with zeros where it is the last one of a sequence.
+  /// Writes the next chunk; the last chunk of a sequence is padded with zeros.
   mutating func append(_ chunk: UnsafeRawBufferPointer) throws {
     if written > 0, written % layout.chunksPerShard == 0 {
       shard = try SpillShardWriter(layout, shard: written / layout.chunksPerShard, in: folder)
     }
     let tokens = layout.tokens(ofChunk: written % layout.chunksPerSequence)
     let used = tokens.count * layout.width * layout.element.byteCount
-    digest?.update(UnsafeRawBufferPointer(rebasing: chunk[..<used]))
+    digest?.update(chunk.bytes.extracting(first: used))
     try encoder.encode(chunk)
-    if codecIsOpen {
-      codecIsOpen = false
+    if codecIsUndecided {
+      codecIsUndecided = false
       let count = encoder.withStored(\.count)
       if Double(chunk.count) < SpillCodec.worthwhileRatio * Double(count) {
         layout.codec = .none
@@ -53,17 +53,17 @@ struct SpillShards: ~Copyable {
         try encoder.encode(chunk)
       }
     }
-    try encoder.withStored { try shard.append($0) }
+    try encoder.withStored { try shard.append($0.bytes) }
     written += 1
     if written == layout.chunkCount || written % layout.chunksPerShard == 0 { try shard.close() }
   }
 
-  /// Writes `zarr.json`; returns when files and folders are on the disk.
+  /// Writes `zarr.json`; returns once all files and folders are on the disk.
   ///
-  /// - Returns: the SHA-256 over shape, element type and the elements in row-major order, whatever the codec.
+  /// - Returns: the SHA-256 of shape, element type and the elements in row-major order, which does not depend on the codec.
   mutating func finish() throws -> Digest {
     guard written == layout.chunkCount, let digest = digest.take()?.finalize() else {
-      throw EspalierError.internalFault("A spill array was ended unfinished or twice.", subject: folder)
+      throw EspalierError.internalFault("A spill array was finished too early or twice.", subject: folder)
     }
     try Folder.sync(folder + "/c")
     try Folder.writeAtomically(
@@ -73,7 +73,7 @@ struct SpillShards: ~Copyable {
   }
 }
 
-/// Writes one shard file: stored chunks one after another, then the index.
+/// Writes one shard file: the stored chunks, then the index.
 struct SpillShardWriter: ~Copyable {
   private let file: File
   private let path: String
@@ -85,25 +85,23 @@ struct SpillShardWriter: ~Copyable {
     path = layout.path(ofShard: shard, in: folder)
     try Folder.create(Folder.parent(of: path))
     file = try File(writing: path, truncate: true)
-    // Zarr's mark of a chunk that is absent.
+    // Zarr's mark for an absent chunk.
     index = Array(repeating: .max, count: layout.chunksPerShard * 2)
   }
 
-  mutating func append(_ stored: UnsafeRawBufferPointer) throws {
+  mutating func append(_ stored: RawSpan) throws {
     try file.write(stored, at: offset)
     index[next] = UInt64(offset).littleEndian
-    index[next + 1] = UInt64(stored.count).littleEndian
+    index[next + 1] = UInt64(stored.byteCount).littleEndian
     next += 2
-    offset += stored.count
+    offset += stored.byteCount
   }
 
-  /// Writes the index, and returns when the file and the folders above it are on the disk.
+  /// Writes the index, and returns once the file and the folders above it are on the disk.
   mutating func close() throws {
-    let checksum = try index.withUnsafeBytes { bytes in
-      try file.write(bytes, at: offset)
-      return CRC32C.checksum(bytes)
-    }
-    try withUnsafeBytes(of: checksum.littleEndian) { try file.write($0, at: offset + index.count * 8) }
+    try file.write(index.span.bytes, at: offset)
+    let checksum = [CRC32C.checksum(index.span.bytes).littleEndian]
+    try file.write(checksum.span.bytes, at: offset + index.count * 8)
     try file.sync()
     try Folder.sync(Folder.parent(of: path))
     try Folder.sync(Folder.parent(of: Folder.parent(of: path)))

@@ -2,9 +2,9 @@ import Dispatch
 import EspalierCore
 import Synchronization
 
-/// Gives chunks to a thread that encodes and writes them in their order, while the next ones are filled.
+/// Hands chunks to a thread that encodes and writes them in order, while the caller fills the next ones.
 ///
-/// One thread fills and another one writes. Chunks wait in a ring of buffers; the first error ends everything.
+/// Chunks wait in a ring of buffers. After the first error, nothing more is written.
 final class SpillThread: Sendable {
   private let shards: Mutex<SpillShards>
   private let ring: [Slot]
@@ -19,7 +19,7 @@ final class SpillThread: Sendable {
     init(byteCount: Int) { elements = Mutex(Buffer(count: byteCount)) }
   }
 
-  /// Chunks that may wait, for at most 16 MiB: a batch of a small model, and what comes while a shard is synced.
+  /// Number of chunks in the ring, at most 16 MiB: enough for a batch of a small model while a shard is synced.
   static func slots(_ layout: SpillLayout) -> Int {
     min(layout.chunkCount, max(2, min(32, (16 << 20) / layout.chunkBytes)))
   }
@@ -30,9 +30,9 @@ final class SpillThread: Sendable {
     for _ in ring { free.signal() }
   }
 
-  /// Waits for a free buffer of one chunk, has `fill` fill it and lets it be written.
+  /// Waits for a free buffer of one chunk, calls `fill` with it, and queues it for writing.
   ///
-  /// - Throws: what `fill` throws; the first error of all, also of writing what was appended before.
+  /// - Throws: the first error so far, thrown by `fill` or by writing an earlier chunk.
   func append(_ fill: (UnsafeMutableRawBufferPointer) throws -> Void) throws {
     free.wait()
     let slot = ring[next.wrappingAdd(1, ordering: .relaxed).oldValue % ring.count]
@@ -64,9 +64,9 @@ final class SpillThread: Sendable {
     }
   }
 
-  /// Remembers the error unless there was one before.
+  /// Records the error if it is the first.
   ///
-  /// - Returns: the first error of all.
+  /// - Returns: the first error.
   func fail(_ error: any Error) -> any Error {
     failure.withLock { failure in
       failure = failure ?? error
@@ -78,16 +78,16 @@ final class SpillThread: Sendable {
     if let failure = failure.withLock({ $0 }) { throw failure }
   }
 
-  /// Returns when everything is on the disk.
+  /// Returns once everything is on the disk.
   ///
-  /// - Throws: the first error of all.
+  /// - Throws: the first error.
   func finish() throws -> Digest {
     queue.sync {}
     try check()
     return try shards.withLock { try $0.finish() }
   }
 
-  /// Drops what is not written yet; returns when the thread is done.
+  /// Drops chunks that are not written yet; returns once the thread is done.
   func stop() {
     _ = fail(CancellationError())
     queue.sync {}

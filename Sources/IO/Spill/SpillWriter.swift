@@ -1,9 +1,9 @@
 import EspalierCore
 
-/// Writes a spill array, sequence after sequence; one thread behind it encodes and writes.
+/// Writes a spill array, sequence by sequence; a background thread encodes and writes.
 ///
-/// `zarr.json` comes last: a folder without it is unfinished, and is removed by whoever chose its name.
-/// A writer that is dropped unfinished leaves no thread behind.
+/// `zarr.json` is written last: a folder without it is unfinished, and the caller removes it. A writer that is dropped unfinished
+/// leaves no thread behind.
 public struct SpillWriter: ~Copyable {
   public let folder: String
   private let layout: SpillLayout
@@ -12,9 +12,8 @@ public struct SpillWriter: ~Copyable {
 
   /// Creates `folder` and begins an array of `sequences x tokens x width` values.
   ///
-  /// - Parameter ifWorthwhile: the codec is used only where the first chunk becomes smaller by
-  ///   ``SpillCodec/worthwhileRatio``; else nothing is compressed.
-  /// - Throws: bad input for sizes that cannot be; an I/O error, also where the folder exists.
+  /// - Parameter ifWorthwhile: whether the codec is used only if it shrinks the first chunk by ``SpillCodec/worthwhileRatio``.
+  /// - Throws: bad input for invalid sizes; an I/O error, also if the folder exists.
   public init(
     folder: String, sequences: Int, tokens: Int, width: Int, element: SpillElement, codec: SpillCodec,
     ifWorthwhile: Bool = false
@@ -28,7 +27,7 @@ public struct SpillWriter: ~Copyable {
   init(folder: String, layout: SpillLayout, ifWorthwhile: Bool = false) throws {
     guard try Folder.entry(folder) == nil else {
       throw EspalierError(
-        .io, "a spill array cannot be written where something stands; remove it.", subject: folder)
+        .io, "this is in the way of a new spill array; remove it.", subject: folder)
     }
     let shards = try SpillShards(layout, in: folder, ifWorthwhile: ifWorthwhile)
     self.folder = folder
@@ -38,25 +37,24 @@ public struct SpillWriter: ~Copyable {
 
   deinit { thread.stop() }
 
-  /// Bytes of memory that a writer needs at most; the caller's values are not among them.
+  /// Upper bound of a writer's memory in bytes, without the caller's values.
   public static func byteCount(of layout: SpillLayout) -> Int {
     SpillThread.slots(layout) * layout.chunkBytes + SpillShards.byteCount(of: layout)
   }
 
   /// Appends the next whole sequences: k x tokens x width values, row-major, for any k.
   ///
-  /// Returns when they are converted; waits only where the thread behind is many chunks late. Nothing can be
-  /// appended after an error.
+  /// Returns once they are converted; waits only if the background thread is many chunks behind. Nothing can be appended after an
+  /// error.
   ///
-  /// - Throws: an I/O error, also of what was appended before; bad input where a finite value has no finite
-  ///   element (choose another element type); an internal fault for values that are no whole sequences or
-  ///   too many.
+  /// - Throws: an I/O error, also of an earlier append; bad input if a finite value is too large for the element type; an internal
+  ///   fault if the values are not whole sequences or too many.
   public mutating func append(_ values: UnsafeBufferPointer<Float>) throws {
     let count = values.count / layout.valuesPerSequence
     guard count * layout.valuesPerSequence == values.count, appended + count <= layout.sequences else {
       throw thread.fail(
         EspalierError.internalFault(
-          "Values were appended that the array has no place for.", subject: folder))
+          "Values were appended that do not fit the array.", subject: folder))
     }
     guard let base = values.baseAddress else { return }
     for sequence in 0..<count { try append(sequence: base + sequence * layout.valuesPerSequence) }
@@ -89,15 +87,15 @@ public struct SpillWriter: ~Copyable {
         + "spill as \(layout.element == .f16 ? "bf16 or f32" : "f32").", subject: folder)
   }
 
-  /// Ends the array; returns when files and folders are on the disk.
+  /// Finishes the array; returns once all files and folders are on the disk.
   ///
-  /// - Returns: the SHA-256 over shape, element type and the elements in row-major order, whatever the codec.
-  /// - Throws: an I/O error, also of what was appended before; an internal fault where sequences are missing.
+  /// - Returns: the SHA-256 of shape, element type and the elements in row-major order, which does not depend on the codec.
+  /// - Throws: an I/O error, also of an earlier append; an internal fault if sequences are missing.
   public consuming func finish() throws -> Digest {
     guard appended == layout.sequences else {
       throw thread.fail(
         EspalierError.internalFault(
-          "A spill array was ended after \(appended) of \(layout.sequences) sequences.", subject: folder))
+          "A spill array was finished after \(appended) of \(layout.sequences) sequences.", subject: folder))
     }
     return try thread.finish()
   }

@@ -159,12 +159,12 @@ public struct ArtifactStore: Sendable {
     try keys().filter { try manifest($0) == nil }.map { key in
       let path = manifestPath(key)
       let body = (try? Folder.readJSON(path, limit: Manifest.longest))?.opened()
-      guard let format = body?["format"]?.integer, format > Manifest.format else {
+      guard let format = body?["format"]?.integer, format >= 1, format != Manifest.format else {
         return (path, "the manifest is not what was written.")
       }
       return (
         path,
-        "a later version of espalier wrote this manifest (format \(format), this one knows \(Manifest.format))."
+        "\(format > Manifest.format ? "a later" : "an earlier") version of espalier wrote this manifest (format \(format), this one knows \(Manifest.format))."
       )
     }
   }
@@ -210,7 +210,7 @@ public struct ArtifactStore: Sendable {
 
 extension Manifest {
   /// What the members of a manifest mean: more may be added to them, but whoever changes one raises this number.
-  fileprivate static let format = 1
+  fileprivate static let format = 2
   /// Bytes of a manifest's file that are read at most.
   fileprivate static let longest = 256 << 20
 

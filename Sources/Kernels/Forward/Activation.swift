@@ -32,101 +32,101 @@ public enum Activation: Sendable, Hashable {
     }
   }
 
-  fileprivate func apply(_ count: Int, _ x: UnsafeMutablePointer<Float>) {
+  fileprivate func apply(_ x: inout MutableSpan<Float>) {
     switch self {
-    case .silu: espalier_silu(count, x)
-    case .gelu: espalier_gelu(count, x)
-    case .geluTanh: espalier_gelu_tanh(count, x)
-    case .geluQuick: espalier_gelu_quick(count, x)
-    case .relu: espalier_relu(count, x)
-    case .reluSquared: espalier_relu_squared(count, x)
-    case .tanh: espalier_tanh(count, x)
-    case .sigmoid: espalier_sigmoid(count, x)
+    case .silu: espalier_silu(&x)
+    case .gelu: espalier_gelu(&x)
+    case .geluTanh: espalier_gelu_tanh(&x)
+    case .geluQuick: espalier_gelu_quick(&x)
+    case .relu: espalier_relu(&x)
+    case .reluSquared: espalier_relu_squared(&x)
+    case .tanh: espalier_tanh(&x)
+    case .sigmoid: espalier_sigmoid(&x)
     case .xielu(let alphaP, let alphaN, let beta, let epsilon):
-      espalier_xielu(count, alphaP, alphaN, beta, epsilon, x)
+      espalier_xielu(alphaP, alphaN, beta, epsilon, &x)
     }
   }
 }
 
 /// Applies the activation to every element.
-public func activate(_ states: inout Matrix, _ activation: Activation) {
-  let columns = states.columns
-  forEachBlock(of: &states) { rows, x in activation.apply(rows.count * columns, x) }
+public func activate(_ states: inout Matrix, _ activation: Activation, on device: Device) {
+  let rows = states.mutableRowSpans
+  device.forEachBlock(ofRows: rows.rows) {
+    var block = rows[$0]
+    activation.apply(&block)
+  }
 }
 
 /// `gate = activation(gate) * up`, elementwise.
-public func gatedProduct(_ up: borrowing Matrix, _ activation: Activation, into gate: inout Matrix) {
-  if activation == .silu { return siluMultiply(up, into: &gate) }
-  activate(&gate, activation)
-  multiply(up, into: &gate)
+public func gatedProduct(
+  _ up: borrowing Matrix, _ activation: Activation, into gate: inout Matrix, on device: Device
+) {
+  guard activation == .silu else {
+    activate(&gate, activation, on: device)
+    return multiply(up, into: &gate, on: device)
+  }
+  precondition(up.rows == gate.rows && up.columns == gate.columns)
+  let up = up.rowSpans
+  let gate = gate.mutableRowSpans
+  device.forEachBlock(ofRows: gate.rows) {
+    var block = gate[$0]
+    espalier_silu_multiply(up[$0], &block)
+  }
 }
 
 /// `gate = (up + 1) gate sigmoid(alpha gate)`, both clamped by `limit`: the gated product of gpt-oss.
-public func clampedSwiGLU(_ up: borrowing Matrix, limit: Float, alpha: Float, into gate: inout Matrix) {
-  let columns = gate.columns
-  precondition(up.rows == gate.rows && up.columns == columns)
-  up.elements.withUnsafe { up in
-    nonisolated(unsafe) let u = up.baseAddress!
-    forEachBlock(of: &gate) { rows, x in
-      espalier_clamped_swiglu(rows.count * columns, limit, alpha, u + rows.lowerBound * columns, x)
-    }
+public func clampedSwiGLU(
+  _ up: borrowing Matrix, limit: Float, alpha: Float, into gate: inout Matrix, on device: Device
+) {
+  precondition(up.rows == gate.rows && up.columns == gate.columns)
+  let up = up.rowSpans
+  let gate = gate.mutableRowSpans
+  device.forEachBlock(ofRows: gate.rows) {
+    var block = gate[$0]
+    espalier_clamped_swiglu(limit, alpha, up[$0], &block)
   }
 }
 
 /// `y = x * y`, elementwise.
-public func multiply(_ x: borrowing Matrix, into y: inout Matrix) {
-  let columns = y.columns
-  precondition(x.rows == y.rows && x.columns == columns)
-  x.elements.withUnsafe { x in
-    nonisolated(unsafe) let x = x.baseAddress!
-    forEachBlock(of: &y) { rows, y in
-      espalier_multiply(rows.count * columns, x + rows.lowerBound * columns, y)
-    }
+public func multiply(_ x: borrowing Matrix, into y: inout Matrix, on device: Device) {
+  precondition(x.rows == y.rows && x.columns == y.columns)
+  let x = x.rowSpans
+  let y = y.mutableRowSpans
+  device.forEachBlock(ofRows: y.rows) {
+    var block = y[$0]
+    espalier_multiply(x[$0], &block)
   }
 }
 
 /// Multiplies every element by a number.
-public func scale(_ states: inout Matrix, by factor: Float) {
+public func scale(_ states: inout Matrix, by factor: Float, on device: Device) {
   guard factor != 1 else { return }
-  let columns = states.columns
-  forEachBlock(of: &states) { rows, x in espalier_scale(rows.count * columns, factor, x) }
+  let rows = states.mutableRowSpans
+  device.forEachBlock(ofRows: rows.rows) {
+    var block = rows[$0]
+    espalier_scale(factor, &block)
+  }
 }
 
 /// Limits every element to `-limit ... limit`.
-public func clamp(_ states: inout Matrix, to limit: Float) {
-  let columns = states.columns
-  forEachBlock(of: &states) { rows, x in
-    for index in 0..<rows.count * columns { x[index] = max(-limit, min(limit, x[index])) }
+public func clamp(_ states: inout Matrix, to limit: Float, on device: Device) {
+  let rows = states.mutableRowSpans
+  device.forEachBlock(ofRows: rows.rows) {
+    var block = rows[$0]
+    for index in block.indices { block[index] = max(-limit, min(limit, block[index])) }
   }
 }
 
 /// `y += factor * x` from the row `first` of y on.
-public func add(_ x: borrowing Matrix, times factor: Float = 1, into y: inout Matrix, at first: Int = 0) {
-  let (count, columns) = (x.rows, x.columns)
-  precondition(y.columns == columns && first >= 0 && first + count <= y.rows)
-  x.elements.withUnsafe { x in
-    y.elements.withUnsafeMutable { y in
-      nonisolated(unsafe) let (x, y) = (x.baseAddress!, y.baseAddress! + first * columns)
-      let blocks = parts(of: count, size: 64)
-      Threads.forEach(blocks.count) { index in
-        let start = blocks[index].lowerBound * columns
-        espalier_add_weighted(blocks[index].count * columns, factor, x + start, y + start)
-      }
-    }
-  }
-}
-
-/// Calls `body` with 64 rows at a time and where they start; threads share them.
-func forEachBlock(
-  of states: inout Matrix,
-  _ body: @Sendable (_ rows: Range<Int>, _ start: UnsafeMutablePointer<Float>) -> Void
+public func add(
+  _ x: borrowing Matrix, times factor: Float = 1, into y: inout Matrix, at first: Int = 0,
+  on device: Device
 ) {
-  let (count, columns) = (states.rows, states.columns)
-  states.elements.withUnsafeMutable { states in
-    nonisolated(unsafe) let x = states.baseAddress!
-    let blocks = parts(of: count, size: 64)
-    Threads.forEach(blocks.count) { index in
-      body(blocks[index], x + blocks[index].lowerBound * columns)
-    }
+  precondition(y.columns == x.columns && first >= 0 && first + x.rows <= y.rows)
+  let x = x.rowSpans
+  let y = y.mutableRowSpans
+  device.forEachBlock(ofRows: x.rows) {
+    var block = y[first + $0.lowerBound..<first + $0.upperBound]
+    espalier_add_weighted(factor, x[$0], &block)
   }
 }

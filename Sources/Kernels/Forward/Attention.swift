@@ -93,7 +93,7 @@ public func alibiSlopes(heads: Int) -> [Float] {
 ///   - output: `tokens x (heads * valueSize)`.
 public func attention(
   queries: inout Matrix, keys: inout Matrix, values: borrowing Matrix, length: Int, _ shape: AttentionShape,
-  _ precision: Precision, into output: inout Matrix
+  _ precision: Precision, into output: inout Matrix, on device: Device
 ) {
   let tokens = queries.rows
   let (heads, keyHeads, headSize, valueSize) = (shape.heads, shape.keyHeads, shape.headSize, shape.valueSize)
@@ -109,137 +109,121 @@ public func attention(
   precondition(shape.sinks.isEmpty || shape.sinks.count == heads)
   let sequences = tokens / length
   let tiles = parts(of: length, size: queryTile)
-  let alibi = shape.alibi(length: length)
-  let q = PackedMatrix(rounding: &queries, precision, length: length)
-  let k = PackedMatrix(rounding: &keys, precision, length: length)
-  let v = PackedValues(values, length: length, headSize: valueSize, precision)
-  q.withPanels { q in
-    k.withPanels { k in
-      v.withPanels { v in
-        output.elements.withUnsafeMutable { output in
-          nonisolated(unsafe) let (q, k, v, y) = (q, k, v, output.baseAddress!)
-          let panels = (length + panelWidth - 1) / panelWidth
-          let (queryStride, keyStride) = (
-            precision.steps(heads * headSize) * panelWidth, precision.steps(keyHeads * headSize) * panelWidth
-          )
-          let valueStride = precision.steps(length) * panelWidth
-          let valuePanels = (valueSize + panelWidth - 1) / panelWidth
-          let headSteps = headSize / precision.valuesPerStep
-          let width = heads * valueSize
-          Threads.forEach(
-            sequences * heads * tiles.count,
-            scratch: { AttentionScratch(rows: min(queryTile, length), length: length, precision) }
-          ) { scratch, index in
-            // The longest tiles come first, so that the threads end together.
-            let tile = tiles[tiles.count - 1 - index / (sequences * heads)]
-            let head = index % heads
-            let sequence = index / heads % sequences
-            let keyHead = head / (heads / keyHeads)
-            // Keys that no query of the tile sees are left out, whole panels of them before the first.
-            let end = shape.keys(of: tile.upperBound - 1, length: length).upperBound
-            let start = shape.keys(of: tile.lowerBound, length: length).lowerBound / panelWidth * panelWidth
-            let live = end - start
-            scratch.withScores { scores in
-              precision.multiply(
-                rows: tile.count, columns: live, steps: headSteps,
-                q + (sequence * panels + tile.lowerBound / panelWidth) * queryStride + head * headSteps
-                  * panelWidth,
-                queryStride,
-                k + (sequence * panels + start / panelWidth) * keyStride + keyHead * headSteps * panelWidth,
-                keyStride,
-                adding: false, into: scores, stride: live)
-              for row in 0..<tile.count {
-                let seen = shape.keys(of: tile.lowerBound + row, length: length)
-                let line = scores + row * live
-                if shape.isPlain, seen.lowerBound == start {
-                  espalier_softmax(live, seen.upperBound - start, shape.scale, line)
-                } else {
-                  alibi.withUnsafeBufferPointer { alibi in
-                    espalier_attention_softmax(
-                      live, seen.lowerBound - start, seen.upperBound - start, shape.scale, shape.softCap,
-                      alibi.baseAddress.flatMap { alibi.isEmpty ? nil : $0 + head * length + start },
-                      shape.sinks.isEmpty ? -.infinity : shape.sinks[head], line)
-                  }
-                }
-              }
-            }
-            scratch.withShares(rows: tile.count, live: live) { shares, stride in
-              precision.multiply(
-                rows: tile.count, columns: valueSize, steps: precision.steps(live), shares, stride,
-                v + (sequence * keyHeads + keyHead) * valuePanels * valueStride
-                  + start / precision.valuesPerStep * panelWidth, valueStride, adding: false,
-                into: y + (sequence * length + tile.lowerBound) * width + head * valueSize, stride: width)
-            }
-          }
-        }
+  let biases = shape.alibi(length: length)
+  let (sinks, isPlain) = (shape.sinks, shape.isPlain)
+  let packedQueries = PackedMatrix(rounding: &queries, precision, length: length, on: device)
+  let packedKeys = PackedMatrix(rounding: &keys, precision, length: length, on: device)
+  let packedValues = PackedValues(values, length: length, headSize: valueSize, precision, on: device)
+  let (q, k, v, alibi) = (packedQueries.panels, packedKeys.panels, packedValues.words.span, biases.span)
+  let output = output.mutableRowSpans
+  let panels = (length + panelWidth - 1) / panelWidth
+  let (queryStride, keyStride) = (packedQueries.stride, packedKeys.stride)
+  let valueStride = precision.steps(length) * panelWidth
+  let valuePanels = (valueSize + panelWidth - 1) / panelWidth
+  let headSteps = headSize / precision.valuesPerStep
+  device.forEach(
+    sequences * heads * tiles.count,
+    scratch: { AttentionScratch(rows: min(queryTile, length), length: length, precision, device) }
+  ) { scratch, index in
+    // The longest tiles come first, so that the threads end together.
+    let tile = tiles[tiles.count - 1 - index / (sequences * heads)]
+    let head = index % heads
+    let sequence = index / heads % sequences
+    let keyHead = head / (heads / keyHeads)
+    // Keys that no query of the tile sees are left out, whole panels of them before the first.
+    let end = shape.keys(of: tile.upperBound - 1, length: length).upperBound
+    let start = shape.keys(of: tile.lowerBound, length: length).lowerBound / panelWidth * panelWidth
+    let live = end - start
+    let firstQuery =
+      (sequence * panels + tile.lowerBound / panelWidth) * queryStride + head * headSteps * panelWidth
+    let firstKey = (sequence * panels + start / panelWidth) * keyStride + keyHead * headSteps * panelWidth
+    var scores = scratch.scores.part(0..<tile.count * live)
+    precision.multiply(
+      rows: tile.count, columns: live, steps: headSteps, q.extracting(firstQuery..<q.count), queryStride,
+      k.extracting(firstKey..<k.count), keyStride, adding: false, into: &scores, stride: live)
+    for row in 0..<tile.count {
+      let seen = shape.keys(of: tile.lowerBound + row, length: length)
+      var line = scores.part(row * live..<(row + 1) * live)
+      if isPlain, seen.lowerBound == start {
+        espalier_softmax(seen.upperBound - start, shape.scale, &line)
+      } else {
+        let bias = alibi.isEmpty ? alibi : alibi.extracting(head * length + start..<(head + 1) * length)
+        espalier_attention_softmax(
+          seen.lowerBound - start, seen.upperBound - start, shape.scale, shape.softCap, bias,
+          sinks.isEmpty ? -.infinity : sinks[head], &line)
       }
     }
+    scratch.packShares(rows: tile.count, live: live)
+    var results = output[sequence * length + tile.lowerBound..<sequence * length + tile.upperBound]
+    var own = results.part(head * valueSize..<results.count)
+    let firstValue =
+      (sequence * keyHeads + keyHead) * valuePanels * valueStride
+      + start / precision.valuesPerStep * panelWidth
+    precision.multiply(
+      rows: tile.count, columns: valueSize, steps: precision.steps(live), scratch.shares.span,
+      precision.steps(live) * panelWidth, v.extracting(firstValue..<v.count), valueStride, adding: false,
+      into: &own, stride: heads * valueSize)
   }
 }
 
-/// The values of every sequence and head, their tokens summed over: panels of 16 channels.
+/// The values of every sequence and head, for sums over their tokens: panels of 16 channels.
 private struct PackedValues: ~Copyable {
-  private let words: Buffer<UInt32>
+  let words: Buffer<UInt32>
 
-  init(_ values: borrowing Matrix, length: Int, headSize: Int, _ precision: Precision) {
+  init(
+    _ values: borrowing Matrix, length: Int, headSize: Int, _ precision: Precision, on device: Device
+  ) {
     let width = values.columns
     let panels = parts(of: headSize, size: panelWidth)
     let count = values.rows / length * (width / headSize)
     let stride = precision.steps(length) * panelWidth
-    var words = Buffer<UInt32>(unfilled: count * panels.count * stride)
-    values.elements.withUnsafe { values in
-      words.withUnsafeMutable { words in
-        nonisolated(unsafe) let (x, words) = (values.baseAddress!, words.baseAddress!)
-        Threads.forEach(count) { index in
-          let (sequence, head) = (index / (width / headSize), index % (width / headSize))
-          for (panel, range) in panels.enumerated() {
-            precision.packColumns(
-              range.count, depth: length, stride: width,
-              x + sequence * length * width + head * headSize + range.lowerBound,
-              into: words + (index * panels.count + panel) * stride)
-          }
+    var words = Buffer<UInt32>(unfilled: count * panels.count * stride, in: device.scratch)
+    do {
+      let (values, words) = (values.elements.span, words.mutableRowSpans(columns: stride))
+      device.forEach(count) { index in
+        let (sequence, head) = (index / (width / headSize), index % (width / headSize))
+        for (panel, range) in panels.enumerated() {
+          let first = sequence * length * width + head * headSize + range.lowerBound
+          var target = words[index * panels.count + panel]
+          precision.packColumns(
+            range.count, depth: length, stride: width, values.extracting(first..<values.count),
+            into: &target)
         }
       }
     }
     self.words = words
-  }
-
-  borrowing func withPanels(_ body: (UnsafePointer<UInt32>) -> Void) {
-    words.withUnsafe { body($0.baseAddress!) }
   }
 }
 
 /// What one thread holds: the scores of a tile, and their softmax packed.
 private struct AttentionScratch: ~Copyable {
   private let precision: Precision
-  private var scores: Buffer<Float>
-  private var shares: Buffer<UInt32>
+  var scores: Buffer<Float>
+  private(set) var shares: Buffer<UInt32>
   private var lines = Buffer<UInt32>(unfilled: panelWidth * runSteps)
 
-  init(rows: Int, length: Int, _ precision: Precision) {
+  init(rows: Int, length: Int, _ precision: Precision, _ device: Device) {
     self.precision = precision
-    scores = Buffer(unfilled: rows * length)
-    shares = Buffer(unfilled: (rows + panelWidth - 1) / panelWidth * panelWidth * precision.steps(length))
-  }
-
-  mutating func withScores(_ body: (UnsafeMutablePointer<Float>) -> Void) {
-    scores.withUnsafeMutable { body($0.baseAddress!) }
+    scores = Buffer(unfilled: rows * length, in: device.scratch)
+    shares = Buffer(
+      unfilled: (rows + panelWidth - 1) / panelWidth * panelWidth * precision.steps(length),
+      in: device.scratch)
   }
 
   /// Packs `rows x live` scores.
-  mutating func withShares(rows: Int, live: Int, _ body: (UnsafePointer<UInt32>, _ stride: Int) -> Void) {
+  mutating func packShares(rows: Int, live: Int) {
+    Self.pack(rows: rows, live: live, precision, &scores, &lines, into: &shares)
+  }
+
+  private static func pack(
+    rows: Int, live: Int, _ precision: Precision, _ scores: inout Buffer<Float>,
+    _ lines: inout Buffer<UInt32>, into shares: inout Buffer<UInt32>
+  ) {
     let stride = precision.steps(live) * panelWidth
-    scores.withUnsafeMutable { scores in
-      shares.withUnsafeMutable { shares in
-        lines.withUnsafeMutable { lines in
-          for (index, range) in parts(of: rows, size: panelWidth).enumerated() {
-            precision.packPanel(
-              rows: range.count, columns: live, scores.baseAddress! + range.lowerBound * live,
-              lines: lines.baseAddress!, into: shares.baseAddress! + index * stride)
-          }
-        }
-        body(shares.baseAddress!, stride)
-      }
+    for (index, range) in parts(of: rows, size: panelWidth).enumerated() {
+      var values = scores.part(range.lowerBound * live..<range.upperBound * live)
+      var panel = shares.part(index * stride..<(index + 1) * stride)
+      precision.packPanel(rows: range.count, columns: live, &values, lines: &lines, into: &panel)
     }
   }
 }

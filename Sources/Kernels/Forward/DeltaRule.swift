@@ -29,7 +29,7 @@ public struct DeltaRuleShape: Sendable {
 ///   - output: `tokens x valueWidth`.
 public func deltaRule(
   _ states: borrowing Matrix, decay: borrowing Matrix, strength: borrowing Matrix, length: Int,
-  _ shape: DeltaRuleShape, into output: inout Matrix
+  _ shape: DeltaRuleShape, into output: inout Matrix, on device: Device
 ) {
   let (tokens, width, heads) = (states.rows, states.columns, shape.valueHeads)
   precondition(width == 2 * shape.keyWidth + shape.valueWidth && shape.valueHeads % shape.keyHeads == 0)
@@ -37,34 +37,21 @@ public func deltaRule(
   precondition(
     decay.rows == tokens && decay.columns == heads && strength.rows == tokens && strength.columns == heads)
   precondition(length > 0 && tokens % length == 0)
-  states.elements.withUnsafe { states in
-    decay.elements.withUnsafe { decay in
-      strength.elements.withUnsafe { strength in
-        output.elements.withUnsafeMutable { output in
-          nonisolated(unsafe) let (x, decay, strength, y) = (
-            states.baseAddress!, decay.baseAddress!, strength.baseAddress!, output.baseAddress!
-          )
-          Threads.forEach(
-            tokens / length * heads,
-            scratch: {
-              Buffer<Float>(unfilled: (shape.keySize + 1) * shape.valueSize + 2 * shape.keySize)
-            }
-          ) { scratch, index in
-            let (first, head) = (index / heads * length, index % heads)
-            let keyHead = head / (heads / shape.keyHeads)
-            let row = x + first * width
-            scratch.withUnsafeMutable {
-              espalier_delta_rule(
-                length, shape.keySize, shape.valueSize, width, row + keyHead * shape.keySize,
-                row + shape.keyWidth + keyHead * shape.keySize,
-                row + 2 * shape.keyWidth + head * shape.valueSize, heads, decay + first * heads + head,
-                strength + first * heads + head, shape.valueWidth, $0.baseAddress!,
-                y + first * shape.valueWidth + head * shape.valueSize)
-            }
-          }
-        }
-      }
-    }
+  let (states, decay, strength) = (states.rowSpans, decay.rowSpans, strength.rowSpans)
+  let output = output.mutableRowSpans
+  device.forEach(
+    tokens / length * heads,
+    scratch: { Buffer<Float>(unfilled: (shape.keySize + 1) * shape.valueSize + 2 * shape.keySize) }
+  ) { scratch, index in
+    let sequence = index / heads * length..<(index / heads + 1) * length
+    let head = index % heads
+    let key = head / (heads / shape.keyHeads) * shape.keySize
+    var scratch = scratch.mutableSpan
+    var output = output[sequence]
+    espalier_delta_rule(
+      length, shape.keySize, shape.valueSize, width, states[sequence], key, shape.keyWidth + key,
+      2 * shape.keyWidth + head * shape.valueSize, heads, head, decay[sequence], strength[sequence],
+      &scratch, shape.valueWidth, head * shape.valueSize, &output)
   }
 }
 
@@ -75,7 +62,7 @@ public func deltaRule(
 ///   - weights: `channels x width`, one row after the other; the last tap is the token itself.
 ///   - bias: one for each channel, or none.
 public func causalConvolution(
-  _ states: borrowing Matrix, weights: borrowing Matrix, bias: [Float], length: Int
+  _ states: borrowing Matrix, weights: borrowing Matrix, bias: [Float], length: Int, on device: Device
 ) -> Matrix {
   let (tokens, channels) = (states.rows, states.columns)
   let width = weights.columns * weights.rows / channels
@@ -88,22 +75,15 @@ public func causalConvolution(
       taps[tap, channel] = weights[place / weights.columns, place % weights.columns]
     }
   }
-  var shift = Matrix(rows: 1, columns: channels)
-  for (channel, value) in bias.enumerated() { shift[0, channel] = value }
-  var output = Matrix(unfilled: tokens, columns: channels)
-  states.elements.withUnsafe { states in
-    taps.elements.withUnsafe { taps in
-      shift.elements.withUnsafe { shift in
-        output.elements.withUnsafeMutable { output in
-          nonisolated(unsafe) let (x, w, b, y) = (
-            states.baseAddress!, taps.baseAddress!, shift.baseAddress!, output.baseAddress!
-          )
-          Threads.forEach(tokens / length) { index in
-            let place = index * length * channels
-            espalier_causal_convolution(length, channels, width, w, b, x + place, y + place)
-          }
-        }
-      }
+  let shift = bias.isEmpty ? [Float](repeating: 0, count: channels) : bias
+  var output = device.matrix(unfilled: tokens, columns: channels)
+  let (states, weights, bias) = (states.rowSpans, taps.elements.span, shift.span)
+  do {
+    let output = output.mutableRowSpans
+    device.forEach(tokens / length) { index in
+      let sequence = index * length..<(index + 1) * length
+      var result = output[sequence]
+      espalier_causal_convolution(length, width, weights, bias, states[sequence], &result)
     }
   }
   return output

@@ -1,5 +1,4 @@
 import CKernels
-import COpenBLAS
 import EspalierCore
 import Glibc
 
@@ -23,28 +22,31 @@ public struct OutputHead: Sendable {
   }
 
   /// All logits of some states, `tokens x vocabulary`.
-  public func logits(_ states: borrowing Matrix) -> Matrix {
-    var input = Matrix(unfilled: states.rows, columns: states.columns)
-    copyColumns(states, [(0, 0, states.columns)], into: &input)
-    let packed = PackedMatrix(rounding: &input, .f32)
-    var logits = Matrix(unfilled: states.rows, columns: weight.rows)
-    linear(packed, weight, into: &logits)
-    let columns = weight.rows
-    forEachBlock(of: &logits) { rows, start in
-      for row in 0..<rows.count { finish(start + row * columns, 0..<columns) }
+  public func logits(_ states: borrowing Matrix, on device: Device) -> Matrix {
+    var input = device.matrix(unfilled: states.rows, columns: states.columns)
+    copyColumns(states, [(0, 0, states.columns)], into: &input, on: device)
+    let packed = PackedMatrix(rounding: &input, .f32, on: device)
+    var logits = device.matrix(unfilled: states.rows, columns: weight.rows)
+    linear(packed, weight, into: &logits, on: device)
+    do {
+      let rows = logits.mutableRowSpans
+      device.forEachBlock(ofRows: rows.rows) {
+        for row in $0 {
+          var line = rows[row]
+          finish(&line, 0..<rows.columns)
+        }
+      }
     }
     return logits
   }
 
   /// Completes the logits of some tokens of the vocabulary for one state.
-  fileprivate func finish(_ logits: UnsafeMutablePointer<Float>, _ tokens: Range<Int>) {
-    if !bias.isEmpty {
-      bias.withUnsafeBufferPointer { espalier_add(tokens.count, $0.baseAddress! + tokens.lowerBound, logits) }
-    }
+  fileprivate func finish(_ logits: inout MutableSpan<Float>, _ tokens: Range<Int>) {
+    if !bias.isEmpty { espalier_add(bias.span.extracting(tokens), &logits) }
     if softCap > 0 {
-      espalier_scale(tokens.count, 1 / softCap, logits)
-      espalier_tanh(tokens.count, logits)
-      espalier_scale(tokens.count, softCap, logits)
+      espalier_scale(1 / softCap, &logits)
+      espalier_tanh(&logits)
+      espalier_scale(softCap, &logits)
     }
   }
 }
@@ -59,43 +61,42 @@ public struct OutputHead: Sendable {
 ///   - output: the head, `vocabulary x columns`.
 ///   - targets: one token id below the vocabulary's size for each row.
 /// - Returns: one log-probability for each row.
-public func logProbabilities(_ states: borrowing Matrix, head output: OutputHead, targets: [Int32])
-  -> [Double]
-{
+public func logProbabilities(
+  _ states: borrowing Matrix, head output: OutputHead, targets: [Int32], on device: Device
+) -> [Double] {
   let head = output.weight
   let tokens = states.rows
-  let columns = states.columns
-  precondition(head.columns == columns && targets.count == tokens)
+  precondition(head.columns == states.columns && targets.count == tokens)
   precondition(targets.allSatisfy { $0 >= 0 && Int($0) < head.rows })
   guard tokens > 0 else { return [] }
   let panels = parts(of: head.rows, size: panelRows)
-  var largest = [Float](repeating: 0, count: panels.count * tokens)
-  var sums = [Double](repeating: 0, count: panels.count * tokens)
-  var chosen = [Float](repeating: 0, count: tokens)
-  states.elements.withUnsafe { states in
-    largest.withUnsafeMutableBufferPointer { largest in
-      sums.withUnsafeMutableBufferPointer { sums in
-        chosen.withUnsafeMutableBufferPointer { chosen in
-          nonisolated(unsafe) let (x, largest, sums, chosen) = (
-            states.baseAddress!, largest.baseAddress!, sums.baseAddress!, chosen.baseAddress!
-          )
-          Threads.forEach(
-            panels.count,
-            scratch: { HeadScratch(tokens: tokens, rows: min(panelRows, head.rows), columns: columns) }
-          ) { scratch, index in
-            let panel = panels[index]
-            scratch.multiply(x, tokens: tokens, head, panel) { logits in
-              for token in 0..<tokens {
-                let row = logits + token * panel.count
-                output.finish(row, panel)
-                espalier_log_sum_exp(
-                  panel.count, row, largest + index * tokens + token, sums + index * tokens + token)
-                if panel.contains(Int(targets[token])) {
-                  chosen[token] = row[Int(targets[token]) - panel.lowerBound]
-                }
-              }
-            }
-          }
+  // By panel and token.
+  var largest = Buffer<Float>(count: panels.count * tokens)
+  var sums = Buffer<Double>(count: panels.count * tokens)
+  var chosen = Buffer<Float>(count: tokens)
+  do {
+    let states = states.elements.span
+    let (largest, sums) = (largest.mutableRowSpans(columns: tokens), sums.mutableRowSpans(columns: tokens))
+    let chosen = chosen.mutableRowSpans(columns: 1)
+    device.forEach(
+      panels.count,
+      scratch: {
+        HeadScratch(tokens: tokens, rows: min(panelRows, head.rows), columns: head.columns, device)
+      }
+    ) { scratch, index in
+      let panel = panels[index]
+      scratch.multiply(states, tokens: tokens, head, panel)
+      for token in 0..<tokens {
+        var row = scratch.logits.part(token * panel.count..<(token + 1) * panel.count)
+        output.finish(&row, panel)
+        var (top, sum): (Float, Double) = (0, 0)
+        espalier_log_sum_exp(row.span, &top, &sum)
+        var tops = largest[index]
+        var totals = sums[index]
+        (tops[token], totals[token]) = (top, sum)
+        if panel.contains(Int(targets[token])) {
+          var own = chosen[token]
+          own[0] = row[Int(targets[token]) - panel.lowerBound]
         }
       }
     }
@@ -112,28 +113,28 @@ public func logProbabilities(_ states: borrowing Matrix, head output: OutputHead
 }
 
 private struct HeadScratch: ~Copyable {
-  var weights: Buffer<Float>
+  var weights: Matrix
   var logits: Buffer<Float>
 
-  init(tokens: Int, rows: Int, columns: Int) {
-    weights = Buffer(count: rows * columns)
-    logits = Buffer(count: tokens * rows)
+  init(tokens: Int, rows: Int, columns: Int, _ device: Device) {
+    weights = device.matrix(unfilled: rows, columns: columns)
+    logits = Buffer(unfilled: tokens * rows, in: device.scratch)
   }
 
-  mutating func multiply(
-    _ x: UnsafePointer<Float>, tokens: Int, _ head: LinearWeight, _ panel: Range<Int>,
-    _ body: (UnsafeMutablePointer<Float>) -> Void
+  /// Puts the logits of some rows of the head into `logits`, `tokens x panel.count`.
+  mutating func multiply(_ x: Span<Float>, tokens: Int, _ head: LinearWeight, _ panel: Range<Int>) {
+    Self.multiply(x, tokens: tokens, head, panel, &weights, into: &logits)
+  }
+
+  private static func multiply(
+    _ x: Span<Float>, tokens: Int, _ head: LinearWeight, _ panel: Range<Int>, _ weights: inout Matrix,
+    into logits: inout Buffer<Float>
   ) {
-    weights.withUnsafeMutable { w in
-      logits.withUnsafeMutable { y in
-        head.load(panel, into: w.baseAddress!)
-        cblas_sgemm(
-          CblasRowMajor, CblasNoTrans, CblasTrans, blasint(tokens), blasint(panel.count),
-          blasint(head.columns), 1, x,
-          blasint(head.columns), w.baseAddress!, blasint(head.columns), 0, y.baseAddress!,
-          blasint(panel.count))
-        body(y.baseAddress!)
-      }
-    }
+    var rows = weights.elements.part(0..<panel.count * head.columns)
+    head.load(panel, into: &rows)
+    var products = logits.part(0..<tokens * panel.count)
+    EspalierKernels.multiply(
+      rows: tokens, columns: panel.count, inner: head.columns, Operand(x, stride: head.columns),
+      Operand(rows.span, stride: head.columns, isTransposed: true), into: &products, stride: panel.count)
   }
 }

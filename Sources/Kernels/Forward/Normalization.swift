@@ -40,16 +40,18 @@ public struct NormWeights: ~Copyable, Sendable {
     return row
   }
 
-  fileprivate borrowing func apply(
-    columns: Int, _ x: UnsafePointer<Float>, _ scale: UnsafePointer<Float>, _ shift: UnsafePointer<Float>,
-    into y: UnsafeMutablePointer<Float>
-  ) {
-    let period = self.scale.columns
-    for start in stride(from: 0, to: columns, by: width) {
-      let place = start % period
+  /// Norms every part of one row.
+  fileprivate borrowing func apply(_ x: Span<Float>, into y: inout MutableSpan<Float>) {
+    let (scale, shift) = (self.scale.elements.span, self.shift.elements.span)
+    for start in stride(from: 0, to: x.count, by: width) {
+      let weights = start % scale.count..<start % scale.count + width
+      let input = x.extracting(start..<start + width)
+      var output = y.part(start..<start + width)
       switch kind {
-      case .rms: espalier_rms_norm(width, epsilon, x + start, scale + place, y + start)
-      case .layer: espalier_layer_norm(width, epsilon, x + start, scale + place, shift + place, y + start)
+      case .rms: espalier_rms_norm(epsilon, input, scale.extracting(weights), &output)
+      case .layer:
+        espalier_layer_norm(
+          epsilon, input, scale.extracting(weights), shift.extracting(weights), &output)
       }
     }
   }
@@ -59,44 +61,35 @@ public struct NormWeights: ~Copyable, Sendable {
 ///
 /// - Parameters:
 ///   - input: `tokens x columns`.
-///   - first: the first row of the input; as many are taken as the output has.
+///   - first: the first row of the input; the output says how many there are.
 public func normalize(
-  _ input: borrowing Matrix, from first: Int = 0, _ norm: borrowing NormWeights, into output: inout Matrix
+  _ input: borrowing Matrix, from first: Int = 0, _ norm: borrowing NormWeights, into output: inout Matrix,
+  on device: Device
 ) {
-  let (rows, columns) = (output.rows, input.columns)
-  precondition(output.columns == columns && columns % norm.width == 0)
-  precondition(first >= 0 && first + rows <= input.rows)
-  input.elements.withUnsafe { input in
-    norm.scale.elements.withUnsafe { scale in
-      norm.shift.elements.withUnsafe { shift in
-        output.elements.withUnsafeMutable { output in
-          nonisolated(unsafe) let (x, w, b, y) = (
-            input.baseAddress! + first * columns, scale.baseAddress!, shift.baseAddress!, output.baseAddress!
-          )
-          let blocks = parts(of: rows, size: 64)
-          Threads.forEach(blocks.count) { index in
-            for row in blocks[index] {
-              norm.apply(columns: columns, x + row * columns, w, b, into: y + row * columns)
-            }
-          }
-        }
-      }
+  precondition(output.columns == input.columns && input.columns % norm.width == 0)
+  precondition(first >= 0 && first + output.rows <= input.rows)
+  let input = input.rowSpans
+  let output = output.mutableRowSpans
+  device.forEachBlock(ofRows: output.rows) {
+    for row in $0 {
+      var line = output[row]
+      norm.apply(input[first + row], into: &line)
     }
   }
 }
 
 /// Norms every part of `norm.width` columns in place.
-public func normalize(_ states: inout Matrix, _ norm: borrowing NormWeights) {
+public func normalize(_ states: inout Matrix, _ norm: borrowing NormWeights, on device: Device) {
   let columns = states.columns
   precondition(columns % norm.width == 0)
-  norm.scale.elements.withUnsafe { scale in
-    norm.shift.elements.withUnsafe { shift in
-      nonisolated(unsafe) let (w, b) = (scale.baseAddress!, shift.baseAddress!)
-      forEachBlock(of: &states) { rows, x in
-        for row in 0..<rows.count {
-          norm.apply(columns: columns, x + row * columns, w, b, into: x + row * columns)
-        }
-      }
+  let rows = states.mutableRowSpans
+  let blocks = parts(of: rows.rows, size: 64)
+  device.forEach(blocks.count, scratch: { Buffer<Float>(unfilled: columns) }) { copy, index in
+    for row in blocks[index] {
+      var line = rows[row]
+      var saved = copy.mutableSpan
+      saved.copy(line.span)
+      norm.apply(copy.span, into: &line)
     }
   }
 }

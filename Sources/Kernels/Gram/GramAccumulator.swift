@@ -24,32 +24,37 @@ public struct GramAccumulator: ~Copyable, Sendable {
   /// A factor of low rank in place of the whole matrix.
   private var lowRank: LowRankFactor?
   public let form: GramForm
+  private let device: Device
 
   /// - Parameter diagonalOnly: leaves the matrix out; enough for Wanda and RIA.
-  public init(columns: Int, diagonalOnly: Bool) {
-    self.init(columns: columns, form: diagonalOnly ? .diagonal : .whole)
+  public init(columns: Int, diagonalOnly: Bool, on device: Device) {
+    self.init(columns: columns, form: diagonalOnly ? .diagonal : .whole, on: device)
   }
 
   /// - Parameter precision: how products are computed; inputs of bf16 have been rounded.
   /// - Parameter file: where a whole matrix grows, `columns x columns` zeros in f32; nil for memory. It makes no difference to
   ///   the result.
   public init(
-    columns: Int, form: GramForm, precision: Precision = .f32, in file: consuming MappedBuffer? = nil
+    columns: Int, form: GramForm, precision: Precision = .f32, in file: consuming MappedBuffer? = nil,
+    on device: Device
   ) {
-    self.init(columns: columns, form: form, precision: precision, in: file, window: nil)
+    self.init(columns: columns, form: form, precision: precision, in: file, window: nil, on: device)
   }
 
   /// - Parameter window: bytes of a matrix in a file that are worked on at a time; only tests change it.
   init(
-    columns: Int, form: GramForm, precision: Precision = .f32, in file: consuming MappedBuffer?, window: Int?
+    columns: Int, form: GramForm, precision: Precision = .f32, in file: consuming MappedBuffer?, window: Int?,
+    on device: Device
   ) {
+    self.device = device
     self.columns = columns
     self.form = form
     sums = Buffer(count: columns)
     diagonal = Buffer(count: columns)
-    gram = form == .whole ? GramElements(columns: columns, precision, in: file, window: window) : nil
+    gram =
+      form == .whole ? GramElements(columns: columns, precision, in: file, window: window, on: device) : nil
     if case .lowRank(let rank, _) = form {
-      lowRank = LowRankFactor(columns: columns, rank: rank)
+      lowRank = LowRankFactor(columns: columns, rank: rank, on: device)
     } else {
       lowRank = nil
     }
@@ -59,26 +64,26 @@ public struct GramAccumulator: ~Copyable, Sendable {
   public mutating func add(_ inputs: borrowing Matrix, rows range: Range<Int>? = nil) {
     let range = range ?? 0..<inputs.rows
     precondition(inputs.columns == columns && range.lowerBound >= 0 && range.upperBound <= inputs.rows)
-    let rows = range.count
-    let columns = columns
-    tokens += rows
-    inputs.elements.withUnsafe { inputs in
-      nonisolated(unsafe) let x = inputs.baseAddress! + range.lowerBound * columns
-      sums.withUnsafeMutable { sums in
-        diagonal.withUnsafeMutable { diagonal in
-          nonisolated(unsafe) let (sums, squares) = (sums.baseAddress!, diagonal.baseAddress!)
-          let ranges = parts(of: columns, size: momentColumns)
-          Threads.forEach(ranges.count) { index in
-            let start = ranges[index].lowerBound
-            for row in 0..<rows {
-              espalier_add_moments(
-                ranges[index].count, x + row * columns + start, sums + start, squares + start)
-            }
-          }
-        }
+    tokens += range.count
+    let x = inputs.rowSpans
+    Self.addMoments(x, range, &sums, &diagonal, on: device)
+    lowRank?.add(x[range])
+    gram?.add(x[range])
+  }
+
+  private static func addMoments(
+    _ x: RowSpans<Float>, _ range: Range<Int>, _ sums: inout Buffer<Double>, _ squares: inout Buffer<Double>,
+    on device: Device
+  ) {
+    // One element a row, so that a range of rows is a range of columns of x.
+    let (sums, squares) = (sums.mutableRowSpans(columns: 1), squares.mutableRowSpans(columns: 1))
+    let ranges = parts(of: x.columns, size: momentColumns)
+    device.forEach(ranges.count) { index in
+      var ownSums = sums[ranges[index]]
+      var ownSquares = squares[ranges[index]]
+      for row in range {
+        espalier_add_moments(x[row].extracting(ranges[index]), &ownSums, &ownSquares)
       }
-      lowRank?.add(x, count: rows)
-      gram?.add(x, rows: rows)
     }
   }
 
@@ -86,9 +91,9 @@ public struct GramAccumulator: ~Copyable, Sendable {
   public mutating func add(_ inputs: borrowing Matrix, rows range: Range<Int>, weight: Double) {
     let (before, seen) = ((0..<columns).map { sums[$0] }, tokens)
     let root = weight.squareRoot()
-    var scaled = Matrix(unfilled: range.count, columns: columns)
+    var scaled = device.matrix(unfilled: range.count, columns: columns)
     gatherRows(inputs, range.map { Int32($0) }, into: &scaled)
-    scale(&scaled, by: Float(root))
+    scale(&scaled, by: Float(root), on: device)
     add(scaled)
     // A sum grows with the weight, a product of two inputs with its root twice.
     for column in 0..<columns { sums[column] = before[column] + (sums[column] - before[column]) * root }
@@ -201,7 +206,7 @@ public struct GramAccumulator: ~Copyable, Sendable {
     }
     switch lowRank {
     case .some(let factor):
-      try factor.withElements { try draft.write(UnsafeRawBufferPointer($0), to: "\(name).factor") }
+      try draft.write(factor.elements.bytes, to: "\(name).factor")
       try draft.write(rest(factor), to: "\(name).rest")
     case .none: break
     }

@@ -26,6 +26,7 @@ struct GramElements: ~Copyable, Sendable {
   private var memory: Matrix?
   private var file: MappedBuffer?
   private let precision: Precision
+  private let device: Device
   /// Inputs not yet summed up, packed, as they came.
   private var gathered: [Inputs] = []
   private let window: Int
@@ -33,8 +34,12 @@ struct GramElements: ~Copyable, Sendable {
   /// A matrix of zeros.
   ///
   /// - Parameter file: the place of the elements, which are zero, where they shall not lie in memory.
-  init(columns: Int, _ precision: Precision, in file: consuming MappedBuffer?, window: Int? = nil) {
+  init(
+    columns: Int, _ precision: Precision, in file: consuming MappedBuffer?, window: Int? = nil,
+    on device: Device
+  ) {
     self.columns = columns
+    self.device = device
     self.window = window ?? usualWindow
     self.precision = precision
     memory = nil
@@ -66,10 +71,9 @@ struct GramElements: ~Copyable, Sendable {
   // MARK: - Sums
 
   /// Adds `X^T X` for X of `rows x columns`.
-  mutating func add(_ x: UnsafePointer<Float>, rows: Int) {
-    guard rows > 0 else { return }
-    let inputs = Inputs(PackedMatrix(columnsOf: x, rows: rows, columns: columns, precision))
-    gathered.append(inputs)
+  mutating func add(_ x: Span<Float>) {
+    guard !x.isEmpty else { return }
+    gathered.append(Inputs(PackedMatrix(columnsOf: x, columns: columns, precision, on: device)))
     if gathered.reduce(0, { $0 + $1.packed.columns }) >= gatheredRows { addGathered() }
   }
 
@@ -82,16 +86,16 @@ struct GramElements: ~Copyable, Sendable {
   /// Adds the product of each, in their order.
   private mutating func addProducts(_ inputs: [Inputs]) {
     guard !inputs.isEmpty else { return }
-    let columns = columns
+    let (columns, device) = (columns, device)
     let bands = file == nil ? [0..<columns] : bands()
     for (index, band) in bands.enumerated() {
       if index + 1 < bands.count { prefetch(bands[index + 1], bands[index + 1].lowerBound..<columns) }
       let tiles = Self.tiles(of: band, columns)
       withElements { elements in
-        nonisolated(unsafe) let elements = elements
-        Threads.forEach(tiles.count, scratch: { Buffer<Float>(unfilled: tileSize * tileSize) }) {
-          sums, index in
-          Self.add(inputs, to: tiles[index], columns, elements, &sums)
+        device.forEach(
+          tiles.count, scratch: { Buffer<Float>(unfilled: tileSize * tileSize, in: device.scratch) }
+        ) { sums, index in
+          Self.add(inputs, to: tiles[index], elements, &sums)
         }
       }
       release(band)
@@ -100,43 +104,40 @@ struct GramElements: ~Copyable, Sendable {
 
   /// Adds what the inputs give to a tile; of one on the diagonal, what is below it is left out.
   private static func add(
-    _ inputs: [Inputs], to tile: Tile, _ columns: Int, _ g: UnsafeMutablePointer<Float>,
-    _ sums: inout Buffer<Float>
+    _ inputs: [Inputs], to tile: Tile, _ g: MutableRowSpans<Float>, _ sums: inout Buffer<Float>
   ) {
+    var rows = g[tile.rows]
     withNearSums(
-      rows: tile.rows.count, columns: tile.columns.count, adding: true,
-      place: g + tile.rows.lowerBound * columns + tile.columns.lowerBound, stride: columns, &sums
+      rows: tile.rows.count, columns: tile.columns.count, adding: true, into: &rows,
+      from: tile.columns.lowerBound, stride: g.columns, &sums
     ) { sums in
-      for input in inputs { addProduct(tile, input.packed, into: sums) }
+      for input in inputs { addProduct(tile, input.packed, into: &sums) }
     }
   }
 
   private static func addProduct(
-    _ tile: Tile, _ x: borrowing PackedMatrix, into sums: UnsafeMutablePointer<Float>
+    _ tile: Tile, _ x: borrowing PackedMatrix, into sums: inout MutableSpan<Float>
   ) {
-    let (steps, distance, precision) = (x.steps, x.stride, x.precision)
-    x.withPanels { panels in
-      precision.multiply(
-        rows: tile.rows.count, columns: tile.columns.count, steps: steps,
-        panels + tile.rows.lowerBound / panelWidth * distance, distance,
-        panels + tile.columns.lowerBound / panelWidth * distance, distance,
-        firstColumn: tile.rows == tile.columns ? 0 : .min, adding: true, into: sums,
-        stride: tile.columns.count)
-    }
+    x.precision.multiply(
+      rows: tile.rows.count, columns: tile.columns.count, steps: x.steps,
+      x.panels(from: tile.rows.lowerBound), x.stride, x.panels(from: tile.columns.lowerBound), x.stride,
+      firstColumn: tile.rows == tile.columns ? 0 : .min, adding: true, into: &sums,
+      stride: tile.columns.count)
   }
 
   /// Adds a whole matrix, `columns x columns`; of a mapped one only few pages stay in memory.
   mutating func add(_ other: GramMatrix) {
     precondition(other.columns == columns && !other.isFactored)
     addGathered()
-    let columns = columns
+    let (columns, device) = (columns, device)
     for band in bands() {
-      other.withElements { other in
+      other.withElements(on: device) { other in
         withElements { elements in
-          nonisolated(unsafe) let (other, elements) = (other, elements)
-          Threads.forEach(band.count) { index in
-            let start = (band.lowerBound + index) * columns + band.lowerBound
-            espalier_add(columns - band.lowerBound, other + start, elements + start)
+          device.forEach(band.count) { index in
+            let row = band.lowerBound + index
+            var line = elements[row]
+            var upper = line.part(band.lowerBound..<columns)
+            espalier_add(other[row].extracting(band.lowerBound..<columns), &upper)
           }
         }
       }
@@ -150,16 +151,15 @@ struct GramElements: ~Copyable, Sendable {
   /// Sums up what was gathered and copies the upper triangle to the lower one; call it once, after the last sum.
   mutating func mirror() {
     addGathered()
-    let columns = columns
+    let (columns, device) = (columns, device)
     let ranges = file == nil ? [0..<columns] : parts(of: columns, size: mirrorSize)
     let blocks = ranges.indices.flatMap { i in ranges[i...].map { (rows: ranges[i], columns: $0) } }
     for (index, block) in blocks.enumerated() {
       if index + 1 < blocks.count { prefetch(blocks[index + 1].rows, blocks[index + 1].columns) }
       let tiles = Self.tiles(of: block.rows, columns).filter { block.columns.contains($0.columns.lowerBound) }
       withElements { elements in
-        nonisolated(unsafe) let elements = elements
-        Threads.forEach(tiles.count, scratch: { Buffer<UInt32>(count: 16 * tileSize) }) { scratch, index in
-          Self.mirror(tiles[index], columns, elements, &scratch)
+        device.forEach(tiles.count, scratch: { Buffer<UInt32>(unfilled: 16 * tileSize) }) {
+          Self.mirror(tiles[$1], elements, &$0)
         }
       }
       release(block.rows)
@@ -169,29 +169,29 @@ struct GramElements: ~Copyable, Sendable {
 
   /// Copies a tile to its place in the lower triangle, of one on the diagonal what is above it: each cache line is read and written
   /// once.
-  private static func mirror(
-    _ tile: Tile, _ columns: Int, _ g: UnsafeMutablePointer<Float>, _ scratch: inout Buffer<UInt32>
-  ) {
-    scratch.withUnsafeMutable { scratch in
-      let turned = scratch.baseAddress!
-      for part in parts(of: tile.rows.count, size: 16) {
-        let rows = tile.rows.lowerBound + part.lowerBound..<tile.rows.lowerBound + part.upperBound
-        // Elements of these rows from the tile's begin, or from the diagonal, on.
-        let start = max(tile.columns.lowerBound, rows.upperBound)
-        let count = tile.columns.upperBound - start
-        if rows.lowerBound >= tile.columns.lowerBound {
-          for row in rows {
-            for column in rows.lowerBound..<row { g[row * columns + column] = g[column * columns + row] }
-          }
+  private static func mirror(_ tile: Tile, _ g: MutableRowSpans<Float>, _ scratch: inout Buffer<UInt32>) {
+    for part in parts(of: tile.rows.count, size: 16) {
+      let rows = tile.rows.lowerBound + part.lowerBound..<tile.rows.lowerBound + part.upperBound
+      // Elements of these rows from the tile's begin, or from the diagonal, on.
+      let start = max(tile.columns.lowerBound, rows.upperBound)
+      let count = tile.columns.upperBound - start
+      if rows.lowerBound >= tile.columns.lowerBound {
+        for row in rows {
+          var line = g[row]
+          for column in rows.lowerBound..<row { line[column] = g[column][row] }
         }
-        guard count > 0 else { continue }
-        (g + rows.lowerBound * columns + start).withMemoryRebound(to: UInt32.self, capacity: 1) {
-          espalier_pack_rows(rows.count, count, columns, $0, turned)
-        }
-        for column in 0..<count {
-          let line = UnsafeRawPointer(turned + column * 16)
-          UnsafeMutableRawPointer(g + (start + column) * columns + rows.lowerBound)
-            .copyMemory(from: line, byteCount: rows.count * 4)
+      }
+      guard count > 0 else { continue }
+      var transposed = scratch.mutableSpan
+      let block = g[rows]
+      block.span.extracting(start..<rows.count * g.columns).withUnsafeBytes {
+        guard let source = $0.baseAddress else { return }
+        espalier_pack_rows(rows.count, count, g.columns, source, &transposed)
+      }
+      for column in 0..<count {
+        var line = g[start + column]
+        for row in 0..<rows.count {
+          line[rows.lowerBound + row] = Float(bitPattern: transposed[column * 16 + row])
         }
       }
     }
@@ -251,8 +251,19 @@ struct GramElements: ~Copyable, Sendable {
     file?.release(rows.lowerBound * columns * 4..<rows.upperBound * columns * 4)
   }
 
-  private mutating func withElements(_ body: (UnsafeMutablePointer<Float>) -> Void) {
-    memory?.elements.withUnsafeMutable { body($0.baseAddress!) }
-    file?.withUnsafeMutable { body($0.baseAddress!.assumingMemoryBound(to: Float.self)) }
+  /// Runs `body` with the rows, wherever they are.
+  private mutating func withElements(_ body: (MutableRowSpans<Float>) -> Void) {
+    if file == nil {
+      guard var matrix = memory.take() else { return }
+      body(matrix.mutableRowSpans)
+      memory = consume matrix
+    } else {
+      file?.withUnsafeMutable {
+        let elements = $0.bindMemory(to: Float.self)
+        if let base = elements.baseAddress {
+          body(MutableRowSpans(unsafe: base, rows: columns, columns: columns))
+        }
+      }
+    }
   }
 }

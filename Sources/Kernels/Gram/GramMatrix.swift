@@ -1,5 +1,4 @@
 import CKernels
-import COpenBLAS
 import EspalierCore
 import EspalierIO
 
@@ -32,11 +31,14 @@ public struct GramMatrix: Sendable {
       self = .mapped(tensor)
     }
 
-    func withUnsafe<Result>(_ body: (UnsafePointer<Float>) throws -> Result) rethrows -> Result {
+    func withSpan<Result>(_ body: (Span<Float>) throws -> Result) rethrows -> Result {
       switch self {
       case .mapped(let tensor):
-        try tensor.withBytes { try body($0.baseAddress!.assumingMemoryBound(to: Float.self)) }
-      case .owned(let owned): try owned.matrix.elements.withUnsafe { try body($0.baseAddress!) }
+        try tensor.withBytes {
+          let elements = $0.bindMemory(to: Float.self)
+          return try body(elements.span)
+        }
+      case .owned(let owned): try owned.matrix.elements.withUnsafe { try body($0.span) }
       }
     }
   }
@@ -108,29 +110,46 @@ extension GramMatrix {
   func withKernel<Result>(_ body: (espalier_gram) throws -> Result) rethrows -> Result {
     switch storage {
     case .whole(let elements):
-      try elements.withUnsafe {
-        try body(espalier_gram(n: columns, elements: $0, rank: 0, factor: nil, rest: nil))
+      try elements.withSpan {
+        try $0.withUnsafeBufferPointer {
+          try body(espalier_gram(n: columns, elements: $0.baseAddress, rank: 0, factor: nil, rest: nil))
+        }
       }
     case .factored(let factor, let rank, let rest):
-      try factor.withUnsafe { factor in
-        try rest.withUnsafeBufferPointer {
-          try body(
-            espalier_gram(n: columns, elements: nil, rank: rank, factor: factor, rest: $0.baseAddress))
+      try factor.withSpan {
+        try $0.withUnsafeBufferPointer { factor in
+          try rest.withUnsafeBufferPointer {
+            try body(
+              espalier_gram(
+                n: columns, elements: nil, rank: rank, factor: factor.baseAddress, rest: $0.baseAddress))
+          }
         }
       }
     }
   }
 
-  /// All elements, valid within `body`; those of a factored matrix are made for the call, `columns x columns` in memory.
-  package func withElements<Result>(_ body: (UnsafePointer<Float>) throws -> Result) rethrows -> Result {
-    if case .whole(let elements) = storage { return try elements.withUnsafe(body) }
-    var whole = Matrix(rows: columns, columns: columns)
-    whole.elements.withUnsafeMutable { whole in
-      nonisolated(unsafe) let whole = whole.baseAddress!
-      let panels = parts(of: columns, size: rankPanel)
-      Threads.forEach(panels.count) { load(panels[$0], into: whole + panels[$0].lowerBound * columns) }
+  /// The factor, `rank x columns`, and what the diagonal has beyond it; not called for a whole matrix.
+  func withFactor(_ body: (_ factor: Span<Float>, _ rest: [Float]) -> Void) {
+    if case .factored(let factor, _, let rest) = storage { factor.withSpan { body($0, rest) } }
+  }
+
+  /// All rows, valid within `body`; those of a factored matrix are made for the call, `columns x columns` in memory.
+  package func withElements<Result>(on device: Device, _ body: (RowSpans<Float>) throws -> Result) rethrows
+    -> Result
+  {
+    if case .whole(let elements) = storage {
+      return try elements.withSpan { try body(RowSpans($0, rows: columns, columns: columns)) }
     }
-    return try whole.elements.withUnsafe { try body($0.baseAddress!) }
+    var whole = Matrix(unfilled: columns, columns: columns)
+    do {
+      let rows = whole.mutableRowSpans
+      let panels = parts(of: columns, size: rankPanel)
+      device.forEach(panels.count) {
+        var panel = rows[panels[$0]]
+        load(panels[$0], into: &panel)
+      }
+    }
+    return try body(whole.rowSpans)
   }
 
   /// The diagonal, one value for each column.
@@ -140,7 +159,7 @@ extension GramMatrix {
     }
   }
 
-  /// Bytes of a matrix in a file that ``maskLoss(_:gram:mask:)`` has in memory at a time where pages are not kept.
+  /// Bytes of a matrix in a file that ``Loss`` has in memory at a time where pages are not kept.
   public static func panelByteCount(columns: Int, threads: Int) -> Int {
     threads * min(columnPanel, columns) * columns * 4
   }
@@ -154,7 +173,8 @@ extension GramMatrix {
   ///
   /// - Parameter rank: the rows of the factor; nil for a whole matrix.
   static func formsByteCount(rows: Int, columns: Int, rank: Int?, threads: Int) -> Int {
-    rows * 4 * (rank ?? min(threads, (columns + columnPanel - 1) / columnPanel) * columnPanel)
+    let panels = (columns + columnPanel - 1) / columnPanel
+    return rows * (rank.map { 4 * $0 } ?? 4 * min(threads, panels) * columnPanel + 8 * panels)
   }
 
   /// Gives the pages of these rows of a whole matrix back to the system, where they are read from a file.
@@ -163,138 +183,130 @@ extension GramMatrix {
     tensor.release(rows.lowerBound * columns * 4..<rows.upperBound * columns * 4)
   }
 
-  /// Rows of G: `range.count x columns` from `output` on, by the calling thread alone.
-  func load(_ range: Range<Int>, into output: UnsafeMutablePointer<Float>) {
+  /// Rows of G, `range.count x columns`, by the calling thread alone.
+  func load(_ range: Range<Int>, into output: inout MutableSpan<Float>) {
     precondition(range.lowerBound >= 0 && range.upperBound <= columns)
-    withKernel { gram in
-      if let elements = gram.elements {
-        output.update(from: elements + range.lowerBound * columns, count: range.count * columns)
-      } else if let factor = gram.factor, let rest = gram.rest {
-        cblas_sgemm(
-          CblasRowMajor, CblasTrans, CblasNoTrans, blasint(range.count), blasint(columns), blasint(gram.rank),
-          1, factor + range.lowerBound, blasint(columns), factor, blasint(columns), 0, output,
-          blasint(columns))
-        for row in range { output[(row - range.lowerBound) * columns + row] += rest[row] }
+    switch storage {
+    case .whole(let elements):
+      elements.withSpan { output.copy(RowSpans($0, rows: columns, columns: columns)[range]) }
+    case .factored(let factor, let rank, let rest):
+      factor.withSpan { factor in
+        let first = factor.extracting(min(range.lowerBound, factor.count)..<factor.count)
+        EspalierKernels.multiply(
+          rows: range.count, columns: columns, inner: rank,
+          Operand(first, stride: columns, isTransposed: true), Operand(factor, stride: columns),
+          into: &output, stride: columns)
       }
+      for row in range { output[(row - range.lowerBound) * columns + row] += rest[row] }
     }
   }
 
-  /// `output = D G` for the first `rows` rows of D and output, both `>= rows x columns`; panels are shared among the threads.
-  package func multiply(_ block: borrowing Matrix, rows: Int, into output: inout Matrix) {
+  /// `output = D G` for the first `rows` rows of D and output, both `>= rows x columns`; the threads share the columns.
+  package func multiply(_ block: borrowing Matrix, rows: Int, into output: inout Matrix, on device: Device) {
     precondition(block.columns == columns && output.columns == columns)
     precondition(rows <= block.rows && rows <= output.rows)
     guard rows > 0, columns > 0 else { return }
-    block.elements.withUnsafe { block in
-      output.elements.withUnsafeMutable { output in
-        let (d, out) = (block.baseAddress!, output.baseAddress!)
-        withKernel { gram in
-          if let elements = gram.elements {
-            product(rows, columns, d, elements, into: out)
-          } else {
-            multiplyFactored(gram, rows, d, into: out)
-          }
-        }
+    let d = block.rowSpans[0..<rows]
+    let sums = output.mutableRowSpans
+    switch storage {
+    case .whole(let elements): elements.withSpan { product(rows, columns, d, $0, into: sums, on: device) }
+    case .factored(let factor, let rank, let rest):
+      let columns = columns
+      factor.withSpan { factor in
+        let thin = thinProduct(factor, rank, d, rows, on: device)
+        product(rows, rank, thin.elements.span, factor, into: sums, on: device)
+      }
+      device.forEach(rows) { row in
+        var line = sums[row]
+        for column in 0..<columns { line[column] += d[row * columns + column] * rest[column] }
       }
     }
-  }
-
-  /// `output = (D F^T) F + D diag(rest)`: two thin products.
-  private func multiplyFactored(
-    _ gram: espalier_gram, _ rows: Int, _ d: UnsafePointer<Float>, into output: UnsafeMutablePointer<Float>
-  ) {
-    guard let factor = gram.factor, let diagonal = gram.rest else { return }
-    let columns = columns
-    thinProduct(gram, rows, d).withUnsafe { thin in
-      product(rows, gram.rank, thin.baseAddress!, factor, into: output)
-    }
-    nonisolated(unsafe) let (own, rest, sum) = (d, diagonal, output)
-    Threads.forEach(rows) { row in
-      let start = row * columns
-      for column in 0..<columns { sum[start + column] += own[start + column] * rest[column] }
-    }
+    if !keepsPages { release(0..<columns) }
   }
 
   /// `d^T G d` of the first `rows` rows d of D, `>= rows x columns`.
   ///
   /// Of a whole matrix only the lower triangle is read, rows J after rows: `d^T G d` is the sum over panels J of
   /// `d_J . (2 sum over I < J of G_JI d_I + G_JJ d_J)`. Products are f32, the sums over them f64.
-  func quadraticForms(_ block: borrowing Matrix, rows: Int) -> [Double] {
+  func quadraticForms(_ block: borrowing Matrix, rows: Int, on device: Device) -> [Double] {
     precondition(block.columns == columns && rows <= block.rows)
-    return block.elements.withUnsafe { block in
-      withKernel { gram in
-        if let elements = gram.elements { return quadraticForms(rows, block.baseAddress!, elements) }
-        return quadraticForms(rows, block.baseAddress!, factored: gram)
-      }
+    let d = block.rowSpans[0..<rows]
+    switch storage {
+    case .whole(let elements): return elements.withSpan { quadraticForms(rows, d, $0, on: device) }
+    case .factored(let factor, let rank, let rest):
+      return factor.withSpan { quadraticForms(rows, d, $0, rank, rest, on: device) }
     }
   }
 
-  private func quadraticForms(_ rows: Int, _ d: UnsafePointer<Float>, _ elements: UnsafePointer<Float>)
+  private func quadraticForms(_ rows: Int, _ d: Span<Float>, _ elements: Span<Float>, on device: Device)
     -> [Double]
   {
     let columns = columns
-    nonisolated(unsafe) let (d, elements) = (d, elements)
     let panels = parts(of: columns, size: columnPanel)
-    var sums = [Double](repeating: 0, count: panels.count * rows)
-    sums.withUnsafeMutableBufferPointer { sums in
-      nonisolated(unsafe) let sums = sums
-      Threads.forEach(panels.count, scratch: { Buffer<Float>(count: rows * columnPanel) }) { scratch, turn in
+    var sums = Buffer<Double>(count: panels.count * rows)
+    do {
+      let sums = sums.mutableRowSpans(columns: rows)
+      device.forEach(
+        panels.count, scratch: { Buffer<Float>(unfilled: rows * columnPanel, in: device.scratch) }
+      ) { scratch, index in
         // The largest part first, so that the threads end together.
-        let index = panels.count - 1 - turn
-        let panel = panels[index]
-        let (start, width) = (panel.lowerBound, blasint(panel.count))
-        scratch.withUnsafeMutable { scratch in
-          let product = scratch.baseAddress!
-          if start > 0 {
-            cblas_sgemm(
-              CblasRowMajor, CblasNoTrans, CblasTrans, blasint(rows), width, blasint(start), 2, d,
-              blasint(columns), elements + start * columns, blasint(columns), 0, product, width)
-          }
-          cblas_sgemm(
-            CblasRowMajor, CblasNoTrans, CblasNoTrans, blasint(rows), width, width, 1, d + start,
-            blasint(columns), elements + start * columns + start, blasint(columns), start > 0 ? 1 : 0,
-            product, width)
-          for row in 0..<rows {
-            sums[index * rows + row] = espalier_dot(
-              panel.count, d + row * columns + start, product + row * panel.count)
-          }
+        let index = panels.count - 1 - index
+        let (start, width) = (panels[index].lowerBound, panels[index].count)
+        let panel = elements.extracting(start * columns..<elements.count)
+        let own = d.extracting(start..<d.count)
+        var products = scratch.mutableSpan
+        if start > 0 {
+          EspalierKernels.multiply(
+            rows: rows, columns: width, inner: start, factor: 2, Operand(d, stride: columns),
+            Operand(panel, stride: columns, isTransposed: true), into: &products, stride: width)
         }
-        if !keepsPages { release(panel) }
+        EspalierKernels.multiply(
+          rows: rows, columns: width, inner: width, Operand(own, stride: columns),
+          Operand(panel.extracting(start..<panel.count), stride: columns), adding: start > 0,
+          into: &products, stride: width)
+        var results = sums[index]
+        for row in 0..<rows {
+          results[row] = espalier_dot(
+            own.extracting(row * columns..<row * columns + width),
+            products.span.extracting(row * width..<(row + 1) * width))
+        }
+        if !keepsPages { release(panels[index]) }
       }
     }
     return (0..<rows).map { row in panels.indices.reduce(0) { $0 + sums[$1 * rows + row] } }
   }
 
   /// `|F d|^2 + sum of rest d^2`.
-  private func quadraticForms(_ rows: Int, _ d: UnsafePointer<Float>, factored gram: espalier_gram)
-    -> [Double]
-  {
-    guard let rest = gram.rest else { return [] }
-    let thin = thinProduct(gram, rows, d)
-    return thin.withUnsafe { thin in
-      (0..<rows).map { row in
-        let own = thin.baseAddress! + row * gram.rank
-        return espalier_dot(gram.rank, own, own)
-          + (0..<columns).reduce(0) {
-            $0 + Double(rest[$1]) * Double(d[row * columns + $1]) * Double(d[row * columns + $1])
-          }
+  private func quadraticForms(
+    _ rows: Int, _ d: Span<Float>, _ factor: Span<Float>, _ rank: Int, _ rest: [Float], on device: Device
+  ) -> [Double] {
+    let thin = thinProduct(factor, rank, d, rows, on: device)
+    return (0..<rows).map { row in
+      let own = thin.rowSpans[row]
+      return (0..<columns).reduce(espalier_dot(own, own)) {
+        $0 + Double(rest[$1]) * Double(d[row * columns + $1]) * Double(d[row * columns + $1])
       }
     }
   }
 
   /// `D F^T`, `rows x rank`.
-  private func thinProduct(_ gram: espalier_gram, _ rows: Int, _ d: UnsafePointer<Float>) -> Buffer<Float> {
-    let (columns, rank) = (columns, gram.rank)
-    var thin = Buffer<Float>(count: rows * rank)
-    guard let factor = gram.factor else { return thin }
-    thin.withUnsafeMutable { thin in
-      nonisolated(unsafe) let (d, factor, thin) = (d, factor, thin.baseAddress!)
-      let panels = parts(of: rank, size: rankPanel)
-      Threads.forEach(panels.count) { index in
+  private func thinProduct(
+    _ factor: Span<Float>, _ rank: Int, _ d: Span<Float>, _ rows: Int, on device: Device
+  ) -> Matrix {
+    let columns = columns
+    var thin = Matrix(rows: rows, columns: rank)
+    let panels = parts(of: rank, size: rankPanel)
+    do {
+      let thin = thin.mutableRowSpans
+      device.forEach(panels.count) { index in
         let panel = panels[index]
-        cblas_sgemm(
-          CblasRowMajor, CblasNoTrans, CblasTrans, blasint(rows), blasint(panel.count), blasint(columns),
-          1, d, blasint(columns), factor + panel.lowerBound * columns, blasint(columns), 0,
-          thin + panel.lowerBound, blasint(rank))
+        var all = thin[0..<rows]
+        var part = all.part(min(panel.lowerBound, all.count)..<all.count)
+        EspalierKernels.multiply(
+          rows: rows, columns: panel.count, inner: columns, Operand(d, stride: columns),
+          Operand(
+            factor.extracting(panel.lowerBound * columns..<factor.count), stride: columns,
+            isTransposed: true), into: &part, stride: rank)
       }
     }
     return thin
@@ -302,18 +314,19 @@ extension GramMatrix {
 
   /// `output = x y` for x of `rows x inner` and y of `inner x columns`.
   private func product(
-    _ rows: Int, _ inner: Int, _ x: UnsafePointer<Float>, _ y: UnsafePointer<Float>,
-    into output: UnsafeMutablePointer<Float>
+    _ rows: Int, _ inner: Int, _ x: Span<Float>, _ y: Span<Float>, into output: MutableRowSpans<Float>,
+    on device: Device
   ) {
     let columns = columns
-    nonisolated(unsafe) let (x, y, output) = (x, y, output)
     let panels = parts(of: columns, size: columnPanel)
-    Threads.forEach(panels.count) { index in
+    device.forEach(panels.count) { index in
       let panel = panels[index]
-      cblas_sgemm(
-        CblasRowMajor, CblasNoTrans, CblasNoTrans, blasint(rows), blasint(panel.count), blasint(inner), 1, x,
-        blasint(inner), y + panel.lowerBound, blasint(columns), 0, output + panel.lowerBound, blasint(columns)
-      )
+      var all = output[0..<rows]
+      var part = all.part(panel.lowerBound..<all.count)
+      EspalierKernels.multiply(
+        rows: rows, columns: panel.count, inner: inner, Operand(x, stride: inner),
+        Operand(y.extracting(min(panel.lowerBound, y.count)..<y.count), stride: columns), into: &part,
+        stride: columns)
     }
   }
 }

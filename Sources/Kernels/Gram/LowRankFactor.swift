@@ -19,9 +19,11 @@ struct LowRankFactor: ~Copyable, Sendable {
   private(set) var discarded = 0.0
   /// Whether rows were added that are not finite.
   private(set) var isDamaged = false
+  private let device: Device
 
-  init(columns: Int, rank: Int) {
+  init(columns: Int, rank: Int, on device: Device) {
     self.columns = columns
+    self.device = device
     mostRank = min(rank, columns)
     stack = Matrix(rows: 2 * mostRank, columns: columns)
   }
@@ -33,13 +35,15 @@ struct LowRankFactor: ~Copyable, Sendable {
   }
 
   /// Adds rows of `columns` each.
-  mutating func add(_ rows: UnsafePointer<Float>, count: Int) {
+  mutating func add(_ rows: Span<Float>) {
+    let columns = columns
+    let count = rows.count / columns
     var done = 0
     while done < count {
       let taken = min(count - done, stack.rows - filled)
-      stack.elements.withUnsafeMutable {
-        ($0.baseAddress! + filled * columns).update(from: rows + done * columns, count: taken * columns)
-      }
+      let range = filled * columns..<(filled + taken) * columns
+      var part = stack.elements.part(range)
+      part.copy(rows.extracting(done * columns..<(done + taken) * columns))
       filled += taken
       done += taken
       if filled == stack.rows { fold(to: mostRank) }
@@ -49,10 +53,9 @@ struct LowRankFactor: ~Copyable, Sendable {
   /// Adds another factor of other rows: its rows as if they were inputs, and what it had discarded.
   mutating func add(_ other: GramMatrix) {
     precondition(other.columns == columns && other.isFactored)
-    other.withKernel { other in
-      guard let factor = other.factor, let rest = other.rest else { return }
-      add(factor, count: other.rank)
-      discarded += (0..<columns).reduce(0) { $0 + Double(rest[$1]) }
+    other.withFactor { factor, rest in
+      add(factor)
+      discarded += rest.reduce(0) { $0 + Double($1) }
     }
   }
 
@@ -64,22 +67,17 @@ struct LowRankFactor: ~Copyable, Sendable {
   }
 
   /// Elements of F, `rank x columns`.
-  func withElements<Result>(_ body: (UnsafeBufferPointer<Float>) throws -> Result) rethrows -> Result {
-    try stack.elements.withUnsafe {
-      try body(UnsafeBufferPointer(rebasing: $0[..<(rank * columns)]))
-    }
+  var elements: Span<Float> {
+    @_lifetime(borrow self)
+    borrowing get { stack.rowSpans[0..<rank] }
   }
 
   /// Sums of squares of F's columns.
   func diagonal() -> [Double] {
     var sums = [Double](repeating: 0, count: columns)
-    withElements { factor in
-      for row in 0..<rank {
-        for column in 0..<columns {
-          let value = Double(factor[row * columns + column])
-          sums[column] += value * value
-        }
-      }
+    for row in 0..<rank {
+      let values = stack.rowSpans[row]
+      for column in 0..<columns { sums[column] += Double(values[column]) * Double(values[column]) }
     }
     return sums
   }
@@ -106,48 +104,41 @@ struct LowRankFactor: ~Copyable, Sendable {
     }
     discarded += lost
     let kept = count - dropped
-    var factor = Matrix(rows: kept, columns: columns)
-    let columns = columns
-    factor.elements.withUnsafeMutable { factor in
-      stack.elements.withUnsafe { stack in
-        vectors.withUnsafeMutable { vectors in
-          nonisolated(unsafe) let (factor, stack, vectors) = (
-            factor.baseAddress!, stack.baseAddress!, vectors.baseAddress! + dropped * count
-          )
-          let panels = parts(of: columns, size: 512)
-          Threads.forEach(panels.count) { index in
-            let panel = panels[index]
-            cblas_sgemm(
-              CblasRowMajor, CblasNoTrans, CblasNoTrans, blasint(kept), blasint(panel.count), blasint(count),
-              1, vectors, blasint(count), stack + panel.lowerBound, blasint(columns), 0,
-              factor + panel.lowerBound, blasint(columns))
-          }
-        }
+    var factor = Matrix(unfilled: kept, columns: columns)
+    let (columns, device) = (columns, device)
+    do {
+      let (factor, stack) = (factor.mutableRowSpans, stack.elements.span)
+      let vectors = vectors.span.extracting(dropped * count..<count * count)
+      let panels = parts(of: columns, size: 512)
+      device.forEach(panels.count) { index in
+        let panel = panels[index]
+        var all = factor[0..<kept]
+        var part = all.part(panel.lowerBound..<all.count)
+        multiply(
+          rows: kept, columns: panel.count, inner: count, Operand(vectors, stride: count),
+          Operand(stack.extracting(panel.lowerBound..<stack.count), stride: columns), into: &part,
+          stride: columns)
       }
     }
-    stack.elements.withUnsafeMutable { stack in
-      factor.elements.withUnsafe { stack.baseAddress!.update(from: $0.baseAddress!, count: kept * columns) }
-    }
+    var part = stack.elements.part(0..<kept * columns)
+    part.copy(factor.elements.span)
     rank = kept
     filled = kept
   }
 
   /// S S^T, `count x count`.
   private func products(_ count: Int) -> Buffer<Float> {
-    var products = Buffer<Float>(count: count * count)
+    var products = Buffer<Float>(unfilled: count * count)
     let columns = columns
-    products.withUnsafeMutable { products in
-      stack.elements.withUnsafe { stack in
-        nonisolated(unsafe) let (products, stack) = (products.baseAddress!, stack.baseAddress!)
-        let panels = parts(of: count, size: 128)
-        Threads.forEach(panels.count) { index in
-          let panel = panels[index]
-          cblas_sgemm(
-            CblasRowMajor, CblasNoTrans, CblasTrans, blasint(panel.count), blasint(count), blasint(columns),
-            1,
-            stack + panel.lowerBound * columns, blasint(columns), stack, blasint(columns), 0,
-            products + panel.lowerBound * count, blasint(count))
-        }
+    do {
+      let (products, stack) = (products.mutableRowSpans(columns: count), stack.rowSpans)
+      let panels = parts(of: count, size: 128)
+      device.forEach(panels.count) { index in
+        var part = products[panels[index]]
+        multiply(
+          rows: panels[index].count, columns: count, inner: columns,
+          Operand(stack[panels[index]], stride: columns),
+          Operand(stack[0..<count], stride: columns, isTransposed: true), into: &part, stride: count)
       }
     }
     return products
@@ -162,10 +153,11 @@ struct LowRankFactor: ~Copyable, Sendable {
     var (work, integers): ([Float], [Int32]) = ([0], [0])
     var info: Int32 = 0
     matrix.withUnsafeMutable { matrix in
-      // The first call tells how much room the second one needs.
+      guard let elements = matrix.baseAddress else { return }
+      // The first call tells how much scratch memory the second one needs.
       for _ in 0..<2 {
         ssyevd_(
-          "V", "L", &n, matrix.baseAddress!, &n, &values, &work, &workSize, &integers, &integerSize, &info)
+          "V", "L", &n, elements, &n, &values, &work, &workSize, &integers, &integerSize, &info)
         guard workSize < 0 else { break }
         (workSize, integerSize) = (Int32(work[0]) + 1, integers[0])
         work = [Float](repeating: 0, count: Int(workSize))

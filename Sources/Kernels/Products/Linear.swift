@@ -2,7 +2,7 @@ import CKernels
 import EspalierCore
 import EspalierIO
 
-/// The most rows of a weight that are packed at a time, and bytes that a thread packs.
+/// The most rows of a weight that are packed at a time, and the bytes that a thread packs.
 public let linearRowsAtATime = 192
 private let packedBytes = 6 << 20
 /// Tokens that they meet at a time: the results stay in the second cache until all steps are summed up.
@@ -10,7 +10,7 @@ private let tokensAtATime = 256
 /// Bytes of a weight that are resident at a time: mapped pages, or rows that threads read.
 public let linearResidentBytes = 16 << 20
 
-/// Bytes that a thread holds while it multiplies with a weight of so many columns.
+/// Bytes that a thread holds while it multiplies with a weight of `columns` columns.
 public func linearScratchBytes(columns: Int, _ precision: Precision) -> Int {
   rowsAtATime(precision.steps(columns)) * (precision.steps(columns) + tokensAtATime) * 4
     + panelWidth * runSteps * 4
@@ -23,11 +23,11 @@ private func rowsAtATime(_ steps: Int) -> Int {
 
 /// `output = input W^T (+ output)`: input `tokens x columns`, W `rows x columns`, output `tokens x rows`, from its row `first` on.
 ///
-/// The rows of W are shared among the threads; each is converted once, on its way into the product, and its pages are given back.
-/// An element of the output depends on one row of the input and one of W alone, not on how many others there are.
+/// The threads share the rows of W. Each row is converted once, on its way into the product, and its pages are given back. An element
+/// of the output depends on one row of the input and one of W alone, not on how many others there are.
 public func linear(
   _ input: borrowing PackedMatrix, _ weight: LinearWeight, adding: Bool = false, into output: inout Matrix,
-  at first: Int = 0
+  at first: Int = 0, on device: Device
 ) {
   let (tokens, rows, columns) = (input.rows, weight.rows, weight.columns)
   precondition(input.columns == columns && output.columns == rows)
@@ -38,27 +38,25 @@ public func linear(
   // Giving pages back interrupts every processor: it is done for many rows at once.
   let groups = weight.keepsPages ? [0..<rows] : parts(of: rows, size: weight.rows(in: linearResidentBytes))
   let chunks = parts(of: tokens, size: tokensAtATime)
-  input.withPanels { input in
-    output.elements.withUnsafeMutable { output in
-      nonisolated(unsafe) let (x, y) = (input, output.baseAddress! + first * rows)
-      for group in groups {
-        let blocks = Threads.parts(of: group.count, most: most, step: panelWidth)
-        Threads.forEach(
-          blocks.count,
-          scratch: { LinearScratch(rows: min(most, rows), steps: steps, tokens: chunks[0].count) }
-        ) { scratch, index in
-          let block =
-            group.lowerBound + blocks[index].lowerBound..<group.lowerBound + blocks[index].upperBound
-          scratch.load(weight, block, precision)
-          for chunk in chunks {
-            scratch.multiply(
-              x + chunk.lowerBound / panelWidth * stride, rows: chunk.count, columns: block.count, precision,
-              adding: adding, into: y + chunk.lowerBound * rows + block.lowerBound, stride: rows)
-          }
-        }
-        if !weight.keepsPages { weight.release(group) }
+  let panels = input.panels
+  let output = output.mutableRowSpans
+  for group in groups {
+    let blocks = device.parts(of: group.count, most: most, step: panelWidth)
+    device.forEach(
+      blocks.count,
+      scratch: { LinearScratch(rows: min(most, rows), steps: steps, tokens: chunks[0].count, device) }
+    ) { scratch, index in
+      let block = group.lowerBound + blocks[index].lowerBound..<group.lowerBound + blocks[index].upperBound
+      scratch.load(weight, block, precision)
+      for chunk in chunks {
+        var results = output[first + chunk.lowerBound..<first + chunk.upperBound]
+        scratch.multiply(
+          panels.extracting(chunk.lowerBound / panelWidth * stride..<panels.count), rows: chunk.count,
+          columns: block.count, precision, adding: adding, into: &results, from: block.lowerBound,
+          stride: rows)
       }
     }
+    if !weight.keepsPages { weight.release(group) }
   }
 }
 
@@ -68,36 +66,33 @@ private struct LinearScratch: ~Copyable {
   private var panels: Buffer<UInt32>
   private var lines = Buffer<UInt32>(unfilled: panelWidth * runSteps)
   private var sums: Buffer<Float>
-  private var room = ReadRoom()
+  private var read = ReadScratch()
 
-  init(rows: Int, steps: Int, tokens: Int) {
+  init(rows: Int, steps: Int, tokens: Int, _ device: Device) {
     self.steps = steps
-    panels = Buffer(unfilled: (rows + panelWidth - 1) / panelWidth * panelWidth * steps)
-    sums = Buffer(unfilled: tokens * rows)
+    panels = Buffer(
+      unfilled: (rows + panelWidth - 1) / panelWidth * panelWidth * steps, in: device.scratch)
+    sums = Buffer(unfilled: tokens * rows, in: device.scratch)
   }
 
   /// Packs rows of the weight.
   mutating func load(_ weight: LinearWeight, _ rows: Range<Int>, _ precision: Precision) {
+    Self.load(weight, rows, steps, precision, &read, &lines, into: &panels)
+  }
+
+  private static func load(
+    _ weight: LinearWeight, _ rows: Range<Int>, _ steps: Int, _ precision: Precision,
+    _ read: inout ReadScratch, _ lines: inout Buffer<UInt32>, into panels: inout Buffer<UInt32>
+  ) {
     let slices = parts(of: weight.columns, size: runSteps * precision.valuesPerStep)
-    panels.withUnsafeMutable { panels in
-      lines.withUnsafeMutable { lines in
-        for (index, range) in parts(of: rows.count, size: panelWidth).enumerated() {
-          let first = rows.lowerBound + range.lowerBound
-          weight.withRows(first..<first + range.count, using: &room) { rows in
-            for slice in slices {
-              let target =
-                panels.baseAddress! + (index * steps + slice.lowerBound / precision.valuesPerStep)
-                * panelWidth
-              if rows.pack(slice, precision, into: target) { continue }
-              let count = precision.steps(slice.count)
-              for row in rows.range {
-                let line = lines.baseAddress! + (row - first) * runSteps
-                line[count - 1] = 0
-                rows.load(row, slice, precision, into: line)
-              }
-              espalier_pack_rows(rows.range.count, count, runSteps, lines.baseAddress!, target)
-            }
-          }
+    for (index, range) in parts(of: rows.count, size: panelWidth).enumerated() {
+      let first = rows.lowerBound + range.lowerBound
+      weight.withRows(first..<first + range.count, using: &read) { rows in
+        for slice in slices {
+          let start = (index * steps + slice.lowerBound / precision.valuesPerStep) * panelWidth
+          let end = (index + 1) * steps * panelWidth
+          var target = panels.part(start..<end)
+          rows.pack(slice, precision, lines: &lines, into: &target)
         }
       }
     }
@@ -105,27 +100,36 @@ private struct LinearScratch: ~Copyable {
 
   /// `output = x W^T (+ output)` for packed x, `rows x steps`, and the first `columns` rows that were loaded.
   mutating func multiply(
-    _ x: UnsafePointer<UInt32>, rows: Int, columns: Int, _ precision: Precision, adding: Bool,
-    into output: UnsafeMutablePointer<Float>, stride: Int
+    _ x: Span<UInt32>, rows: Int, columns: Int, _ precision: Precision, adding: Bool,
+    into output: inout MutableSpan<Float>, from first: Int, stride: Int
   ) {
-    panels.withUnsafeMutable { panels in
-      withNearSums(rows: rows, columns: columns, adding: adding, place: output, stride: stride, &sums) {
-        precision.multiply(
-          rows: rows, columns: columns, steps: steps, x, steps * panelWidth, panels.baseAddress!,
-          steps * panelWidth, adding: adding, into: $0, stride: columns)
-      }
+    Self.multiply(
+      x, panels, steps, rows: rows, columns: columns, precision, adding: adding, into: &output,
+      from: first, stride: stride, &sums)
+  }
+
+  private static func multiply(
+    _ x: Span<UInt32>, _ panels: borrowing Buffer<UInt32>, _ steps: Int, rows: Int, columns: Int,
+    _ precision: Precision, adding: Bool, into output: inout MutableSpan<Float>, from first: Int,
+    stride: Int, _ sums: inout Buffer<Float>
+  ) {
+    let panels = panels.span
+    withNearSums(
+      rows: rows, columns: columns, adding: adding, into: &output, from: first, stride: stride, &sums
+    ) {
+      precision.multiply(
+        rows: rows, columns: columns, steps: steps, x, steps * panelWidth, panels, steps * panelWidth,
+        adding: adding, into: &$0, stride: columns)
     }
   }
 }
 
 /// Adds `bias`, `1 x columns`, to some rows of `output`.
 public func addToRows(_ bias: borrowing Matrix, into output: inout Matrix, rows: Range<Int>) {
-  let columns = output.columns
-  precondition(bias.columns == columns && rows.lowerBound >= 0 && rows.upperBound <= output.rows)
   let bias = bias.elements.span
   let output = output.mutableRowSpans
   for row in rows {
-    var row = output[row]
-    espalier_add(bias, &row)
+    var line = output[row]
+    espalier_add(bias, &line)
   }
 }

@@ -62,25 +62,26 @@ public struct LinearWeight: Sendable {
     return rows.lowerBound * rowBytes..<rows.upperBound * rowBytes
   }
 
-  /// Rows as f32: `range.count x columns` from `output` on.
-  func load(_ range: Range<Int>, into output: UnsafeMutablePointer<Float>) {
+  /// Rows as f32: `range.count x columns`.
+  func load(_ range: Range<Int>, into output: inout MutableSpan<Float>) {
+    precondition(output.count >= range.count * columns)
     tensor.withBytes(bytes(range)) {
-      load32($0.baseAddress!, dtype, count: range.count * columns, into: output)
+      if let start = $0.baseAddress { load32(start, dtype, count: range.count * columns, into: &output) }
     }
     guard let mask else { return }
-    mask.bits.withUnsafeBufferPointer { bits in
-      for (index, row) in range.enumerated() {
-        espalier_mask_f32(columns, bits.baseAddress! + row * mask.rowBytes, output + index * columns)
-      }
+    for (index, row) in range.enumerated() {
+      var line = output.part(index * columns..<(index + 1) * columns)
+      espalier_mask_f32(mask.row(row), &line)
     }
   }
 
-  /// Rows as they stand in the file, valid within `body`.
+  /// Rows as the file holds them, valid within `body`.
   ///
-  /// - Parameter room: what they are read into where the file is not mapped.
-  func withRows(_ range: Range<Int>, using room: inout ReadRoom, _ body: (StoredRows) -> Void) {
-    tensor.withBytes(bytes(range), using: &room) {
-      body(StoredRows(range: range, columns: columns, mask: mask, dtype: dtype, base: $0.baseAddress!))
+  /// - Parameter scratch: what they are read into if the file is not mapped.
+  func withRows(_ range: Range<Int>, using scratch: inout ReadScratch, _ body: (StoredRows) -> Void) {
+    tensor.withBytes(bytes(range), using: &scratch) {
+      guard let start = $0.baseAddress else { return }
+      body(StoredRows(range: range, columns: columns, mask: mask, dtype: dtype, base: start))
     }
   }
 
@@ -98,15 +99,15 @@ public struct LinearWeight: Sendable {
     masked.withUnsafeMutable { output in
       let output = UnsafeMutableRawBufferPointer(output)
       tensor.withBytes(bytes(range)) { output.copyMemory(from: $0) }
-      mask?.bits.withUnsafeBufferPointer { bits in
-        for (index, row) in range.enumerated() {
-          let kept = bits.baseAddress! + row * Mask.rowBytes(columns)
-          let start = output.baseAddress! + index * rowBytes
-          if dtype == .f32 {
-            espalier_mask_f32(columns, kept, start.assumingMemoryBound(to: Float.self))
-          } else {
-            espalier_mask_16(columns, kept, start.assumingMemoryBound(to: UInt16.self))
-          }
+      guard let mask else { return }
+      for (index, row) in range.enumerated() {
+        let line = UnsafeMutableRawBufferPointer(rebasing: output[index * rowBytes..<(index + 1) * rowBytes])
+        if dtype == .f32 {
+          var values = line.bindMemory(to: Float.self).mutableSpan
+          espalier_mask_f32(mask.row(row), &values)
+        } else {
+          var values = line.bindMemory(to: UInt16.self).mutableSpan
+          espalier_mask_16(mask.row(row), &values)
         }
       }
     }
@@ -115,13 +116,14 @@ public struct LinearWeight: Sendable {
 
   /// The rows as a matrix of f32; `range.count x columns`.
   public func matrix(_ range: Range<Int>) -> Matrix {
-    var matrix = Matrix(rows: range.count, columns: columns)
-    matrix.elements.withUnsafeMutable { load(range, into: $0.baseAddress!) }
+    var matrix = Matrix(unfilled: range.count, columns: columns)
+    var rows = matrix.elements.mutableSpan
+    load(range, into: &rows)
     return matrix
   }
 }
 
-/// Some rows of a weight as they stand in the file, for the products; valid where they were handed out.
+/// Some rows of a weight as the file holds them, for the products; valid only inside the closure they are passed to.
 struct StoredRows {
   let range: Range<Int>
   let columns: Int
@@ -133,58 +135,94 @@ struct StoredRows {
     base + ((row - range.lowerBound) * columns + column) * dtype.byteCount
   }
 
-  /// A part of one row, masked, in the precision of a product, as `output` packs it; at most `runSteps` steps.
+  /// Packs a part of the rows, at most 16 of them and at most `runSteps` steps, in the precision of a product.
   ///
+  /// - Parameter lines: scratch of `panelWidth * runSteps` words.
   /// - Precondition: the part begins at a multiple of 8.
-  func load(
-    _ row: Int, _ part: Range<Int>, _ precision: Precision, into output: UnsafeMutablePointer<UInt32>
+  func pack(
+    _ part: Range<Int>, _ precision: Precision, lines: inout Buffer<UInt32>,
+    into panel: inout MutableSpan<UInt32>
   ) {
-    precondition(range.contains(row) && part.lowerBound >= 0 && part.upperBound <= columns)
-    precondition(part.lowerBound % 8 == 0 && part.count <= runSteps * precision.valuesPerStep)
-    let count = part.count
-    let source = start(row, part.lowerBound)
-    let raw = UnsafeMutableRawPointer(output)
-    if precision == .f32 {
-      load32(source, dtype, count: count, into: raw.assumingMemoryBound(to: Float.self))
-    } else if dtype == .bf16 {
-      raw.copyMemory(from: source, byteCount: count * 2)
-    } else {
-      withUnsafeTemporaryAllocation(of: Float.self, capacity: count) { values in
-        load32(source, dtype, count: count, into: values.baseAddress!)
-        espalier_f32_to_bf16(count, values.baseAddress!, raw.assumingMemoryBound(to: UInt16.self))
-      }
+    precondition(part.lowerBound % 8 == 0 && part.lowerBound >= 0 && part.upperBound <= columns)
+    precondition(range.count <= panelWidth && part.count <= runSteps * precision.valuesPerStep)
+    let values = precision.valuesPerStep
+    if mask == nil, dtype == (precision == .f32 ? .f32 : .bf16), columns % values == 0,
+      part.upperBound % values == 0
+    {
+      // Nothing has to be converted or masked.
+      return espalier_pack_rows(
+        range.count, part.count / values, columns / values, start(range.lowerBound, part.lowerBound), &panel)
     }
-    guard let mask else { return }
-    mask.bits.withUnsafeBufferPointer { bits in
-      let kept = bits.baseAddress! + row * mask.rowBytes + part.lowerBound / 8
-      switch precision {
-      case .f32: espalier_mask_f32(count, kept, raw.assumingMemoryBound(to: Float.self))
-      case .bf16: espalier_mask_16(count, kept, raw.assumingMemoryBound(to: UInt16.self))
+    let count = precision.steps(part.count)
+    lines.withUnsafeMutable { lines in
+      for row in range {
+        let first = (row - range.lowerBound) * runSteps
+        lines[first + count - 1] = 0
+        let line = UnsafeMutableRawBufferPointer(
+          UnsafeMutableBufferPointer(rebasing: lines[first..<first + count]))
+        if precision == .f32 {
+          var line = line.bindMemory(to: Float.self).mutableSpan
+          load(row, part, into: &line)
+        } else {
+          var words = line.bindMemory(to: UInt16.self).mutableSpan
+          var line = words.part(0..<part.count)
+          load(row, part, into: &line)
+        }
       }
+      if let lines = lines.baseAddress { espalier_pack_rows(range.count, count, runSteps, lines, &panel) }
     }
   }
 
-  /// Packs a part of the rows, at most 16, as it stands, where nothing has to be converted or masked; false where it has.
-  func pack(_ part: Range<Int>, _ precision: Precision, into panel: UnsafeMutablePointer<UInt32>) -> Bool {
-    let values = precision.valuesPerStep
-    guard mask == nil, dtype == (precision == .f32 ? .f32 : .bf16), columns % values == 0,
-      part.upperBound % values == 0
-    else { return false }
-    precondition(range.count <= panelWidth && part.lowerBound >= 0 && part.upperBound <= columns)
-    espalier_pack_rows(
-      range.count, part.count / values, columns / values,
-      start(range.lowerBound, part.lowerBound), panel)
-    return true
+  /// A part of one row, masked, as f32.
+  private func load(_ row: Int, _ part: Range<Int>, into output: inout MutableSpan<Float>) {
+    load32(start(row, part.lowerBound), dtype, count: part.count, into: &output)
+    guard let mask else { return }
+    espalier_mask_f32(mask.bits(row, part), &output)
+  }
+
+  /// A part of one row, masked, as bf16.
+  private func load(_ row: Int, _ part: Range<Int>, into output: inout MutableSpan<UInt16>) {
+    let source = start(row, part.lowerBound)
+    if dtype == .bf16 {
+      output.withUnsafeMutableBytes {
+        $0.copyMemory(from: UnsafeRawBufferPointer(start: source, count: part.count * 2))
+      }
+    } else {
+      withUnsafeTemporaryAllocation(of: Float.self, capacity: part.count) { values in
+        var floats = values.mutableSpan
+        load32(source, dtype, count: part.count, into: &floats)
+        output.withUnsafeMutableBufferPointer {
+          if let output = $0.baseAddress, let values = values.baseAddress {
+            espalier_f32_to_bf16(part.count, values, output)
+          }
+        }
+      }
+    }
+    guard let mask else { return }
+    espalier_mask_16(mask.bits(row, part), &output)
+  }
+}
+
+extension Mask {
+  /// The bytes that hold a part of a row, which begins at a multiple of 8.
+  @_lifetime(borrow self)
+  fileprivate func bits(_ row: Int, _ part: Range<Int>) -> Span<UInt8> {
+    self.row(row).extracting(part.lowerBound / 8..<(part.upperBound + 7) / 8)
   }
 }
 
 /// Elements of a weight type as f32.
-func load32(_ source: UnsafeRawPointer, _ dtype: DType, count: Int, into output: UnsafeMutablePointer<Float>)
-{
-  switch dtype {
-  case .bf16: espalier_bf16_to_f32(count, source, output)
-  case .f16: espalier_f16_to_f32(count, source, output)
-  default: UnsafeMutableRawPointer(output).copyMemory(from: source, byteCount: count * 4)
+func load32(
+  _ source: UnsafeRawPointer, _ dtype: DType, count: Int, into output: inout MutableSpan<Float>
+) {
+  precondition(count <= output.count)
+  output.withUnsafeMutableBufferPointer {
+    guard let output = $0.baseAddress else { return }
+    switch dtype {
+    case .bf16: espalier_bf16_to_f32(count, source, output)
+    case .f16: espalier_f16_to_f32(count, source, output)
+    default: UnsafeMutableRawPointer(output).copyMemory(from: source, byteCount: count * 4)
+    }
   }
 }
 
@@ -196,28 +234,27 @@ extension StoredTensor {
     guard let dtype, dtype.isWeight, let count = elementCount(of: shape) else {
       throw EspalierError.badInput("the tensor \(name) is not F32, BF16 or F16.", subject: file.path)
     }
-    var row = Matrix(rows: 1, columns: count)
+    var row = Matrix(unfilled: 1, columns: count)
     withBytes { bytes in
-      row.elements.withUnsafeMutable { output in
-        if count > 0 { load32(bytes.baseAddress!, dtype, count: count, into: output.baseAddress!) }
-      }
+      var values = row.elements.mutableSpan
+      if let start = bytes.baseAddress { load32(start, dtype, count: count, into: &values) }
     }
     try file.requireReadable()
     return row
   }
 
   /// Throws where an element is infinite or not a number, naming its place; reads the tensor once and gives its pages back.
-  public func requireFinite() throws {
+  public func requireFinite(on device: Device) throws {
     guard let dtype, dtype.isWeight, let count = elementCount(of: shape), count > 0 else { return }
     let pieces = parts(of: count, size: 1 << 20)
     let first = Atomic<Int>(count)
     let size = dtype.byteCount
-    Threads.forEach(pieces.count, scratch: ReadRoom.init) { room, index in
+    device.forEach(pieces.count, scratch: ReadScratch.init) { room, index in
       let piece = pieces[index]
       for part in parts(of: piece.count, size: 1 << 16) {
         let start = piece.lowerBound + part.lowerBound
         let found = withBytes(start * size..<(start + part.count) * size, using: &room) {
-          firstNotFinite($0.baseAddress!, dtype, count: part.count)
+          $0.baseAddress.flatMap { firstNotFinite($0, dtype, count: part.count) }
         }
         if let found { first.min(start + found, ordering: .relaxed) }
       }

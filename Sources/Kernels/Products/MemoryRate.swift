@@ -3,7 +3,7 @@ import EspalierCore
 import Glibc
 
 /// Bytes a second that all threads together read from memory: the best of several turns over more than the caches hold.
-public func memoryReadRate() -> Double {
+public func memoryReadRate(on device: Device) -> Double {
   let count = 32 << 20
   var values = Buffer<Float>(count: count)
   // Pages that were never written are one and the same page of zeros.
@@ -14,7 +14,7 @@ public func memoryReadRate() -> Double {
     nonisolated(unsafe) let values = values.baseAddress!
     for _ in 0..<3 {
       let start = ContinuousClock.now
-      Threads.forEach(pieces.count) { index in
+      device.forEach(pieces.count) { index in
         _ = espalier_first_not_finite_f32(pieces[index].count, values + pieces[index].lowerBound)
       }
       least = min(least, (ContinuousClock.now - start) / .seconds(1))

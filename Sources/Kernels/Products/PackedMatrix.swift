@@ -15,56 +15,59 @@ extension Precision {
   func steps(_ values: Int) -> Int { (values + valuesPerStep - 1) / valuesPerStep }
 
   /// C (`rows x columns`) = or += A B^T from packed panels; see `espalier_gemm_f32`.
+  ///
+  /// - Parameter stride: distance between the rows of C.
   func multiply(
-    rows: Int, columns: Int, steps: Int, _ a: UnsafePointer<UInt32>, _ aStride: Int,
-    _ b: UnsafePointer<UInt32>, _ bStride: Int, firstColumn: Int = .min, adding: Bool,
-    into c: UnsafeMutablePointer<Float>, stride: Int
+    rows: Int, columns: Int, steps: Int, _ a: Span<UInt32>, _ aStride: Int, _ b: Span<UInt32>, _ bStride: Int,
+    firstColumn: Int = .min, adding: Bool, into c: inout MutableSpan<Float>, stride: Int
   ) {
     switch self {
     case .f32:
       espalier_gemm_f32(
-        rows, columns, steps, a, aStride, b, bStride, firstColumn, adding ? 1 : 0, c, stride)
+        rows, columns, steps, a, aStride, b, bStride, firstColumn, adding ? 1 : 0, &c, stride)
     case .bf16:
       espalier_gemm_bf16(
-        rows, columns, steps, a, aStride, b, bStride, firstColumn, adding ? 1 : 0, c, stride)
+        rows, columns, steps, a, aStride, b, bStride, firstColumn, adding ? 1 : 0, &c, stride)
     }
   }
-}
 
-extension Precision {
   /// Packs at most 16 rows of `x`, one after the other, into one panel; with bf16 they are rounded in place.
   ///
-  /// - Parameter lines: `panelWidth * runSteps` words of scratch.
+  /// - Parameter lines: scratch of `panelWidth * runSteps` words.
   func packPanel(
-    rows: Int, columns: Int, _ x: UnsafeMutablePointer<Float>, lines: UnsafeMutablePointer<UInt32>,
-    into panel: UnsafeMutablePointer<UInt32>
+    rows: Int, columns: Int, _ x: inout MutableSpan<Float>, lines: inout Buffer<UInt32>,
+    into panel: inout MutableSpan<UInt32>
   ) {
     guard self == .bf16 else {
-      x.withMemoryRebound(to: UInt32.self, capacity: rows * columns) {
-        espalier_pack_rows(rows, columns, columns, $0, panel)
+      x.span.withUnsafeBytes { bytes in
+        if let start = bytes.baseAddress { espalier_pack_rows(rows, columns, columns, start, &panel) }
       }
       return
     }
     for slice in parts(of: columns, size: 2 * runSteps) {
       let count = steps(slice.count)
-      for row in 0..<rows {
-        let line = lines + row * runSteps
-        line[count - 1] = 0
-        line.withMemoryRebound(to: UInt16.self, capacity: 2 * runSteps) {
-          espalier_round_bf16(slice.count, x + row * columns + slice.lowerBound, $0)
+      lines.withUnsafeMutable { lines in
+        guard let start = lines.baseAddress else { return }
+        for row in 0..<rows {
+          start[row * runSteps + count - 1] = 0
+          var values = x.part(row * columns + slice.lowerBound..<row * columns + slice.upperBound)
+          (start + row * runSteps).withMemoryRebound(to: UInt16.self, capacity: 2 * runSteps) {
+            espalier_round_bf16(&values, $0)
+          }
         }
+        var steps = panel.part(slice.lowerBound / 2 * panelWidth..<panel.count)
+        espalier_pack_rows(rows, count, runSteps, start, &steps)
       }
-      espalier_pack_rows(rows, count, runSteps, lines, panel + slice.lowerBound / 2 * panelWidth)
     }
   }
 
   /// Packs at most 16 columns of `depth` rows, `stride` apart, into one panel.
   func packColumns(
-    _ count: Int, depth: Int, stride: Int, _ x: UnsafePointer<Float>, into panel: UnsafeMutablePointer<UInt32>
+    _ count: Int, depth: Int, stride: Int, _ x: Span<Float>, into panel: inout MutableSpan<UInt32>
   ) {
     switch self {
-    case .f32: espalier_pack_columns_f32(count, depth, stride, x, panel)
-    case .bf16: espalier_pack_columns_bf16(count, depth, stride, x, panel)
+    case .f32: espalier_pack_columns_f32(count, depth, stride, x, &panel)
+    case .bf16: espalier_pack_columns_bf16(count, depth, stride, x, &panel)
     }
   }
 }
@@ -78,30 +81,25 @@ public struct PackedMatrix: ~Copyable, Sendable {
   let steps: Int
   private let words: Buffer<UInt32>
 
-  /// Packs the rows of `matrix`, a sum over its columns to come. With bf16 the matrix itself is rounded too, so that whoever looks
-  /// at it sees what the products see.
+  /// Packs the rows of `matrix` for a sum over its columns. With bf16 the matrix itself is rounded too, so that whoever looks at it
+  /// sees what the products see.
   ///
-  /// - Parameter length: rows of a sequence, where no panel shall hold rows of two.
-  public init(rounding matrix: inout Matrix, _ precision: Precision, length: Int? = nil) {
+  /// - Parameter length: rows of a sequence, if no panel may hold rows of two.
+  public init(rounding matrix: inout Matrix, _ precision: Precision, length: Int? = nil, on device: Device) {
     let (rows, columns) = (matrix.rows, matrix.columns)
     let steps = precision.steps(columns)
     let length = max(1, length ?? rows)
     let panels = parts(of: length, size: panelWidth)
     let count = rows / length * panels.count
-    var words = Buffer<UInt32>(unfilled: count * steps * panelWidth)
-    matrix.elements.withUnsafeMutable { x in
-      words.withUnsafeMutable { words in
-        nonisolated(unsafe) let (x, words) = (x.baseAddress!, words.baseAddress!)
-        Threads.forEach(count, scratch: { Buffer<UInt32>(unfilled: panelWidth * runSteps) }) {
-          scratch, index in
-          let panel = panels[index % panels.count]
-          let first = index / panels.count * length + panel.lowerBound
-          scratch.withUnsafeMutable {
-            precision.packPanel(
-              rows: panel.count, columns: columns, x + first * columns, lines: $0.baseAddress!,
-              into: words + index * steps * panelWidth)
-          }
-        }
+    var words = Buffer<UInt32>(unfilled: count * steps * panelWidth, in: device.scratch)
+    do {
+      let (x, words) = (matrix.mutableRowSpans, words.mutableRowSpans(columns: steps * panelWidth))
+      device.forEach(count, scratch: { Buffer<UInt32>(unfilled: panelWidth * runSteps) }) { lines, index in
+        let rows = panels[index % panels.count]
+        let first = index / panels.count * length
+        var part = x[first + rows.lowerBound..<first + rows.upperBound]
+        var panel = words[index]
+        precision.packPanel(rows: rows.count, columns: columns, &part, lines: &lines, into: &panel)
       }
     }
     self.rows = rows
@@ -111,17 +109,19 @@ public struct PackedMatrix: ~Copyable, Sendable {
     self.words = words
   }
 
-  /// Packs the columns of some rows of `matrix`, a sum over those rows to come: for Gram matrices.
-  init(columnsOf matrix: UnsafePointer<Float>, rows tokens: Int, columns: Int, _ precision: Precision) {
+  /// Packs the columns of `matrix`, `tokens x columns`, for a sum over its rows: for Gram matrices.
+  init(columnsOf matrix: Span<Float>, columns: Int, _ precision: Precision, on device: Device) {
+    let tokens = matrix.count / columns
     let steps = precision.steps(tokens)
     let panels = parts(of: columns, size: panelWidth)
-    var words = Buffer<UInt32>(unfilled: panels.count * steps * panelWidth)
-    words.withUnsafeMutable { words in
-      nonisolated(unsafe) let (x, words) = (matrix, words.baseAddress!)
-      Threads.forEach(panels.count) { index in
+    var words = Buffer<UInt32>(unfilled: panels.count * steps * panelWidth, in: device.scratch)
+    do {
+      let words = words.mutableRowSpans(columns: steps * panelWidth)
+      device.forEach(panels.count) { index in
+        var panel = words[index]
         precision.packColumns(
-          panels[index].count, depth: tokens, stride: columns, x + panels[index].lowerBound,
-          into: words + index * steps * panelWidth)
+          panels[index].count, depth: tokens, stride: columns,
+          matrix.extracting(panels[index].lowerBound..<matrix.count), into: &panel)
       }
     }
     rows = columns
@@ -134,7 +134,15 @@ public struct PackedMatrix: ~Copyable, Sendable {
   /// Distance between panels.
   var stride: Int { steps * panelWidth }
 
-  borrowing func withPanels<Result>(_ body: (UnsafePointer<UInt32>) -> Result) -> Result {
-    words.withUnsafe { body($0.baseAddress!) }
+  /// All panels.
+  var panels: Span<UInt32> {
+    @_lifetime(borrow self)
+    borrowing get { words.span }
+  }
+
+  /// The panels from that of a row on; `row` is a multiple of 16.
+  @_lifetime(borrow self)
+  borrowing func panels(from row: Int) -> Span<UInt32> {
+    words.span.extracting(row / panelWidth * stride..<words.count)
   }
 }

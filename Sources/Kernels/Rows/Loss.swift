@@ -17,7 +17,7 @@ public struct Loss: Sendable {
   /// `d^T G d` of each row of d.
   ///
   /// - Parameter d: any number of rows; at most ``RowBlock/mostRows`` keep the memory that ``workingSet(rows:columns:threads:)`` tells.
-  func ofRows(_ d: borrowing Matrix) -> [Double] { gram.quadraticForms(d, rows: d.rows) }
+  func ofRows(_ d: borrowing Matrix) -> [Double] { gram.quadraticForms(d, rows: d.rows, on: device) }
 
   /// The loss of each row of a mask.
   public func ofRows(_ weight: LinearWeight, _ mask: Mask) -> [Double] {

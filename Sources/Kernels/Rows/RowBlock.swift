@@ -39,10 +39,11 @@ struct RowBlock: ~Copyable {
     let spans = spans
     device.forEach(rows.count) { index in
       var values = spans.weights[index]
-      weight.load(row: rows.lowerBound + index, into: &values)
+      let row = rows.lowerBound + index
+      weight.load(row..<row + 1, into: &values)
       guard let mask else { return }
       var kept = spans.kept[index]
-      unpackBits(mask.rowSpans[rows.lowerBound + index], into: &kept)
+      unpackBits(mask.row(row), into: &kept)
     }
   }
 
@@ -129,17 +130,6 @@ func nonzeroBits(_ values: Span<Float>, into bits: inout MutableSpan<UInt8>) {
     bits.withUnsafeMutableBufferPointer { bits in
       guard let from = values.baseAddress, let to = bits.baseAddress else { return }
       espalier_nonzero_bits(values.count, from, to)
-    }
-  }
-}
-
-extension LinearWeight {
-  /// One row as f32.
-  func load(row: Int, into values: inout MutableSpan<Float>) {
-    precondition(values.count == columns)
-    values.withUnsafeMutableBufferPointer { values in
-      guard let base = values.baseAddress else { return }
-      load(row..<row + 1, into: base)
     }
   }
 }

@@ -34,7 +34,7 @@ public struct OutlierCensus: Sendable {
     var row = Buffer<Float>(count: weight.columns)
     for index in 0..<weight.rows {
       var loaded = row.mutableSpan
-      weight.load(row: index, into: &loaded)
+      weight.load(index..<index + 1, into: &loaded)
       for column in 0..<weight.columns {
         let value = abs(row[column]) * scale[column]
         sum += Double(value)

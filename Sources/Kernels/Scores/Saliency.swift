@@ -18,7 +18,8 @@ private let rowsAtATime = 16
 extension Saliency {
   /// Bytes that ``mostSalient(_:_:diagonal:pattern:on:)`` takes, without the weight's pages and the mask.
   public static func workingSet(rows: Int, columns: Int, threads: Int) -> Int {
-    min(threads, (rows + rowsAtATime - 1) / rowsAtATime) * columns * SaliencyScratch.bytesOfAColumn
+    min(threads, (rows + rowsAtATime - 1) / rowsAtATime)
+      * SaliencyScratch.byteCount(columns: columns)
   }
 }
 
@@ -94,7 +95,8 @@ private struct SaliencyScratch: ~Copyable {
   var sums: Buffer<Double>
   var kept: Buffer<UInt8>
 
-  static let bytesOfAColumn = 4 + 4 + 4 + 8 + 1
+  /// The most bytes, and one that reading a row takes.
+  static func byteCount(columns: Int) -> Int { columns * (4 + 4 + 4 + 8 + 1) + 1 }
 
   init(columns: Int, span: Int) {
     weights = Buffer(count: columns)
@@ -110,7 +112,7 @@ private struct SaliencyScratch: ~Copyable {
     into bits: inout MutableSpan<UInt8>
   ) {
     var loaded = weights.mutableSpan
-    weight.load(row: row, into: &loaded)
+    weight.load(row..<row + 1, into: &loaded)
     Self.score(weights, saliency, &sums, into: &scores)
     for start in stride(from: 0, to: scores.count, by: span) {
       Self.select(scores, start..<start + span, keep: keep, &order, into: &kept)
@@ -143,7 +145,7 @@ private func magnitudeSums(of weight: LinearWeight) -> [Float] {
   var row = Buffer<Float>(count: weight.columns)
   for index in 0..<weight.rows {
     var loaded = row.mutableSpan
-    weight.load(row: index, into: &loaded)
+    weight.load(index..<index + 1, into: &loaded)
     var sums = sums.mutableSpan
     _ = espalier_add_magnitudes(row.span, &sums)
   }

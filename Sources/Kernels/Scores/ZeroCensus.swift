@@ -21,7 +21,7 @@ public struct ZeroCensus: Sendable {
         weight.rows, scratch: { Buffer<Float>(count: weight.columns) },
         { scratch, row in
           var values = scratch.mutableSpan
-          weight.load(row: row, into: &values)
+          weight.load(row..<row + 1, into: &values)
           var bits = bits[row]
           nonzeroBits(scratch.span, into: &bits)
         })

@@ -70,8 +70,8 @@ extension RowBlock {
     var heldOut = Matrix(unfilled: options.heldOut == nil ? 0 : rows.count, columns: columns)
     do {
       let pruned = prunedPart(on: device)
-      gram.multiply(pruned, rows: rows.count, into: &correlations)
-      options.heldOut?.multiply(pruned, rows: rows.count, into: &heldOut)
+      gram.multiply(pruned, rows: rows.count, into: &correlations, on: device)
+      options.heldOut?.multiply(pruned, rows: rows.count, into: &heldOut, on: device)
     }
     var outcomes: [espalier_swap_outcome] = []
     for (rows, limit) in ranges {

@@ -16,12 +16,12 @@ extension BlockPass {
     if attention.normsAfterRotation { try normalizeHeads(attention, &parts) }
     var shape = attention.shape
     if let sinks = attention.sinks { shape.sinks = try weights.floats(sinks).array() }
-    var attended = Matrix(unfilled: tokens, columns: attention.outputWidth)
+    var attended = device.matrix(unfilled: tokens, columns: attention.outputWidth)
     EspalierKernels.attention(
       queries: &parts.queries, keys: &parts.keys, values: parts.values, length: length, shape, precision,
-      into: &attended)
+      into: &attended, on: device)
     if let gate = parts.gate {
-      multiply(gate.matrix, into: &attended)
+      multiply(gate.matrix, into: &attended, on: device)
     }
     return attended
   }
@@ -40,7 +40,7 @@ extension BlockPass {
     -> Heads?
   {
     var normed = try prepared(hidden, rows: hidden.rows, block.mixerNorm)
-    let input = PackedMatrix(rounding: &normed, precision)
+    let input = PackedMatrix(rounding: &normed, precision, on: device)
     try observe("attention", normed, tokens(of: hidden))
     guard scope.continues(after: "attention") else { return nil }
     switch attention.projections {
@@ -58,8 +58,8 @@ extension BlockPass {
   }
 
   private func copied(_ states: borrowing Matrix) -> Matrix {
-    var copy = Matrix(unfilled: states.rows, columns: states.columns)
-    copyColumns(states, [(0, 0, states.columns)], into: &copy)
+    var copy = device.matrix(unfilled: states.rows, columns: states.columns)
+    copyColumns(states, [(0, 0, states.columns)], into: &copy, on: device)
     return copy
   }
 
@@ -69,11 +69,11 @@ extension BlockPass {
     _ values: consuming Matrix
   ) -> Heads {
     let (heads, size) = (attention.shape.heads, attention.shape.headSize)
-    var queries = Matrix(unfilled: both.rows, columns: heads * size)
-    var gate = Matrix(unfilled: both.rows, columns: heads * size)
-    copyColumns(both, (0..<heads).map { (2 * $0 * size, $0 * size, size) }, into: &queries)
-    copyColumns(both, (0..<heads).map { ((2 * $0 + 1) * size, $0 * size, size) }, into: &gate)
-    activate(&gate, .sigmoid)
+    var queries = device.matrix(unfilled: both.rows, columns: heads * size)
+    var gate = device.matrix(unfilled: both.rows, columns: heads * size)
+    copyColumns(both, (0..<heads).map { (2 * $0 * size, $0 * size, size) }, into: &queries, on: device)
+    copyColumns(both, (0..<heads).map { ((2 * $0 + 1) * size, $0 * size, size) }, into: &gate, on: device)
+    activate(&gate, .sigmoid, on: device)
     return Heads(queries: queries, keys: keys, values: values, gate: HeldMatrix(gate))
   }
 
@@ -81,25 +81,26 @@ extension BlockPass {
     _ fused: borrowing Matrix, _ attention: Blueprint.Attention, _ order: Blueprint.FusedOrder
   ) -> Heads {
     let tokens = fused.rows
-    var queries = Matrix(unfilled: tokens, columns: attention.queryWidth)
-    var keys = Matrix(unfilled: tokens, columns: attention.keyWidth)
-    var values = Matrix(unfilled: tokens, columns: attention.valueWidth)
+    var queries = device.matrix(unfilled: tokens, columns: attention.queryWidth)
+    var keys = device.matrix(unfilled: tokens, columns: attention.keyWidth)
+    var values = device.matrix(unfilled: tokens, columns: attention.valueWidth)
     switch order {
     case .blocks:
-      copyColumns(fused, [(0, 0, queries.columns)], into: &queries)
-      copyColumns(fused, [(queries.columns, 0, keys.columns)], into: &keys)
-      copyColumns(fused, [(queries.columns + keys.columns, 0, values.columns)], into: &values)
+      copyColumns(fused, [(0, 0, queries.columns)], into: &queries, on: device)
+      copyColumns(fused, [(queries.columns, 0, keys.columns)], into: &keys, on: device)
+      copyColumns(fused, [(queries.columns + keys.columns, 0, values.columns)], into: &values, on: device)
     case .groups:
       let shape = attention.shape
       let query = shape.heads / shape.keyHeads * shape.headSize
       let group = query + shape.headSize + shape.valueSize
       let groups = 0..<shape.keyHeads
-      copyColumns(fused, groups.map { ($0 * group, $0 * query, query) }, into: &queries)
+      copyColumns(fused, groups.map { ($0 * group, $0 * query, query) }, into: &queries, on: device)
       copyColumns(
-        fused, groups.map { ($0 * group + query, $0 * shape.headSize, shape.headSize) }, into: &keys)
+        fused, groups.map { ($0 * group + query, $0 * shape.headSize, shape.headSize) }, into: &keys,
+        on: device)
       copyColumns(
         fused, groups.map { ($0 * group + query + shape.headSize, $0 * shape.valueSize, shape.valueSize) },
-        into: &values)
+        into: &values, on: device)
     }
     return Heads(queries: queries, keys: keys, values: values, gate: nil)
   }
@@ -113,39 +114,41 @@ extension BlockPass {
     let (size, valueSize) = (attention.shape.headSize, attention.shape.valueSize)
     var queries = try weights.applied(latent.query, input)
     let both = try weights.applied(latent.keyValue, input)
-    if let norm = latent.queryNorm { normalize(&queries, try weights.norm(norm)) }
+    if let norm = latent.queryNorm { normalize(&queries, try weights.norm(norm), on: device) }
     if let up = latent.queryUp {
-      let narrow = PackedMatrix(rounding: &queries, precision)
+      let narrow = PackedMatrix(rounding: &queries, precision, on: device)
       try observe("query", queries, rows)
       guard scope.continues(after: "query") else { return nil }
       queries = try weights.applied(up, narrow)
     }
-    var narrow = Matrix(unfilled: tokens, columns: latent.rank)
-    copyColumns(both, [(0, 0, latent.rank)], into: &narrow)
-    normalize(&narrow, try weights.norm(latent.keyValueNorm))
-    let packed = PackedMatrix(rounding: &narrow, precision)
+    var narrow = device.matrix(unfilled: tokens, columns: latent.rank)
+    copyColumns(both, [(0, 0, latent.rank)], into: &narrow, on: device)
+    normalize(&narrow, try weights.norm(latent.keyValueNorm), on: device)
+    let packed = PackedMatrix(rounding: &narrow, precision, on: device)
     try observe("key", narrow, rows)
     guard scope.continues(after: "key") else { return nil }
     let wide = try weights.applied(latent.keyValueUp, packed)
-    var keys = Matrix(unfilled: tokens, columns: heads * size)
-    var values = Matrix(unfilled: tokens, columns: heads * valueSize)
+    var keys = device.matrix(unfilled: tokens, columns: heads * size)
+    var values = device.matrix(unfilled: tokens, columns: heads * valueSize)
     let stride = latent.plain + valueSize
-    copyColumns(wide, (0..<heads).map { ($0 * stride, $0 * size, latent.plain) }, into: &keys)
+    copyColumns(wide, (0..<heads).map { ($0 * stride, $0 * size, latent.plain) }, into: &keys, on: device)
     copyColumns(
-      both, (0..<heads).map { (latent.rank, $0 * size + latent.plain, latent.rotated) }, into: &keys)
+      both, (0..<heads).map { (latent.rank, $0 * size + latent.plain, latent.rotated) }, into: &keys,
+      on: device)
     copyColumns(
-      wide, (0..<heads).map { ($0 * stride + latent.plain, $0 * valueSize, valueSize) }, into: &values)
+      wide, (0..<heads).map { ($0 * stride + latent.plain, $0 * valueSize, valueSize) }, into: &values,
+      on: device)
     return Heads(queries: queries, keys: keys, values: values, gate: nil)
   }
 
   private func normalizeHeads(_ attention: Blueprint.Attention, _ parts: inout Heads) throws {
-    if let norm = attention.queryNorm { normalize(&parts.queries, try weights.norm(norm)) }
-    if let norm = attention.keyNorm { normalize(&parts.keys, try weights.norm(norm)) }
-    if let norm = attention.valueNorm { normalize(&parts.values, try weights.norm(norm)) }
+    if let norm = attention.queryNorm { normalize(&parts.queries, try weights.norm(norm), on: device) }
+    if let norm = attention.keyNorm { normalize(&parts.keys, try weights.norm(norm), on: device) }
+    if let norm = attention.valueNorm { normalize(&parts.values, try weights.norm(norm), on: device) }
     if let limit = attention.limit {
-      clamp(&parts.queries, to: limit)
-      clamp(&parts.keys, to: limit)
-      clamp(&parts.values, to: limit)
+      clamp(&parts.queries, to: limit, on: device)
+      clamp(&parts.keys, to: limit, on: device)
+      clamp(&parts.values, to: limit, on: device)
     }
   }
 
@@ -153,6 +156,6 @@ extension BlockPass {
     let table = rotary.table(length: length)
     EspalierKernels.rotate(
       &states, headSize: attention.shape.headSize, from: rotary.start, isInterleaved: rotary.isInterleaved,
-      length: length, cosine: table.cosine, sine: table.sine)
+      length: length, cosine: table.cosine, sine: table.sine, on: device)
   }
 }

@@ -15,8 +15,8 @@ extension BlockPass {
       }
     let routing = try routing(experts.router, normed)
     guard var output = try mixture(experts, routing, normed, observe) else { return }
-    if let norm = block.feedForwardOutputNorm { normalize(&output, try weights.norm(norm)) }
-    add(output, times: block.residualScale, into: &hidden)
+    if let norm = block.feedForwardOutputNorm { normalize(&output, try weights.norm(norm), on: device) }
+    add(output, times: block.residualScale, into: &hidden, on: device)
   }
 
   /// hidden += norm(norm1(mlp(norm(hidden))) + norm2(experts(norm3(hidden)))), as Gemma 4 has it.
@@ -24,36 +24,36 @@ extension BlockPass {
     _ mlp: Blueprint.MLP, _ mlpNorm: Blueprint.Norm, _ experts: Blueprint.Experts, _ hidden: inout Matrix,
     _ observe: Observer
   ) throws {
-    var sum = Matrix(rows: hidden.rows, columns: hidden.columns)
+    var sum = device.matrix(rows: hidden.rows, columns: hidden.columns)
     for sequences in parts(of: hidden.rows / length, size: Batching.innerSequences(length: length)) {
       let rows = TokenRows(windows: sequences, length: length)
       let first = sequences.lowerBound * length
       var normed = try prepared(hidden, from: first, rows: rows.count, block.feedForwardNorm)
-      let input = PackedMatrix(rounding: &normed, precision)
+      let input = PackedMatrix(rounding: &normed, precision, on: device)
       try observe("mlp", normed, rows)
       guard scope.continues(after: "mlp") else { continue }
       var inner = try activated(mlp, input)
-      let product = PackedMatrix(rounding: &inner, precision)
+      let product = PackedMatrix(rounding: &inner, precision, on: device)
       try observe("down", inner, rows)
       guard scope.continues(after: "down") else { continue }
       try weights.apply(mlp.down, product, into: &sum, at: first)
     }
     guard scope.continues(after: "down") else { return }
-    normalize(&sum, try weights.norm(mlpNorm))
+    normalize(&sum, try weights.norm(mlpNorm), on: device)
     let routing = try routing(experts.router, hidden)
     let input = try prepared(hidden, rows: hidden.rows, experts.inputNorm)
     guard var output = try mixture(experts, routing, input, observe) else { return }
-    if let norm = experts.outputNorm { normalize(&output, try weights.norm(norm)) }
-    add(output, into: &sum)
-    if let norm = block.feedForwardOutputNorm { normalize(&sum, try weights.norm(norm)) }
-    add(sum, times: block.residualScale, into: &hidden)
+    if let norm = experts.outputNorm { normalize(&output, try weights.norm(norm), on: device) }
+    add(output, into: &sum, on: device)
+    if let norm = block.feedForwardOutputNorm { normalize(&sum, try weights.norm(norm), on: device) }
+    add(sum, times: block.residualScale, into: &hidden, on: device)
   }
 
   /// Chooses the experts; the router is never pruned, and computed in f32.
   private func routing(_ router: Blueprint.Router, _ input: borrowing Matrix) throws -> Routing {
     var states = try prepared(input, rows: input.rows, router.inputNorm)
     if let factors = router.inputScale { multiplyRows(&states, try weights.floats(factors)) }
-    scale(&states, by: router.inputFactor)
+    scale(&states, by: router.inputFactor, on: device)
     var logits = try scores(states, router.weight)
     if let bias = router.bias { addToRows(try weights.floats(bias), into: &logits, rows: 0..<logits.rows) }
     return Routing(
@@ -64,10 +64,10 @@ extension BlockPass {
   /// A product with a table that is never pruned, in f32.
   private func scores(_ input: consuming Matrix, _ parameter: Blueprint.Parameter) throws -> Matrix {
     var states = input
-    let packed = PackedMatrix(rounding: &states, .f32)
+    let packed = PackedMatrix(rounding: &states, .f32, on: device)
     let table = try weights.table(parameter)
-    var scores = Matrix(unfilled: packed.rows, columns: table.rows)
-    linear(packed, table, into: &scores)
+    var scores = device.matrix(unfilled: packed.rows, columns: table.rows)
+    linear(packed, table, into: &scores, on: device)
     return scores
   }
 
@@ -83,7 +83,7 @@ extension BlockPass {
   ) throws -> Matrix? {
     let count = input.rows
     let windows = 0..<count / length
-    var output = Matrix(rows: count, columns: input.columns)
+    var output = device.matrix(rows: count, columns: input.columns)
     let all = (0..<count).map { Int32($0) }
     if let shared = experts.shared {
       let rows = TokenRows(windows: windows, length: length)
@@ -109,13 +109,13 @@ extension BlockPass {
     _ mlp: Blueprint.MLP, _ site: String, _ tokens: [Int32], _ rows: TokenRows, _ input: borrowing Matrix,
     _ observe: Observer
   ) throws -> Matrix? {
-    var gathered = Matrix(unfilled: tokens.count, columns: input.columns)
+    var gathered = device.matrix(unfilled: tokens.count, columns: input.columns)
     gatherRows(input, tokens, into: &gathered)
-    let packed = PackedMatrix(rounding: &gathered, precision)
+    let packed = PackedMatrix(rounding: &gathered, precision, on: device)
     try observe(site + "mlp", gathered, rows)
     guard scope.isWhole || scope.wants(site + "down") else { return nil }
     var inner = try activated(mlp, packed)
-    let product = PackedMatrix(rounding: &inner, precision)
+    let product = PackedMatrix(rounding: &inner, precision, on: device)
     try observe(site + "down", inner, rows)
     guard scope.isWhole else { return nil }
     return try weights.applied(mlp.down, product)
@@ -124,7 +124,7 @@ extension BlockPass {
   private func sharedFactors(_ experts: Blueprint.Experts, _ input: borrowing Matrix) throws -> [Float] {
     guard let gate = experts.sharedGate else { return [Float](repeating: 1, count: input.rows) }
     var factors = try scores(prepared(input, rows: input.rows, nil), gate)
-    activate(&factors, .sigmoid)
+    activate(&factors, .sigmoid, on: device)
     return (0..<input.rows).map { factors[$0, 0] }
   }
 }

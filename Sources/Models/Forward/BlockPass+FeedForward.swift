@@ -19,14 +19,14 @@ extension BlockPass {
           if let before { try prepared(before.matrix, from: first, rows: rows.count, norm) } else {
             try prepared(hidden, from: first, rows: rows.count, norm)
           }
-        let input = PackedMatrix(rounding: &normed, precision)
+        let input = PackedMatrix(rounding: &normed, precision, on: device)
         if !block.sharesInput {
           try observe("mlp", normed, rows)
           guard scope.continues(after: "mlp") else { continue }
         }
         inner = try activated(mlp, input)
       }
-      let input = PackedMatrix(rounding: &inner, precision)
+      let input = PackedMatrix(rounding: &inner, precision, on: device)
       try observe("down", inner, rows)
       guard scope.continues(after: "down") else { continue }
       try deliver(mlp.down, input, norm: block.feedForwardOutputNorm, into: &hidden, at: first)
@@ -38,7 +38,7 @@ extension BlockPass {
     switch mlp.input {
     case .plain(let linear):
       var inner = try weights.applied(linear, input)
-      activate(&inner, try activation(mlp.activation))
+      activate(&inner, try activation(mlp.activation), on: device)
       return inner
     case .gated(let gateLayer, let upLayer):
       var gate = try weights.applied(gateLayer, input)
@@ -48,14 +48,14 @@ extension BlockPass {
     case .fused(let linear, let isInterleaved):
       let both = try weights.applied(linear, input)
       let inner = mlp.innerSize
-      var gate = Matrix(unfilled: both.rows, columns: inner)
-      var up = Matrix(unfilled: both.rows, columns: inner)
+      var gate = device.matrix(unfilled: both.rows, columns: inner)
+      var up = device.matrix(unfilled: both.rows, columns: inner)
       if isInterleaved {
-        copyColumns(both, (0..<inner).map { (2 * $0, $0, 1) }, into: &gate)
-        copyColumns(both, (0..<inner).map { (2 * $0 + 1, $0, 1) }, into: &up)
+        copyColumns(both, (0..<inner).map { (2 * $0, $0, 1) }, into: &gate, on: device)
+        copyColumns(both, (0..<inner).map { (2 * $0 + 1, $0, 1) }, into: &up, on: device)
       } else {
-        copyColumns(both, [(0, 0, inner)], into: &gate)
-        copyColumns(both, [(inner, 0, inner)], into: &up)
+        copyColumns(both, [(0, 0, inner)], into: &gate, on: device)
+        copyColumns(both, [(inner, 0, inner)], into: &up, on: device)
       }
       try join(up, mlp.activation, into: &gate)
       return gate
@@ -64,9 +64,9 @@ extension BlockPass {
 
   private func join(_ up: borrowing Matrix, _ gate: Blueprint.MLP.Gate, into inner: inout Matrix) throws {
     if case .clamped(let limit, let alpha) = gate {
-      clampedSwiGLU(up, limit: limit, alpha: alpha, into: &inner)
+      clampedSwiGLU(up, limit: limit, alpha: alpha, into: &inner, on: device)
     } else {
-      gatedProduct(up, try activation(gate), into: &inner)
+      gatedProduct(up, try activation(gate), into: &inner, on: device)
     }
   }
 

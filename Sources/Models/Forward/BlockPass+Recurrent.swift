@@ -6,7 +6,7 @@ extension BlockPass {
   /// deltaRule(norm(hidden)), normed and gated, `tokens x valueWidth`; nil if the pass ends before.
   func update(_ net: Blueprint.DeltaNet, _ hidden: borrowing Matrix, _ observe: Observer) throws -> Matrix? {
     var normed = try prepared(hidden, rows: hidden.rows, block.mixerNorm)
-    let input = PackedMatrix(rounding: &normed, precision)
+    let input = PackedMatrix(rounding: &normed, precision, on: device)
     try observe("attention", normed, tokens(of: hidden))
     guard scope.continues(after: "attention") else { return nil }
     var states: Matrix
@@ -17,20 +17,21 @@ extension BlockPass {
       gate = try weights.applied(z, input)
     case .fused(let linear):
       let both = try weights.applied(linear, input)
-      states = Matrix(unfilled: both.rows, columns: 2 * net.shape.keyWidth + net.shape.valueWidth)
-      gate = Matrix(unfilled: both.rows, columns: net.shape.valueWidth)
+      states = device.matrix(unfilled: both.rows, columns: 2 * net.shape.keyWidth + net.shape.valueWidth)
+      gate = device.matrix(unfilled: both.rows, columns: net.shape.valueWidth)
       split(both, net.shape, states: &states, gate: &gate)
     }
     states = causalConvolution(
-      states, weights: try weights.floats(net.convolution), bias: [], length: length)
-    activate(&states, .silu)
+      states, weights: try weights.floats(net.convolution), bias: [], length: length, on: device)
+    activate(&states, .silu, on: device)
     let (decay, strength) = try gates(net, input)
-    var output = Matrix(unfilled: hidden.rows, columns: net.shape.valueWidth)
+    var output = device.matrix(unfilled: hidden.rows, columns: net.shape.valueWidth)
     deltaRule(
-      states, decay: decay.matrix, strength: strength.matrix, length: length, net.shape, into: &output)
-    normalize(&output, try weights.norm(net.norm))
-    activate(&gate, .silu)
-    multiply(gate, into: &output)
+      states, decay: decay.matrix, strength: strength.matrix, length: length, net.shape, into: &output,
+      on: device)
+    normalize(&output, try weights.norm(net.norm), on: device)
+    activate(&gate, .silu, on: device)
+    multiply(gate, into: &output, on: device)
     return output
   }
 
@@ -42,11 +43,14 @@ extension BlockPass {
     let value = shape.valueHeads / shape.keyHeads * shape.valueSize
     let group = 2 * key + 2 * value
     let heads = 0..<shape.keyHeads
-    copyColumns(both, heads.map { ($0 * group, $0 * key, key) }, into: &states)
-    copyColumns(both, heads.map { ($0 * group + key, shape.keyWidth + $0 * key, key) }, into: &states)
+    copyColumns(both, heads.map { ($0 * group, $0 * key, key) }, into: &states, on: device)
     copyColumns(
-      both, heads.map { ($0 * group + 2 * key, 2 * shape.keyWidth + $0 * value, value) }, into: &states)
-    copyColumns(both, heads.map { ($0 * group + 2 * key + value, $0 * value, value) }, into: &gate)
+      both, heads.map { ($0 * group + key, shape.keyWidth + $0 * key, key) }, into: &states, on: device)
+    copyColumns(
+      both, heads.map { ($0 * group + 2 * key, 2 * shape.keyWidth + $0 * value, value) }, into: &states,
+      on: device)
+    copyColumns(
+      both, heads.map { ($0 * group + 2 * key + value, $0 * value, value) }, into: &gate, on: device)
   }
 
   /// `exp(-exp(A) softplus(a + bias))` and `sigmoid(b)`, each `tokens x valueHeads`; never pruned.
@@ -54,21 +58,21 @@ extension BlockPass {
     decay: HeldMatrix, strength: HeldMatrix
   ) {
     let heads = net.shape.valueHeads
-    var decay = Matrix(unfilled: input.rows, columns: heads)
-    var strength = Matrix(unfilled: input.rows, columns: heads)
+    var decay = device.matrix(unfilled: input.rows, columns: heads)
+    var strength = device.matrix(unfilled: input.rows, columns: heads)
     if net.isFused {
       let table = try weights.table(net.decay)
-      var both = Matrix(unfilled: input.rows, columns: table.rows)
-      linear(input, table, into: &both)
+      var both = device.matrix(unfilled: input.rows, columns: table.rows)
+      linear(input, table, into: &both, on: device)
       let size = heads / net.shape.keyHeads
       let groups = 0..<net.shape.keyHeads
-      copyColumns(both, groups.map { (2 * $0 * size, $0 * size, size) }, into: &strength)
-      copyColumns(both, groups.map { ((2 * $0 + 1) * size, $0 * size, size) }, into: &decay)
+      copyColumns(both, groups.map { (2 * $0 * size, $0 * size, size) }, into: &strength, on: device)
+      copyColumns(both, groups.map { ((2 * $0 + 1) * size, $0 * size, size) }, into: &decay, on: device)
     } else {
-      linear(input, try weights.table(net.decay), into: &decay)
-      linear(input, try weights.table(net.strength), into: &strength)
+      linear(input, try weights.table(net.decay), into: &decay, on: device)
+      linear(input, try weights.table(net.strength), into: &strength, on: device)
     }
-    activate(&strength, .sigmoid)
+    activate(&strength, .sigmoid, on: device)
     let (rate, bias) = (try weights.floats(net.logA).array(), try weights.floats(net.timeBias).array())
     for token in 0..<decay.rows {
       for head in 0..<heads {
@@ -85,22 +89,22 @@ extension BlockPass {
     _ convolution: Blueprint.ShortConvolution, _ hidden: borrowing Matrix, _ observe: Observer
   ) throws -> Matrix? {
     var normed = try prepared(hidden, rows: hidden.rows, block.mixerNorm)
-    let input = PackedMatrix(rounding: &normed, precision)
+    let input = PackedMatrix(rounding: &normed, precision, on: device)
     try observe("attention", normed, tokens(of: hidden))
     guard scope.continues(after: "attention") else { return nil }
     let parts = try weights.applied(convolution.input, input)
     let width = parts.columns / 3
     func part(_ index: Int) -> Matrix {
-      var part = Matrix(unfilled: parts.rows, columns: width)
-      copyColumns(parts, [(index * width, 0, width)], into: &part)
+      var part = device.matrix(unfilled: parts.rows, columns: width)
+      copyColumns(parts, [(index * width, 0, width)], into: &part, on: device)
       return part
     }
     var product = part(2)
-    multiply(part(0), into: &product)
+    multiply(part(0), into: &product, on: device)
     var output = causalConvolution(
       product, weights: try weights.floats(convolution.kernel),
-      bias: try convolution.bias.map { try weights.floats($0).array() } ?? [], length: length)
-    multiply(part(1), into: &output)
+      bias: try convolution.bias.map { try weights.floats($0).array() } ?? [], length: length, on: device)
+    multiply(part(1), into: &output, on: device)
     return output
   }
 }

@@ -16,18 +16,19 @@ struct BlockPass {
   var routesEveryToken = false
 
   var precision: Precision { weights.precision }
+  var device: Device { weights.device }
 
   /// Replaces the hidden states by those after the block; they are of no use if the pass ends before.
   func run(_ hidden: inout Matrix, _ observe: Observer) throws {
-    if let norm = block.enteringNorm { normalize(&hidden, try weights.norm(norm)) }
+    if let norm = block.enteringNorm { normalize(&hidden, try weights.norm(norm), on: device) }
     // In a parallel block the feed-forward reads what the mixer read, not what it wrote.
     let before = block.isParallel ? HeldMatrix(copy(hidden, from: 0, rows: hidden.rows)) : nil
     guard try mix(&hidden, observe) else { return }
-    if let norm = block.afterMixerNorm { normalize(&hidden, try weights.norm(norm)) }
+    if let norm = block.afterMixerNorm { normalize(&hidden, try weights.norm(norm), on: device) }
     try feed(&hidden, before: before, observe)
     guard scope.isWhole else { return }
-    if let norm = block.afterFeedForwardNorm { normalize(&hidden, try weights.norm(norm)) }
-    if let factor = block.outputScale { scale(&hidden, by: try weights.floats(factor)[0, 0]) }
+    if let norm = block.afterFeedForwardNorm { normalize(&hidden, try weights.norm(norm), on: device) }
+    if let factor = block.outputScale { scale(&hidden, by: try weights.floats(factor)[0, 0], on: device) }
   }
 
   /// hidden += mixer(norm(hidden)); false if the pass ends in it.
@@ -46,7 +47,7 @@ struct BlockPass {
       mixed = try convolve(convolution, hidden, observe)
     }
     guard var mixed = mixed.take() else { return false }
-    let input = PackedMatrix(rounding: &mixed, precision)
+    let input = PackedMatrix(rounding: &mixed, precision, on: device)
     try observe("output", mixed, tokens(of: hidden))
     guard scope.continues(after: "output") else { return false }
     try deliver(output, input, norm: block.mixerOutputNorm, into: &hidden, at: 0)
@@ -76,13 +77,13 @@ struct BlockPass {
     -> Matrix
   {
     guard let norm else { return copy(states, from: first, rows: rows) }
-    var normed = Matrix(unfilled: rows, columns: states.columns)
-    normalize(states, from: first, try weights.norm(norm), into: &normed)
+    var normed = device.matrix(unfilled: rows, columns: states.columns)
+    normalize(states, from: first, try weights.norm(norm), into: &normed, on: device)
     return normed
   }
 
   private func copy(_ states: borrowing Matrix, from first: Int, rows: Int) -> Matrix {
-    var copy = Matrix(unfilled: rows, columns: states.columns)
+    var copy = device.matrix(unfilled: rows, columns: states.columns)
     gatherRows(states, (first..<first + rows).map { Int32($0) }, into: &copy)
     return copy
   }
@@ -96,8 +97,8 @@ struct BlockPass {
       return try weights.apply(layer, input, adding: true, into: &hidden, at: first)
     }
     var output = try weights.applied(layer, input)
-    if let norm { normalize(&output, try weights.norm(norm)) }
-    add(output, times: block.residualScale, into: &hidden, at: first)
+    if let norm { normalize(&output, try weights.norm(norm), on: device) }
+    add(output, times: block.residualScale, into: &hidden, at: first, on: device)
   }
 }
 

@@ -11,11 +11,14 @@ public struct TensorSource: Sendable {
   public let precision: Precision
   /// Whether the pages of weights stay in memory between products.
   public let keepsPages: Bool
+  /// Who computes with them.
+  public let device: Device
 
   public init(
     _ checkpoint: Checkpoint, pruned: [String: PrunedMatrix] = [:], precision: Precision = .f32,
-    keepsPages: Bool = false
+    keepsPages: Bool = false, on device: Device
   ) {
+    self.device = device
     self.checkpoint = checkpoint
     self.pruned = pruned
     self.precision = precision
@@ -33,7 +36,7 @@ public struct TensorSource: Sendable {
     _ layer: Blueprint.Linear, _ input: borrowing PackedMatrix, adding: Bool = false,
     into output: inout Matrix, at first: Int = 0
   ) throws {
-    linear(input, try weight(layer.matrix), adding: adding, into: &output, at: first)
+    linear(input, try weight(layer.matrix), adding: adding, into: &output, at: first, on: device)
     if let bias = layer.bias {
       addToRows(try floats(bias), into: &output, rows: first..<first + input.rows)
     }
@@ -41,7 +44,7 @@ public struct TensorSource: Sendable {
 
   /// A new matrix of what a layer makes of its input.
   func applied(_ layer: Blueprint.Linear, _ input: borrowing PackedMatrix) throws -> Matrix {
-    var output = Matrix(unfilled: input.rows, columns: layer.rows)
+    var output = device.matrix(unfilled: input.rows, columns: layer.rows)
     try apply(layer, input, into: &output)
     return output
   }
@@ -70,7 +73,7 @@ public struct TensorSource: Sendable {
   private func row(_ parameters: [Blueprint.Parameter], adding offset: Float) throws -> Matrix? {
     guard !parameters.isEmpty else { return nil }
     let values = try parameters.flatMap { try floats($0).array() }
-    var row = Matrix(rows: 1, columns: values.count)
+    var row = device.matrix(rows: 1, columns: values.count)
     for (column, value) in values.enumerated() { row[0, column] = value + offset }
     return row
   }

@@ -1,6 +1,6 @@
 import EspalierCore
 
-/// Which matrix stages of a recipe are meant for which matrix; each stage is asked once.
+/// The matrix stages of a recipe that work on each matrix.
 struct MatrixChains {
   /// A matrix stage with its index in the recipe.
   typealias Stage = (index: Int, stage: any MatrixStage)
@@ -10,10 +10,8 @@ struct MatrixChains {
   private var chains: [String: [Int]] = [:]
 
   init(_ recipe: Recipe, _ model: ModelOutline) {
-    stages = recipe.entries.enumerated().compactMap { index, entry in
-      (entry.stage as? any MatrixStage).map { (index, $0) }
-    }
-    // Most matrices have the same chain, and share it.
+    stages = recipe.stages(\.matrix)
+    // Most matrices have the same chain. The set lets them share one array.
     var known: Set<[Int]> = []
     for matrix in model.matrices {
       let chain = stages.indices.filter { stages[$0].stage.applies(to: matrix) }
@@ -21,12 +19,12 @@ struct MatrixChains {
     }
   }
 
-  /// The stages that are meant for a matrix, in the order of the recipe.
+  /// The stages that work on a matrix, in the order of the recipe.
   subscript(matrix: ModelOutline.Matrix) -> [Stage] {
     chains[matrix.module, default: []].map { stages[$0] }
   }
 
-  /// The stages that are meant for any matrix of a site.
+  /// The stages that work on any matrix of a site.
   subscript(site: ModelOutline.Site) -> [Stage] {
     Set(site.matrices.flatMap { chains[$0.module, default: []] }).sorted().map { stages[$0] }
   }
@@ -35,9 +33,8 @@ struct MatrixChains {
   func isRead(_ site: ModelOutline.Site) -> Bool {
     site.matrices.contains { matrix in
       let chain = self[matrix]
-      // Without a stage that makes a mask, the others have nothing to change.
-      return chain.contains { !$0.stage.reads.contains(.mask) }
-        && chain.contains { $0.stage.reads.contains(.factor) }
+      // If no stage makes a mask, the others have nothing to change.
+      return chain.contains { $0.stage.makesMasks } && chain.contains { $0.stage.reads.contains(.factor) }
     }
   }
 }

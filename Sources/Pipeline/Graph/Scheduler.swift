@@ -1,18 +1,19 @@
 import EspalierCore
+import HeapModule
 
-/// Decides what a run does next: a pure state machine over a ``UnitGraph``, which never touches a file.
+/// Decides what a run does next: a pure state machine over a ``UnitGraph`` that never touches a file.
 ///
-/// Units are looked up in order; a unit that is missing runs as soon as its inputs are there, and inputs whose bytes were freed are
-/// made again first. Units of one pass run together. Bytes of transient units are freed when all their readers are known.
+/// Units are looked up in order. A missing unit runs as soon as its inputs are there; inputs whose bytes were deleted are made again
+/// first. Units of one pass run together. Bytes of transient units are deleted when all their readers are known.
 ///
-/// A graph may have a hundred thousand units: a step looks only at the units that it changes, and at those which they read.
+/// A graph may have a hundred thousand units, so each step looks only at the units that it changes and at their inputs.
 struct Scheduler {
   enum Action: Equatable {
     /// Compute the key of the unit and say whether it is known: ``found(_:digest:isPresent:)`` or ``missing(_:)``.
     case lookUp(Int)
-    /// Run any number of these, at least the first, and say so with ``committed(_:digest:)``.
+    /// Run the first of these and as many others as wanted, and report each with ``committed(_:digest:)``.
     case run([Int])
-    /// Free the bytes of the unit.
+    /// Delete the bytes of the unit.
     case release(Int)
     case finished
   }
@@ -25,32 +26,32 @@ struct Scheduler {
 
   private let graph: UnitGraph
   private var states: [State]
-  /// Every unit before it is known.
+  /// All units before this one are known.
   private var cursor = 0
-  /// The missing unit that is being worked towards, with all that has to be made again for it.
+  /// The missing unit that is made next, with everything that has to be made again for it.
   private var route = Route()
   /// Whether a unit is on the route and not made yet.
   private var isNeeded: [Bool]
-  /// For each unit, how many of its readers still want its bytes: those that are not known, or needed.
+  /// For each unit, how many of its readers still need its bytes: those that are not known, or on the route.
   private var wanting: [Int]
-  /// Transient units that may be of no more use; whether they are is tested when they come up.
-  private var spent = IndexHeap()
-  /// Units whose bytes were others when they were made again.
+  /// Transient units that may no longer be needed; this is checked when one is taken out.
+  private var spent = Heap<Int>()
+  /// Units that were made again with different bytes.
   private var changed: Set<Int> = []
-  /// Units that changed more than once: freed at the end only, or the run could go in circles between two contents.
+  /// Units that changed more than once. They are only deleted at the end: the run could alternate between two contents forever.
   private var held: Set<Int> = []
-  /// Units that were looked at; a test counts on them.
+  /// How many units were looked at, for a test of the complexity.
   private(set) var visits = 0
 
-  /// The way to a missing unit.
+  /// What has to be made for a missing unit.
   private struct Route {
-    /// Nil if the way has to be found anew.
+    /// Nil if the route has to be found again.
     var target: Int?
-    /// What has to be made, in order, the target last.
+    /// What has to be made, in order; the target is last.
     var units: [Int] = []
-    /// Those before it are made.
+    /// Index of the first unit that is not made yet.
     var position = 0
-    /// Companions of the unit at the position, and how many of these are looked up.
+    /// Companions of the unit at the position, and how many of them are looked up.
     var companions: [Int]?
     var lookedUp = 0
   }
@@ -68,7 +69,7 @@ struct Scheduler {
   }
 
   mutating func next() -> Action {
-    // What an earlier run left behind when it was stopped is found here, too.
+    // This also finds what an interrupted run left.
     if let unit = nextReleasable() { return .release(unit) }
     while cursor < states.count {
       visits += 1
@@ -84,7 +85,7 @@ struct Scheduler {
     return nextReleasable().map(Action.release) ?? .finished
   }
 
-  /// The next step towards a missing unit: inputs whose bytes are gone come first, in the order of the graph.
+  /// The next step towards a missing unit. Inputs whose bytes are gone come first, in the order of the graph.
   private mutating func make(_ unit: Int) -> Action {
     if route.target != unit { plan(unit) }
     while route.position < route.units.count, !isNeeded[route.units[route.position]] { route.position += 1 }
@@ -100,7 +101,7 @@ struct Scheduler {
     return .run([first] + companions.filter { states[$0] == .missing || isNeeded[$0] })
   }
 
-  /// Finds all that has to be made for a missing unit.
+  /// Finds everything that has to be made for a missing unit.
   private mutating func plan(_ unit: Int) {
     leaveRoute()
     route.target = unit
@@ -132,7 +133,7 @@ struct Scheduler {
     route.lookedUp = 0
     if let before = self.digest(unit), before != digest {
       forgetReaders(of: unit)
-      // Perhaps nothing of it is needed under the new keys.
+      // The new keys may be known, so that nothing on the route is needed.
       leaveRoute()
       if !changed.insert(unit).inserted, graph.units[unit].isTransient { held.insert(unit) }
     }
@@ -144,7 +145,7 @@ struct Scheduler {
   mutating func released(_ unit: Int) {
     guard let digest = digest(unit) else { return }
     set(unit, .known(digest, isPresent: false))
-    // The bytes of something that is wanted were damaged: it has to be made again, too. What is needed stays needed until then.
+    // Bytes that are needed were damaged: they have to be made again, too. The units on the route stay on it until then.
     if wanting[unit] > 0 { route.target = nil }
   }
 
@@ -159,14 +160,14 @@ struct Scheduler {
     return units.filter { $0 != unit && graph.units[$0].inputs.allSatisfy(isPresent) }
   }
 
-  // MARK: - What is of no more use
+  // MARK: - Bytes that are no longer needed
 
-  /// The first transient unit whose bytes are there and of no more use, as far as is known.
+  /// The first transient unit whose bytes are there and known to be no longer needed.
   private mutating func nextReleasable() -> Int? {
-    while let unit = spent.least {
+    while let unit = spent.min {
       visits += 1
       if isReleasable(unit) { return unit }
-      spent.removeLeast()
+      spent.removeMin()
     }
     return nil
   }
@@ -188,7 +189,7 @@ struct Scheduler {
     changeWanting(unit, wanted)
   }
 
-  /// Whether a unit still wants the bytes of its inputs, as far as is known.
+  /// Whether a unit still needs the bytes of its inputs, as far as is known.
   private func wants(_ unit: Int) -> Bool { digest(unit) == nil || isNeeded[unit] }
 
   private mutating func changeWanting(_ unit: Int, _ before: Bool) {
@@ -205,9 +206,9 @@ struct Scheduler {
     if graph.units[unit].isTransient, isReleasable(unit) { spent.insert(unit) }
   }
 
-  // MARK: - What changed
+  // MARK: - Changed bytes
 
-  /// A unit that was made again gave other bytes: everything that was made from the old ones is looked up anew.
+  /// Has everything looked up again that was made from the old bytes of a unit.
   private mutating func forgetReaders(of unit: Int) {
     var open = [unit]
     while let changed = open.popLast() {

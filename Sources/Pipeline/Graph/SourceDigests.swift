@@ -4,32 +4,32 @@ import Synchronization
 
 /// Content digests of the checkpoint's tensors and of other source files.
 ///
-/// They are remembered in the work folder with the identity (size, time of change, file number) of the file, so that a
-/// second run does not read a large checkpoint again to know that it is the same.
+/// They are saved in the work folder with the identity of the file (size, time of change, file number), so that a second run
+/// does not have to read a large checkpoint to know that it is the same.
 ///
-/// A file that changes while a run is on would have its new bytes under the old key, or the other way round:
-/// ``requireSameFiles()`` finds it.
+/// If a file changes during a run, new bytes could be used under the old key, or old bytes under the new one;
+/// ``requireSameFiles()`` finds this.
 final class SourceDigests: Sendable {
   private struct Record {
     var identity: String
     var digests: [String: Digest]
-    /// Whether this process relies on it.
+    /// Whether this process has used it for a key.
     var isUsed = false
   }
 
   private let checkpoint: Checkpoint
   private let path: String
   private let records: Mutex<[String: Record]>
-  /// Digests of whole blocks, which many keys hold.
+  /// Digests of whole blocks, which are in many keys.
   private let blocks = Mutex<[Int: Digest]>([:])
-  /// Digests that were not written down.
+  /// How many digests are not saved yet.
   private let unsaved = Mutex(0)
 
   init(checkpoint: Checkpoint, work: String) {
     self.checkpoint = checkpoint
     path = work + "/sources.json"
     var records: [String: Record] = [:]
-    // A cache: where it cannot be read, the digests are computed again.
+    // The file is a cache: if it cannot be read, the digests are computed again.
     let json = (try? Folder.entry(path)) != nil ? try? Folder.readJSON(path).opened()?["sources"] : nil
     for (file, value) in json?.object?.members ?? [] {
       guard let identity = value["identity"]?.string else { continue }
@@ -53,7 +53,7 @@ final class SourceDigests: Sendable {
     }
   }
 
-  /// One digest for several tensors, their names included; those that the file does not hold (a tied head) are left out.
+  /// One digest for several tensors and their names, without those that the checkpoint lacks (a tied head).
   func tensors(_ names: [String]) throws -> Digest {
     let lines = try names.filter { checkpoint.tensors[$0] != nil }.map { "\($0) \(try tensor($0).hex)\n" }
     return SHA256.digest(of: lines.joined())
@@ -73,7 +73,7 @@ final class SourceDigests: Sendable {
     return try digest(of: path, identity, part: "") { try SHA256.digest(ofFile: path) }
   }
 
-  /// - Throws: an I/O error that names a file whose digest went into a key and that is another one by now, or could not be read.
+  /// - Throws: an I/O error with the name of a file whose digest is in a key and that has changed since, or could not be read.
   func requireSameFiles() throws {
     try checkpoint.requireReadable()
     let used = records.withLock { $0.filter(\.value.isUsed).mapValues(\.identity) }
@@ -88,9 +88,9 @@ final class SourceDigests: Sendable {
     }
   }
 
-  /// Writes the digests down for the next run, if there are new ones.
+  /// Saves the digests for the next run, if there are new ones.
   ///
-  /// - Parameter sparingly: whether few new ones may wait for more; else all digests would be written for each.
+  /// - Parameter sparingly: whether to wait until there are many new ones, since all digests are written each time.
   func save(sparingly: Bool = false) throws {
     let known = records.withLock { $0.values.reduce(0) { $0 + $1.digests.count } }
     guard unsaved.withLock({ $0 > (sparingly ? known / 16 : 0) }) else { return }
@@ -123,7 +123,7 @@ final class SourceDigests: Sendable {
     -> Digest
   {
     let known = records.withLock { records in
-      // What was used before stays, so that a file that is another one by now is found.
+      // A used digest stays, so that `requireSameFiles` finds that the file has changed.
       if records[file]?.identity != identity, records[file]?.isUsed != true {
         records[file] = Record(identity: identity, digests: [:])
       }

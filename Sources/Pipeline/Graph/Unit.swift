@@ -1,18 +1,20 @@
 import EspalierCore
 
-/// The smallest piece of work that is done whole or not at all: a stage at a place, with one artifact.
+/// The smallest piece of work that is done completely or not at all: a stage at a place, with one artifact.
 public struct Unit: Sendable {
-  /// What a unit is to the pipeline.
-  public enum Role: Sendable, Hashable {
+  /// What is done for a unit.
+  public enum Task: Sendable, Hashable {
     case corpus
+    /// Computes the hidden states that enter the first block.
     case embed
-    /// Condenses one site's inputs while the block streams.
+    /// Condenses the inputs of one site, by its index in the block, while the block streams.
     case site(Int)
-    /// Hidden states after the block.
-    case advance
+    /// Computes the hidden states after a block.
+    case propagate
     case matrix(ModelOutline.Matrix)
-    /// How sparse every matrix becomes.
+    /// Decides how sparse every matrix becomes.
     case allocation
+    /// Writes or measures the whole model.
     case model
   }
 
@@ -20,25 +22,25 @@ public struct Unit: Sendable {
   public let id: String
   /// Index of the stage in the recipe.
   public let entry: Int
-  public let role: Role
+  public let task: Task
   public let block: Int?
   /// What it writes.
   public let kind: ArtifactKind
-  /// Units whose artifacts it reads, earlier in the graph.
+  /// Units whose artifacts it reads; they are earlier in the graph.
   public let inputs: [Int]
   /// Tensors of the checkpoint whose content goes into its key.
   public let tensors: UnitTensors
   /// Units with the same pass stream together.
   public let pass: Int?
-  /// Whether its bytes are freed when all its readers are done.
+  /// Whether its bytes are deleted when all its readers are done.
   public let isTransient: Bool
-  /// The share of the calibration sequences that a site's factor keeps apart.
+  /// The share of the calibration sequences that is left out of a site's factor.
   public let holdOut: Double
-  /// The pattern of the mask that it makes, as far as it is known before any work.
-  public var pattern: SparsityPattern? = nil
+  /// The pattern of the mask that it makes.
+  public var pattern: PlannedPattern? = nil
   /// Index of the site in its block whose factor belongs to the unit's matrix.
   public var site: Int? = nil
 
-  /// The matrix of a matrix unit.
-  public var matrix: ModelOutline.Matrix? { if case .matrix(let matrix) = role { matrix } else { nil } }
+  /// The matrix of a unit that works on one.
+  public var matrix: ModelOutline.Matrix? { if case .matrix(let matrix) = task { matrix } else { nil } }
 }

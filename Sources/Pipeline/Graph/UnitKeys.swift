@@ -1,10 +1,10 @@
 import EspalierCore
 import EspalierIO
 
-/// Keys of units: SHA-256 over what decides their bytes, and nothing else.
+/// Keys of units: SHA-256 over everything that decides their bytes, and nothing else.
 ///
-/// In a key: stage name and revision, parameters with defaults filled in, the content of inputs, tensors and files, the place. Never in
-/// a key: paths, times, hosts, thread counts, the memory limit, codecs.
+/// In a key: the stage's name and revision, parameters with defaults filled in, the content of inputs, tensors and files, the place, and how
+/// numbers are computed (``Arithmetic``). Never in a key: paths, times, hosts, thread counts, the memory limit, codecs.
 struct UnitKeys: Sendable {
   private let job: Job
   private let graph: UnitGraph
@@ -20,7 +20,7 @@ struct UnitKeys: Sendable {
 
   static func key(_ components: JSON) -> Digest { SHA256.digest(of: components.canonical.text) }
 
-  /// The parts of a unit's key by name, for the key and for explaining why a unit runs again.
+  /// The parts of a unit's key by name; the key is made from them, and `explain` shows them.
   ///
   /// - Parameter digest: gives the content digests of the unit's inputs.
   func components(_ index: Int, digest: (Int) -> Digest?) throws -> JSON {
@@ -34,23 +34,24 @@ struct UnitKeys: Sendable {
           throw EspalierError.internalFault(
             "the input \(graph.units[input].id) of \(unit.id) is not known yet.")
         }
-        return ("\(graph.units[input].kind.name) \(place(graph.units[input]))", .string(digest.hex))
+        return ("\(graph.units[input].kind.rawValue) \(place(graph.units[input]))", .string(digest.hex))
       }
       members.append(("inputs", .object(JSONObject(inputs))))
     }
-    switch unit.role {
-    case .embed, .site, .advance:
+    switch unit.task {
+    case .embed, .site, .propagate:
       members.append(("configuration", .string(configuration.hex)))
       // The pass that feeds a site is part of what it sees.
-      if case .site = unit.role, let source = job.recipe.source {
-        members.append(("source", .object(JSONObject(stageMembers(source)))))
+      if case .site = unit.task, let source = job.recipe.stages(\.source).first {
+        members.append(("source", .object(JSONObject(stageMembers(job.recipe.entries[source.index])))))
       }
-      if unit.role != .embed { members.append(("precision", .string(job.precision.rawValue))) }
       if unit.holdOut > 0 { members.append(("holdOut", .number(unit.holdOut))) }
     case .model where unit.kind == .output:
       members += [("configuration", .string(configuration.hex)), ("layout", .string(layout.hex))]
     default: break
     }
+    // Texts are only read, and an output is only put together.
+    if unit.task != .corpus, unit.kind != .output { members.append(("arithmetic", job.arithmetic.json)) }
     if let digest = try tensors(of: unit) { members.append(("tensors", .string(digest.hex))) }
     let files = try entry.files.merging(entry.stage.sourceFiles(of: job.checkpoint)) { own, _ in own }.sorted
     {
@@ -63,7 +64,7 @@ struct UnitKeys: Sendable {
           .object(JSONObject(try files.map { (key: $0.key, value: .string(try digests.file($0.value).hex)) }))
         ))
     }
-    if case .site = unit.role, let stage = entry.stage as? any SiteStage {
+    if case .site = unit.task, let stage = entry.role.site {
       let earlier = try stage.earlier(.object(JSONObject(members)), job: job)
       if !earlier.isEmpty { members.append(("earlier", .array(earlier.map { .string($0.hex) }))) }
     }
@@ -80,13 +81,13 @@ struct UnitKeys: Sendable {
     }
   }
 
-  /// Writes the digests of sources down; see ``SourceDigests/save(sparingly:)``.
+  /// Saves the digests of sources; see ``SourceDigests/save(sparingly:)``.
   func save(sparingly: Bool = false) throws { try digests.save(sparingly: sparingly) }
 
-  /// - Throws: an I/O error where a file that went into a key is another one by now.
+  /// - Throws: an I/O error if a file whose digest is in a key has changed since.
   func requireSameFiles() throws { try digests.requireSameFiles() }
 
-  /// Where each tensor stands in which shard: the same tensors in other shards are another output.
+  /// The place of each tensor in its shard: the same tensors in other shards give another output.
   private var layout: Digest {
     let lines = job.checkpoint.shards.flatMap { shard in
       (job.checkpoint.entries[shard] ?? []).map { "\(shard) \($0.name) \($0.range)\n" }
@@ -95,16 +96,18 @@ struct UnitKeys: Sendable {
   }
 
   private func stageMembers(_ entry: Recipe.Entry) -> [(key: String, value: JSON)] {
-    let type = type(of: entry.stage)
-    return [("stage", .string(type.name)), ("revision", .integer(type.revision)), ("parameters", entry.key)]
+    [
+      ("stage", .string(entry.descriptor.name)), ("revision", .integer(entry.descriptor.revision)),
+      ("parameters", entry.key),
+    ]
   }
 
   private func place(_ unit: Unit) -> String {
-    switch unit.role {
+    switch unit.task {
     case .corpus: "corpus"
     case .embed: "first block"
     case .site(let site): "block \(unit.block ?? 0) site \(site)"
-    case .advance: "block \(unit.block ?? 0)"
+    case .propagate: "block \(unit.block ?? 0)"
     case .matrix(let matrix): matrix.part.map { "\(matrix.tensor) part \($0)" } ?? matrix.tensor
     case .allocation: "allocation"
     case .model: "model"

@@ -1,8 +1,8 @@
 import EspalierCore
 
-/// The tensors of the checkpoint that a unit reads, and whose content goes into its key.
+/// The tensors of the checkpoint that a unit reads and whose content goes into its key.
 ///
-/// Blocks and models have many, and many units read them: names are made when they are asked for.
+/// Many units read the same tensors, and blocks have many: names are only made when they are needed.
 public enum UnitTensors: Sendable, Hashable {
   case none
   case tensor(String)
@@ -12,7 +12,7 @@ public enum UnitTensors: Sendable, Hashable {
   /// All tensors of the outline.
   case all
 
-  /// The names, sorted unless they are a list.
+  /// The names; sorted, except those of a list.
   public func names(in model: ModelOutline) -> [String] {
     switch self {
     case .none: []

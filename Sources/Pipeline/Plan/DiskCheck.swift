@@ -2,29 +2,37 @@ import EspalierCore
 import EspalierIO
 
 extension Plan {
-  /// Throws where the disks have too little room for the work folder and the pruned checkpoint.
+  /// Checks that the disks have enough free space for the work folder and the outputs. What an earlier run wrote counts as free.
   ///
-  /// What an earlier run wrote need not be written again.
+  /// - Throws: an I/O error.
   func checkDisks(_ job: Job, _ disk: (String) throws -> Folder.Disk) throws {
-    let (work, output) = (try disk(job.work), try disk(job.output))
-    guard work.device == output.device else {
-      try Self.require(workBytes, "the work folder needs", [job.work], on: work)
-      return try Self.require(outputBytes, "the pruned model needs", [job.output], on: output)
+    let work = try disk(job.work)
+    var disks = [work.device: (disk: work, outputs: [JobOutput]())]
+    for output in outputs {
+      let disk = try disk(output.path)
+      disks[disk.device, default: (disk, [])].outputs.append(output)
     }
-    let isInside = job.output.hasPrefix(job.work + "/")
+    let beside = disks[work.device]?.outputs ?? []
     try Self.require(
-      diskBytes, "the work folder and the pruned model (\(job.output)) together need",
-      isInside ? [job.work] : [job.work, job.output], on: work)
+      diskBytes, ["the work folder"] + beside.map { "the \($0.kind.name) (\($0.path))" },
+      // A folder inside another is counted with it.
+      [job.work] + beside.map(\.path).filter { !$0.hasPrefix(job.work + "/") }, on: work)
+    for (disk, outputs) in disks.values where disk.device != work.device {
+      try Self.require(
+        outputs.reduce(0) { $0 + $1.bytes }, outputs.map { "the \($0.kind.name)" }, outputs.map(\.path),
+        on: disk)
+    }
   }
 
-  private static func require(_ bytes: Int, _ what: String, _ paths: [String], on disk: Folder.Disk) throws {
+  private static func require(_ bytes: Int, _ what: [String], _ paths: [String], on disk: Folder.Disk) throws
+  {
     guard bytes > disk.free else { return }
     let present = try paths.reduce(0) { try $0 + Self.bytes(at: $1) }
     guard bytes > disk.free + present else { return }
     let there = present > 0 ? " and \(ByteSize(bytes: present)) of an earlier run" : ""
     throw EspalierError(
       .io,
-      "\(what) at least \(ByteSize(bytes: bytes)), but the disk has \(ByteSize(bytes: disk.free)) free\(there).",
+      "\(what.joined(separator: " and "))\(what.count > 1 ? " together need" : " needs") at least \(ByteSize(bytes: bytes)), but the disk has \(ByteSize(bytes: disk.free)) free\(there).",
       subject: paths[0])
   }
 

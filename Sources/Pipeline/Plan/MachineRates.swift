@@ -1,27 +1,26 @@
+import EspalierCore
 import EspalierIO
 
-/// How fast a machine is, all threads together.
+/// How fast a machine is with all threads.
 public struct MachineRates: Sendable {
-  /// Floating-point operations a second in products of matrices, in f32 and in bf16.
-  public var operations: Double
-  public var narrowOperations: Double
-  /// Bytes a second: read from memory, hashed, written to the disk of the work folder until they are safe there, and read from it.
+  /// Floating-point operations per second in products of matrices.
+  public var operations: [Precision: Double]
+  /// Bytes per second: read from memory, hashed, written to the disk of the work folder and synced, read from it.
   public var memory: Double
   public var hash: Double
   public var write: Double
   public var read: Double
-  /// Seconds in which a small artifact is committed.
+  /// Seconds for committing a small artifact.
   public var commit: Double
-  /// Bytes of hidden states a second.
+  /// Bytes of hidden states per second.
   public var encode: [SpillCodec: Double]
   public var decode: [SpillCodec: Double]
 
   public init(
-    operations: Double, narrowOperations: Double, memory: Double, hash: Double, write: Double, read: Double,
+    operations: [Precision: Double], memory: Double, hash: Double, write: Double, read: Double,
     commit: Double, encode: [SpillCodec: Double], decode: [SpillCodec: Double]
   ) {
     self.operations = operations
-    self.narrowOperations = narrowOperations
     self.memory = memory
     self.hash = hash
     self.write = write
@@ -31,10 +30,11 @@ public struct MachineRates: Sendable {
     self.decode = decode
   }
 
-  /// Seconds that the work takes, one thing after the other.
+  /// Seconds that the work takes if nothing overlaps.
   public func seconds(_ work: Work) -> Double {
-    let computed =
-      work.operations / operations + work.narrowOperations / narrowOperations + work.memoryBytes / memory
+    let computed = Precision.allCases.reduce(work.memoryBytes / memory) { sum, precision in
+      sum + (operations[precision].map { work.operations[precision, default: 0] / $0 } ?? 0)
+    }
     let moved =
       Double(work.readBytes) / read + Double(work.writtenBytes) / write + Double(work.hashedBytes) / hash
       + Double(work.commits) * commit

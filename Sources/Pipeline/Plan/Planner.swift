@@ -1,18 +1,18 @@
 import EspalierCore
 import EspalierIO
 
-/// Checks jobs and tells what they need, before any work.
+/// Checks jobs and computes what they need, before any work.
 public enum Planner {
-  /// What the program itself holds in a job of up to a thousand units: code and libraries, 31 MiB, and the buffers of both.
+  /// Memory of the program itself in a job of up to a thousand units: 31 MiB of code and libraries, and their buffers.
   public static let processBytes = 36 << 20
 
   /// Checks a job and computes its needs; no tensor is read and nothing is written.
   ///
-  /// - Throws: every mistake of recipe, model and output that can be known, and "needs at least" where memory or disk are too
-  ///   small.
+  /// - Throws: a usage error for mistakes in recipe, model and output that can be known now, and for too little memory; an I/O
+  ///   error for too small disks.
   public static func plan(_ job: Job) throws -> Plan { try plan(job, disk: Folder.disk) }
 
-  /// - Parameter disk: tells of the disk of a path; tests have their own.
+  /// - Parameter disk: gives the disk of a path; tests give their own.
   static func plan(_ job: Job, disk: (String) throws -> Folder.Disk) throws -> Plan {
     let graph = try UnitGraph(recipe: job.recipe, model: job.model)
     for entry in job.recipe.entries {
@@ -21,26 +21,28 @@ public enum Planner {
       where try Folder.entry(path)?.isFile != true {
         throw EspalierError.usage("there is no file \"\(path)\" (\(entry.id).\(parameter)).")
       }
-      try (entry.stage as? any ModelStage)?.checkOutput(job: job)
     }
+    try job.checkOutputs()
     let needs = UnitNeeds(job, graph)
     let samples = needs.samples
     if let unit = graph.units.first(where: { $0.holdOut > 0 && Int(Double(samples) * $0.holdOut) == 0 }) {
       throw EspalierError.usage(
-        "holdOut \(unit.holdOut) of \(samples) calibration windows is none; draw more samples, or hold out more."
+        "holdOut \(unit.holdOut) of \(samples) calibration windows is less than one; draw more samples, or hold out more."
       )
     }
     let least = leastMemory(needs)
     guard least <= job.memory else {
       throw tooLittleMemory(least, needs)
     }
-    let plan = try plan(graph, needs, leastMemory: least)
+    let workDisk = try disk(job.work).device
+    let beside = try job.outputs.filter { try disk($0.path).device == workDisk }
+    let plan = plan(graph, needs, leastMemory: least, onWorkDisk: beside)
     try plan.checkDisks(job, disk)
     return plan
   }
 
   private static func tooLittleMemory(_ least: Int, _ needs: UnitNeeds) -> EspalierError {
-    // Rounded up, so that what is said here can be given.
+    // Rounded up, so that the number in the message is enough.
     var text =
       "this job needs at least \((least + 1 << 20 - 1) >> 20) MiB of memory, but --memory is \(ByteSize(bytes: needs.job.memory))"
     if let (unit, set) = needs.most(memory: least) {
@@ -55,31 +57,30 @@ public enum Planner {
     return .usage(text + ".")
   }
 
-  private static func plan(_ graph: UnitGraph, _ needs: UnitNeeds, leastMemory: Int) throws -> Plan {
+  private static func plan(
+    _ graph: UnitGraph, _ needs: UnitNeeds, leastMemory: Int, onWorkDisk outputs: [JobOutput]
+  ) -> Plan {
     let (recipe, checkpoint) = (needs.job.recipe, needs.job.checkpoint)
-    let output = try checkpoint.fileNames().reduce(0) {
-      try $0 + (Folder.entry(checkpoint.folder + "/" + $1)?.size ?? 0)
-    }
-    let rehearsal = Rehearsal(graph, needs, outputBytes: output)
+    let rehearsal = Rehearsal(graph, needs, onWorkDisk: Set(outputs))
     let unitsByStage = Dictionary(grouping: graph.units.indices) { graph.units[$0].entry }
     let stages = recipe.entries.enumerated().map { index, entry in
       let units = unitsByStage[index, default: []]
       return Plan.Stage(
-        id: entry.id, name: type(of: entry.stage).name, units: units.count,
+        id: entry.id, name: entry.descriptor.name, units: units.count,
         memory: units.lazy.map { needs.workingSet($0) }.max { $0.total < $1.total } ?? WorkingSet(),
         artifactBytes: units.reduce(0) { $0 + needs.artifactBytes($1) }, work: rehearsal.work[index],
-        idleReason: (entry.stage as? any ModelStage)?.idleReason)
+        idleReason: entry.role.evaluation?.idleReason)
     }
     return Plan(
       stages: stages, units: graph.units.count, peakMemory: needs.heldBytes + rehearsal.peakMemory,
       leastMemory: leastMemory, workBytes: rehearsal.peakWorkBytes, diskBytes: rehearsal.peakDiskBytes,
-      outputBytes: output, coverage: Coverage(checkpoint, needs.job.model, graph: graph))
+      outputs: needs.job.outputs, coverage: Coverage(checkpoint, needs.job.model, graph: graph))
   }
 
   /// The least memory with which every unit works.
   ///
-  /// Stages may take less where there is less. Who has more takes more, or as much: the first memory from below that is enough
-  /// is the least.
+  /// A stage may need less if less is available, and never needs less if more is available. So the search from below finds the
+  /// least.
   private static func leastMemory(_ needs: UnitNeeds) -> Int {
     var memory = 0
     for _ in 0..<1000 {

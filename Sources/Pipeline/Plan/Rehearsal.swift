@@ -1,29 +1,29 @@
 import EspalierCore
 import EspalierIO
 
-/// A run from nothing in which nothing is done: what streams together, what memory and disk hold at a time, and what there is
-/// to compute.
+/// Simulates a run with an empty work folder: counts what memory and disks hold at a time and what there is to compute.
 struct Rehearsal {
-  /// By stage of the recipe.
+  /// By index of the stage in the recipe.
   private(set) var work: [Work]
-  /// The most bytes that units which run together need.
+  /// The most memory that units which run together need.
   private(set) var peakMemory = 0
-  /// The most bytes of the work folder, and of work folder and output together.
+  /// The most bytes of the work folder, and of everything on its disk.
   private(set) var peakWorkBytes = 0
   private(set) var peakDiskBytes = 0
 
   private let graph: UnitGraph
   private let needs: UnitNeeds
-  private let outputBytes: Int
+  /// Outputs on the disk of the work folder.
+  private let outputs: Set<JobOutput>
   /// Tensors whose digest is known.
   private var knownTensors: Set<String> = []
   private var knownBlocks: Set<Int> = []
 
-  /// - Parameter outputBytes: those of the pruned checkpoint.
-  init(_ graph: UnitGraph, _ needs: UnitNeeds, outputBytes: Int) {
+  /// - Parameter outputs: those on the disk of the work folder.
+  init(_ graph: UnitGraph, _ needs: UnitNeeds, onWorkDisk outputs: Set<JobOutput>) {
     self.graph = graph
     self.needs = needs
-    self.outputBytes = outputBytes
+    self.outputs = outputs
     work = [Work](repeating: Work(), count: needs.job.recipe.entries.count)
     run()
   }
@@ -42,7 +42,9 @@ struct Rehearsal {
         let units = needs.together(candidates)
         peakMemory = max(peakMemory, needs.memory(units))
         held += units.reduce(0) { $0 + needs.artifactBytes($1) }
-        if graph.units[units[0]].kind == .output { written += outputBytes }
+        if let output = needs.job.output(of: graph.units[units[0]]), outputs.contains(output) {
+          written += output.bytes
+        }
         let scratch = count(units)
         peakWorkBytes = max(peakWorkBytes, held + scratch)
         peakDiskBytes = max(peakDiskBytes, held + scratch + written)
@@ -55,7 +57,7 @@ struct Rehearsal {
     }
   }
 
-  /// Keys hold the digests of tensors: each is read once to be known.
+  /// Keys hold the digests of tensors, so each tensor is read once.
   private mutating func countTensors(_ unit: Unit) {
     if case .block(let index) = unit.tensors, !knownBlocks.insert(index).inserted { return }
     let names = unit.tensors.names(in: needs.job.model).filter { knownTensors.insert($0).inserted }
@@ -64,7 +66,9 @@ struct Rehearsal {
     work[unit.entry].hashedBytes += bytes
   }
 
-  /// Counts what units that run together do; returns what they have on the disk while they run.
+  /// Counts the work of units that run together.
+  ///
+  /// - Returns: bytes of temporary files while they run.
   private mutating func count(_ indices: [Int]) -> Int {
     let units = indices.map { graph.units[$0] }
     var scratch = 0
@@ -72,22 +76,20 @@ struct Rehearsal {
       self.work[entry] += work
       scratch += work.scratchBytes
     }
-    for (index, unit) in zip(indices, units) where unit.role != .advance {
+    for (index, unit) in zip(indices, units) where unit.task != .propagate {
       add(needs.work(index), to: unit.entry)
     }
-    // What streams is counted once, with the hidden states after it where they are wanted.
+    // The block streams once for all of them.
     var reader = units[0].entry
-    let entries = needs.job.recipe.entries
-    if units[0].streams, let source = entries.firstIndex(where: { $0.stage is any SourceStage }) {
-      let unit = units.first { $0.role == .advance } ?? units[units.count - 1]
-      add(entries[source].stage.work(needs.sizes(unit)), to: source)
-      reader = source
+    if units[0].streams, let source = needs.job.recipe.stages(\.source).first {
+      let unit = units.first { $0.task == .propagate } ?? units[units.count - 1]
+      add(source.stage.work(needs.sizes(unit)), to: source.index)
+      reader = source.index
     }
     let inputs = Set(units.flatMap(\.inputs)).reduce(0) { $0 + needs.artifactBytes($1) }
-    // Units that run together stream one block.
     work[reader].readBytes += inputs + needs.tensorBytes(units[0])
     for (index, unit) in zip(indices, units) {
-      let bytes = needs.artifactBytes(index) + (unit.kind == .output ? outputBytes : 0)
+      let bytes = needs.artifactBytes(index) + (needs.job.output(of: unit)?.bytes ?? 0)
       work[unit.entry].writtenBytes += bytes
       work[unit.entry].hashedBytes += bytes
       work[unit.entry].commits += 1
@@ -97,10 +99,10 @@ struct Rehearsal {
 }
 
 extension Unit {
-  /// Whether a block streams for it.
+  /// Whether its block streams.
   fileprivate var streams: Bool {
-    switch role {
-    case .site, .advance: true
+    switch task {
+    case .site, .propagate: true
     default: false
     }
   }

@@ -1,17 +1,16 @@
 import EspalierCore
 
-/// Which units of a graph need the same: those of one stage with the same sizes. A model has few shapes, however many units it has.
-///
-/// What a stage says of its needs may depend on sizes, never on names and positions.
+/// Groups the units of a graph by shape: units of one stage with the same sizes need the same. A model has few shapes, however many
+/// units it has.
 struct UnitShapes: Sendable {
-  /// For each unit, its shape, counted from 0.
+  /// The shape of each unit, as an index into the examples.
   private(set) var shapes: [Int] = []
   /// For each shape, the first unit that has it.
   private(set) var examples: [Int] = []
 
   init() {}
 
-  /// - Parameter bytes: gives the bytes of the tensors that a unit reads, and those of a weight.
+  /// - Parameter bytes: gives the bytes of all tensors that a unit reads, and of one weight.
   init(_ graph: UnitGraph, _ model: ModelOutline, bytes: (Unit) -> (tensors: Int, weight: Int)) {
     var sites = Numbers<SiteShape>()
     var blocks = Numbers<[Int]>()
@@ -21,11 +20,11 @@ struct UnitShapes: Sendable {
     shapes.reserveCapacity(graph.units.count)
     for (index, unit) in graph.units.enumerated() {
       var site = unit.site
-      if case .site(let index) = unit.role { site = index }
+      if case .site(let index) = unit.task { site = index }
       let (tensorBytes, weightBytes) = bytes(unit)
       let shape = units.number(
         of: UnitShape(
-          entry: unit.entry, kind: .init(unit.role), block: unit.block.map { blockNumbers[$0] },
+          entry: unit.entry, task: .init(unit.task), block: unit.block.map { blockNumbers[$0] },
           site: unit.block.flatMap { block in site.map { siteNumbers[block][$0] } }, holdOut: unit.holdOut,
           pattern: unit.pattern, tensorBytes: tensorBytes, weightBytes: weightBytes))
       if shape == examples.count { examples.append(index) }
@@ -34,7 +33,7 @@ struct UnitShapes: Sendable {
   }
 }
 
-/// Numbers values in the order in which they come up.
+/// Numbers values in the order in which they are first seen.
 private struct Numbers<Value: Hashable> {
   private var known: [Value: Int] = [:]
 
@@ -66,27 +65,27 @@ private struct SiteShape: Hashable {
 }
 
 private struct UnitShape: Hashable {
-  /// A role without names.
-  enum Kind: Hashable {
+  /// A task without names.
+  enum Task: Hashable {
     case site
     case matrix(MatrixShape)
-    case other(Unit.Role)
+    case other(Unit.Task)
 
-    init(_ role: Unit.Role) {
-      switch role {
+    init(_ task: Unit.Task) {
+      switch task {
       case .site: self = .site
       case .matrix(let matrix): self = .matrix(MatrixShape(matrix))
-      default: self = .other(role)
+      default: self = .other(task)
       }
     }
   }
 
   let entry: Int
-  let kind: Kind
+  let task: Task
   let block: Int?
   let site: Int?
   let holdOut: Double
-  let pattern: SparsityPattern?
+  let pattern: PlannedPattern?
   let tensorBytes: Int
   let weightBytes: Int
 }

@@ -1,39 +1,39 @@
 import EspalierCore
 
-/// Sizes that decide what a unit needs: memory, bytes on the disk, operations.
+/// Everything that decides what a unit needs: memory, bytes on the disk, operations.
 ///
-/// Names and positions decide nothing: units with the same sizes are asked once.
+/// A stage is asked once for all units with the same sizes, so names and positions must not matter.
 public struct UnitSizes: Sendable {
   public let model: ModelOutline
-  public let role: Unit.Role
+  public let task: Unit.Task
   public let samples: Int
   public let length: Int
-  /// Tokens that stream together; decided by the sizes alone, so that results do not depend on memory.
+  /// Tokens that stream together. The number does not depend on memory, so that results do not.
   public let batchTokens: Int
-  /// The block of a unit that belongs to one.
+  /// The unit's block, if it belongs to one.
   public let block: ModelOutline.Block?
   public let site: ModelOutline.Site?
   public let matrix: ModelOutline.Matrix?
-  /// The pattern of the mask that the unit makes, as far as it is known before any work.
+  /// The pattern of the mask that the unit makes; nil if it is not known before any work. Then a stage plans for the worst case.
   public let pattern: SparsityPattern?
-  /// The share of the sequences that a site keeps apart.
+  /// The share of the sequences that is left out of a site's factor.
   public let holdOut: Double
-  /// How products of a forward pass are computed.
+  /// Precision of products in the forward pass.
   public let precision: Precision
   /// Bytes of a weight in the checkpoint.
   public let weightBytes: Int
   /// Bytes of all tensors of the checkpoint that the unit reads.
   public let tensorBytes: Int
-  /// Bytes of the factor of a matrix's site, mapped, where the unit reads it.
+  /// Bytes of the mapped factor of a matrix's site; 0 if the unit does not read it.
   public let factorBytes: Int
   public let threads: Int
-  /// Bytes of memory that the unit may use: what the job may use, less what the process holds and, for a site, what its
-  /// source needs. A stage that does with less where there is less decides by it, and never what the result is.
+  /// Bytes of memory that the unit may use: the job's limit, less what the process holds and, for a site, what its source needs.
+  /// It may change how a stage computes, never the result.
   public let available: Int
 
   /// Calibration tokens.
   public var tokens: Int { samples * length }
 
-  /// Calibration tokens that reach the site, about: fewer than all for an expert to which tokens are routed.
+  /// About how many calibration tokens reach the site; an expert sees only the tokens that are routed to it.
   public var siteTokens: Int { Int((Double(tokens) * (site?.tokenShare ?? 1)).rounded(.up)) }
 }

@@ -1,4 +1,4 @@
-/// Bytes of memory by purpose.
+/// Bytes of memory by their use.
 public struct WorkingSet: Sendable {
   public var weights = 0
   public var activations = 0

@@ -1,28 +1,28 @@
 import EspalierCore
 import Yams
 
-/// YAML within bounds that every recipe keeps.
+/// Reads YAML within limits on size, depth and aliases.
 ///
-/// Yams composes a document whole, and hashes each key with all that it holds, aliases written out: a few lines of nested
-/// keys and aliases keep it busy for years. So the text is measured before, and its nodes after.
+/// Yams hashes each key with everything below it, with aliases expanded: a few lines of nested keys and aliases keep it busy for
+/// years. So the text is checked before Yams reads it, and the nodes afterwards.
 enum BoundedYAML {
   static let mostBytes = 32 << 10
   private static let mostValues = 10_000
   private static let deepest = 16
   private static let mostAliases = 8
 
-  /// The root of a document; nil where it is empty.
+  /// The root of a document; nil if it is empty.
   ///
-  /// - Throws: what Yams throws; a usage error where a bound is passed.
+  /// - Throws: the errors of Yams; a usage error if the document exceeds a limit.
   static func compose(_ text: String) throws -> Node? {
     guard text.utf8.count <= mostBytes else {
       throw EspalierError.usage("the recipe has \(text.utf8.count) bytes; at most \(mostBytes) are read.")
     }
-    // Values are read as text, so that no tags need be resolved; the encoding must not be the environment's choice.
+    // Values are read as text, so no tags need to be resolved. Without an encoding, Yams takes it from the environment.
     guard isShallow(text) else { throw excess }
     guard let root = try Yams.compose(yaml: text, .basic, .default, .utf8) else { return nil }
-    var room = mostValues
-    guard fits(root, depth: 0, &room) else { throw excess }
+    var remaining = mostValues
+    guard fits(root, depth: 0, &remaining) else { throw excess }
     return root
   }
 
@@ -32,7 +32,7 @@ enum BoundedYAML {
     )
   }
 
-  /// Whether neither brackets nor indentation can nest much too deep, and few stars can begin an alias.
+  /// Whether brackets and indentation are not nested much too deep, and few stars can begin an alias.
   private static func isShallow(_ text: String) -> Bool {
     var (open, run, aliases) = (0, 0, 0)
     var last = UInt8(ascii: "\n")
@@ -43,7 +43,7 @@ enum BoundedYAML {
       case UInt8(ascii: "*"): aliases += canStandBeforeAlias(last) ? 1 : 0
       default: break
       }
-      // Indentation, and the marks with which a list or a key begins inside another on the same line.
+      // Indentation, and the characters that begin a list or a key inside another on the same line.
       let nests =
         byte == UInt8(ascii: " ") || byte == UInt8(ascii: "?") || byte == UInt8(ascii: ":")
         || (byte == UInt8(ascii: "-") && last != UInt8(ascii: "-"))
@@ -54,7 +54,7 @@ enum BoundedYAML {
     return true
   }
 
-  /// Not in `down.*`, `[a-z]*`, `(ab)*`, `\d*`.
+  /// False for the stars in `down.*`, `[a-z]*`, `(ab)*`, `\d*`.
   private static func canStandBeforeAlias(_ byte: UInt8) -> Bool {
     switch byte {
     case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
@@ -64,12 +64,14 @@ enum BoundedYAML {
     }
   }
 
-  private static func fits(_ node: Node, depth: Int, _ room: inout Int) -> Bool {
-    room -= 1
-    guard room >= 0, depth <= deepest else { return false }
-    for child in node.sequence ?? [] where !fits(child, depth: depth + 1, &room) { return false }
+  private static func fits(_ node: Node, depth: Int, _ remaining: inout Int) -> Bool {
+    remaining -= 1
+    guard remaining >= 0, depth <= deepest else { return false }
+    for child in node.sequence ?? [] where !fits(child, depth: depth + 1, &remaining) { return false }
     for (key, value) in node.mapping ?? [:]
-    where !fits(key, depth: depth + 1, &room) || !fits(value, depth: depth + 1, &room) { return false }
+    where !fits(key, depth: depth + 1, &remaining) || !fits(value, depth: depth + 1, &remaining) {
+      return false
+    }
     return true
   }
 }

@@ -1,25 +1,25 @@
 import EspalierCore
 
-/// Reads the parameters of one stage from a recipe, and describes them: one line for each parameter does both.
+/// Reads the parameters of one stage from a recipe and describes them; one line for each parameter does both.
 ///
 ///     init(_ parameters: inout Parameters) {
 ///       samples = parameters.integer("samples", default: 128, in: 1...1_000_000, "Windows to draw.")
 ///     }
 ///
-/// Nothing throws while reading: every mistake is collected with its position and all are reported together.
+/// Reading does not throw: mistakes are collected with their positions and reported together.
 public struct Parameters {
   /// What a user can set.
   public struct Description: Sendable {
     public let name: String
     /// What a value looks like: `whole number`, `true | false`, `random | consecutive`, `file`, ...
     public let kind: String
-    /// The default as text; nil where the parameter must be given.
+    /// The default as text; nil if the parameter must be given.
     public let fallback: String?
     public let text: String
   }
 
   public private(set) var descriptions: [Description] = []
-  /// The values with defaults filled in, without what never changes a result (paths, codecs).
+  /// The values with defaults filled in, without those that never change a result (paths, codecs).
   public private(set) var key: [(key: String, value: JSON)] = []
   /// Files named by the parameters, by parameter.
   public private(set) var files: [String: String] = [:]
@@ -30,7 +30,7 @@ public struct Parameters {
   private let position: RecipePosition
   private let isDescribing: Bool
 
-  /// Parameters as they stand in a recipe.
+  /// The parameters that a recipe gives.
   init(_ values: [RecipeValue.Member], stage: String, position: RecipePosition) {
     self.values = values
     self.stage = stage
@@ -38,7 +38,7 @@ public struct Parameters {
     isDescribing = false
   }
 
-  /// No values at all: for listing what a stage can be told.
+  /// No values: for listing the parameters of a stage.
   init(describing stage: String) {
     values = []
     self.stage = stage
@@ -100,7 +100,7 @@ public struct Parameters {
     return value
   }
 
-  /// A number, or a word that stands for what the stage finds by itself; nil where neither is given.
+  /// A number, or a word for a value that the stage finds itself; nil if neither is given.
   public mutating func numberOrWord(
     _ name: String, default fallback: NumberOrWord?, in range: ClosedRange<Double>, word: String,
     _ text: String
@@ -129,7 +129,7 @@ public struct Parameters {
 
   /// One of the cases of an enumeration, by its raw value.
   ///
-  /// - Parameter inKey: false where the choice never changes a result.
+  /// - Parameter inKey: false if the choice never changes a result.
   public mutating func choice<Choice: RawRepresentable<String> & CaseIterable>(
     _ name: String, default fallback: Choice, inKey: Bool = true, _ text: String
   ) -> Choice {
@@ -143,9 +143,9 @@ public struct Parameters {
     return value
   }
 
-  /// The path of a file that must be there; its content goes into the key, its path does not.
+  /// The path of a file that must exist. Its content goes into the key, its path does not.
   ///
-  /// - Parameter kind: what the name says of how the file is read, where it says that; it goes into the key.
+  /// - Parameter kind: gives the way in which a file of this name is read, if the name decides that; it goes into the key.
   public mutating func file(
     _ name: String, kind: ((String) -> String)? = nil, _ text: String
   ) -> String {
@@ -155,7 +155,7 @@ public struct Parameters {
     return path
   }
 
-  /// The path of a file, or nil where none is given.
+  /// The path of a file; nil if none is given.
   ///
   /// - Parameter kind: as for ``file(_:kind:_:)``.
   public mutating func optionalFile(
@@ -174,7 +174,7 @@ public struct Parameters {
 
   /// A list of texts.
   ///
-  /// - Parameter inKey: false where they never change a result by themselves, as paths.
+  /// - Parameter inKey: false if the texts themselves never change a result, such as paths.
   public mutating func texts(
     _ name: String, default fallback: [String], inKey: Bool = true, _ text: String
   ) -> [String] {
@@ -184,12 +184,12 @@ public struct Parameters {
     return value
   }
 
-  /// Notes a mistake that only several parameters together show.
+  /// Records a mistake in the combination of several parameters.
   public mutating func reject(_ message: String) {
     if !isDescribing { problems.append(RecipeProblem(position, "\(stage): \(message)")) }
   }
 
-  /// Notes every key that no parameter declared; call it when all were read.
+  /// Records every key that no parameter has declared; called after all parameters were read.
   mutating func rejectUnknown() {
     let known = descriptions.map(\.name)
     for member in values where !known.contains(member.key) {
@@ -261,7 +261,7 @@ public enum NumberOrWord: Sendable, Hashable, CustomStringConvertible {
   }
 }
 
-/// The name that is nearest to `word` by edit distance, where one is near enough to be meant.
+/// The name that is nearest to `word` by edit distance; nil if none is near enough to be meant.
 func nearest(_ word: String, in names: [String]) -> String? {
   func distance(_ a: [Character], _ b: [Character]) -> Int {
     var row = Array(0...b.count)

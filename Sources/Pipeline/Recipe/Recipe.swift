@@ -2,7 +2,7 @@ import EspalierCore
 import EspalierIO
 import Yams
 
-/// A pipeline file: a list of stages with their parameters, already typed.
+/// A recipe file: a list of stages with their parameters.
 ///
 ///     stages:
 ///       - tokenize: {corpus: calibration.txt, samples: 128, length: 2048}
@@ -16,26 +16,34 @@ public struct Recipe: Sendable {
   public struct Entry: Sendable {
     /// The stage's name, or the `id` that the recipe gives it; unique in the recipe.
     public let id: String
-    public let stage: any Stage
+    public let descriptor: StageDescriptor
+    /// The stage with its parameters.
+    public let role: StageRole
     /// Parameters that go into keys, in canonical order.
     public let key: JSON
     /// Files that the parameters name, by parameter; their content goes into keys.
     public let files: [String: String]
+
+    public var stage: any Stage { role.stage }
   }
 
-  /// The text, for the record.
+  /// The text as it was read.
   public let text: String
-  /// Overrides from the command line, as they were given.
+  /// Overrides as they were given on the command line.
   public let overrides: [String]
   public let entries: [Entry]
+  /// The stages that the recipe could have named.
+  let registry: StageRegistry
 
-  /// The entry that streams the model; a recipe has at most one.
-  var source: Entry? { entries.first { $0.stage is any SourceStage } }
+  /// The stages of one role with their indices, as in `stages(\.matrix)`.
+  func stages<Kind>(_ role: (StageRole) -> Kind?) -> [(index: Int, stage: Kind)] {
+    entries.enumerated().compactMap { index, entry in role(entry.role).map { (index, $0) } }
+  }
 
   /// Reads a recipe file.
   ///
   /// - Parameters:
-  ///   - overrides: `STAGE.KEY=VALUE`, with a stage's name or id; an empty value takes the parameter back to its default.
+  ///   - overrides: `STAGE.KEY=VALUE`, with a stage's name or id; an empty value sets the parameter to its default.
   /// - Throws: a usage error that lists every mistake with file, line and column.
   public init(path: String, overrides: [String] = [], registry: StageRegistry) throws {
     let bytes: [UInt8]
@@ -56,6 +64,7 @@ public struct Recipe: Sendable {
   public init(text: String, source: String, overrides: [String] = [], registry: StageRegistry) throws {
     var reader = RecipeReader(source: source, registry: registry)
     entries = try reader.read(text, overrides: overrides)
+    self.registry = registry
     self.text = text
     self.overrides = overrides
   }
@@ -141,7 +150,7 @@ private struct RecipeReader {
     case .map(let members):
       var id = name
       if let member = members.last(where: { $0.key == "id" }) {
-        // Unit names (`ID/MATRIX`) and `--set ID.KEY=VALUE` are taken apart at these.
+        // Unit names (`ID/MATRIX`) and `--set ID.KEY=VALUE` are split at these characters.
         if let text = member.value.text, !text.isEmpty, !text.contains(where: { "/.= \n\t".contains($0) }) {
           id = text
         } else {
@@ -178,7 +187,7 @@ private struct RecipeReader {
       return
     }
     let text = String(override[override.index(after: equals)...])
-    // A value in brackets is a list, as in a recipe; anything else is taken as it stands, so that paths need no quotes.
+    // A value in brackets is a list, as in a recipe. Everything else is text, so that paths need no quotes.
     let value: RecipeValue =
       if text.hasPrefix("["), let node = try? BoundedYAML.compose(text) {
         RecipeValue(node, source: position.source)
@@ -187,7 +196,7 @@ private struct RecipeReader {
   }
 
   private mutating func entry(_ draft: Draft) -> Recipe.Entry? {
-    guard let type = registry[draft.name] else {
+    guard let descriptor = registry[draft.name] else {
       let near = nearest(draft.name, in: registry.names).map { " Did you mean \($0)?" } ?? ""
       problems.append(
         RecipeProblem(
@@ -197,11 +206,12 @@ private struct RecipeReader {
       return nil
     }
     var parameters = Parameters(draft.members, stage: draft.id, position: draft.position)
-    let stage = type.init(&parameters)
+    let role = descriptor.make(&parameters)
     parameters.rejectUnknown()
     problems += parameters.problems
     return Recipe.Entry(
-      id: draft.id, stage: stage, key: JSON.object(JSONObject(parameters.key)).canonical,
+      id: draft.id, descriptor: descriptor, role: role,
+      key: JSON.object(JSONObject(parameters.key)).canonical,
       files: parameters.files)
   }
 

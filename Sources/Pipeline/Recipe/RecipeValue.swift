@@ -1,9 +1,9 @@
 import EspalierCore
 import Yams
 
-/// Where something stands in a recipe.
+/// A place in a recipe.
 public struct RecipePosition: Sendable, Hashable {
-  /// The recipe's path, or `--set` for what the command line gave.
+  /// The recipe's path, or `--set ...` for a value from the command line.
   public var source = ""
   public var line = 0
   public var column = 0
@@ -24,7 +24,7 @@ public struct RecipeProblem: Sendable, Hashable {
   }
 }
 
-/// A value in a recipe, with positions; scalars keep their text until a parameter says what they are.
+/// A value in a recipe with positions. Scalars stay text until a parameter says what type they have.
 indirect enum RecipeValue: Sendable {
   struct Member: Sendable {
     let key: String
@@ -32,7 +32,7 @@ indirect enum RecipeValue: Sendable {
     let position: RecipePosition
   }
 
-  /// A scalar; `isPlain` where it stood without quotes, so that `60` may be a number and `"60"` may not.
+  /// `isPlain` means without quotes: `60` can be a number, `"60"` cannot.
   case scalar(String, isPlain: Bool)
   case list([RecipeValue])
   case map([Member])

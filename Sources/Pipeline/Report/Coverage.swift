@@ -1,43 +1,43 @@
 import EspalierCore
 import EspalierIO
 
-/// Where the parameters of a checkpoint are in a job: pruned, left, or never looked at. Nothing is passed over in silence.
+/// What a job does with each parameter of a checkpoint: whether it is pruned, left, never pruned, or not known to the model.
 ///
-/// Every tensor that the checkpoint's index lists is counted once; a matrix of a stack counts as its part of the tensor.
+/// Every tensor in the checkpoint's index is counted once. A tensor with several matrices is divided among them.
 public struct Coverage: Sendable, Hashable {
   /// Tensors or matrices of one kind.
   public struct Part: Sendable, Hashable {
-    /// The name that they share, with `*` for numbers: `model.layers.*.mlp.down_proj`.
+    /// The common name, with `*` for numbers: `model.layers.*.mlp.down_proj`.
     public let name: String
     /// How many there are.
     public let count: Int
     public let parameters: Int
-    /// The module of each matrix that is left where others of its kind are pruned; else empty.
+    /// The modules of matrices that are left while others of the kind are pruned; else empty.
     public let members: [String]
   }
 
-  /// A tensor of a block that nothing is done with.
+  /// A tensor of a block that the model does not use.
   public struct Unknown: Sendable, Hashable {
     public let name: String
     public let shape: [Int]
     public let parameters: Int
   }
 
-  /// All tensors of the checkpoint, and their parameters.
+  /// The number of all tensors of the checkpoint, and of their parameters.
   public let tensors: Int
   public let parameters: Int
-  /// Matrices that the recipe prunes, by kind; nil where there is no recipe.
+  /// Matrices that the recipe prunes, by kind; nil if there is no recipe.
   public let pruned: [Part]?
-  /// Matrices that could be pruned and are not, by kind; by module, too, where others of the kind are pruned.
+  /// Matrices that could be pruned but are not, by kind.
   public let left: [Part]
   /// Tensors of the model that are never pruned, by kind: embeddings, head, norms, biases, routers.
   public let fixed: [Part]
-  /// Weights with two or three axes that lie in a block, but that the model is computed without: most likely a mistake.
+  /// Weights of a block with two or three axes that the model does not use: most likely a mistake.
   public let missed: [Unknown]
-  /// Other tensors that the model is computed without, by the start of their names: further heads, towers, buffers.
+  /// Other tensors that the model does not use, by the start of their names: more heads, towers, buffers.
   public let unused: [Part]
 
-  /// - Parameter graph: that of the recipe; nil where there is none.
+  /// - Parameter graph: of the recipe; nil if there is none.
   public init(_ checkpoint: Checkpoint, _ model: ModelOutline, graph: UnitGraph? = nil) {
     var matrices: [String: [ModelOutline.Matrix]] = [:]
     for matrix in model.matrices { matrices[matrix.tensor, default: []].append(matrix) }
@@ -80,17 +80,17 @@ public struct Coverage: Sendable, Hashable {
     self.unused = unused.parts()
   }
 
-  /// The elements of a tensor; a type that is not known cannot have more than eight to a byte.
+  /// The number of elements of a tensor. If its type is not known, at most eight per byte are believed.
   private static func parameters(_ entry: TensorEntry) -> Int {
     guard let count = elementCount(of: entry.shape) else { return 0 }
     return entry.dtype == nil ? min(count, entry.range.count * 8) : count
   }
 }
 
-/// Parts by the name of their kind.
+/// Collects parts by the name of their kind.
 private struct Kinds {
   private struct Kind {
-    /// The name, if all have the same.
+    /// The name of all members, if they have the same.
     var only: String?
     var count = 0
     var parameters = 0
@@ -101,7 +101,7 @@ private struct Kinds {
 
   var names: some Collection<String> { kinds.keys }
 
-  /// - Parameter name: with numbers, which do not tell kinds apart.
+  /// - Parameter name: with its numbers; names that differ only in numbers are one kind.
   mutating func add(_ name: String, _ parameters: Int, of member: String) {
     let general = name.split(separator: ".", omittingEmptySubsequences: false)
       .map { !$0.isEmpty && $0.allSatisfy(\.isASCIIDigit) ? "*" : $0 }.joined(separator: ".")
@@ -113,9 +113,9 @@ private struct Kinds {
     kinds[general] = kind
   }
 
-  /// The largest first.
+  /// The parts, the largest first.
   ///
-  /// - Parameter naming: kinds whose members are told apart.
+  /// - Parameter naming: the kinds of which members are listed.
   func parts(naming: Set<String> = []) -> [Coverage.Part] {
     kinds.map { name, kind in
       Coverage.Part(
@@ -129,12 +129,12 @@ extension Character {
   fileprivate var isASCIIDigit: Bool { ("0"..."9").contains(self) }
 }
 
-/// Names of the tensors that a model is computed with.
+/// The names of the tensors that a model uses.
 private struct KnownNames {
   private var names: Set<String>
-  /// What the names of each block begin with, as `model.layers.0`.
+  /// The common start of the names in each block, such as `model.layers.0`.
   private let blocks: Set<Substring>
-  /// All beginnings of names that end before a dot.
+  /// All starts of names that end before a dot.
   private var starts: Set<Substring> = []
 
   init(_ model: ModelOutline) {
@@ -161,7 +161,7 @@ private struct KnownNames {
     String(Self.starts(of: name).first { !starts.contains($0) } ?? name[...])
   }
 
-  /// `a`, `a.b` of `a.b.c`.
+  /// `a` and `a.b` for `a.b.c`.
   private static func starts(of name: String) -> [Substring] {
     name.indices.filter { name[$0] == "." }.map { name[..<$0] }
   }

@@ -16,7 +16,7 @@ extension Coverage {
     ]
   }
 
-  /// Reads what ``json`` wrote; nil for anything else.
+  /// Reads what ``json`` gave; nil for anything else.
   public init?(json: JSON) {
     func parts(_ key: String) -> [Part]? {
       guard let list = json[key]?.array else { return nil }

@@ -1,35 +1,35 @@
 import EspalierCore
 import EspalierIO
 
-/// Why a unit was made: what its key consists of, and how that differs from the last time.
+/// Why a unit was made: the components of its key, and how they differ from the last time.
 public struct Explanation: Sendable {
-  /// One component of a key that is another one than before.
+  /// A component of a key that has changed.
   public struct Difference: Sendable {
-    /// As `parameters.samples`, `files.corpus`, `inputs.factor block 0 site 1`, `tensors`.
+    /// For example `parameters.samples`, `files.corpus`, `inputs.factor block 0 site 1`, `tensors`.
     public let component: String
-    /// Null where there was none.
+    /// Null if there was none.
     public let before: JSON
-    /// Null where there is none.
+    /// Null if there is none.
     public let after: JSON
-    /// The unit that makes the input, where it is one.
+    /// The unit that makes the input; nil if the component is not an input.
     public let input: String?
   }
 
   public let unit: String
   public let manifest: Manifest
-  /// Whether the artifact's bytes are in the work folder; those of a freed artifact are not.
+  /// Whether the artifact's bytes are in the work folder, and not deleted.
   public let isPresent: Bool
-  /// Whether the last run made it, rather than finding it.
+  /// Whether the last run made it; else it found it.
   public let wasMade: Bool
-  /// The artifact of the same stage at the same place under another key, the one made last.
+  /// The latest artifact of the same stage at the same place with another key.
   public let previous: Manifest?
   public let differences: [Difference]
-  /// For inputs that differ, what is at their root: units with no differing inputs, and how these differ.
+  /// The causes of differing inputs: the units whose own components differ, and these differences.
   public let causes: [(unit: String, differences: [Difference])]
 
   /// Explains a unit of the last run in a work folder.
   ///
-  /// - Throws: a usage error where that run has no such unit, or did not reach it.
+  /// - Throws: a usage error if that run has no such unit, or has not reached it.
   public init(work: String, unit: String) throws {
     let comparison = try Comparison(work: work)
     guard let manifest = comparison.current[unit] else {
@@ -46,7 +46,7 @@ public struct Explanation: Sendable {
   }
 }
 
-/// The last run's artifacts beside those of earlier ones.
+/// Compares the artifacts of the last run with those of earlier runs.
 private struct Comparison {
   let store: ArtifactStore
   /// The artifacts of the last run by unit.
@@ -59,7 +59,7 @@ private struct Comparison {
   private let unitOfContent: [String: String]
   /// All artifacts by stage and place.
   private let artifacts: [String: [Manifest]]
-  /// When an artifact was made, as a number that grows.
+  /// The order in which artifacts were made, by key in hexadecimal.
   private let age: [String: Int]
 
   init(work: String) throws {

@@ -1,26 +1,37 @@
 import EspalierCore
 import EspalierIO
 
-/// What the last run in a work folder did, from its events and manifests.
+/// The units of the last run in a work folder, read from its events and manifests.
 public struct RunHistory: Sendable {
   /// One unit of the last run, in the order in which it was reached.
   public struct Entry: Sendable {
     public let unit: String
     public let manifest: Manifest
-    /// Seconds of work, in this run or the one that made the artifact; nil where no event tells.
+    /// Seconds of work in the run that made the artifact; nil if no event tells.
     public let seconds: Double?
+
+    /// The id of the unit's stage in the recipe.
+    public var stage: String { String(unit.prefix { $0 != "/" }) }
+
+    /// What the stage reported, if anything.
+    public var report: UnitReport? { manifest.unitReport }
   }
 
   public let start: JSON
   public let entries: [Entry]
-  /// `finished`, `stopped` or, where neither was written, `running or killed`.
+  /// `finished`, `stopped` or, if the log says neither, `running or killed`.
   public let state: String
   /// Why the run stopped.
   public let reason: String?
   public let peakMemory: Int
-  /// What was pruned of the checkpoint, and what was not; nil where an earlier version ran.
+  /// What was pruned of the checkpoint, and what was not; nil if an earlier version of espalier ran.
   public var coverage: Coverage? { start["coverage"].flatMap(Coverage.init) }
   public var unitCount: Int { start["units"]?.integer ?? 0 }
+  /// Folder of the checkpoint.
+  public var model: String? { start["model"]?.string }
+  /// What the run writes outside of the work folder.
+  public var outputs: [JobOutput] { start["outputs"]?.array?.compactMap(JobOutput.init) ?? [] }
+  public var startTime: String? { start["time"]?.string }
 
   public init(work: String) throws {
     let all = try EventLog.read(work: work)
@@ -30,7 +41,7 @@ public struct RunHistory: Sendable {
         "events.jsonl has no start of a run; run `espalier run` again.", subject: work)
     }
     let store = try ArtifactStore(existing: work)
-    // An artifact that this run found may have been made by an earlier one, which knows how long it took.
+    // An artifact that this run found was made by an earlier one, whose events tell how long it took.
     let seconds = Dictionary(
       all.compactMap { event in
         event["seconds"]?.double.flatMap { seconds in event["key"]?.string.map { ($0, seconds) } }
@@ -57,4 +68,9 @@ public struct RunHistory: Sendable {
     reason = last?["reason"]?.string
     peakMemory = events.compactMap { $0["peak"]?.integer }.max() ?? 0
   }
+}
+
+extension Manifest {
+  /// What the stage reported, if anything.
+  public var unitReport: UnitReport? { UnitReport(json: report) }
 }

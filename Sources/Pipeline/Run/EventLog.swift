@@ -2,7 +2,7 @@ import EspalierCore
 import EspalierIO
 import Glibc
 
-/// `events.jsonl`: the history of a work folder, one JSON object a line. Reports read it; losing it loses no work.
+/// `events.jsonl`: the history of a work folder, one JSON object per line. Only reports read it; no work is lost without it.
 public struct EventLog: ~Copyable {
   private let file: File
   private var end: Int
@@ -12,7 +12,7 @@ public struct EventLog: ~Copyable {
     let file = try File(writing: Self.path(work))
     let size = try file.size()
     let last = size > 0 ? try file.bytes(size - 1..<size) : [UInt8(ascii: "\n")]
-    // Where a crash cut the last line off, what follows starts on a line of its own.
+    // A crash may have cut off the last line.
     let isCut = last != [UInt8(ascii: "\n")]
     if isCut { try file.write([UInt8(ascii: "\n")], at: size) }
     end = size + (isCut ? 1 : 0)
@@ -29,7 +29,7 @@ public struct EventLog: ~Copyable {
     end += line.utf8.count
   }
 
-  /// All events, oldest first; a line that a crash cut off is passed over.
+  /// All events, oldest first, without lines that a crash cut off.
   static func read(work: String) throws -> [JSON] {
     guard try Folder.entry(path(work)) != nil else {
       throw EspalierError(

@@ -2,11 +2,11 @@ import EspalierCore
 import Glibc
 import Synchronization
 
-/// The user's wish to stop: SIGINT or SIGTERM.
+/// Stops a run after SIGINT or SIGTERM.
 public enum Interruption {
   private static let requested = Atomic<Bool>(false)
 
-  /// Lets SIGINT and SIGTERM ask for a stop at the next safe point; a second one ends the process at once.
+  /// Makes SIGINT and SIGTERM stop the run at the next safe point; a second signal ends the process at once.
   public static func watch() {
     for number in [SIGINT, SIGTERM] {
       signal(number) { number in

@@ -1,35 +1,42 @@
 import EspalierCore
 import EspalierIO
 
-/// One pruning job: a recipe, a checkpoint, and where things go.
+/// One pruning job: a recipe, a checkpoint, and the folders to write to.
 public struct Job: Sendable {
   public let recipe: Recipe
   public let checkpoint: Checkpoint
   public let model: ModelOutline
-  /// Folder of the pruned checkpoint.
-  public let output: String
-  /// Where the pruned checkpoint is written before it is complete, under a lock for the whole run; removed at its end.
-  public var partialOutput: String { output + ".partial" }
+  /// What the job writes outside of the work folder, in the order of its stages.
+  public let outputs: [JobOutput]
   /// Folder of the artifacts.
   public let work: String
   /// Bytes of memory that the job may use.
   public let memory: Int
-  public let threads: Int
+  /// Who computes.
+  public let device: Device
+  /// How it computes, with the precision of the forward pass.
+  public let arithmetic: Arithmetic
 
-  /// How the forward pass computes products.
-  public let precision: Precision
-
+  /// - Parameter output: path of the output, from which stages choose the paths of theirs.
+  /// - Throws: an I/O error if the checkpoint cannot be read.
   public init(
     recipe: Recipe, checkpoint: Checkpoint, model: ModelOutline, output: String, work: String, memory: Int,
-    threads: Int
-  ) {
+    device: Device, arithmetic: Arithmetic
+  ) throws {
     self.recipe = recipe
     self.checkpoint = checkpoint
     self.model = model
-    self.output = output
     self.work = work
     self.memory = memory
-    self.threads = threads
-    precision = (recipe.source?.stage as? any SourceStage)?.precision(of: checkpoint) ?? .f32
+    self.device = device
+    var arithmetic = arithmetic
+    outputs = try recipe.stages(\.output).map { try $0.stage.output(of: checkpoint, path: output) }
+    arithmetic.precision = recipe.stages(\.source).first?.stage.precision(of: checkpoint) ?? .f32
+    self.arithmetic = arithmetic
+  }
+
+  /// What a unit writes outside of the work folder.
+  func output(of unit: Unit) -> JobOutput? {
+    recipe.stages(\.output).firstIndex { $0.index == unit.entry }.map { outputs[$0] }
   }
 }

@@ -1,20 +1,20 @@
 import EspalierCore
 
-/// What a run tells while it works; the command line decides how it looks.
+/// What happens during a run, for the command line to show.
 public enum ProgressEvent: Sendable {
-  /// A unit begins: how many of all units are done, and which block it belongs to.
+  /// A unit begins. `done` units of `total` are done.
   case began(unit: String, done: Int, total: Int, block: Int?, blocks: Int)
   /// Part of a unit is done.
-  case advanced(unit: String, part: Int, of: Int, done: Int, total: Int)
+  case progressed(unit: String, part: Int, of: Int, done: Int, total: Int)
   /// A unit is committed.
-  case committed(unit: String, done: Int, total: Int, seconds: Double, report: JSON)
-  /// A unit's artifact was there already.
+  case committed(unit: String, done: Int, total: Int, seconds: Double, report: UnitReport?)
+  /// A unit's artifact was found in the work folder.
   case reused(unit: String, done: Int, total: Int)
-  /// Something that the user should read.
+  /// A message to the user.
   case note(String)
 }
 
-/// Passes progress on to whoever shows it.
+/// Reports the progress of one unit.
 final class ProgressReporter: Sendable {
   private let handler: @Sendable (ProgressEvent) -> Void
   private let unit: String
@@ -28,8 +28,8 @@ final class ProgressReporter: Sendable {
     self.handler = handler
   }
 
-  func unitProgress(_ part: Int, of count: Int) {
-    handler(.advanced(unit: unit, part: part, of: count, done: done, total: total))
+  func report(_ part: Int, of count: Int) {
+    handler(.progressed(unit: unit, part: part, of: count, done: done, total: total))
   }
 
   func note(_ text: String) { handler(.note("\(unit): \(text)")) }

@@ -2,7 +2,7 @@ import EspalierCore
 import EspalierIO
 import Glibc
 
-/// Runs a job: asks the ``Scheduler`` what to do and does it, committing each unit to the store.
+/// Runs a job: does what the ``Scheduler`` says and commits each unit to the store.
 ///
 /// The same job after a crash, an interruption or a full disk continues where it stopped and ends with the same bytes.
 public struct Runner: Sendable {
@@ -13,7 +13,9 @@ public struct Runner: Sendable {
   private let needs: UnitNeeds
   private let report: @Sendable (ProgressEvent) -> Void
 
-  /// Checks the job; touches nothing but the work folder's own structure.
+  /// Prepares the work folder.
+  ///
+  /// - Throws: a usage error if the stages of the recipe do not fit together.
   public init(_ job: Job, progress: @escaping @Sendable (ProgressEvent) -> Void) throws {
     self.job = job
     graph = try UnitGraph(recipe: job.recipe, model: job.model)
@@ -29,14 +31,22 @@ public struct Runner: Sendable {
   public func run() throws {
     let lock = try FolderLock(folder: job.work)
     defer { withExtendedLifetime(lock) {} }
-    for entry in job.recipe.entries { try (entry.stage as? any ModelStage)?.checkOutput(job: job) }
-    // A run with another work folder may want the same output, and is better told now than after hours.
-    let writesOutput = graph.units.contains { $0.kind == .output }
-    let outputLock = writesOutput ? try FolderLock(folder: job.partialOutput, .output(job.output)) : nil
+    try job.checkOutputs()
+    try locking(job.outputs[...]) { try runLocked() }
+  }
+
+  /// Locks outputs while `body` runs: a run with another work folder that writes the same output should fail now, not after hours.
+  private func locking(_ outputs: ArraySlice<JobOutput>, _ body: () throws -> Void) throws {
+    guard let output = outputs.first else { return try body() }
+    let lock = try FolderLock(folder: output.partial, .output(output.path))
     defer {
-      if writesOutput { try? Folder.remove(job.partialOutput) }
-      withExtendedLifetime(outputLock) {}
+      try? Folder.remove(output.partial)
+      withExtendedLifetime(lock) {}
     }
+    try locking(outputs.dropFirst(), body)
+  }
+
+  private func runLocked() throws {
     try store.removePartial()
     var log = try EventLog(work: job.work)
     try log.append("start", startMembers())
@@ -44,7 +54,7 @@ public struct Runner: Sendable {
       try work(&log)
       try log.append("end", [("peak", .integer(Self.peakMemory()))])
     } catch {
-      // On a full disk, what is half done is in the way.
+      // Unfinished objects may be what fills the disk.
       try? store.removePartial()
       try? keys.save()
       try? log.append("stopped", [("reason", .string("\(error)"))])
@@ -68,7 +78,7 @@ public struct Runner: Sendable {
     }
   }
 
-  /// What is known while a run goes on.
+  /// What a run knows of its units.
   private struct RunState {
     var keys: [Int: Digest] = [:]
     /// Units whose artifact is known.
@@ -82,7 +92,7 @@ public struct Runner: Sendable {
   ) throws {
     let key = UnitKeys.key(try keys.components(unit) { scheduler.digest($0) })
     state.keys[unit] = key
-    // After an input has changed, what was known under the old key does not hold.
+    // After an input has changed, the artifact of the old key no longer counts.
     state.done.remove(unit)
     state.trusted.remove(unit)
     guard let manifest = try store.manifest(key) else { return scheduler.missing(unit) }
@@ -103,12 +113,12 @@ public struct Runner: Sendable {
     for input in Set(candidates.flatMap { graph.units[$0].inputs }).sorted()
     where !state.trusted.contains(input) {
       guard let manifest = try manifest(input, state) else { continue }
-      // Bytes that an earlier process wrote are read once before they are used.
+      // Bytes that an earlier process wrote are checked once before they are used.
       let damaged = try store.damagedObjects(of: manifest)
       guard damaged.isEmpty else {
         report(
           .note(
-            "\(graph.units[input].id): \(damaged.map(\.path).joined(separator: ", ")) is not what was written; it is made again."
+            "\(graph.units[input].id): \(damaged.map(\.path).joined(separator: ", ")) has changed since it was written; it is made again."
           ))
         try store.release(manifest.key)
         scheduler.released(input)
@@ -133,7 +143,8 @@ public struct Runner: Sendable {
     for ((unit, context), result) in zip(zip(units, contexts), results) {
       let key = context.key
       let manifest = try store.commit(
-        key, components: context.components, content: result.content, report: result.report)
+        key, components: context.components, content: result.content,
+        report: result.report?.json ?? .null)
       state.done.insert(unit)
       state.trusted.insert(unit)
       scheduler.committed(unit, digest: manifest.digest)
@@ -143,7 +154,7 @@ public struct Runner: Sendable {
         [
           ("unit", .string(graph.units[unit].id)), ("key", .string(key.hex)), ("seconds", .number(seconds)),
           ("bytes", .integer(manifest.objects.reduce(0) { $0 + $1.size })),
-          ("peak", .integer(Self.peakMemory())), ("report", result.report),
+          ("peak", .integer(Self.peakMemory())), ("report", manifest.report),
         ])
       report(
         .committed(
@@ -153,65 +164,67 @@ public struct Runner: Sendable {
     try keys.save(sparingly: true)
   }
 
-  private func execute(_ contexts: [UnitContext]) throws -> [Committed] {
-    defer { SpareMemory.release() }
+  private func execute(_ contexts: [UnitContext]) throws -> [UnitResult] {
+    defer { job.device.scratch.release() }
     let first = contexts[0]
-    switch first.unit.role {
-    case .site, .advance: return try stream(contexts)
+    switch first.unit.task {
+    case .site, .propagate: return try stream(contexts)
     default: return try about(first.unit.id) { [try runAlone(first)] }
     }
   }
 
-  private func runAlone(_ context: UnitContext) throws -> Committed {
-    let entry = job.recipe.entries[context.unit.entry]
-    switch (context.unit.role, entry.stage) {
-    case (.corpus, let stage as any CorpusStage):
-      return Committed(content: nil, report: try stage.run(context))
-    case (.matrix, let stage as any MatrixStage):
-      return Committed(content: nil, report: try stage.run(context))
-    case (.matrix, let stage as any AllocationStage):
-      return Committed(content: nil, report: try stage.survey(context))
-    case (.allocation, let stage as any AllocationStage):
-      return Committed(content: nil, report: try stage.run(context))
-    case (.model, let stage as any ModelStage): return Committed(content: nil, report: try stage.run(context))
-    case (.embed, let stage as any SourceStage): return try stage.embed(context)
-    default:
-      throw EspalierError.internalFault("the stage \(entry.id) cannot run the unit \(context.unit.id).")
+  private func runAlone(_ context: UnitContext) throws -> UnitResult {
+    switch job.recipe.entries[context.unit.entry].role {
+    case .corpus(let stage): return UnitResult(report: .corpus(try stage.run(context)))
+    case .source(let stage): return try stage.embed(context)
+    case .site: throw EspalierError.internalFault("a site runs without its block.")
+    case .allocation(let stage):
+      guard context.unit.matrix == nil else {
+        try stage.measure(context)
+        return UnitResult(report: nil)
+      }
+      return UnitResult(report: .allocation(try stage.allocate(context)))
+    case .matrix(let stage): return UnitResult(report: .matrix(try stage.run(context)))
+    case .output(let stage): return UnitResult(report: .output(try stage.run(context)))
+    case .evaluation(let stage): return UnitResult(report: .evaluation(try stage.run(context)))
     }
   }
 
-  private func stream(_ contexts: [UnitContext]) throws -> [Committed] {
-    guard let entry = job.recipe.source, let source = entry.stage as? any SourceStage else {
+  private func stream(_ contexts: [UnitContext]) throws -> [UnitResult] {
+    guard let (entry, source) = job.recipe.stages(\.source).first else {
       throw EspalierError.internalFault("a block streams without a source.")
     }
     var sinks: [Int: any SiteSink] = [:]
     for context in contexts {
-      guard case .site(let site) = context.unit.role,
-        let stage = job.recipe.entries[context.unit.entry].stage as? any SiteStage
+      guard case .site(let site) = context.unit.task,
+        let stage = job.recipe.entries[context.unit.entry].role.site
       else { continue }
       sinks[site] = try about(context.unit.id) { try stage.sink(context) }
     }
-    let advanced = try about("\(entry.id)/\(contexts[0].unit.block ?? 0)") {
-      try source.stream(contexts[0], sinks: sinks, advance: contexts.first { $0.unit.role == .advance })
+    let propagation = contexts.first { $0.unit.task == .propagate }
+    let hidden = try about("\(job.recipe.entries[entry].id)/\(contexts[0].unit.block ?? 0)") {
+      try source.stream(contexts[0], sinks: sinks, propagation: propagation)
     }
     return try contexts.map { context in
-      if case .site(let site) = context.unit.role, let sink = sinks[site] {
+      if case .site(let site) = context.unit.task, let sink = sinks[site] {
         let report = try about(context.unit.id) { try sink.finish() }
-        return Committed(content: sink.content, report: report)
+        return UnitResult(content: sink.content, report: .factor(report))
       }
-      guard let advanced else { throw EspalierError.internalFault("the source wrote no hidden states.") }
-      return advanced
+      guard let hidden else { throw EspalierError.internalFault("the source wrote no hidden states.") }
+      return hidden
     }
   }
 
-  /// The artifact of a unit that is done. Manifests and the parts of keys are read or made anew when they are wanted: those of all
-  /// units of a large graph take more memory than the graph itself.
+  /// The artifact of a unit that is done.
+  ///
+  /// Manifests and the parts of keys are not kept but read or computed when they are needed: those of all units of a large graph
+  /// take more memory than the graph itself.
   private func manifest(_ unit: Int, _ state: RunState) throws -> Manifest? {
     guard state.done.contains(unit), let key = state.keys[unit] else { return nil }
     guard let manifest = try store.manifest(key) else {
       throw EspalierError(
         .io,
-        "the manifest of \(graph.units[unit].id) was changed or removed while the run was on; run the same command again.",
+        "the manifest of \(graph.units[unit].id) was changed or removed during the run; run the same command again.",
         subject: job.work)
     }
     return manifest
@@ -223,30 +236,33 @@ public struct Runner: Sendable {
     guard key == state.keys[unit] else {
       throw EspalierError(
         .io,
-        "what \(graph.units[unit].id) is made from was changed while the run was on; run the same command again.",
+        "the inputs of \(graph.units[unit].id) were changed during the run; run the same command again.",
         subject: job.checkpoint.folder)
     }
     let inputs = try graph.units[unit].inputs.compactMap { input in
-      try manifest(input, state).map { (unit: graph.units[input], key: $0.key, report: $0.report) }
+      try manifest(input, state).map { (unit: graph.units[input], key: $0.key) }
     }
     return UnitContext(
       job: job, unit: graph.units[unit], key: key, components: components, folder: try store.begin(key),
       inputs: inputs, needs: needs, store: store,
-      progress: ProgressReporter(
+      reporter: ProgressReporter(
         unit: graph.units[unit].id, done: state.done.count, total: graph.units.count, handler: report),
       keys: keys)
   }
 
   private func outputIsPresent(_ unit: Int, _ key: Digest) throws -> Bool {
-    try (job.recipe.entries[graph.units[unit].entry].stage as? any ModelStage)?.outputIsPresent(key, job: job)
-      ?? true
+    guard let stage = job.recipe.entries[graph.units[unit].entry].role.output,
+      let output = job.output(of: graph.units[unit])
+    else { return true }
+    return try stage.isPresent(output, key: key)
   }
 
   private func startMembers() -> [(key: String, value: JSON)] {
     [
-      ("model", .string(job.checkpoint.folder)), ("output", .string(job.output)),
+      ("model", .string(job.checkpoint.folder)), ("outputs", .array(job.outputs.map(\.json))),
       ("memory", .integer(job.memory)),
-      ("threads", .integer(job.threads)), ("process", .integer(Int(getpid()))),
+      ("threads", .integer(job.device.threads)), ("arithmetic", job.arithmetic.json),
+      ("process", .integer(Int(getpid()))),
       ("units", .integer(graph.units.count)),
       ("stages", .array(job.recipe.entries.map { ["id": .string($0.id), "parameters": $0.key] })),
       ("recipe", .string(job.recipe.text)),

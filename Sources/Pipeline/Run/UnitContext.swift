@@ -1,19 +1,19 @@
 import EspalierCore
 import EspalierIO
 
-/// What a stage sees of the unit that it works on.
+/// What a stage is given to work on a unit.
 public struct UnitContext: Sendable {
   public let job: Job
   public let unit: Unit
   public let key: Digest
   /// The parts of the key, by name.
   public let components: JSON
-  /// A new folder for the unit's objects; what stands in it when the work is done is committed.
+  /// A new folder for the unit's objects; its files are committed when the work is done.
   public let folder: String
-  let inputs: [(unit: Unit, key: Digest, report: JSON)]
+  let inputs: [(unit: Unit, key: Digest)]
   let needs: UnitNeeds
   let store: ArtifactStore
-  let progress: ProgressReporter
+  let reporter: ProgressReporter
   let keys: UnitKeys
 
   public var checkpoint: Checkpoint { job.checkpoint }
@@ -24,49 +24,56 @@ public struct UnitContext: Sendable {
 
   /// The site of a site unit.
   public var site: ModelOutline.Site? {
-    guard case .site(let index) = unit.role, let block = unit.block else { return nil }
+    guard case .site(let index) = unit.task, let block = unit.block else { return nil }
     return model.blocks[block].sites[index]
   }
 
-  /// The sizes by which the plan counted the unit's memory.
+  /// The sizes from which the plan computed the unit's memory.
   public var sizes: UnitSizes { needs.sizes(unit) }
+
+  /// What the unit writes outside of the work folder or, if it evaluates, what the unit that it reads wrote there.
+  ///
+  /// - Throws: an internal fault if there is nothing.
+  public func output() throws -> JobOutput {
+    let writer = unit.kind == .output ? unit : inputs.last { $0.unit.kind == .output }?.unit
+    guard let output = writer.flatMap(job.output) else {
+      throw EspalierError.internalFault("the unit \(unit.id) has no output.")
+    }
+    return output
+  }
 
   /// Path of an object of the only input of this kind.
   ///
-  /// - Throws: an internal fault where there is none.
+  /// - Throws: an internal fault if there is none.
   public func input(_ kind: ArtifactKind, _ object: String) throws -> String {
     guard let input = inputs.last(where: { $0.unit.kind == kind }) else {
-      throw EspalierError.internalFault("the unit \(unit.id) has no input \(kind.name).")
+      throw EspalierError.internalFault("the unit \(unit.id) has no input \(kind.rawValue).")
     }
     return store.path(input.key, object)
   }
 
-  /// The report of the only input of this kind.
-  public func inputReport(_ kind: ArtifactKind) -> JSON {
-    inputs.last { $0.unit.kind == kind }?.report ?? .null
-  }
-
-  /// The input artifacts of this kind that belong to a matrix, with their folders and reports.
-  public func matrixInputs(_ kind: ArtifactKind) -> [(
-    matrix: ModelOutline.Matrix, folder: String, report: JSON
-  )] {
-    inputs.compactMap { unit, key, report in
+  /// The input artifacts of this kind that belong to a matrix, with their folders.
+  public func matrixInputs(_ kind: ArtifactKind) -> [(matrix: ModelOutline.Matrix, folder: String)] {
+    inputs.compactMap { unit, key in
       guard unit.kind == kind, let matrix = unit.matrix else { return nil }
-      return (matrix, store.path(key), report)
+      return (matrix, store.path(key))
     }
   }
 
-  /// For a stage that writes outside of its folder: throws where a source file is not the one that went into its key, or could not
-  /// be read.
+  /// For a stage that writes outside of its folder.
+  ///
+  /// - Throws: an I/O error if a source file has changed since its digest went into the key, or could not be read.
   public func requireSameSources() throws { try keys.requireSameFiles() }
 
-  /// Tells the user something that should be read.
-  public func note(_ text: String) { progress.note(text) }
+  /// Shows the user a message.
+  public func note(_ text: String) { reporter.note(text) }
 
-  /// Tells the user how far the unit is, and throws where the user asked to stop or the checkpoint could not be read.
-  public func advance(_ done: Int, of total: Int) throws {
+  /// Shows the user how far the unit is.
+  ///
+  /// - Throws: `interrupted` if the user asked to stop; an I/O error if the checkpoint could not be read.
+  public func progress(_ done: Int, of total: Int) throws {
     try Interruption.check()
     try checkpoint.requireReadable()
-    progress.unitProgress(done, of: total)
+    reporter.report(done, of: total)
   }
 }

@@ -5,12 +5,14 @@ import EspalierKernels
 import EspalierModels
 import EspalierPipeline
 
-/// Streams calibration windows through the model, one block at a time; hidden states go from block to block through spill files.
+/// Streams calibration windows through the model, one block at a time. Hidden states between blocks are in spill files.
 public struct Capture: SourceStage {
-  public static let name = "capture"
-  public static let summary =
-    "Runs the calibration windows through the model block by block and spills hidden states to disk."
-  public static let revision = 2
+  public static let descriptor = StageDescriptor(
+    name: "capture",
+    summary:
+      "Runs the calibration windows through the model block by block and spills hidden states to disk.",
+    revision: 2
+  ) { .source(Capture(&$0)) }
 
   enum Propagation: String, CaseIterable {
     case pruned
@@ -45,19 +47,19 @@ public struct Capture: SourceStage {
     }
   }
 
-  public init(_ parameters: inout Parameters) {
+  init(_ parameters: inout Parameters) {
     propagate = parameters.choice(
       "propagate", default: .pruned,
-      "What the next block sees: the outputs of the pruned block (as the papers do), or of the dense one, which makes Gram matrices reusable for every sparsity."
+      "What the next block sees: the outputs of the pruned block, as in the papers, or of the dense one, which makes Gram matrices reusable for every sparsity."
     )
     products = parameters.choice(
       "precision", default: .auto,
-      "How products are computed: bf16 with sums in f32, or f32; auto takes bf16 where the checkpoint is in bf16 and the processor has instructions for it."
+      "Precision of products: bf16 with sums in f32, or f32; auto takes bf16 if the checkpoint is in bf16 and the processor has instructions for it."
     )
     spill = parameters.choice("spill", default: .f32, "Type of spilled hidden states; f32 is exact.")
     codec = parameters.choice(
       "codec", default: .auto, inKey: false,
-      "Compression of spilled hidden states, which never changes a result; auto takes zstd where the first of them become smaller by a tenth, else none."
+      "Compression of spilled hidden states, which never changes a result; auto takes zstd if it makes the first of them smaller by a tenth, else none."
     )
   }
 
@@ -82,7 +84,7 @@ public struct Capture: SourceStage {
 
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
     let widest = sizes.model.widestInput
-    // A weight that is stored by columns is held as a copy by rows.
+    // A weight that is stored by columns is copied by rows.
     let copied =
       sizes.block?.matrices.filter { $0.order == .columns }.map { $0.parameters * sizes.weightBytes }.max()
       ?? 0
@@ -109,43 +111,43 @@ public struct Capture: SourceStage {
   public func work(_ sizes: UnitSizes) -> Work {
     var work = Work()
     let spilled = artifactBytes(sizes)
-    if sizes.role != .embed, let block = sizes.block {
+    if sizes.task != .embed, let block = sizes.block {
       var last: Int?
-      if case .site(let site) = sizes.role { last = site }
+      if case .site(let site) = sizes.task { last = site }
       work = block.forwardWork(
         sizes.model, tokens: sizes.tokens, length: sizes.length, through: last, precision: sizes.precision)
       work.decodedBytes = [codec.spillCodec: spilled]
     }
-    if sizes.role == .embed || sizes.role == .advance { work.encodedBytes = [codec.spillCodec: spilled] }
+    if sizes.task == .embed || sizes.task == .propagate { work.encodedBytes = [codec.spillCodec: spilled] }
     return work
   }
 
-  /// Hidden states, as if they could not be compressed.
+  /// Hidden states without compression.
   public func artifactBytes(_ sizes: UnitSizes) -> Int {
     sizes.tokens * sizes.model.hiddenSize * spill.byteCount
   }
 
-  public func embed(_ unit: UnitContext) throws -> Committed {
+  public func embed(_ unit: UnitContext) throws -> UnitResult {
     let model = try Model(unit.checkpoint)
     let path = try unit.input(.tokens, Tokenize.object)
-    let tensors = TensorSource(unit.checkpoint)
+    let tensors = TensorSource(unit.checkpoint, on: unit.job.device)
     let (samples, length, embed) = try entering(model, path, tensors)
     var writer = try writer(unit, samples: samples, length: length)
     for batch in batches(samples: samples, length: length) {
       let hidden = try embed(batch)
       try requireFinite(hidden, "the embedding", batch, length)
       try writer.append(hidden.elements.span)
-      try unit.advance(batch.upperBound, of: samples)
+      try unit.progress(batch.upperBound, of: samples)
     }
     for name in unit.model.embeddingTensors {
       if let (shard, entry) = unit.checkpoint.tensors[name] {
         try unit.checkpoint.stored(entry, shard: shard).release()
       }
     }
-    return Committed(content: try writer.finish(), report: ["samples": .integer(samples)])
+    return UnitResult(content: try writer.finish(), report: .hidden(HiddenReport(samples: samples)))
   }
 
-  /// The calibration data of a file: samples, tokens of each, and what gives the hidden states of some of them.
+  /// The calibration data of a file: the number of samples, the tokens of each, and a function that embeds a range of samples.
   private func entering(_ model: Model, _ path: String, _ tensors: TensorSource) throws -> (
     samples: Int, length: Int, embed: (Range<Int>) throws -> Matrix
   ) {
@@ -169,8 +171,8 @@ public struct Capture: SourceStage {
     )
   }
 
-  public func stream(_ unit: UnitContext, sinks: [Int: any SiteSink], advance: UnitContext?) throws
-    -> Committed?
+  public func stream(_ unit: UnitContext, sinks: [Int: any SiteSink], propagation: UnitContext?) throws
+    -> UnitResult?
   {
     guard let block = unit.unit.block else {
       throw EspalierError.internalFault("a block streams without a number.")
@@ -179,49 +181,49 @@ public struct Capture: SourceStage {
     let tensors = try unit.model.blocks[block].tensors.sorted { $0.key < $1.key }.map { name, shape in
       try unit.checkpoint.tensor(name, shape: shape)
     }
-    // Mapped pages of a block that is done would fill the memory with the whole model.
+    // Otherwise mapped pages of blocks that are done would fill the memory.
     defer { for tensor in tensors { tensor.release() } }
-    for tensor in tensors { try tensor.requireFinite() }
+    for tensor in tensors { try tensor.requireFinite(on: unit.job.device) }
     try readAhead(block + 1, unit)
     let hidden = try SpillArray(folder: unit.input(.hidden, "hidden"))
     let (samples, length) = (hidden.sequences, hidden.tokens)
-    let pruned = try advance.map(Self.pruned) ?? [:]
+    let pruned = try propagation.map(Self.pruned) ?? [:]
     defer { for matrix in pruned.values { matrix.weights?.release() } }
     let weights = TensorSource(
-      unit.checkpoint, pruned: pruned, precision: precision(of: unit.checkpoint),
-      keepsPages: keepsPages(tensors.reduce(0) { $0 + $1.entry.range.count }))
-    var writer = try advance.map { try self.writer($0, samples: samples, length: length) }
+      unit.checkpoint, pruned: pruned, precision: unit.job.arithmetic.precision,
+      keepsPages: keepsPages(tensors.reduce(0) { $0 + $1.entry.range.count }), on: unit.job.device)
+    var writer = try propagation.map { try self.writer($0, samples: samples, length: length) }
     let sites = unit.model.blocks[block].sites
     let named = Dictionary(
       sinks.map { (sites[$0.key].name, $0.value) }, uniquingKeysWith: { first, _ in first })
     for batch in batches(samples: samples, length: length) {
-      var states = try read(hidden, batch)
+      var states = try read(hidden, batch, unit.job.device)
       try model.forward(
-        block: block, hidden: &states, length: length, wanted: advance == nil ? Set(named.keys) : nil,
+        block: block, hidden: &states, length: length, wanted: propagation == nil ? Set(named.keys) : nil,
         weights: weights
       ) { site, inputs, rows in
         try named[site]?.add(inputs, rows.shifted(by: batch.lowerBound))
       }
-      if advance != nil {
+      if propagation != nil {
         try requireFinite(states, "block \(block)", batch, length)
         try writer?.append(states.elements.span)
       }
-      try unit.advance(batch.upperBound, of: samples)
+      try unit.progress(batch.upperBound, of: samples)
     }
     try showEveryToken(named.filter { $0.value.wantsEveryToken }, hidden, model, block, weights, unit)
     guard let content = try writer.take()?.finish() else { return nil }
-    return Committed(content: content, report: ["samples": .integer(samples)])
+    return UnitResult(content: content, report: .hidden(HiddenReport(samples: samples)))
   }
 
-  private func read(_ hidden: SpillArray, _ batch: Range<Int>) throws -> Matrix {
-    var states = Matrix(unfilled: batch.count * hidden.tokens, columns: hidden.width)
+  private func read(_ hidden: SpillArray, _ batch: Range<Int>, _ device: Device) throws -> Matrix {
+    var states = device.matrix(unfilled: batch.count * hidden.tokens, columns: hidden.width)
     var span = states.elements.mutableSpan
     try hidden.read(batch, into: &span)
     hidden.release(batch)
     return states
   }
 
-  /// Streams the block once more for experts that saw too few tokens, as if every token were routed to them.
+  /// Streams the block again for experts that saw too few tokens, as if every token were routed to them.
   private func showEveryToken(
     _ sinks: [String: any SiteSink], _ hidden: SpillArray, _ model: Model, _ block: Int,
     _ weights: TensorSource,
@@ -230,29 +232,29 @@ public struct Capture: SourceStage {
     guard !sinks.isEmpty else { return }
     let names = sinks.keys.sorted().prefix(3).joined(separator: ", ")
     unit.note(
-      "block \(block): \(sinks.count) inputs of experts (\(names)\(sinks.count > 3 ? ", ..." : "")) saw fewer tokens than they are wide; each is shown what its expert makes of all tokens, with the weight of the missing ones (factor.shrink). `report` lists them. More calibration text is better."
+      "block \(block): \(sinks.count) inputs of experts (\(names)\(sinks.count > 3 ? ", ..." : "")) saw fewer tokens than they are wide; the inputs of all tokens are added to each, with the weight of the missing tokens (factor.shrink). `report` lists them. More calibration text is better."
     )
     let (samples, length) = (hidden.sequences, hidden.tokens)
     for batch in batches(samples: samples, length: length) {
-      var states = try read(hidden, batch)
+      var states = try read(hidden, batch, unit.job.device)
       try model.forward(
         block: block, hidden: &states, length: length, wanted: Set(sinks.keys), routesEveryToken: true,
         weights: weights
       ) { site, inputs, rows in
         try sinks[site]?.addUnrouted(inputs, rows.shifted(by: batch.lowerBound), of: samples * length)
       }
-      try unit.advance(batch.upperBound, of: samples)
+      try unit.progress(batch.upperBound, of: samples)
     }
   }
 
-  /// Has the system read a block's weights while the one before is computed, where the memory has room for both.
+  /// Has the system read a block's weights while the previous block is computed, if both fit into memory.
   private func readAhead(_ block: Int, _ unit: UnitContext) throws {
     guard block < unit.model.blocks.count else { return }
     let tensors = try unit.model.blocks[block].tensors.map {
       try unit.checkpoint.tensor($0.key, shape: $0.value)
     }
     guard tensors.reduce(0, { $0 + $1.entry.range.count }) <= unit.job.memory / 8 else { return }
-    // On a slow disk, asking takes as long as reading.
+    // On a slow disk, this call takes as long as reading.
     DispatchQueue.global(qos: .utility).async { for tensor in tensors { tensor.prefetch() } }
   }
 

@@ -2,8 +2,8 @@ import EspalierCore
 import EspalierIO
 import EspalierTokenizers
 
-/// The texts of a file, turned into tokens when they are asked for: a plain file is one text; JSON lines (`.jsonl`, `.json`, `.ndjson`)
-/// hold one each, under "text"; a file of tokens (`.safetensors`) one a row. All but tokens may be packed (`.gz`, `.zst`).
+/// The texts of a file, turned into tokens one by one. A plain file is one text; each line of JSON lines (`.jsonl`, `.json`,
+/// `.ndjson`) holds one as "text"; each row of a file of tokens (`.safetensors`) is one. All but tokens may be packed (`.gz`, `.zst`).
 struct Corpus: ~Copyable {
   private enum Texts: ~Copyable {
     case whole(File)
@@ -11,7 +11,7 @@ struct Corpus: ~Copyable {
     case tokens([[Int32]])
   }
 
-  /// Bytes of the longest text that is read whole.
+  /// The largest size in bytes of a text that is read at once.
   private static let longest = 8 << 30
 
   let path: String
@@ -19,7 +19,7 @@ struct Corpus: ~Copyable {
   private let tokenizer: Tokenizer?
   private let specialTokens: Bool
 
-  /// - Parameter scratch: a folder in which a packed file is unpacked; what is written there is gone before this returns.
+  /// - Parameter scratch: a folder in which a packed file is unpacked; nothing is left there.
   init(
     path: String, checkpoint: Checkpoint, specialTokens: Bool, scratch: String,
     progress: (_ done: Int, _ of: Int) throws -> Void = { _, _ in }
@@ -45,7 +45,7 @@ struct Corpus: ~Copyable {
   ) throws -> File {
     guard let packing = Packing(path: path) else { return try Folder.file(path) }
     let unpacked = scratch + "/unpacked-text"
-    // An open file stays until it is closed, whatever happens to this process.
+    // The open file stays readable, and is gone even if this process is killed.
     defer { try? Folder.remove(unpacked) }
     try packing.unpack(path, to: unpacked, progress: progress)
     return try File(reading: unpacked)
@@ -65,7 +65,7 @@ struct Corpus: ~Copyable {
     return [".jsonl", ".json", ".ndjson"].contains { name.hasSuffix($0) }
   }
 
-  /// Texts in the file.
+  /// The number of texts.
   var count: Int {
     switch texts {
     case .whole: 1
@@ -76,7 +76,7 @@ struct Corpus: ~Copyable {
 
   /// The tokens of one text.
   ///
-  /// - Throws: bad input with the line.
+  /// - Throws: bad input that names the line.
   func tokens(_ index: Int) throws -> [Int32] {
     switch texts {
     case .tokens(let rows): return rows[index]
@@ -106,17 +106,17 @@ struct Corpus: ~Copyable {
 }
 
 extension Corpus {
-  /// What reading a corpus takes, before it is opened.
+  /// What reading a corpus will need.
   struct Needs {
     /// Bytes of the text, unpacked.
     let textBytes: Int
     /// Bytes of the file.
     let fileBytes: Int
-    /// Whether it is one text, of which every token must be made to know where windows lie.
+    /// Whether it is one text, which has to be tokenized completely to draw windows from it.
     let isWhole: Bool
-    /// Bytes of memory for its largest text, which is held whole, with its tokens and what they are made from; measured.
+    /// Bytes of memory for its largest text with its tokens and the buffers of the tokenizer; measured.
     let memory: Int
-    /// Bytes that a packed one takes on the disk while it is read.
+    /// Bytes on the disk for unpacking.
     let scratch: Int
 
     init(_ path: String) {
@@ -124,7 +124,7 @@ extension Corpus {
       fileBytes = ((try? Folder.entry(path)) ?? nil)?.size ?? 0
       textBytes = packing?.claimedByteCount(path) ?? fileBytes
       isWhole = !Corpus.holdsLines(path)
-      // Of lines the places are held, too.
+      // The places of all lines are in memory, too.
       memory = isWhole ? 5 * textBytes : 7 * min(textBytes, TextLines.longest) + textBytes / 64
       scratch = packing == nil ? 0 : textBytes
     }

@@ -3,9 +3,10 @@ import EspalierIO
 import EspalierPipeline
 import Synchronization
 
-/// Factors that earlier runs left in their work folders, to be added to those of other texts.
+/// Factors in the work folders of earlier runs, to be added to those of this run.
 ///
-/// Two factors of a site add up where nothing but the text tells them apart. Where a folder holds several that do, its last run counts.
+/// Two factors of a site can be added if they differ only in the text. If a folder holds several such factors, that of its last run
+/// is taken.
 final class EarlierFactors: Sendable {
   private let folders: [String]
   /// Manifests of factors by folder, read once.
@@ -13,17 +14,17 @@ final class EarlierFactors: Sendable {
 
   init(folders: [String]) { self.folders = folders }
 
-  /// - Throws: a usage error where a folder holds no factors.
+  /// - Throws: a usage error if a folder holds no factors.
   func check() throws {
     for folder in folders where try factors(folder).isEmpty {
       throw EspalierError.usage(
-        "no factor was made in this folder, which factor.add names.", subject: folder)
+        "factor.add names this folder, but it holds no factors.", subject: folder)
     }
   }
 
-  /// The factors to be added to that whose key has these components, one for each folder.
+  /// The factors to add to the one whose key has these components, one for each folder.
   ///
-  /// - Throws: a usage error that says what does not fit.
+  /// - Throws: a usage error that says why a folder has none.
   func matching(_ components: JSON, job: Job) throws -> [Manifest] {
     try folders.map { folder in
       guard
@@ -37,9 +38,9 @@ final class EarlierFactors: Sendable {
     }
   }
 
-  /// The factors of these digests, in their order; what they hold is what was committed.
+  /// The factors with these digests, in their order.
   ///
-  /// - Throws: bad input for one that was changed.
+  /// - Throws: bad input if the bytes of one have changed since it was committed.
   func read(_ digests: [Digest]) throws -> [SiteFactor] {
     try zip(folders, digests).map { folder, digest in
       let store = try ArtifactStore(existing: folder)
@@ -50,7 +51,7 @@ final class EarlierFactors: Sendable {
       let factor = try SiteFactor(path: path)
       guard try SHA256.digest(ofFile: path) == object.digest else {
         throw EspalierError.badInput(
-          "the factor is not what was written. Run again what made it, then this.", subject: path)
+          "the factor has changed since it was written. Run its recipe again, then this one.", subject: path)
       }
       return factor
     }
@@ -59,13 +60,13 @@ final class EarlierFactors: Sendable {
   private func factors(_ folder: String) throws -> [Manifest] {
     if let found = known.withLock({ $0[folder] }) { return found }
     let factors = try ArtifactStore(existing: folder).manifests().filter {
-      $0.components["stage"]?.string == Factor.name
+      $0.components["stage"]?.string == Factor.descriptor.name
     }
     known.withLock { $0[folder] = factors }
     return factors
   }
 
-  /// The one that fits; each test leaves some, or tells what none of them passes.
+  /// The factor that fits. If none passes a test, the error says which.
   private static func only(_ factors: [Manifest], _ own: JSON, _ folder: String) throws -> Manifest {
     func same(_ path: String...) -> (Manifest) -> Bool {
       func value(_ json: JSON) -> JSON? { path.reduce(Optional(json)) { $0?[$1] } }
@@ -78,16 +79,16 @@ final class EarlierFactors: Sendable {
       ("the factor of \(site) is of another model, by its configuration", same("configuration")),
       ("the factor of \(site) is of another model, by its weights", same("tensors")),
       (
-        "the factor of \(site) is of another kind; set factor.kind as it was there",
+        "the factor of \(site) is of another kind; set factor.kind to that of the earlier run",
         same("parameters", "kind")
       ),
-      ("of the factor of \(site) another share of the windows is held out", same("holdOut")),
+      ("the factor of \(site) has another share of held-out windows", same("holdOut")),
       (
-        "the factor of \(site) is of other inputs; set capture.propagate as it was there",
+        "the factor of \(site) is of other inputs; set capture.propagate to that of the earlier run",
         same("source", "parameters", "propagate")
       ),
       (
-        "the factor of \(site) is no longer there; run it again with factor.keep=always",
+        "the factor of \(site) was deleted; run the recipe again with factor.keep=always",
         { try store.isPresent($0) }
       ),
     ]
@@ -95,7 +96,7 @@ final class EarlierFactors: Sendable {
     for test in tests {
       left = try left.filter(test.passes)
       guard !left.isEmpty else {
-        throw EspalierError.usage("of what factor.add names, \(test.failure).", subject: folder)
+        throw EspalierError.usage("this folder is in factor.add, but \(test.failure).", subject: folder)
       }
     }
     if left.count > 1 {
@@ -104,7 +105,7 @@ final class EarlierFactors: Sendable {
     }
     guard left.count == 1 else {
       throw EspalierError.usage(
-        "factor.add names a folder with several factors of \(site); give that of one run with propagate=dense.",
+        "factor.add names a folder with several factors of \(site); give the work folder of a single run with propagate=dense.",
         subject: folder)
     }
     return left[0]

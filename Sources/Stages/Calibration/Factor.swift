@@ -4,12 +4,14 @@ import EspalierKernels
 import EspalierModels
 import EspalierPipeline
 
-/// Condenses the inputs of every site into its Gram matrix, or its diagonal.
+/// Condenses the inputs of every site into a Gram matrix, its diagonal, or a factor of low rank.
 public struct Factor: SiteStage {
-  public static let name = "factor"
-  public static let summary =
-    "Accumulates the Gram matrix of every site's inputs as they stream by, its diagonal, or a factor of low rank."
-  public static let revision = 3
+  public static let descriptor = StageDescriptor(
+    name: "factor",
+    summary:
+      "Accumulates the Gram matrix of every site's inputs as they stream by, its diagonal, or a factor of low rank.",
+    revision: 3
+  ) { .site(Factor(&$0)) }
 
   enum Kind: String, CaseIterable {
     case gram
@@ -17,23 +19,17 @@ public struct Factor: SiteStage {
     case svd
   }
 
-  enum Keeping: String, CaseIterable {
-    case auto
-    case always
-    case never
-  }
-
   private let kind: Kind
   private let rank: Int
   private let energy: Double
-  private let keep: Keeping
+  public let retention: Retention
   private let earlier: EarlierFactors
   private let adds: Int
   private let inputs: Inputs
   private let shrink: Double
   private let codec: Capture.Codec
 
-  /// How a site's inputs are kept beside its factor.
+  /// The type in which a site's inputs are kept beside its factor.
   enum Inputs: String, CaseIterable {
     case none
     case f32
@@ -41,38 +37,37 @@ public struct Factor: SiteStage {
     case f16
   }
 
-  public init(_ parameters: inout Parameters) {
+  init(_ parameters: inout Parameters) {
     kind = parameters.choice(
       "kind", default: .gram,
-      "The whole matrix; the diagonal alone, which is enough for Wanda and RIA; or svd, a factor of low rank and the exact diagonal, for widths whose matrix does not fit."
+      "gram: the whole matrix; diagonal: enough for Wanda and RIA; svd: a factor of low rank with the exact diagonal, for matrices that do not fit into memory."
     )
     rank = parameters.integer(
-      "rank", default: 1024, in: 1...1_048_576, "With svd, the most rows of the factor.")
+      "rank", default: 1024, in: 1...1_048_576, "With svd, the largest number of rows of the factor.")
     energy = parameters.number(
       "energy", default: 1, in: 0...1,
-      "With svd, the share of the trace that the factor must hold; fewer rows than rank may be enough.")
-    keep = parameters.choice(
+      "With svd, the share of the trace that the factor must hold, for which fewer rows than rank may be enough."
+    )
+    retention = parameters.choice(
       "keep", default: .auto, inKey: false,
-      "Whether factors stay in the work folder; auto keeps them where capture.propagate is dense, so that other recipes find them."
+      "Whether factors stay in the work folder; auto keeps them if capture.propagate is dense, because other recipes can use them."
     )
     let folders = parameters.texts(
       "add", default: [], inKey: false,
-      "Work folders of earlier runs on other texts, whose factors are still there (keep: always, or capture.propagate: dense) and are added to these."
+      "Work folders of earlier runs on other texts; their factors, which must be kept there (keep: always, or capture.propagate: dense), are added to these."
     )
     (earlier, adds) = (EarlierFactors(folders: folders), folders.count)
     inputs = parameters.choice(
       "inputs", default: .none,
-      "Keeps the inputs of every site beside its factor, in this type, as an array (sharded Zarr) to look at; they are large."
+      "Keeps the inputs of every site beside its factor, as a Zarr array of this type, for inspection; they are large."
     )
     shrink = parameters.number(
       "shrink", default: 1, in: 0...1000,
-      "Mixtures of experts: an expert that saw fewer tokens than its inputs are wide gets what it makes of all tokens, with this weight times that of the missing ones; 0 leaves its Gram matrix as it is."
+      "Mixtures of experts: if an expert sees fewer tokens than its inputs are wide, the inputs that it gets from all tokens are added with this weight times that of the missing tokens; 0 adds nothing."
     )
     codec = parameters.choice(
-      "codec", default: .none, inKey: false, "Compression of these inputs; never changes a result.")
+      "codec", default: .none, inKey: false, "Compression of these inputs, which never changes a result.")
   }
-
-  public var keeps: Bool? { keep == .auto ? nil : keep == .always }
 
   public func check(_ model: ModelOutline, checkpoint: Checkpoint) throws { try earlier.check() }
 
@@ -92,7 +87,7 @@ public struct Factor: SiteStage {
     return WorkingSet(factor: besideBytes(sizes) + (sizes.holdOut > 0 ? 2 : 1) * matrix)
   }
 
-  /// Whether Gram matrices grow in their files, as the memory does not hold them.
+  /// Whether Gram matrices grow in their files, because they do not fit into memory.
   private func isMapped(_ sizes: UnitSizes) -> Bool {
     guard kind == .gram, let columns = sizes.site?.columns else { return false }
     let matrix = columns * columns * 4
@@ -100,7 +95,7 @@ public struct Factor: SiteStage {
       && GramAccumulator.windowByteCount(columns: columns) < matrix
   }
 
-  /// Memory for sums, diagonals, inputs that are gathered, what is spilled and what is added.
+  /// Memory for sums, diagonals, gathered inputs, spilled inputs and earlier factors.
   private func besideBytes(_ sizes: UnitSizes) -> Int {
     let columns = sizes.site?.columns ?? 0
     var bytes = 2 * columns * 16
@@ -119,7 +114,7 @@ public struct Factor: SiteStage {
     return bytes
   }
 
-  /// The array of a site's inputs; nil where they are not kept.
+  /// The array of a site's inputs; nil if they are not kept.
   private func layout(_ sizes: UnitSizes) -> SpillLayout? {
     guard let element = SpillElement(rawValue: inputs.rawValue), let columns = sizes.site?.columns else {
       return nil
@@ -138,7 +133,7 @@ public struct Factor: SiteStage {
     switch kind {
     case .diagonal: break
     case .gram:
-      // The upper half, which is read and written again for each batch.
+      // The upper half, which is read and written for each batch.
       work.add(operations: tokens * columns * columns, sizes.precision)
       work.memoryBytes += batches * columns * columns * 4
       if isMapped(sizes) {
@@ -147,11 +142,11 @@ public struct Factor: SiteStage {
         work.writtenBytes += bytes
       }
     case .svd:
-      // As many rows as the rank come in before the stack, twice as high, is folded: its own Gram matrix, the eigenvectors of
-      // that by one thread, and a product.
+      // After each `rank` new rows, a stack of twice as many rows is folded: its Gram matrix, the eigenvectors of that by one
+      // thread, and a product.
       let rank = min(Double(rank), columns)
       let fold = 8 * rank * rank * columns + 180 * 8 * rank * rank * rank
-      work.operations += max(1, tokens / rank) * fold
+      work.add(operations: max(1, tokens / rank) * fold, .f32)
     }
     if inputs != .none { work.encodedBytes[codec.spillCodec] = inputBytes(sizes) }
     return work
@@ -193,7 +188,7 @@ public struct Factor: SiteStage {
     return try FactorSink(
       isExpert: site.tokenShare < 1, shrink: shrink, columns: site.columns, form: form,
       holdOut: unit.unit.holdOut, isMapped: isMapped(sizes),
-      precision: unit.job.precision,
+      precision: unit.job.arithmetic.precision, device: unit.job.device,
       adding: earlier.read(digests ?? []),
       spill: layout(sizes).map {
         try SpillWriter(
@@ -206,7 +201,7 @@ public struct Factor: SiteStage {
 private final class FactorSink: SiteSink {
   private var accumulator: GramAccumulator
   private var heldOut: GramAccumulator
-  /// The file in which the matrices grow, where memory does not hold them.
+  /// The file in which the matrices grow, if they do not fit into memory.
   private var draft: SafetensorsDraft?
   private var spill: SpillWriter?
   private let holdOut: Double
@@ -214,16 +209,16 @@ private final class FactorSink: SiteSink {
   private let place: String
   private let path: String
   private(set) var content: Digest?
-  /// Whether the site sees only the tokens that are routed to it.
+  /// Whether the site only sees tokens that are routed to it.
   private let isExpert: Bool
   private let shrink: Double
-  /// Tokens that were routed to the expert, once others are added.
+  /// Tokens that were routed to the expert; nil until others are added.
   private var routedTokens: Int?
   private lazy var isHeldOutEmpty = heldOut.tokens == 0
 
   init(
     isExpert: Bool, shrink: Double, columns: Int, form: GramForm,
-    holdOut: Double, isMapped: Bool, precision: Precision,
+    holdOut: Double, isMapped: Bool, precision: Precision, device: Device,
     adding earlier: [SiteFactor],
     spill: consuming SpillWriter?, place: String, folder: String
   ) throws {
@@ -237,8 +232,8 @@ private final class FactorSink: SiteSink {
     let apart = holdOut > 0 ? form : .diagonal
     guard isMapped else {
       draft = nil
-      accumulator = GramAccumulator(columns: columns, form: form, precision: precision)
-      heldOut = GramAccumulator(columns: columns, form: apart, precision: precision)
+      accumulator = GramAccumulator(columns: columns, form: form, precision: precision, on: device)
+      heldOut = GramAccumulator(columns: columns, form: apart, precision: precision, on: device)
       return
     }
     let draft = try SiteFactor.draft(
@@ -246,15 +241,15 @@ private final class FactorSink: SiteSink {
       GramAccumulator.tensors("gram", columns: columns, form)
         + GramAccumulator.tensors("heldOut", columns: columns, apart))
     accumulator = GramAccumulator(
-      columns: columns, form: form, precision: precision, in: try draft.map("gram"))
+      columns: columns, form: form, precision: precision, in: try draft.map("gram"), on: device)
     heldOut = GramAccumulator(
       columns: columns, form: apart, precision: precision,
-      in: apart == .whole ? try draft.map("heldOut") : nil)
+      in: apart == .whole ? try draft.map("heldOut") : nil, on: device)
     self.draft = consume draft
   }
 
   func add(_ inputs: borrowing Matrix, _ rows: TokenRows) throws {
-    try keep(inputs, rows)
+    try spillInputs(inputs, rows)
     guard holdOut > 0 else { return accumulator.add(inputs) }
     for (window, range) in rows.rowsByWindow {
       if isHeldOut(window) {
@@ -265,8 +260,8 @@ private final class FactorSink: SiteSink {
     }
   }
 
-  /// Spills the inputs; tokens that do not reach the site are rows of zeros.
-  private func keep(_ inputs: borrowing Matrix, _ rows: TokenRows) throws {
+  /// Spills the inputs, with rows of zeros for tokens that do not reach the site.
+  private func spillInputs(_ inputs: borrowing Matrix, _ rows: TokenRows) throws {
     guard spill != nil else { return }
     guard let tokens = rows.tokens else {
       try spill?.append(inputs.elements.span)
@@ -282,8 +277,8 @@ private final class FactorSink: SiteSink {
       && (accumulator.tokens < accumulator.columns || (holdOut > 0 && heldOut.tokens == 0))
   }
 
-  /// The Gram matrix of few tokens has no full rank: what the expert makes of all tokens is added, with the weight of as many tokens
-  /// as are missing.
+  /// The Gram matrix of few tokens does not have full rank, so the inputs of all tokens are added to it. Together they weigh as
+  /// much as the missing tokens.
   func addUnrouted(_ inputs: borrowing Matrix, _ rows: TokenRows, of total: Int) throws {
     let routed = routedTokens ?? accumulator.tokens
     routedTokens = routed
@@ -298,12 +293,12 @@ private final class FactorSink: SiteSink {
     }
   }
 
-  /// Held-out sequences lie evenly among the others.
+  /// Held-out sequences are spread evenly among the others.
   private func isHeldOut(_ sequence: Int) -> Bool {
     Int(Double(sequence + 1) * holdOut) > Int(Double(sequence) * holdOut)
   }
 
-  func finish() throws -> JSON {
+  func finish() throws -> FactorReport {
     for factor in earlier {
       try accumulator.merge(
         factor.gram, diagonal: factor.diagonal, sums: factor.sums, tokens: factor.tokens)
@@ -327,20 +322,21 @@ private final class FactorSink: SiteSink {
       ?? SiteFactor.draft(
         path, columns: accumulator.columns, accumulator.tensors("gram") + heldOut.tensors("heldOut"))
     try SiteFactor.write(accumulator, heldOut: heldOut, place: place, to: file)
-    var report: [(key: String, value: JSON)] = [
-      ("columns", .integer(accumulator.columns)), ("tokens", .integer(accumulator.tokens)),
-      ("heldOutTokens", .integer(apart)),
-    ]
-    if isExpert { report.append(("routedTokens", .integer(routedTokens ?? accumulator.tokens))) }
-    if routedTokens != nil { report.append(("shrunk", true)) }
+    var report = FactorReport()
+    report.columns = accumulator.columns
+    report.tokens = accumulator.tokens
+    report.heldOutTokens = apart
+    if isExpert { report.routedTokens = routedTokens ?? accumulator.tokens }
+    report.isShrunk = routedTokens != nil
     if let rank = accumulator.rank {
-      report += [("rank", .integer(rank)), ("discardedEnergy", .number(accumulator.discardedEnergy))]
+      report.rank = rank
+      report.discardedEnergy = accumulator.discardedEnergy
     }
     if let inputs = try spill.take()?.finish() {
-      report.append(("inputs", .string(inputs.hex)))
-      // Whether inputs are kept beside it, and how, is nothing to those who read the factor.
+      report.inputs = inputs
+      // What is made from the factor does not depend on the inputs beside it.
       content = ArtifactStore.digest(of: [try .init(path: SiteFactor.object, at: path)])
     }
-    return .object(JSONObject(report))
+    return report
   }
 }

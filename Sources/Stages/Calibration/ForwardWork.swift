@@ -2,7 +2,7 @@ import EspalierCore
 import EspalierPipeline
 
 extension ModelOutline.Block {
-  /// What the forward pass of tokens in sequences of `length` takes, through the whole block or as far as a site.
+  /// The work of the forward pass of tokens in sequences of `length`, through the whole block or up to a site.
   func forwardWork(
     _ model: ModelOutline, tokens: Int, length: Int, through last: Int? = nil, precision: Precision
   ) -> Work {
@@ -12,9 +12,9 @@ extension ModelOutline.Block {
     let (tokens, batches) = (
       Double(tokens), Double(tokens) / Double(max(1, Batching.sequences(length: length) * length))
     )
-    // Scores and what they weigh, of the keys before each query: half of all.
+    // Scores and weighted sums; causal attention uses half of all pairs.
     let attention = 2 * tokens * Double(length) * Double(model.hiddenSize)
-    // Weights are converted once for each batch; every value of the activations is written and read about once.
+    // Each batch converts the weights once; every activation is written and read about once.
     var work = Work(
       operations: attention,
       memoryBytes: max(1, batches) * weights * 6 + tokens * Double(model.activationWidth + model.innerWidth)

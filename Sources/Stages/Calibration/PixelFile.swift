@@ -2,13 +2,13 @@ import EspalierCore
 import EspalierIO
 import EspalierKernels
 
-/// Images in a safetensors file: `pixel_values`, prepared as the model wants them.
+/// Images in a safetensors file: `pixel_values`, prepared for the model.
 enum PixelFile {
   static let name = "pixel_values"
 
-  /// One row for each image, `images x (channels * height * width)`.
+  /// One row per image: `images x (channels * height * width)`.
   ///
-  /// - Throws: bad input if they have another shape than the model's.
+  /// - Throws: bad input if the model reads images of another shape.
   static func read(_ path: String, _ images: ModelOutline.Images) throws -> Matrix {
     let tensor = try SafetensorsFile(path: path).tensor(name)
     let shape = [images.channels, images.side, images.side]

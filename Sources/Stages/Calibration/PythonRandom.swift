@@ -1,5 +1,5 @@
-/// CPython's `random.Random(seed)` for small non-negative seeds: MT19937 seeded with the array [seed], so that the published
-/// calibration draws can be repeated.
+/// CPython's `random.Random(seed)` for seeds of 32 bits: MT19937 seeded with the array [seed]. It reproduces the draws of the
+/// published calibration scripts.
 struct PythonRandom {
   private var state = [UInt32](repeating: 0, count: 624)
   private var index = 624
@@ -32,12 +32,12 @@ struct PythonRandom {
     return y ^ y >> 18
   }
 
-  /// `randint(0, count - 1)`: the high bits of one output, until they are below `count`.
+  /// `randint(0, count - 1)`: takes the high bits of outputs until a number is below `count`.
   mutating func integer(below count: Int) -> Int {
     let bits = Int.bitWidth - count.leadingZeroBitCount
     while true {
       var value = UInt64(next()) >> max(0, 32 - bits)
-      // CPython takes the low word first where more than 32 bits are wanted.
+      // CPython takes the low word first if it needs more than 32 bits.
       if bits > 32 { value |= UInt64(next() >> (64 - bits)) << 32 }
       if value < UInt64(count) { return Int(value) }
     }

@@ -3,27 +3,28 @@ import EspalierIO
 import EspalierKernels
 import EspalierPipeline
 
-/// What is known of the inputs of a site: `factor.safetensors` with `diagonal` and `sums` (F64) and, where they were kept, `gram`
-/// (F32) and that of held-out sequences, `heldOut`; of low rank, each is `.factor` (rank x columns) and `.rest`.
+/// Statistics of the inputs of a site: `factor.safetensors` with `diagonal` and `sums` (F64) and, unless only diagonals are wanted,
+/// the Gram matrices `gram` and, of held-out sequences, `heldOut` (F32). A Gram matrix of low rank is stored as `gram.factor`
+/// (rank x columns) and `gram.rest`.
 struct SiteFactor {
   static let object = "factor.safetensors"
-  /// The folder of the inputs themselves, a spill array, where they were kept.
+  /// The folder of the inputs themselves, a spill array; present only if the recipe wants it.
   static let inputs = "inputs"
-  /// More than any text has; so the tokens of many factors add up.
+  /// More tokens than any text has. The limit keeps sums over many factors from overflowing.
   private static let mostTokens = 1 << 48
 
-  /// Tokens that it was made from.
+  /// Tokens that it was made from, without those that were held out.
   let tokens: Int
-  /// Sums of squares of every input.
+  /// For each input, the sum of its squares.
   let diagonal: [Double]
-  /// Sums of every input.
+  /// For each input, its sum.
   let sums: [Double]
   let gram: GramMatrix?
-  /// The Gram matrix of the sequences that were kept apart.
+  /// The Gram matrix of the sequences that were held out.
   let heldOut: GramMatrix?
   let heldOutTokens: Int
 
-  /// - Parameter keepsPages: whether the matrices stay in memory after losses were summed up with them.
+  /// - Parameter keepsPages: whether the pages of the matrices stay in memory after they were used for losses.
   init(path: String, keepsPages: Bool = true) throws {
     let file = try SafetensorsFile(path: path)
     let diagonal = try file.tensor("diagonal", dtype: .f64).doubles()
@@ -57,9 +58,9 @@ struct SiteFactor {
     self.heldOutTokens = heldOutTokens
   }
 
-  /// The Gram matrix of all sequences that were not kept apart.
+  /// The Gram matrix, without the sequences that were held out.
   ///
-  /// - Throws: a usage error where the recipe keeps only diagonals.
+  /// - Throws: a usage error if the recipe keeps only diagonals.
   func requireGram() throws -> GramMatrix {
     guard let gram else {
       throw EspalierError.usage(
@@ -68,7 +69,7 @@ struct SiteFactor {
     return gram
   }
 
-  /// A new file for a factor of these columns, with the tensors of its Gram matrices.
+  /// A new file for a factor with this number of columns and these tensors of its Gram matrices.
   static func draft(
     _ path: String, columns: Int, _ matrices: [(name: String, dtype: DType, shape: [Int])]
   ) throws -> SafetensorsDraft {
@@ -77,8 +78,8 @@ struct SiteFactor {
   }
 
   /// - Parameters:
-  ///   - heldOut: the sequences that were kept apart; an accumulator of the diagonal alone where there are none.
-  ///   - draft: made by ``draft(_:columns:_:)`` with the tensors of both.
+  ///   - heldOut: of the sequences that were held out; an accumulator of a diagonal if there are none.
+  ///   - draft: made by ``draft(_:columns:_:)`` with the tensors of both accumulators.
   static func write(
     _ accumulator: borrowing GramAccumulator, heldOut: borrowing GramAccumulator, place: String,
     to draft: consuming SafetensorsDraft

@@ -5,7 +5,7 @@ import EspalierIO
 enum TokenFile {
   static func read(_ path: String) throws -> [[Int32]] {
     let tensor = try SafetensorsFile(path: path).tensor("input_ids")
-    // Rows of no tokens take no bytes: their number would mean nothing.
+    // Rows without tokens take no bytes, so a file could claim any number of them.
     guard tensor.shape.count == 2, tensor.shape[1] > 0, tensor.dtype == .i32 || tensor.dtype == .i64 else {
       throw EspalierError.badInput("input_ids must be I32 or I64, rows x length.", subject: path)
     }

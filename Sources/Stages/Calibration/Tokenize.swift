@@ -5,10 +5,13 @@ import EspalierTokenizers
 
 /// Draws calibration windows from a text.
 public struct Tokenize: CorpusStage {
-  public static let name = "tokenize"
-  public static let summary =
-    "Turns a calibration text into windows of token ids, with the checkpoint's own tokenizer.json."
-  public static let revision = 2
+  public static let descriptor = StageDescriptor(
+    name: "tokenize",
+    summary:
+      "Turns a calibration text into windows of token ids, with the checkpoint's own tokenizer.json.",
+    revision: 2
+  ) { .corpus(Tokenize(&$0)) }
+
   /// The object that it writes.
   static let object = "tokens.safetensors"
 
@@ -16,7 +19,7 @@ public struct Tokenize: CorpusStage {
   enum Draw: String, CaseIterable {
     /// At random, as the published C4 and WikiText scripts draw them (CPython's Mersenne Twister).
     case random
-    /// The first ones, one after the other.
+    /// The first ones, in order.
     case consecutive
   }
 
@@ -27,15 +30,15 @@ public struct Tokenize: CorpusStage {
   private let seed: Int
   private let specialTokens: Bool
 
-  public init(_ parameters: inout Parameters) {
+  init(_ parameters: inout Parameters) {
     corpus = parameters.file(
       "corpus", kind: Corpus.kind,
-      "Calibration text: plain text, JSON lines with a \"text\" each (.jsonl, .json), either packed (.gz, .zst), or tokens (.safetensors with input_ids)."
+      "Calibration text: plain text or JSON lines with \"text\" (.jsonl, .json), also packed (.gz, .zst), or tokens (.safetensors with input_ids)."
     )
-    samples = parameters.integer("samples", default: 128, in: 1...10_000_000, "Windows to draw.")
-    length = parameters.integer("length", default: 2048, in: 2...1_048_576, "Tokens of a window.")
+    samples = parameters.integer("samples", default: 128, in: 1...10_000_000, "Number of windows.")
+    length = parameters.integer("length", default: 2048, in: 2...1_048_576, "Tokens per window.")
     draw = parameters.choice(
-      "draw", default: .random, "Windows at random, or the text's first ones in order.")
+      "draw", default: .random, "Whether windows are drawn at random, or taken in order from the start.")
     seed = parameters.integer("seed", default: 0, in: 0...Int(UInt32.max), "Seed of the random draw.")
     specialTokens = parameters.flag(
       "specialTokens", default: true,
@@ -73,7 +76,7 @@ public struct Tokenize: CorpusStage {
 
   public func work(_ sizes: UnitSizes) -> Work {
     let needs = Corpus.Needs(corpus)
-    // Of many texts few are drawn; how many are too short for a window is not known.
+    // Only some of many texts are drawn; how many of them are too short for a window is not known.
     let encoded = needs.isWhole ? needs.textBytes : min(needs.textBytes, 32 * samples * length)
     var work = Work(
       memoryBytes: Corpus.holdsTokens(corpus) ? 0 : 3000 * Double(encoded), readBytes: needs.fileBytes)
@@ -81,7 +84,7 @@ public struct Tokenize: CorpusStage {
     return work
   }
 
-  public func run(_ unit: UnitContext) throws -> JSON {
+  public func run(_ unit: UnitContext) throws -> CorpusReport {
     if let images = unit.model.images { return try copyImages(images, unit) }
     let windows =
       Corpus.holdsTokens(corpus)
@@ -89,7 +92,7 @@ public struct Tokenize: CorpusStage {
       : try drawWindows(
         Corpus(
           path: corpus, checkpoint: unit.checkpoint, specialTokens: specialTokens, scratch: unit.folder,
-          progress: unit.advance), unit.advance)
+          progress: unit.progress), unit.progress)
     for id in windows.joined() where id < 0 || Int(id) >= unit.model.vocabularySize {
       throw EspalierError.badInput(
         "the token id \(id) is outside of the model's vocabulary of \(unit.model.vocabularySize); text, tokenizer and model do not belong together.",
@@ -99,11 +102,11 @@ public struct Tokenize: CorpusStage {
       path: unit.folder + "/" + Self.object, tensors: [("input_ids", .i32, [samples, length])])
     for window in windows { try writer.append(window) }
     try writer.finish()
-    return ["samples": .integer(samples), "length": .integer(length), "tokens": .integer(samples * length)]
+    return CorpusReport(samples: samples, length: length)
   }
 
   /// Takes the first images of the corpus.
-  private func copyImages(_ images: ModelOutline.Images, _ unit: UnitContext) throws -> JSON {
+  private func copyImages(_ images: ModelOutline.Images, _ unit: UnitContext) throws -> CorpusReport {
     let all = try PixelFile.read(corpus, images)
     guard all.rows >= samples else {
       throw EspalierError.badInput(
@@ -114,7 +117,7 @@ public struct Tokenize: CorpusStage {
       tensors: [(PixelFile.name, .f32, [samples, images.channels, images.side, images.side])])
     for image in 0..<samples { try writer.append((0..<images.count).map { all[image, $0] }) }
     try writer.finish()
-    return ["samples": .integer(samples), "length": .integer(images.tokens)]
+    return CorpusReport(samples: samples, length: images.tokens)
   }
 
   private func drawWindows(
@@ -145,7 +148,7 @@ public struct Tokenize: CorpusStage {
       subject: self.corpus)
   }
 
-  /// As published: a text is drawn, taken only if it is longer than a window, and a window of it is drawn.
+  /// Draws as the published scripts do: a text, skipped unless it is longer than a window, then a window of it.
   private func randomWindows(
     _ corpus: borrowing Corpus, _ progress: (_ done: Int, _ of: Int) throws -> Void
   ) throws -> [[Int32]] {

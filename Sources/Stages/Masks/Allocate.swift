@@ -3,15 +3,18 @@ import EspalierIO
 import EspalierKernels
 import EspalierPipeline
 
-/// Spreads a sparsity over the matrices of a model, before the first mask is made.
+/// Distributes a sparsity over the matrices of a model, before the first mask is made.
 public struct Allocate: AllocationStage {
-  public static let name = "allocate"
-  public static let summary =
-    "Decides how sparse every matrix becomes: all the same, by outliers of the blocks, or by measured errors."
-  public static let revision = 2
+  public static let descriptor = StageDescriptor(
+    name: "allocate",
+    summary:
+      "Decides how sparse every matrix becomes: all the same, by the outliers of each block, or by measured errors.",
+    revision: 2
+  ) { .allocation(Allocate(&$0)) }
+
   /// Sparsity by module.
   static let object = "allocation.json"
-  private static let surveyObject = "survey.safetensors"
+  private static let measurementObject = "measurement.safetensors"
 
   enum Method: String, CaseIterable {
     case uniform
@@ -19,7 +22,7 @@ public struct Allocate: AllocationStage {
     case error
   }
 
-  /// Sparsities at which the error of a matrix is measured, lowest and highest included.
+  /// The number of sparsities at which the error of a matrix is measured, including the lowest and the highest.
   private static let points = 9
 
   private let method: Method
@@ -28,18 +31,18 @@ public struct Allocate: AllocationStage {
   private let outlier: Double
   private let targets: TargetFilter
 
-  public init(_ parameters: inout Parameters) {
+  init(_ parameters: inout Parameters) {
     method = parameters.choice(
       "method", default: .owl,
-      "uniform: the same everywhere; owl: blocks with more outlying weights keep more; error: the least sum of relative output errors."
+      "uniform: the same for all; owl: blocks with more outliers keep more weights; error: the smallest sum of relative output errors."
     )
     sparsity = parameters.number(
       "sparsity", default: nil, in: 0...1, "Share of all target weights that is pruned.")
     range = parameters.number(
-      "range", default: 0.08, in: 0...0.5, "How far the sparsity of a matrix may be from that of the whole.")
+      "range", default: 0.08, in: 0...0.5, "How far the sparsity of a matrix may be from the mean.")
     outlier = parameters.number(
       "outlier", default: 5, in: 1...1000,
-      "With owl: how many times the mean of its block a saliency must be to count as outlying.")
+      "With owl: a weight is an outlier if its saliency is this many times the mean of its block.")
     targets = TargetFilter(&parameters)
   }
 
@@ -81,9 +84,9 @@ public struct Allocate: AllocationStage {
 
   // MARK: - One matrix
 
-  public func survey(_ unit: UnitContext) throws -> JSON {
+  public func measure(_ unit: UnitContext) throws {
     let weight = try unit.weight()
-    try weight.tensor.requireFinite()
+    try weight.tensor.requireFinite(on: unit.job.device)
     defer { weight.tensor.release() }
     let values: [Double]
     switch method {
@@ -94,23 +97,22 @@ public struct Allocate: AllocationStage {
     case .error: values = try errors(weight, unit)
     }
     var writer = try SafetensorsWriter(
-      path: unit.folder + "/" + Self.surveyObject, tensors: [("values", .f64, [values.count])])
+      path: unit.folder + "/" + Self.measurementObject, tensors: [("values", .f64, [values.count])])
     try writer.append(values)
     try writer.finish()
-    return [:]
   }
 
-  /// The relative error of the output, `tr(D G D^T) / tr(W G W^T)`, of a Wanda mask at every point.
+  /// The relative error of the outputs, `tr(D G D^T) / tr(W G W^T)`, with a Wanda mask of each sparsity.
   private func errors(_ weight: LinearWeight, _ unit: UnitContext) throws -> [Double] {
     let factor = try unit.lossFactor(beside: besideFactor)
     let gram = try factor.requireGram()
     let nothing = Mask(rows: weight.rows, columns: weight.columns, pattern: .rows(sparsity: 1))
-    let loss = Loss(gram, on: unit.device)
+    let loss = Loss(gram, on: unit.job.device)
     let whole = loss.of(weight, nothing)
     return try sparsities.enumerated().map { index, sparsity in
       let mask = mostSalient(
-        weight, .wanda, diagonal: factor.diagonal, pattern: .rows(sparsity: sparsity), on: unit.device)
-      try unit.advance(index + 1, of: Self.points)
+        weight, .wanda, diagonal: factor.diagonal, pattern: .rows(sparsity: sparsity), on: unit.job.device)
+      try unit.progress(index + 1, of: Self.points)
       return whole > 0 ? max(0, loss.of(weight, mask)) / whole : 0
     }
   }
@@ -122,13 +124,14 @@ public struct Allocate: AllocationStage {
     (0..<Self.points).map { lowest + (highest - lowest) * Double($0) / Double(Self.points - 1) }
   }
 
-  // MARK: - All of them
+  // MARK: - All matrices
 
-  public func run(_ unit: UnitContext) throws -> JSON {
-    let surveyed = unit.matrixInputs(.survey)
-    let matrices = surveyed.map(\.matrix)
-    let values = try surveyed.map {
-      try SafetensorsFile(path: $0.folder + "/" + Self.surveyObject).tensor("values", dtype: .f64).doubles()
+  public func allocate(_ unit: UnitContext) throws -> AllocationReport {
+    let measured = unit.matrixInputs(.measurement)
+    let matrices = measured.map(\.matrix)
+    let values = try measured.map {
+      try SafetensorsFile(path: $0.folder + "/" + Self.measurementObject).tensor("values", dtype: .f64)
+        .doubles()
     }
     let weights = matrices.map { Double($0.rows * $0.columns) }
     let sparsities: [Double] =
@@ -142,13 +145,15 @@ public struct Allocate: AllocationStage {
     let members = zip(matrices, sparsities).map { (key: $0.module, value: JSON.number($1)) }
     let json = JSON.object(JSONObject(members))
     try Folder.writeAtomically(Array(json.prettyText.utf8), to: unit.folder + "/" + Self.object)
-    return [
-      "method": .string(method.rawValue), "matrices": .integer(matrices.count),
-      "leastSparsity": .number(sparsities.min() ?? 0), "mostSparsity": .number(sparsities.max() ?? 0),
-    ]
+    var report = AllocationReport()
+    report.method = method.rawValue
+    report.matrices = matrices.count
+    report.leastSparsity = sparsities.min() ?? 0
+    report.mostSparsity = sparsities.max() ?? 0
+    return report
   }
 
-  /// One sparsity for each block, from the share of its weights that stand out.
+  /// One sparsity per block, from its share of outlying weights.
   private func byOutliers(
     _ matrices: [ModelOutline.Matrix], _ values: [[Double]], _ weights: [Double], _ model: ModelOutline
   ) throws -> [Double] {
@@ -160,7 +165,7 @@ public struct Allocate: AllocationStage {
     for (block, values) in zip(blocks, values) {
       guard let sum = values.first, values.allSatisfy({ (0...1e300).contains($0) }),
         let census = OutlierCensus(sum: sum, counts: values.dropFirst().map { Int($0) })
-      else { throw EspalierError.internalFault("a survey of allocate is damaged.") }
+      else { throw EspalierError.internalFault("a measurement of allocate is damaged.") }
       censuses[block, default: OutlierCensus()].merge(census)
     }
     let shares = blocks.map { censuses[$0]?.shareAbove(outlier) ?? 0 }

@@ -3,9 +3,9 @@ import EspalierIO
 import EspalierPipeline
 import Synchronization
 
-/// How much a stage prunes, and of which matrices: the parameters of every stage that makes masks.
+/// The pattern and the targets: parameters of every stage that makes masks.
 struct PatternChoice: Sendable {
-  /// The pattern; nil where an allocation decides the share of every row.
+  /// The pattern; nil if an allocation decides the share of every row.
   private let fixed: SparsityPattern?
   private let targets: TargetFilter
   private let allocated = AllocatedSparsities()
@@ -13,10 +13,10 @@ struct PatternChoice: Sendable {
   init(_ parameters: inout Parameters) {
     let sparsity = parameters.numberOrWord(
       "sparsity", default: nil, in: 0...1, word: "allocated",
-      "Share of every row that is pruned, or allocated, for what `- allocate` decides; or give keep and of.")
+      "Share of every row that is pruned, or allocated if `- allocate` decides it; or give keep and of.")
     let keep = parameters.optionalInteger(
-      "keep", in: 0...65_536, "N:M: weights kept of every group, as 2 in 2:4.")
-    let of = parameters.optionalInteger("of", in: 1...65_536, "N:M: weights of a group, as 4 in 2:4.")
+      "keep", in: 0...65_536, "N:M: weights that are kept of every group, such as 2 in 2:4.")
+    let of = parameters.optionalInteger("of", in: 1...65_536, "N:M: weights in a group, such as 4 in 2:4.")
     fixed = Self.pattern(sparsity, keep, of, &parameters)
     targets = TargetFilter(&parameters)
   }
@@ -36,7 +36,7 @@ struct PatternChoice: Sendable {
     case (nil, _, _): parameters.reject("keep and of belong together, as keep: 2, of: 4.")
     default:
       parameters.reject(
-        "give either sparsity or keep and of, not both; --set STAGE.sparsity= takes a value of the recipe away."
+        "give either sparsity or keep and of, not both; --set STAGE.sparsity= removes a value of the recipe."
       )
     }
     return .rows(sparsity: 0)
@@ -44,24 +44,25 @@ struct PatternChoice: Sendable {
 
   func applies(to matrix: ModelOutline.Matrix) -> Bool { targets.contains(matrix.module) }
 
-  /// What the stage reads to know its pattern.
+  /// What the stage reads to find its pattern.
   var reads: Set<ArtifactKind> { fixed == nil ? [.allocation] : [] }
 
-  /// The pattern as far as it is known before any work.
-  var planned: SparsityPattern { fixed ?? .rows(sparsity: 0) }
+  /// The pattern before any work.
+  var planned: PlannedPattern { fixed.map(PlannedPattern.known) ?? .allocatedRows }
 
   func check(_ model: ModelOutline) throws {
     try targets.check(model)
-    for matrix in model.matrices where applies(to: matrix) && !planned.fits(columns: matrix.columns) {
+    guard let fixed else { return }
+    for matrix in model.matrices where applies(to: matrix) && !fixed.fits(columns: matrix.columns) {
       throw EspalierError.usage(
-        "\(matrix.module) has \(matrix.columns) inputs, which \(planned) does not divide; choose another `of`, or put the matrix on the ignore list."
+        "\(matrix.module) has \(matrix.columns) inputs, which \(fixed) does not divide; choose another `of`, or put the matrix on the ignore list."
       )
     }
   }
 
   /// The pattern of the unit's matrix.
   ///
-  /// - Throws: a usage error where the allocation leaves the matrix out.
+  /// - Throws: a usage error if the allocation leaves the matrix out.
   func pattern(_ unit: UnitContext) throws -> SparsityPattern {
     if let fixed { return fixed }
     let path = try unit.input(.allocation, Allocate.object)
@@ -74,7 +75,20 @@ struct PatternChoice: Sendable {
   }
 }
 
-/// What an allocation decided, read once for all matrices.
+extension PlannedPattern {
+  /// The pattern with `budget: matrix`.
+  ///
+  /// - Throws: a usage error for groups.
+  func requireAcrossRows() throws -> PlannedPattern {
+    guard let pattern = acrossRows else {
+      throw EspalierError.usage(
+        "budget: matrix moves weights from row to row, which \(self) does not allow; use budget: row.")
+    }
+    return pattern
+  }
+}
+
+/// The result of an allocation, read once for all matrices.
 private final class AllocatedSparsities: Sendable {
   private let known = Mutex<(path: String, sparsities: [String: Double])?>(nil)
 

@@ -1,6 +1,6 @@
 import EspalierCore
 
-/// How a sparsity is spread over matrices; the mean over all weights stays what was asked for.
+/// Ways to distribute a sparsity over matrices. The mean over all weights is always the sparsity that was asked for.
 enum SparsityAllocation {
   /// OWL (arXiv 2310.05175, section 3.2): the density grows with the share of outliers, over a span of `2 range`.
   ///
@@ -16,9 +16,9 @@ enum SparsityAllocation {
     return rises.map { min(1, max(0, sparsity - ($0 - mean))) }
   }
 
-  /// The sparsities with the least sum of errors, between the first and the last point.
+  /// The sparsities between the first and the last point with the smallest sum of errors.
   ///
-  /// The lower convex hulls of all error curves are climbed together, the cheapest segment per weight first.
+  /// Goes up the lower convex hulls of all error curves, always taking the segment that costs least per weight.
   ///
   /// - Parameters:
   ///   - points: sparsities at which errors were measured, ascending.
@@ -28,7 +28,7 @@ enum SparsityAllocation {
   {
     guard let first = points.first else { return weights.map { _ in sparsity } }
     var sparsities = weights.map { _ in first }
-    var room = weights.reduce(0) { $0 + $1 * (sparsity - first) }
+    var remaining = weights.reduce(0) { $0 + $1 * (sparsity - first) }
     var segments: [(matrix: Int, from: Double, to: Double, price: Double)] = []
     for (matrix, errors) in errors.enumerated() {
       let hull = lowerHull(Array(zip(points, errors)))
@@ -36,12 +36,12 @@ enum SparsityAllocation {
         segments.append((matrix, a.0, b.0, (b.1 - a.1) / ((b.0 - a.0) * weights[matrix])))
       }
     }
-    // Slopes of a hull rise: a matrix's segments come in their order.
+    // The slopes of a hull increase, so the segments of a matrix stay in order.
     segments.sort { ($0.price, $0.matrix, $0.from) < ($1.price, $1.matrix, $1.from) }
-    for segment in segments where room > 0 {
-      let step = min(segment.to - segment.from, room / weights[segment.matrix])
+    for segment in segments where remaining > 0 {
+      let step = min(segment.to - segment.from, remaining / weights[segment.matrix])
       sparsities[segment.matrix] = segment.from + step
-      room -= step * weights[segment.matrix]
+      remaining -= step * weights[segment.matrix]
     }
     return sparsities
   }
@@ -51,7 +51,7 @@ enum SparsityAllocation {
     for point in points where point.0 > hull.last?.0 ?? -1 {
       while hull.count >= 2, let last = hull.last {
         let before = hull[hull.count - 2]
-        // Above the line from the one before it to the new one: not part of the hull.
+        // A point above the line between its neighbours is not on the hull.
         guard (last.1 - before.1) * (point.0 - before.0) >= (point.1 - before.1) * (last.0 - before.0) else {
           break
         }

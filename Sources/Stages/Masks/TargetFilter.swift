@@ -3,10 +3,10 @@ import EspalierPipeline
 import Synchronization
 import _StringProcessing
 
-/// Which matrices a stage is for: `targets` minus `ignore`.
+/// The matrices that a stage works on: `targets` without `ignore`.
 ///
-/// A name is a module's whole name, its last parts (`down_proj`, `experts.3.gate_proj`), or `re:` and a regular expression that matches
-/// from the name's start.
+/// A name is a module's whole name, its last parts (`down_proj`, `experts.3.gate_proj`), or `re:` and a regular expression that
+/// matches from the start of the name.
 struct TargetFilter: Sendable {
   private let targets: Names
   private let ignored: Names
@@ -23,7 +23,7 @@ struct TargetFilter: Sendable {
     (targets.all.isEmpty || targets.match(module)) && !ignored.match(module)
   }
 
-  /// - Throws: a usage error for a name that matches no matrix, which is most likely a slip.
+  /// - Throws: a usage error for a name that matches no matrix, which is most likely a mistake.
   func check(_ model: ModelOutline) throws {
     for names in [targets, ignored] {
       guard let name = names.unmatched(in: model) else { continue }
@@ -34,7 +34,7 @@ struct TargetFilter: Sendable {
 
   /// One list of names.
   private struct Names: Sendable {
-    /// As they are given.
+    /// The names as they were given.
     let all: [String]
     private var exact: Set<Substring> = []
     private var expressions: [Expression] = []
@@ -59,7 +59,7 @@ struct TargetFilter: Sendable {
         || expressions.contains { $0.matches(module) }
     }
 
-    /// The first name that no matrix of a model has.
+    /// The first name that matches no matrix of a model.
     func unmatched(in model: ModelOutline) -> String? {
       var names = exact
       for matrix in model.matrices where !names.isEmpty {
@@ -71,7 +71,7 @@ struct TargetFilter: Sendable {
       return all.first { name in names.contains(name[...]) || failed.contains { $0.text == name } }
     }
 
-    /// The name and what follows each dot of it.
+    /// The name, and its rest after each dot.
     private func endings(_ module: String) -> some Sequence<Substring> {
       sequence(first: module[...]) { ending in
         ending.firstIndex(of: ".").map { ending[ending.index(after: $0)...] }

@@ -4,12 +4,14 @@ import EspalierKernels
 import EspalierModels
 import EspalierPipeline
 
-/// Makes the first mask of every target matrix from the saliency of single weights.
+/// Makes the first mask of every target matrix from the saliency of its weights.
 public struct WarmStart: MatrixStage {
-  public static let name = "warmStart"
-  public static let summary =
-    "Makes the first mask of every matrix: the most salient weights of each row or group, with exact counts."
-  public static let revision = 1
+  public static let descriptor = StageDescriptor(
+    name: "warmStart",
+    summary:
+      "Makes the first mask of every matrix: the most salient weights of each row or group, with exact counts.",
+    revision: 1
+  ) { .matrix(WarmStart(&$0)) }
 
   enum Method: String, CaseIterable {
     case magnitude
@@ -21,12 +23,12 @@ public struct WarmStart: MatrixStage {
   private let power: Double
   private let choice: PatternChoice
 
-  public init(_ parameters: inout Parameters) {
+  init(_ parameters: inout Parameters) {
     method = parameters.choice(
       "method", default: .wanda,
-      "How salient a weight is: |W|, |W| times the norm of its input, or its share of row and column times that norm to a power."
+      "Saliency of a weight: |W|; |W| times the norm of its input; or its share of row and column, times that norm to a power."
     )
-    power = parameters.number("power", default: 0.5, in: 0...4, "Power of the input's norm in RIA.")
+    power = parameters.number("power", default: 0.5, in: 0...4, "With ria, the power of the input's norm.")
     choice = PatternChoice(&parameters)
   }
 
@@ -34,7 +36,7 @@ public struct WarmStart: MatrixStage {
 
   public func applies(to matrix: ModelOutline.Matrix) -> Bool { choice.applies(to: matrix) }
 
-  public func pattern(after previous: SparsityPattern?) -> SparsityPattern? { choice.planned }
+  public func pattern(after previous: PlannedPattern?) -> PlannedPattern? { choice.planned }
 
   public func check(_ model: ModelOutline, checkpoint: Checkpoint) throws { try choice.check(model) }
 
@@ -53,14 +55,14 @@ public struct WarmStart: MatrixStage {
 
   public func work(_ sizes: UnitSizes) -> Work {
     guard let matrix = sizes.matrix else { return Work() }
-    // The loss by half a product.
+    // Half a product for the loss.
     return Work(
       operations: method == .magnitude ? 0 : matrix.gramOperations / 2, memoryBytes: matrix.selectionBytes)
   }
 
-  public func run(_ unit: UnitContext) throws -> JSON {
+  public func run(_ unit: UnitContext) throws -> MatrixReport {
     let weight = try unit.weight()
-    try weight.tensor.requireFinite()
+    try weight.tensor.requireFinite(on: unit.job.device)
     let pattern = try choice.pattern(unit)
     let factor = try method == .magnitude ? nil : unit.lossFactor(beside: besideFactor)
     let saliency: Saliency =
@@ -70,30 +72,29 @@ public struct WarmStart: MatrixStage {
       case .ria: .ria(power: power)
       }
     let mask = mostSalient(
-      weight, saliency, diagonal: factor?.diagonal ?? [], pattern: pattern, on: unit.device)
+      weight, saliency, diagonal: factor?.diagonal ?? [], pattern: pattern, on: unit.job.device)
     try MaskFile.write(mask, to: unit.folder + "/" + MaskFile.name)
-    var report = unit.matrixReport(pattern)
-    if let gram = factor?.gram {
-      report.append(("lossAfter", .number(Loss(gram, on: unit.device).of(weight, mask))))
-    }
+    var report = try unit.matrixReport(pattern)
+    if let gram = factor?.gram { report.lossAfter = Loss(gram, on: unit.job.device).of(weight, mask) }
     weight.tensor.release()
-    return .object(JSONObject(report))
+    return report
   }
 }
 
 extension UnitContext {
-  /// The matrix of the unit, as it stands in the checkpoint.
+  /// The unit's matrix in the checkpoint.
   func weight() throws -> LinearWeight {
-    guard let matrix else { throw EspalierError.internalFault("the unit \(unit.id) has no matrix.") }
+    let matrix = try requireMatrix()
     return try LinearWeight(checkpoint.stored(matrix), order: matrix.order, pruned: nil)
   }
 
-  /// What every report on a matrix begins with.
-  func matrixReport(_ pattern: SparsityPattern) -> [(key: String, value: JSON)] {
-    [
-      ("matrix", .string(matrix?.module ?? "")), ("rows", .integer(matrix?.rows ?? 0)),
-      ("columns", .integer(matrix?.columns ?? 0)),
-      ("pattern", .string(pattern.description)),
-    ]
+  /// A report on the unit's matrix, without losses.
+  func matrixReport(_ pattern: SparsityPattern) throws -> MatrixReport {
+    MatrixReport(try requireMatrix(), pattern)
+  }
+
+  private func requireMatrix() throws -> ModelOutline.Matrix {
+    guard let matrix else { throw EspalierError.internalFault("the unit \(unit.id) has no matrix.") }
+    return matrix
   }
 }

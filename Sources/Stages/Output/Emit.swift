@@ -3,83 +3,75 @@ import EspalierIO
 import EspalierKernels
 import EspalierPipeline
 
-/// Writes the pruned checkpoint: a copy of the folder in which only the bytes of pruned matrices differ.
-public struct Emit: ModelStage {
-  public static let name = "emit"
-  public static let summary =
-    "Writes the pruned checkpoint: the same files, with the pruned weights set to zero and fitted ones replaced."
-  public static let revision = 1
+/// Writes the pruned checkpoint: a copy of the folder with other bytes only for pruned matrices.
+public struct Emit: OutputStage {
+  public static let descriptor = StageDescriptor(
+    name: "emit",
+    summary:
+      "Writes the pruned checkpoint: the same files, with the pruned weights set to zero and fitted ones replaced.",
+    revision: 1
+  ) { .output(Emit(&$0)) }
 
-  public init(_ parameters: inout Parameters) {}
+  init(_ parameters: inout Parameters) {}
 
   public func sourceFiles(of checkpoint: Checkpoint) throws -> [String: String] {
-    // Shards are in the key by their tensors.
+    // The tensors of the shards are in the key already.
     Dictionary(
       try Self.otherFiles(of: checkpoint).map { ($0, checkpoint.folder + "/" + $0) },
       uniquingKeysWith: { first, _ in first })
   }
 
-  public func outputIsPresent(_ key: Digest, job: Job) throws -> Bool {
-    guard try Folder.entry(job.output + "/" + OutputRecord.fileName) != nil else { return false }
-    let record = try OutputRecord(folder: job.output)
-    return try record.key == key && record.damage(in: job.output).isEmpty
+  public func output(of checkpoint: Checkpoint, path: String) throws -> JobOutput {
+    let bytes = try checkpoint.fileNames().reduce(0) {
+      try $0 + (Folder.entry(checkpoint.folder + "/" + $1)?.size ?? 0)
+    }
+    return JobOutput(.checkpoint, path: path, bytes: bytes)
   }
 
-  public func checkOutput(job: Job) throws {
-    let output = job.output
-    for path in [output, job.work] where try Folder.contains(job.checkpoint.folder, path) {
-      throw EspalierError.usage(
-        "this lies in the folder of the model, which is copied whole; choose a place outside of it.",
-        subject: path)
-    }
-    guard try !Folder.contains(output, job.work) else {
-      throw EspalierError.usage(
-        "the work folder lies in the output folder, which is written whole at the end; choose another --work or --output.",
-        subject: job.work)
-    }
-    _ = try job.checkpoint.fileNames()
-    guard let entry = try Folder.entry(output) else { return }
-    guard entry.isFolder else {
-      throw EspalierError.usage(
-        "there is a file where the output folder should be; choose another --output.", subject: output)
-    }
-    guard try Folder.entry(output + "/" + OutputRecord.fileName) != nil else {
+  public func isPresent(_ output: JobOutput, key: Digest) throws -> Bool {
+    guard try Folder.entry(output.path + "/" + OutputRecord.fileName) != nil else { return false }
+    let record = try OutputRecord(folder: output.path)
+    return try record.key == key && record.damage(in: output.path).isEmpty
+  }
+
+  public func check(existing output: JobOutput, job: Job) throws {
+    guard try Folder.entry(output.path) != nil else { return }
+    guard try Folder.entry(output.path + "/" + OutputRecord.fileName) != nil else {
       throw EspalierError.usage(
         "the output folder exists and was not written by espalier; choose another --output, or remove it.",
-        subject: output)
+        subject: output.path)
     }
-    guard try OutputRecord(folder: output).stages == OutputRecord.stages(of: job.recipe) else {
+    guard try OutputRecord(folder: output.path).stages == OutputRecord.stages(of: job.recipe) else {
       throw EspalierError.usage(
         "the output folder holds the model of another recipe; choose another --output, or remove it.",
-        subject: output
-      )
+        subject: output.path)
     }
   }
 
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
-    // A piece of a weight twice, and what its digest is taken from; a mask as it is read.
+    // A piece of a weight twice, a piece of a file for its digest, and a mask while it is read.
     let largest = sizes.model.matrices.map { $0.rows * Mask.rowBytes($0.columns) }.max() ?? 0
-    // What is stored by columns is turned around whole, masked and turned back.
+    // A weight that is stored by columns is transposed, masked and transposed back.
     let turned =
       sizes.model.matrices.filter { $0.order == .columns }.map { $0.parameters * sizes.weightBytes }.max()
       ?? 0
     return WorkingSet(weights: 3 * Self.pieceBytes + 4 * turned, rows: 2 * largest)
   }
 
-  public func run(_ unit: UnitContext) throws -> JSON {
-    let output = unit.job.output
-    if let record = try written(output, unit) { return try report(record, unit) }
+  public func run(_ unit: UnitContext) throws -> OutputReport {
+    let output = try unit.output()
+    if let record = try written(output.path, unit) { return try report(record, unit) }
     let masks = Dictionary(
       grouping: unit.matrixInputs(.mask).map { Masked(matrix: $0.matrix, folder: $0.folder) },
       by: \.matrix.tensor)
-    let partial = unit.job.partialOutput + "/model"
+    let partial = output.partial + "/model"
     do {
       let record = try write(masks, to: partial, unit)
       try unit.requireSameSources()
-      try Folder.move(partial, to: output)
+      try Folder.move(partial, to: output.path)
       return try report(record, unit)
     } catch {
-      // On a full disk, what is half done is in the way.
+      // The unfinished output may be what fills the disk.
       try? Folder.remove(partial)
       throw error
     }
@@ -98,31 +90,32 @@ public struct Emit: ModelStage {
     try Folder.create(partial)
     let names = try Self.otherFiles(of: unit.checkpoint) + unit.checkpoint.shards
     let sizes = try names.map { try Folder.entry(unit.checkpoint.folder + "/" + $0)?.size ?? 0 }
-    // Every byte is written, then read for its digest.
+    // Every byte is written, then read again for the digest.
     let total = 2 * sizes.reduce(0, +)
     var done = 0
-    func advance(_ bytes: Int) throws {
+    func progress(_ bytes: Int) throws {
       done += bytes
-      try unit.advance(done, of: total)
+      try unit.progress(done, of: total)
     }
     var matrices: [OutputRecord.Matrix] = []
     for name in names {
       try Folder.create(Folder.parent(of: partial + "/" + name))
-      matrices += try Self.write(name, unit.checkpoint, masks, into: partial, advance: advance)
+      matrices += try Self.write(name, unit.checkpoint, masks, into: partial, progress: progress)
     }
     try Self.requireSameTensors(unit.checkpoint, in: partial)
     for folder in Self.folders(of: names) { try Folder.sync(partial + "/" + folder) }
     let record = try OutputRecord(
-      key: unit.key, matrices: matrices, recipe: unit.job.recipe, files: names, folder: partial, read: advance
+      key: unit.key, matrices: matrices, recipe: unit.job.recipe, files: names, folder: partial,
+      read: progress
     )
     try record.write(to: partial)
     try Folder.sync(partial)
     return record
   }
 
-  /// The record of an output that an earlier run completed just before it was stopped; nil where there is none.
+  /// The record of an output that an earlier run completed just before it was stopped; nil if there is none.
   ///
-  /// An output that is not as it was written is set aside: it may hold what its owner added.
+  /// A damaged output is renamed, not removed: the user may have put files into it.
   private func written(_ output: String, _ unit: UnitContext) throws -> OutputRecord? {
     guard try Folder.entry(output) != nil else { return nil }
     let record = try OutputRecord(folder: output)
@@ -135,35 +128,34 @@ public struct Emit: ModelStage {
     let aside = output + ".damaged"
     guard try Folder.entry(aside) == nil else {
       throw EspalierError.badInput(
-        "\(finding.problem) \(aside) is from an earlier time; remove it, then run the same command again.",
+        "\(finding.problem) \(aside) exists already; remove it, then run the same command again.",
         subject: finding.subject)
     }
     try Folder.move(output, to: aside)
-    unit.note("\(finding.subject): \(finding.problem) The output is written again; this one is now \(aside).")
+    unit.note(
+      "\(finding.subject): \(finding.problem) The output is written again; the damaged one is now \(aside).")
     return nil
   }
 
-  /// The artifact of the unit is the digest of the output, so that what is measured on it has its own key.
-  private func report(_ record: OutputRecord, _ unit: UnitContext) throws -> JSON {
-    let json: JSON = [
-      "matrices": .integer(record.matrices.count), "files": .integer(record.files.count),
-      "digest": .string(record.filesDigest.hex),
-    ]
-    try Folder.writeAtomically(Array(json.text.utf8), to: unit.folder + "/output.json")
-    return json
+  /// The digest of the output becomes the unit's artifact, so that it is in the keys of evaluations.
+  private func report(_ record: OutputRecord, _ unit: UnitContext) throws -> OutputReport {
+    let report = OutputReport(
+      matrices: record.matrices.count, files: record.files.count, digest: record.filesDigest)
+    try Folder.writeAtomically(Array(report.json.text.utf8), to: unit.folder + "/output.json")
+    return report
   }
 
-  /// Writes a file of the checkpoint with its pruned matrices; returns these.
+  /// Writes a file of the checkpoint: copies everything between the pruned matrices, which are masked piece by piece.
   ///
-  /// Nothing is written twice: what lies between the pruned matrices is copied, and these are masked piece by piece.
+  /// - Returns: the pruned matrices.
   private static func write(
     _ name: String, _ checkpoint: Checkpoint, _ masks: [String: [Masked]], into folder: String,
-    advance: (Int) throws -> Void
+    progress: (Int) throws -> Void
   ) throws -> [OutputRecord.Matrix] {
     let source = try File(reading: checkpoint.folder + "/" + name)
     let file = try File(writing: folder + "/" + name, truncate: true)
     var (position, unsynced) = (0, 0)
-    // Bytes that wait for the disk take memory: few may.
+    // Bytes that wait for the disk take memory, so they are synced early.
     func wrote(_ bytes: Int) throws {
       position += bytes
       unsynced += bytes
@@ -171,7 +163,7 @@ public struct Emit: ModelStage {
         try file.sync()
         unsynced = 0
       }
-      try advance(bytes)
+      try progress(bytes)
     }
     func copy(to end: Int) throws {
       while position < end {
@@ -190,7 +182,7 @@ public struct Emit: ModelStage {
         let weight = try LinearWeight(stored, order: one.matrix.order, pruned: pruned)
         try write(weight, of: stored, order: one.matrix.order) { bytes in
           let count = bytes.count
-          try file.write(bytes, at: position)
+          try file.write(bytes.span.bytes, at: position)
           try wrote(count)
         }
         matrices.append(
@@ -202,7 +194,7 @@ public struct Emit: ModelStage {
     return matrices
   }
 
-  /// Hands out the bytes of a pruned matrix in the order in which they are stored.
+  /// Calls `body` with the bytes of a pruned matrix, in the order in which they are stored.
   private static func write(
     _ weight: LinearWeight, of stored: StoredTensor, order: ModelOutline.Matrix.Order,
     _ body: (consuming Buffer<UInt8>) throws -> Void
@@ -222,7 +214,7 @@ public struct Emit: ModelStage {
     stored.release()
   }
 
-  /// Nothing may be lost: the output must hold the tensors of the source, at the same places.
+  /// Checks that the output has the tensors of the source, at the same places.
   private static func requireSameTensors(_ checkpoint: Checkpoint, in folder: String) throws {
     for shard in checkpoint.shards {
       let written = try SafetensorsHeader(path: folder + "/" + shard).tensors
@@ -233,7 +225,7 @@ public struct Emit: ModelStage {
     }
   }
 
-  /// The folders in which these files lie, at any depth.
+  /// All folders that contain these files, directly or not.
   private static func folders(of names: [String]) -> Set<String> {
     var folders: Set<String> = []
     for name in names {
@@ -243,12 +235,12 @@ public struct Emit: ModelStage {
     return folders
   }
 
-  /// Bytes of a weight that are masked at a time, and of a file that are read for its digest.
+  /// Bytes of a weight that are masked at a time, and of a file that are hashed at a time.
   private static let pieceBytes = 4 << 20
-  /// Bytes that are copied, or written without being on the disk, at a time.
+  /// Bytes that are copied at a time, and that are written before a sync.
   private static let copiedBytes = 64 << 20
 
-  /// Every file of the checkpoint but its shards and what an earlier run of ours wrote.
+  /// All files of the checkpoint except its shards and the records of an earlier run of espalier.
   private static func otherFiles(of checkpoint: Checkpoint) throws -> [String] {
     try checkpoint.fileNames().filter {
       !checkpoint.shards.contains($0) && $0 != OutputRecord.fileName && $0 != OutputRecord.recipeName

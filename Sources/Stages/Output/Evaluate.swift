@@ -4,11 +4,13 @@ import EspalierModels
 import EspalierPipeline
 
 /// Measures the pruned model: perplexity on a text, accuracy on questions.
-public struct Evaluate: ModelStage {
-  public static let name = "evaluate"
-  public static let summary =
-    "Measures the pruned model: window perplexity on a text, accuracy on multiple-choice questions."
-  public static let revision = 1
+public struct Evaluate: EvaluationStage {
+  public static let descriptor = StageDescriptor(
+    name: "evaluate",
+    summary:
+      "Measures the pruned model: window perplexity on a text, accuracy on multiple-choice questions.",
+    revision: 1
+  ) { .evaluation(Evaluate(&$0)) }
 
   private let text: String?
   private let length: Int?
@@ -17,23 +19,21 @@ public struct Evaluate: ModelStage {
   private let limit: Int?
   private let dense: Bool
 
-  public init(_ parameters: inout Parameters) {
+  init(_ parameters: inout Parameters) {
     text = parameters.optionalFile(
-      "text", kind: Corpus.kind, "Text for the perplexity; the same kinds of files as tokenize.corpus.")
+      "text", kind: Corpus.kind, "Text for the perplexity; the same kinds of files as for tokenize.corpus.")
     length = parameters.optionalInteger(
       "length", in: 2...1_048_576,
-      "Tokens of a window; none takes 2048, or what the model was made for where that is less.")
-    windows = parameters.optionalInteger("windows", "The first so many windows; none takes all.")
-    questions = parameters.optionalFile("questions", "Multiple-choice questions, one JSON object a line.")
-    limit = parameters.optionalInteger("limit", "The first so many questions; none takes all.")
-    dense = parameters.flag("dense", default: false, "Whether the source checkpoint is measured too.")
+      "Tokens per window; none takes 2048, or the model's maximum if that is less.")
+    windows = parameters.optionalInteger("windows", "Number of windows, from the start; none takes all.")
+    questions = parameters.optionalFile("questions", "Multiple-choice questions, one JSON object per line.")
+    limit = parameters.optionalInteger("limit", "Number of questions, from the start; none takes all.")
+    dense = parameters.flag("dense", default: false, "Whether the original checkpoint is measured too.")
   }
 
   public var idleReason: String? {
     text == nil && questions == nil ? "nothing to measure: set evaluate.text or evaluate.questions" : nil
   }
-
-  public var readsOutput: Bool { true }
 
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
     let tokens = max(1024, length ?? Self.defaultLength(sizes.model))
@@ -47,7 +47,7 @@ public struct Evaluate: ModelStage {
 
   public func work(_ sizes: UnitSizes) -> Work {
     let length = length ?? Self.defaultLength(sizes.model)
-    // A token of a text is about four bytes; a token id is four.
+    // A token has about four bytes of text, or four bytes as an id.
     func tokens(_ path: String?) -> Int {
       path.map { ((try? Folder.entry($0)) ?? nil)?.size ?? 0 }.map { $0 / 4 } ?? 0
     }
@@ -58,7 +58,7 @@ public struct Evaluate: ModelStage {
       work += block.forwardWork(sizes.model, tokens: all, length: length, precision: .f32)
     }
     let (hidden, blocks) = (all * sizes.model.hiddenSize, sizes.model.blocks.count)
-    work.operations += 2 * Double(hidden) * Double(sizes.model.vocabularySize)
+    work.add(operations: 2 * Double(hidden) * Double(sizes.model.vocabularySize), .f32)
     work.encodedBytes = [.none: hidden * 4 * (blocks + 1)]
     work.decodedBytes = work.encodedBytes
     work.writtenBytes = hidden * 4 * (blocks + 1)
@@ -73,35 +73,29 @@ public struct Evaluate: ModelStage {
     return work
   }
 
-  public func run(_ unit: UnitContext) throws -> JSON {
-    var report: [(key: String, value: JSON)] = [("pruned", try measure(unit.job.output, unit))]
-    if dense { report.append(("dense", try measure(unit.checkpoint.folder, unit))) }
-    let json = JSON.object(JSONObject(report))
-    try Folder.writeAtomically(Array(json.prettyText.utf8), to: unit.folder + "/evaluation.json")
-    return json
+  public func run(_ unit: UnitContext) throws -> EvaluationReport {
+    let report = EvaluationReport(
+      pruned: try measure(unit.output().path, unit),
+      dense: dense ? try measure(unit.checkpoint.folder, unit) : nil)
+    try Folder.writeAtomically(Array(report.json.prettyText.utf8), to: unit.folder + "/evaluation.json")
+    return report
   }
 
-  private func measure(_ folder: String, _ unit: UnitContext) throws -> JSON {
+  private func measure(_ folder: String, _ unit: UnitContext) throws -> ModelScores {
     let model = try Model(folder: folder, reading: unit.checkpoint.reading)
     let scratch = unit.folder + "/scratch"
-    var members: [(key: String, value: JSON)] = []
-    if let text {
-      let result = try WindowPerplexity(
-        model, text: text, length: length ?? Self.defaultLength(model.outline), windows: windows,
-        scratch: scratch, progress: unit.advance)
-      members.append(("perplexity", result.json))
-    }
-    if let questions {
-      members.append(
-        (
-          "questions",
-          try Questions(path: questions, limit: limit).ask(model, scratch: scratch, progress: unit.advance)
-            .json
-        ))
-    }
-    return .object(JSONObject(members))
+    return ModelScores(
+      perplexity: try text.map {
+        try windowPerplexity(
+          model, text: $0, length: length ?? Self.defaultLength(model.outline), windows: windows,
+          scratch: scratch, progress: unit.progress, on: unit.job.device)
+      },
+      questions: try questions.map {
+        try Questions(path: $0, limit: limit).ask(
+          model, scratch: scratch, progress: unit.progress, on: unit.job.device)
+      })
   }
 
-  /// The papers' 2048 tokens, or what the model was made for where that is less.
+  /// 2048 tokens as in the papers, or the model's maximum if that is less.
   public static func defaultLength(_ model: ModelOutline) -> Int { min(2048, model.maximumLength) }
 }

@@ -2,20 +2,20 @@ import EspalierCore
 import EspalierIO
 import EspalierPipeline
 
-/// `espalier.json` beside a pruned checkpoint: what was pruned how, and the digest of every file.
+/// `espalier.json` in a pruned checkpoint: the pattern of every pruned matrix, and the digest of every file.
 public struct OutputRecord: Sendable {
   public static let fileName = "espalier.json"
   public static let recipeName = "recipe.yaml"
 
   /// One pruned matrix.
   public struct Matrix: Sendable {
-    /// The matrix as it lies in the checkpoint.
+    /// The matrix in the checkpoint.
     public let place: ModelOutline.Matrix
     public let pattern: SparsityPattern
-    /// Whether the kept weights were fitted anew, and so are not those of the source.
+    /// Whether the kept weights were fitted, and so differ from those of the source.
     public let hasNewWeights: Bool
 
-    /// Its module's name; the tensor's if the matrix is a whole tensor and the record was read from a file.
+    /// The module's name; the tensor's name if the matrix is a whole tensor and the record was read from a file.
     public var name: String { place.module }
     public var rows: Int { place.rows }
     public var columns: Int { place.columns }
@@ -37,7 +37,7 @@ public struct OutputRecord: Sendable {
 
   /// Records the named files of `folder`, and the recipe.
   ///
-  /// - Parameter read: called with the size of each file that was read.
+  /// - Parameter read: called after each file with its size.
   init(
     key: Digest, matrices: [Matrix], recipe: Recipe, files: [String], folder: String,
     read: (Int) throws -> Void
@@ -59,7 +59,7 @@ public struct OutputRecord: Sendable {
 
   /// Reads the record of a pruned checkpoint.
   ///
-  /// - Throws: bad input where it is missing or not ours.
+  /// - Throws: bad input if it is missing or damaged; a usage error if a later version wrote it.
   public init(folder: String) throws {
     let path = folder + "/" + Self.fileName
     guard try Folder.entry(path) != nil else {
@@ -77,7 +77,7 @@ public struct OutputRecord: Sendable {
     .badInput("the record is damaged; run the recipe again into a new folder.")
   }
 
-  /// What the members of the record mean: more may be added to them, but whoever changes one raises this number.
+  /// The version of the members of the record. Members may be added; a change of their meaning raises this number.
   private static let format = 1
 
   /// Reads the content of `espalier.json`.
@@ -96,7 +96,7 @@ public struct OutputRecord: Sendable {
     recipe = json["recipe"]?.string ?? ""
     self.matrices = try matrices.map { item in
       guard let name = item["name"]?.string, let rows = item["rows"]?.integer,
-        let columns = item["columns"]?.integer, let pattern = Self.pattern(item),
+        let columns = item["columns"]?.integer, let pattern = SparsityPattern(json: item),
         rows > 0, columns > 0, pattern.fits(columns: columns), item["part"]?.integer ?? 0 >= 0,
         let order = ModelOutline.Matrix.Order(rawValue: item["order"]?.string ?? "rows")
       else { throw EspalierError.badInput("the record of a matrix is damaged.") }
@@ -113,13 +113,13 @@ public struct OutputRecord: Sendable {
     }
   }
 
-  /// One digest for what a recipe's stages do.
+  /// One digest of a recipe's stages and parameters.
   static func stages(of recipe: Recipe) -> Digest {
     let stages = recipe.entries.map { ["id": .string($0.id), "parameters": $0.key] as JSON }
     return SHA256.digest(of: JSON.array(stages).canonical.text)
   }
 
-  /// Every file that is not as it was recorded, with what is wrong, in the order of the record.
+  /// The files that differ from the record, with the problem of each, in the order of the record.
   func damage(in folder: String) throws -> [Verification.Finding] {
     try files.compactMap { file in
       let path = folder + "/" + file.name
@@ -134,7 +134,7 @@ public struct OutputRecord: Sendable {
     }
   }
 
-  /// One digest for all files.
+  /// One digest of all files.
   var filesDigest: Digest { SHA256.digest(of: files.map { "\($0.name)\0\($0.digest.hex)\n" }.joined()) }
 
   func write(to folder: String) throws {
@@ -159,21 +159,8 @@ public struct OutputRecord: Sendable {
     if let part = matrix.place.part {
       members += [("part", .integer(part)), ("module", .string(matrix.place.module))]
     }
-    switch matrix.pattern {
-    case .rows(let sparsity): members.append(("sparsity", .number(sparsity)))
-    case .matrix(let sparsity): members += [("sparsity", .number(sparsity)), ("budget", "matrix")]
-    case .groups(let keep, let of): members += [("keep", .integer(keep)), ("of", .integer(of))]
-    }
+    members += matrix.pattern.json.object?.members ?? []
     if matrix.hasNewWeights { members.append(("newWeights", true)) }
     return .object(JSONObject(members))
-  }
-
-  private static func pattern(_ item: JSON) -> SparsityPattern? {
-    if let sparsity = item["sparsity"]?.double, (0...1).contains(sparsity) {
-      return item["budget"]?.string == "matrix" ? .matrix(sparsity: sparsity) : .rows(sparsity: sparsity)
-    }
-    guard let keep = item["keep"]?.integer, let of = item["of"]?.integer, of > 0, (0...of).contains(keep)
-    else { return nil }
-    return .groups(keep: keep, of: of)
   }
 }

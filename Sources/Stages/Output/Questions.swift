@@ -1,13 +1,14 @@
 import EspalierCore
 import EspalierIO
 import EspalierModels
+import EspalierPipeline
 import EspalierTokenizers
 
-/// Multiple-choice questions from JSON lines, answered by the choice with the largest summed log-probability, as the EleutherAI
-/// harness does.
+/// Multiple-choice questions from JSON lines. As in the EleutherAI harness, the answer is the choice with the largest summed
+/// log-probability.
 ///
-/// A line is `{"query": ..., "choices": [...], "gold": index}`, or `{"context_options": [...], "continuation": ..., "gold": index}` where
-/// one continuation is scored under several contexts (WinoGrande; `acc` alone means something there).
+/// A line is `{"query": ..., "choices": [...], "gold": index}` or, to score one continuation in several contexts (WinoGrande),
+/// `{"context_options": [...], "continuation": ..., "gold": index}`, which gives no `acc_norm`.
 public struct Questions: Sendable {
   private struct Request {
     let context: String
@@ -16,7 +17,7 @@ public struct Questions: Sendable {
 
   private struct Question {
     let requests: [Request]
-    /// Characters of each choice, for `acc_norm`; nil where the choices are contexts.
+    /// Characters of each choice, for `acc_norm`; nil if the choices are contexts.
     let characters: [Int]?
     let gold: Int
   }
@@ -26,8 +27,8 @@ public struct Questions: Sendable {
 
   /// Reads a file of questions.
   ///
-  /// - Parameter limit: the first so many; nil takes all.
-  /// - Throws: bad input with the line.
+  /// - Parameter limit: how many questions to take from the start; nil takes all.
+  /// - Throws: bad input that names the line.
   public init(path: String, limit: Int? = nil) throws {
     self.path = path
     let lines = try Folder.read(path, limit: 1 << 30).split(separator: UInt8(ascii: "\n")).enumerated()
@@ -69,33 +70,17 @@ public struct Questions: Sendable {
     return question
   }
 
-  /// What a model answered.
-  public struct Result: Sendable {
-    public let questions: Int
-    /// Share of questions whose right choice has the largest summed log-probability.
-    public let accuracy: Double
-    /// The same with the sum divided by the characters of the choice; nil for questions by context.
-    public let normalizedAccuracy: Double?
-
-    public var json: JSON {
-      var members: [(key: String, value: JSON)] = [
-        ("questions", .integer(questions)), ("acc", .number(accuracy)),
-      ]
-      if let normalizedAccuracy { members.append(("acc_norm", .number(normalizedAccuracy))) }
-      return .object(JSONObject(members))
-    }
-  }
-
-  /// Lets the model answer.
+  /// Scores the model's answers.
   ///
-  /// - Parameter scratch: a folder for hidden states, removed at the end.
+  /// - Parameter scratch: a folder for hidden states; removed at the end.
   public func ask(
     _ model: Model, scratch: String,
-    progress: @escaping (_ done: Int, _ total: Int) throws -> Void = { _, _ in }
-  ) throws -> Result {
+    progress: @escaping (_ done: Int, _ total: Int) throws -> Void = { _, _ in },
+    on device: Device
+  ) throws -> QuestionsReport {
     let tokenizer = try Tokenizer(folder: model.checkpoint.folder)
     let requests = try questions.flatMap(\.requests).map { try tokens($0, tokenizer) }
-    let scores = try TokenScorer(model: model, scratch: scratch, progress: progress).score(
+    let scores = try TokenScorer(model: model, scratch: scratch, progress: progress, device: device).score(
       requests.map(\.ids))
     let sums = zip(requests, scores).map { request, scores in
       scores.suffix(request.ids.count - request.contextCount).reduce(0, +)
@@ -113,16 +98,16 @@ public struct Questions: Sendable {
       }
     }
     let count = Double(questions.count)
-    return Result(
+    return QuestionsReport(
       questions: questions.count, accuracy: Double(right) / count,
       normalizedAccuracy: questions.allSatisfy { $0.characters != nil }
         ? Double(rightNormalized) / count : nil)
   }
 
-  /// The tokens of context and continuation, encoded together, and how many of them are the context's.
+  /// The tokens of context and continuation, encoded together, and the number of tokens of the context.
   private func tokens(_ request: Request, _ tokenizer: Tokenizer) throws -> (ids: [Int32], contextCount: Int)
   {
-    // Spaces at the end of the context belong to the continuation: tokenizers join them to the next word.
+    // Spaces at the end of the context move to the continuation, because tokenizers join them to the next word.
     let kept = request.context.utf8.reversed().drop { $0 == 0x20 || $0 == 0x0A || $0 == 0x09 || $0 == 0x0D }
     let context = Array(kept.reversed())
     let moved = Array(request.context.utf8.dropFirst(context.count))
@@ -135,7 +120,7 @@ public struct Questions: Sendable {
     return (ids, contextCount)
   }
 
-  /// Index of the largest; the first of equals.
+  /// Index of the largest value; the first one if several are equal.
   private static func best(_ values: [Double]) -> Int {
     values.indices.reduce(0) { values[$1] > values[$0] ? $1 : $0 }
   }

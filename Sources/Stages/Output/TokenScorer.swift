@@ -3,24 +3,25 @@ import EspalierIO
 import EspalierKernels
 import EspalierModels
 
-/// Log-probabilities of tokens, computed block by block over all sequences, so that each weight is read once.
+/// Computes log-probabilities of tokens block by block over all sequences, so that each weight is read once.
 ///
-/// Sequences of similar length share a rectangular spill array; shorter ones are filled up on the right, which causal attention
-/// never sees.
+/// Sequences of similar length share a rectangular spill array. Shorter ones are padded on the right, which does not matter to causal
+/// attention.
 struct TokenScorer {
   let model: Model
-  /// A folder for hidden states, removed at the end.
+  /// A folder for hidden states; removed at the end.
   let scratch: String
   let progress: (_ done: Int, _ total: Int) throws -> Void
+  let device: Device
 
   private struct Group {
     let length: Int
     let members: [Int]
   }
 
-  /// For each sequence, the natural log-probability of every token but the first, given those before it.
+  /// For each sequence, the natural log-probability of every token except the first, given the tokens before it.
   ///
-  /// - Throws: bad input where an id is outside of the vocabulary or hidden states are not finite; an I/O error where the
+  /// - Throws: bad input if an id is outside of the vocabulary or hidden states are not finite; an I/O error if the
   ///   checkpoint cannot be read.
   func score(_ sequences: [[Int32]]) throws -> [[Double]] {
     guard model.blueprint.isCausal, model.blueprint.ending.head != nil else {
@@ -32,7 +33,7 @@ struct TokenScorer {
     try Folder.create(scratch)
     defer { try? Folder.remove(scratch) }
     let groups = groups(sequences)
-    let tensors = TensorSource(model.checkpoint)
+    let tensors = TensorSource(model.checkpoint, on: device)
     let total = model.outline.blocks.count + 2
     for (index, group) in groups.enumerated() {
       try transform(group, from: nil, to: path(index, 0)) { batch, _ in
@@ -105,7 +106,7 @@ struct TokenScorer {
 
   private func load(_ batch: Range<Int>, _ input: SpillArray?, _ group: Group) throws -> Matrix {
     guard let input else { return Matrix(rows: 0, columns: 0) }
-    var hidden = Matrix(rows: batch.count * group.length, columns: model.outline.hiddenSize)
+    var hidden = device.matrix(unfilled: batch.count * group.length, columns: model.outline.hiddenSize)
     var span = hidden.elements.mutableSpan
     try input.read(batch, into: &span)
     input.release(batch)
@@ -122,12 +123,12 @@ struct TokenScorer {
     }
     for batch in batches(group) {
       let states = try model.finish(load(batch, input, group), tensors: tensors)
-      // The last row of a sequence predicts nothing here; it scores its own first token, and the result is dropped.
+      // The last row of a sequence has nothing to predict. It scores the first token, and the result is dropped.
       let targets = batch.flatMap { index in
         let ids = padded(sequences[group.members[index]], group.length)
         return Array(ids.dropFirst()) + [ids[0]]
       }
-      let scores = logProbabilities(states, head: head, targets: targets)
+      let scores = logProbabilities(states, head: head, targets: targets, on: device)
       for (offset, index) in batch.enumerated() {
         let member = group.members[index]
         let start = offset * group.length

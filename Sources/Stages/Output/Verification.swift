@@ -4,22 +4,22 @@ import EspalierKernels
 import EspalierModels
 import EspalierPipeline
 
-/// Checks what was written: the files of a pruned checkpoint against its record, or the artifacts of a work folder.
+/// Checks the files of a pruned checkpoint against its record, or the artifacts of a work folder against their manifests.
 public struct Verification: Sendable {
-  /// One thing that is not as it should be.
+  /// A problem with a file, a matrix or an artifact.
   public struct Finding: Sendable {
     public let subject: String
     public let problem: String
   }
 
-  /// Files and matrices, or artifacts, that were looked at.
+  /// Files of a checkpoint or of artifacts.
   public private(set) var checkedFiles = 0
   public private(set) var checkedMatrices = 0
   public private(set) var findings: [Finding] = []
 
-  /// Re-hashes everything in `folder` and counts the zeros of every row and group.
+  /// Hashes all files in `folder` and counts the zeros of every row and group.
   ///
-  /// - Throws: an error only where the folder is neither a pruned checkpoint nor a work folder.
+  /// - Throws: bad input if the folder is neither a pruned checkpoint nor a work folder.
   public init(folder: String) throws {
     if try Folder.entry(folder + "/" + OutputRecord.fileName) != nil {
       try checkOutput(folder)
@@ -55,7 +55,7 @@ public struct Verification: Sendable {
       Finding(subject: $0.path, problem: "\($0.problem) The next run makes the artifact again.")
     }
     for manifest in try store.manifests() {
-      // Released artifacts have no bytes to check.
+      // The bytes of this artifact may have been deleted on purpose.
       guard
         try manifest.objects.contains(where: { try Folder.entry(store.path(manifest.key, $0.path)) != nil })
       else { continue }

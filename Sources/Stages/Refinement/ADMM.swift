@@ -3,28 +3,32 @@ import EspalierIO
 import EspalierKernels
 import EspalierPipeline
 
-/// Finds masks and weights together by ADMM.
+/// Finds masks and weights together by ADMM, as ALPS does (arXiv 2406.07831).
 public struct ADMM: MatrixStage {
-  public static let name = "admm"
-  public static let summary =
-    "Finds masks and weights together by ADMM, as ALPS does: a dense and a sparse copy of each row are drawn together."
-  public static let revision = 1
+  public static let descriptor = StageDescriptor(
+    name: "admm",
+    summary:
+      "Finds masks and weights together by ADMM, as ALPS does: pulls a dense and a sparse copy of each row together.",
+    revision: 1
+  ) { .matrix(ADMM(&$0)) }
 
   private let choice: PatternChoice
   private let options: ADMMOptions
 
-  public init(_ parameters: inout Parameters) {
+  init(_ parameters: inout Parameters) {
     choice = PatternChoice(&parameters)
     var options = ADMMOptions()
     options.damping = parameters.number(
       "damping", default: options.damping, in: 0...1000,
-      "What is added to the Gram matrix's diagonal, as a share of its mean.")
+      "Added to the Gram matrix's diagonal, as a share of its mean.")
     options.penalty = parameters.number(
-      "penalty", default: options.penalty, in: 1e-9...1e9, "What keeps the two copies together at first.")
+      "penalty", default: options.penalty, in: 1e-9...1e9,
+      "Penalty for the difference between the two copies at first.")
     options.growth = parameters.number(
-      "growth", default: options.growth, in: 1.001...100, "By how much that grows after every three steps.")
+      "growth", default: options.growth, in: 1.001...100,
+      "Factor by which the penalty grows after every three steps.")
     options.limit = parameters.integer(
-      "maxSteps", default: options.limit, in: 1...1_000_000, "The most steps of one row.")
+      "maxSteps", default: options.limit, in: 1...1_000_000, "The largest number of steps of one row.")
     self.options = options
   }
 
@@ -33,7 +37,7 @@ public struct ADMM: MatrixStage {
 
   public func applies(to matrix: ModelOutline.Matrix) -> Bool { choice.applies(to: matrix) }
 
-  public func pattern(after previous: SparsityPattern?) -> SparsityPattern? { choice.planned }
+  public func pattern(after previous: PlannedPattern?) -> PlannedPattern? { choice.planned }
 
   public func check(_ model: ModelOutline, checkpoint: Checkpoint) throws { try choice.check(model) }
 
@@ -41,7 +45,7 @@ public struct ADMM: MatrixStage {
     guard let matrix = sizes.matrix else { return WorkingSet() }
     var needs = Reconstruct.fitting(sizes)
     let square = matrix.columns * matrix.columns * 4
-    // The eigenvectors; and what they take while they are computed, which is before there are rows.
+    // The eigenvectors, and their computation, which is done before rows are in memory.
     needs.factor += square
     needs.rows = max(needs.rows, 2 * square)
     return needs
@@ -51,16 +55,16 @@ public struct ADMM: MatrixStage {
     guard let matrix = sizes.matrix else { return Work() }
     let columns = Double(matrix.columns)
     let steps = Double(min(options.limit, 30))
-    // Eigenvectors, by one thread and bound by the memory half of the time; two products and a choice of weights a step.
+    // Eigenvectors, by one thread that waits for the memory half of the time; then two products and a choice of weights per step.
     return Work(
       operations: 180 * columns * columns * columns + 2 * steps * matrix.gramOperations
         + Reconstruct.fittingOperations(matrix, sizes.pattern),
       memoryBytes: steps * (matrix.selectionBytes + 64 * matrix.weights))
   }
 
-  public func run(_ unit: UnitContext) throws -> JSON {
+  public func run(_ unit: UnitContext) throws -> MatrixReport {
     let weight = try unit.weight()
-    try weight.tensor.requireFinite()
+    try weight.tensor.requireFinite(on: unit.job.device)
     let gram = try unit.factor().requireGram()
     let pattern = try choice.pattern(unit)
     let (outcome, loss) = try unit.writeWeights(weight, gram: gram) {
@@ -68,11 +72,12 @@ public struct ADMM: MatrixStage {
     }
     try MaskFile.write(outcome.mask, to: unit.folder + "/" + MaskFile.name)
     weight.tensor.release()
-    return .object(
-      JSONObject(
-        unit.matrixReport(pattern) + [
-          ("lossAfter", .number(loss)), ("steps", .integer(outcome.steps)),
-          ("mostStepsOfARow", .integer(outcome.mostSteps)), ("rowsAtLimit", .integer(outcome.rowsAtLimit)),
-        ]))
+    var report = try unit.matrixReport(pattern)
+    report.lossAfter = loss
+    report.details = JSONObject([
+      ("steps", .integer(outcome.steps)), ("mostStepsOfARow", .integer(outcome.mostSteps)),
+      ("rowsAtLimit", .integer(outcome.rowsAtLimit)),
+    ])
+    return report
   }
 }

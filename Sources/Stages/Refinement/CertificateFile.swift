@@ -4,7 +4,7 @@ import EspalierKernels
 import EspalierPipeline
 
 /// A certificate beside a mask: `certificate.safetensors` with `lowerBounds`, F64, one for each row or one for the matrix, and
-/// `losses`, F64, of every row of the mask beside it. The bounds go from mask to mask down a chain.
+/// `losses`, F64, of every row of the mask. Stages that refine the mask copy the bounds.
 enum CertificateFile {
   static let name = "certificate.safetensors"
 
@@ -17,49 +17,45 @@ enum CertificateFile {
     try writer.finish()
   }
 
-  /// The bounds beside the mask that the unit reads, where they hold for masks of `pattern` too; nil where there are none.
+  /// The bounds beside the unit's input mask; nil if there are none, or if they do not hold for masks of `pattern`.
   ///
-  /// Bounds of a whole matrix hold for row budgets, which are stricter; those of rows do not hold once weights may leave a row.
+  /// A bound of a whole matrix also holds with row budgets, which are stricter. Bounds of rows do not hold if weights may move to
+  /// other rows.
   static func read(_ unit: UnitContext, pattern: SparsityPattern) throws -> Certificate? {
     let path = try unit.input(.mask, name)
     guard try Folder.entry(path) != nil else { return nil }
     let bounds = try SafetensorsFile(path: path).tensor("lowerBounds", dtype: .f64).doubles()
     guard bounds.allSatisfy({ $0 >= 0 && $0.isFinite }),
       bounds.count == 1 || bounds.count == unit.matrix?.rows
-    else { throw EspalierError.badInput("these are not the bounds of the mask beside it.", subject: path) }
+    else { throw EspalierError.badInput("the bounds do not fit the mask beside them.", subject: path) }
     if case .matrix = pattern, bounds.count > 1 { return nil }
     return Certificate(lowerBounds: bounds)
   }
 }
 
 extension UnitContext {
-  /// Hands the bounds on to a refined mask, and reports how far from the best it is at most.
-  func carryCertificate(_ mask: Mask, _ weight: LinearWeight, _ gram: GramMatrix) throws -> [(
-    key: String, value: JSON
-  )] {
-    guard let certificate = try CertificateFile.read(self, pattern: mask.pattern) else { return [] }
-    return try write(certificate, mask, weight, gram)
+  /// Copies the bounds beside the unit's input mask, if there are any, and adds them to the report.
+  func carryCertificate(
+    _ mask: Mask, _ weight: LinearWeight, _ gram: GramMatrix, into report: inout MatrixReport
+  ) throws {
+    guard let certificate = try CertificateFile.read(self, pattern: mask.pattern) else { return }
+    try write(certificate, mask, weight, gram, into: &report)
   }
 
-  /// Writes a certificate beside the unit's mask.
-  func write(_ certificate: Certificate, _ mask: Mask, _ weight: LinearWeight, _ gram: GramMatrix) throws
-    -> [(
-      key: String, value: JSON
-    )]
-  {
+  /// Writes a certificate beside the unit's mask and adds it to the report.
+  func write(
+    _ certificate: Certificate, _ mask: Mask, _ weight: LinearWeight, _ gram: GramMatrix,
+    into report: inout MatrixReport
+  ) throws {
     let losses = rowLosses(weight, gram: gram, mask: mask)
     try CertificateFile.write(certificate, losses: losses, to: folder)
-    var report: [(key: String, value: JSON)] = [
-      ("lowerBound", .number(certificate.lowerBound)),
-      ("certifiedGap", .number(certificate.gap(ofLoss: losses.reduce(0, +)))),
-    ]
+    report.lowerBound = certificate.lowerBound
     if certificate.lowerBounds.count == losses.count {
       let gaps = zip(losses, certificate.lowerBounds).map { $0 > 0 ? max(0, 1 - $1 / $0) : 0 }.sorted()
-      report += [
+      report.details.members += [
         ("leastGapOfARow", .optional(gaps.first)), ("medianGapOfARow", .number(gaps[gaps.count / 2])),
         ("mostGapOfARow", .optional(gaps.last)),
       ]
     }
-    return report
   }
 }

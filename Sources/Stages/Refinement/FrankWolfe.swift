@@ -3,12 +3,14 @@ import EspalierIO
 import EspalierKernels
 import EspalierPipeline
 
-/// Refines masks by SparseFW: Frank-Wolfe on the relaxed mask, then rounding.
+/// Refines masks by SparseFW (arXiv 2510.13713): Frank-Wolfe on the relaxed mask, then rounding.
 public struct FrankWolfe: MatrixStage {
-  public static let name = "frankWolfe"
-  public static let summary =
-    "Refines a mask by SparseFW: solves the relaxed problem by Frank-Wolfe, rounds, and can certify the result."
-  public static let revision = 1
+  public static let descriptor = StageDescriptor(
+    name: "frankWolfe",
+    summary:
+      "Refines a mask by SparseFW: solves the relaxed problem by Frank-Wolfe, rounds, and can certify the result.",
+    revision: 1
+  ) { .matrix(FrankWolfe(&$0)) }
 
   enum Budget: String, CaseIterable {
     case row
@@ -21,7 +23,7 @@ public struct FrankWolfe: MatrixStage {
     case ria
   }
 
-  /// What `alpha: auto` chooses from.
+  /// The values that `alpha: auto` tries.
   private static let candidates = [0, 0.5, 0.75, 0.9]
 
   private let alphas: [Double]
@@ -33,29 +35,30 @@ public struct FrankWolfe: MatrixStage {
   private let onlyImproves: Bool
   public let holdOut: Double
 
-  public init(_ parameters: inout Parameters) {
+  init(_ parameters: inout Parameters) {
     let alpha = parameters.numberOrWord(
       "alpha", default: .number(0.9), in: 0...1, word: "auto",
-      "Share of the kept weights, the most salient, that stays as the first mask has it; 0 gives a certificate; auto takes the best of 0, 0.5, 0.75 and 0.9 on held-out windows, for each matrix."
+      "Share of the kept weights that stay as they are, the most salient ones; 0 gives a certificate; auto tries 0, 0.5, 0.75 and 0.9 for each matrix and takes the best on held-out windows."
     )
     iterations = parameters.integer(
-      "iterations", default: 500, in: 1...1_000_000, "Steps; the paper takes 2000.")
+      "iterations", default: 500, in: 1...1_000_000, "Number of steps; the paper takes 2000.")
     step = parameters.choice(
       "step", default: .openLoop,
-      "How far each step goes: 2/(t+2), the best step, or steps between pairs of weights, which converge much faster."
+      "Step size: 2/(t+2), line search, or pairwise steps between two weights, which converge much faster."
     )
     tolerance = parameters.number(
       "tolerance", default: 1e-4, in: 0...1,
-      "A row ends where the relaxed optimum is at most this share of its loss away; 0 takes all steps.")
+      "A row is done when its loss is at most this share of it above the relaxed optimum; 0 takes all steps.")
     budget = parameters.choice(
-      "budget", default: .row, "Whether every row keeps its number of weights, or only the matrix does.")
-    let order: Order = parameters.choice("saliency", default: .wanda, "What orders the weights for alpha.")
+      "budget", default: .row, "Whether every row keeps its number of weights, or only the whole matrix.")
+    let order: Order = parameters.choice(
+      "saliency", default: .wanda, "The score by which alpha selects weights.")
     onlyImproves = parameters.flag(
       "onlyImproves", default: false,
-      "Whether a row keeps its first mask where the rounded one is no better; the paper always rounds.")
+      "Whether a row keeps its first mask if the rounded one is no better; the paper always rounds.")
     let share = parameters.optionalNumber(
       "holdOut", in: 0...0.9,
-      "Share of the calibration windows that is kept apart to choose alpha on; 0.1 with alpha: auto, else 0.")
+      "Share of the calibration windows that is held out to choose alpha; 0.1 with alpha: auto, else 0.")
     alphas = if case .number(let alpha) = alpha { [alpha] } else { Self.candidates }
     holdOut = share ?? (alphas.count > 1 ? 0.1 : 0)
     self.order =
@@ -71,25 +74,15 @@ public struct FrankWolfe: MatrixStage {
 
   public func applies(to matrix: ModelOutline.Matrix) -> Bool { true }
 
-  public func pattern(after previous: SparsityPattern?) throws -> SparsityPattern? {
+  public func pattern(after previous: PlannedPattern?) throws -> PlannedPattern? {
     guard budget == .matrix, let previous else { return previous }
-    return try wider(previous)
-  }
-
-  /// The pattern when weights may move from row to row.
-  private func wider(_ pattern: SparsityPattern) throws -> SparsityPattern {
-    switch pattern {
-    case .rows(let sparsity), .matrix(let sparsity): return .matrix(sparsity: sparsity)
-    case .groups(let keep, let of):
-      throw EspalierError.usage(
-        "budget: matrix moves weights from row to row, which \(keep):\(of) does not allow; use budget: row.")
-    }
+    return try previous.requireAcrossRows()
   }
 
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
     guard let matrix = sizes.matrix else { return WorkingSet() }
     let rows = budget == .matrix ? matrix.rows : min(256, matrix.rows)
-    // Three values of f32 for each weight, the best ones so far, and terms of the bound in f64, a block of rows at a time.
+    // Three f32 values per weight, the best mask so far, and the terms of the bound in f64 for a block of rows.
     let certifies = alphas.contains(0)
     let best = certifies && budget == .row && step != .pairwise ? 4 : 0
     let terms = certifies ? min(256, matrix.rows) * matrix.columns * 8 : 0
@@ -103,24 +96,24 @@ public struct FrankWolfe: MatrixStage {
   public func work(_ sizes: UnitSizes) -> Work {
     guard let matrix = sizes.matrix else { return Work() }
     let columns = Double(matrix.columns)
-    // Measured: a step changes a few per cent of a vertex, and reads G where it did; pairwise steps read two rows of G each, as
-    // many as a row has entries in an iteration, and come to the tolerance within a few iterations.
+    // Measured: a step changes a few per cent of a vertex and reads those rows of G. An iteration of pairwise steps has a step
+    // for each entry of a row, which reads two rows of G, and a few iterations reach the tolerance.
     let traffic =
       step == .pairwise
       ? Double(min(iterations, 4)) * 16 * columns * columns
       : Double(iterations) * (0.1 * columns * columns + 60 * columns)
-    let turns = Double(alphas.count)
+    let runs = Double(alphas.count)
     return Work(
-      operations: turns * matrix.gramOperations * (3 + (holdOut > 0 ? 2 : 0)),
-      memoryBytes: turns * Double(matrix.rows) * traffic)
+      operations: runs * matrix.gramOperations * (3 + (holdOut > 0 ? 2 : 0)),
+      memoryBytes: runs * Double(matrix.rows) * traffic)
   }
 
-  public func run(_ unit: UnitContext) throws -> JSON {
+  public func run(_ unit: UnitContext) throws -> MatrixReport {
     let weight = try unit.weight()
     let factor = try unit.factor()
     let gram = try factor.requireGram()
     var start = try MaskFile.read(unit.input(.mask, MaskFile.name))
-    if budget == .matrix { start = start.with(try wider(start.pattern)) }
+    if budget == .matrix, let pattern = start.pattern.acrossRows { start = start.with(pattern) }
     var best: (alpha: Double, mask: Mask, outcome: FrankWolfeOutcome)?
     for (index, alpha) in alphas.enumerated() {
       let options = FrankWolfeOptions(
@@ -128,9 +121,9 @@ public struct FrankWolfe: MatrixStage {
         heldOut: factor.heldOut, onlyImproves: onlyImproves)
       var mask = start
       let outcome = try frankWolfe(weight, gram: gram, mask: &mask, options: options) { done, total in
-        try unit.advance(index * total + done, of: alphas.count * total)
+        try unit.progress(index * total + done, of: alphas.count * total)
       }
-      // Of equal losses the lower alpha, which may come with a certificate.
+      // If the losses are equal, the lower alpha wins: alpha 0 comes with a certificate.
       if let least = best?.outcome.heldOutAfter, least <= outcome.heldOutAfter ?? .infinity { continue }
       best = (alpha, mask, outcome)
     }
@@ -138,17 +131,20 @@ public struct FrankWolfe: MatrixStage {
       throw EspalierError.internalFault("Frank-Wolfe ran with no alpha.")
     }
     try MaskFile.write(mask, to: unit.folder + "/" + MaskFile.name)
-    let certificate = try outcome.certificate.map { try unit.write($0, mask, weight, gram) } ?? []
+    var report = try unit.matrixReport(mask.pattern)
+    report.lossBefore = outcome.lossBefore
+    report.lossAfter = outcome.lossAfter
+    report.details = JSONObject([
+      ("relaxedLoss", .number(outcome.relaxedLoss)), ("gap", .number(outcome.gap)),
+      ("alpha", .number(alpha)), ("rowIterations", .integer(outcome.rowIterations)),
+      ("changedShare", .number(outcome.changedShare)), ("rowsKept", .integer(outcome.rowsKept)),
+      ("heldOutBefore", .optional(outcome.heldOutBefore)),
+      ("heldOutAfter", .optional(outcome.heldOutAfter)),
+    ])
+    if let certificate = outcome.certificate {
+      try unit.write(certificate, mask, weight, gram, into: &report)
+    }
     weight.tensor.release()
-    return .object(
-      JSONObject(
-        unit.matrixReport(mask.pattern) + [
-          ("lossBefore", .number(outcome.lossBefore)), ("lossAfter", .number(outcome.lossAfter)),
-          ("relaxedLoss", .number(outcome.relaxedLoss)), ("gap", .number(outcome.gap)),
-          ("alpha", .number(alpha)), ("rowIterations", .integer(outcome.rowIterations)),
-          ("changedShare", .number(outcome.changedShare)), ("rowsKept", .integer(outcome.rowsKept)),
-          ("heldOutBefore", .optional(outcome.heldOutBefore)),
-          ("heldOutAfter", .optional(outcome.heldOutAfter)),
-        ] + certificate))
+    return report
   }
 }

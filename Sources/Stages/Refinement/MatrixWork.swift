@@ -3,8 +3,8 @@ import EspalierKernels
 import EspalierPipeline
 
 extension UnitSizes {
-  /// What a stage needs that reads the Gram matrix for losses alone: where the memory does not hold it beside the `rest`, a few rows
-  /// of it at a time.
+  /// The memory of a stage that reads the Gram matrix only for losses. If it does not fit beside the `rest`, a few of its rows are
+  /// in memory at a time.
   func withLossFactor(_ rest: WorkingSet) -> WorkingSet {
     var all = rest
     all.factor =
@@ -24,24 +24,19 @@ extension UnitSizes {
 }
 
 extension UnitContext {
-  /// The factor of the unit's site for losses alone, as ``UnitSizes/withLossFactor(_:)`` counts it.
+  /// The factor of the unit's site, only for losses; ``UnitSizes/withLossFactor(_:)`` computes its memory.
   func lossFactor(beside rest: (UnitSizes) -> WorkingSet) throws -> SiteFactor {
     let sizes = sizes
     return try factor(keepsPages: sizes.keepsLossFactor(beside: rest(sizes)))
   }
 }
 
-extension UnitContext {
-  /// What the kernels of the unit run on.
-  var device: Device { Device(threads: Threads.count) }
-}
-
-/// What the works of stages are made of.
+/// Parts of the work of stages.
 extension ModelOutline.Matrix {
   /// Weights, `rows x columns`.
   var weights: Double { Double(rows) * Double(columns) }
   /// Operations of a product of all rows with the Gram matrix.
   var gramOperations: Double { 2 * weights * Double(columns) }
-  /// Bytes of memory traffic that choosing the most salient weights of every row takes; measured.
+  /// Bytes of memory traffic for choosing the most salient weights of every row; measured.
   var selectionBytes: Double { 160 * weights }
 }

@@ -3,25 +3,27 @@ import EspalierIO
 import EspalierKernels
 import EspalierPipeline
 
-/// Fits the kept weights of every matrix anew, on the mask that it has.
+/// Fits the kept weights of every matrix to its mask by least squares.
 public struct Reconstruct: MatrixStage {
-  public static let name = "reconstruct"
-  public static let summary =
-    "Fits the kept weights anew so that they make up for the pruned ones; the mask stays as it is."
-  public static let revision = 1
+  public static let descriptor = StageDescriptor(
+    name: "reconstruct",
+    summary:
+      "Fits the kept weights so that they make up for the pruned ones; the mask does not change.",
+    revision: 1
+  ) { .matrix(Reconstruct(&$0)) }
 
   private let damping: Double
   private let tolerance: Double
 
-  public init(_ parameters: inout Parameters) {
+  init(_ parameters: inout Parameters) {
     let options = ReconstructOptions()
     damping = parameters.number(
       "damping", default: options.damping, in: 0...1000,
-      "What moving a weight away from its first value costs, as a share of the mean of the Gram matrix's diagonal."
+      "The cost of moving a weight away from its first value, as a share of the mean of the Gram matrix's diagonal."
     )
     tolerance = parameters.number(
       "tolerance", default: options.tolerance, in: 1e-9...1,
-      "A row ends where its gradient is this share of the first.")
+      "A row is done when its gradient is this share of the first one.")
   }
 
   public var reads: Set<ArtifactKind> { [.factor, .mask] }
@@ -31,11 +33,11 @@ public struct Reconstruct: MatrixStage {
 
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet { Self.fitting(sizes) }
 
-  /// What fitting a block of rows needs.
+  /// The memory for fitting a block of rows.
   static func fitting(_ sizes: UnitSizes) -> WorkingSet {
     guard let matrix = sizes.matrix else { return WorkingSet() }
-    // Narrow rows have a factor of their own.
-    let kept = sizes.pattern?.kept(ofColumns: matrix.columns) ?? matrix.columns
+    // A row that keeps at most 1024 weights is fitted by a factorization of its own.
+    let kept = sizes.pattern?.kept(ofColumns: matrix.columns) ?? min(1024, matrix.columns)
     let narrow = kept <= 1024 ? sizes.threads * kept * kept * 8 : 0
     return WorkingSet(
       weights: sizes.tensorBytes, factor: sizes.factorBytes,
@@ -48,17 +50,17 @@ public struct Reconstruct: MatrixStage {
     return Work(operations: Self.fittingOperations(matrix, sizes.pattern), memoryBytes: matrix.weights * 64)
   }
 
-  /// Operations of fitting all rows: a factor of each row's own, or conjugate gradients, and the losses before and after.
+  /// Operations of fitting all rows, by a factorization for each row or by conjugate gradients, and of the losses before and after.
   static func fittingOperations(_ matrix: ModelOutline.Matrix, _ pattern: SparsityPattern?) -> Double {
     let kept = Double(pattern?.kept(ofColumns: matrix.columns) ?? matrix.columns / 2)
-    // A small factor in f64 costs as much as two and a half products in f32.
+    // A small factorization in f64 takes as long as two and a half products in f32.
     let direct = kept <= 1024 ? 2.5 * kept * kept * kept / 3 : .infinity
     let expectedSteps = 40.0
     return Double(matrix.rows) * min(direct, expectedSteps * 2 * Double(matrix.columns * matrix.columns))
       + 2 * matrix.gramOperations
   }
 
-  public func run(_ unit: UnitContext) throws -> JSON {
+  public func run(_ unit: UnitContext) throws -> MatrixReport {
     let weight = try unit.weight()
     let gram = try unit.factor().requireGram()
     let mask = try MaskFile.read(unit.input(.mask, MaskFile.name))
@@ -68,12 +70,13 @@ public struct Reconstruct: MatrixStage {
     }
     try MaskFile.write(mask, to: unit.folder + "/" + MaskFile.name)
     weight.tensor.release()
-    return .object(
-      JSONObject(
-        unit.matrixReport(mask.pattern) + [
-          ("lossBefore", .number(outcome.lossBefore)), ("lossAfter", .number(loss)),
-          ("steps", .integer(outcome.steps)), ("mostStepsOfARow", .integer(outcome.mostSteps)),
-          ("rowsAtLimit", .integer(outcome.rowsAtLimit)),
-        ]))
+    var report = try unit.matrixReport(mask.pattern)
+    report.lossBefore = outcome.lossBefore
+    report.lossAfter = loss
+    report.details = JSONObject([
+      ("steps", .integer(outcome.steps)), ("mostStepsOfARow", .integer(outcome.mostSteps)),
+      ("rowsAtLimit", .integer(outcome.rowsAtLimit)),
+    ])
+    return report
   }
 }

@@ -3,7 +3,7 @@ import EspalierIO
 import EspalierKernels
 import EspalierPipeline
 
-/// Writes the fitted weights of a unit's matrix in the checkpoint's type, and measures what they lose as they are written.
+/// Writes the fitted weights of a unit's matrix in the checkpoint's type, and computes the loss of the rounded weights.
 struct WeightWriter: ~Copyable {
   private let weight: LinearWeight
   private let gram: GramMatrix
@@ -11,7 +11,7 @@ struct WeightWriter: ~Copyable {
   private var file: SafetensorsWriter
   /// Rows written so far.
   private(set) var row = 0
-  /// Sum over the rows of `(w - w')^T G (w - w')`, for w' as it was rounded.
+  /// Sum over the rows of `(w - w')^T G (w - w')`, with the rounded weights w'.
   private(set) var loss = 0.0
 
   init(_ unit: UnitContext, _ weight: LinearWeight, gram: GramMatrix) throws {
@@ -42,9 +42,10 @@ struct WeightWriter: ~Copyable {
 }
 
 extension UnitContext {
-  /// Writes the weights that `body` hands to its argument, block after block, beside the unit's mask.
+  /// Writes fitted weights beside the unit's mask.
   ///
-  /// - Returns: what `body` returns, and the sum over the rows of `(w - w')^T G (w - w')`.
+  /// - Parameter body: calls its argument with all rows, a block after the other.
+  /// - Returns: the result of `body`, and the sum over the rows of `(w - w')^T G (w - w')`.
   func writeWeights<Outcome>(
     _ weight: LinearWeight, gram: GramMatrix,
     _ body: ((borrowing Matrix) throws -> Void) throws -> Outcome
@@ -52,7 +53,7 @@ extension UnitContext {
     var writer = try WeightWriter(self, weight, gram: gram)
     let outcome = try body { rows in
       try writer.append(rows)
-      try advance(writer.row, of: weight.rows)
+      try progress(writer.row, of: weight.rows)
     }
     let loss = writer.loss
     try writer.finish()

@@ -1,20 +1,35 @@
 import EspalierCore
+import HeapModule
 
-/// Merges one word: its initial symbols are appended, then it is finished.
+/// Merges one word: append its initial symbols, then call `finish`.
 struct WordMerger {
-  /// A part of the word: its token, or `gone` where its left neighbour has taken it, and its neighbours' places.
+  /// A part of the word: its token (`gone` once merged into its left neighbor) and the places of its neighbors.
   private struct Symbol {
     var id: Int32
     var previous: Int32
     var next: Int32
   }
 
+  /// A possible merge of the symbol at `place` with the next one, ordered by rank, then from left to right.
+  private struct Candidate: Comparable {
+    private let order: UInt64
+
+    init(rank: Int32, place: Int32) {
+      order = UInt64(UInt32(bitPattern: rank)) << 32 | UInt64(UInt32(bitPattern: place))
+    }
+
+    var rank: Int32 { Int32(truncatingIfNeeded: order >> 32) }
+    var place: Int32 { Int32(truncatingIfNeeded: order) }
+
+    static func < (left: Self, right: Self) -> Bool { left.order < right.order }
+  }
+
   private var symbols: [Symbol] = []
-  private var queue = MergeQueue()
+  private var candidates = Heap<Candidate>()
 
   private static let gone: Int32 = -1
   private static let none: Int32 = -1
-  /// A word is cut, where that changes nothing, when it has this many symbols.
+  /// Words with at least this many symbols are cut if that does not change the result.
   private static let cutLength = 32
   private static let maximumLength = 1 << 26
 
@@ -30,7 +45,7 @@ struct WordMerger {
     symbols.append(Symbol(id: id, previous: place - 1, next: place + 1))
   }
 
-  /// Makes every merge, the one of lowest rank first, of equal ranks the leftmost, and hands on the tokens.
+  /// Makes all merges, lowest rank first and from left to right within a rank, and appends the tokens to `ids`.
   mutating func finish(_ rules: MergeRules, into ids: inout [Int32]) {
     guard symbols.count > 1 else {
       if let symbol = symbols.first { ids.append(symbol.id) }
@@ -38,9 +53,10 @@ struct WordMerger {
     }
     symbols[symbols.count - 1].next = Self.none
     for place in 0..<symbols.count - 1 { propose(Int32(place), rules) }
-    while let (rank, place) = queue.pop() {
+    while let candidate = candidates.popMin() {
+      let (rank, place) = (candidate.rank, candidate.place)
       let left = symbols[Int(place)]
-      // What was possible when it came into the queue may have been overtaken by a merge of lower rank.
+      // An earlier merge may have taken one of the two symbols.
       guard left.id != Self.gone, left.next != Self.none, case let right = symbols[Int(left.next)],
         case let result = rules.results[Int(rank)], rules.table[left.id, right.id]?.id == result
       else { continue }
@@ -64,7 +80,7 @@ struct WordMerger {
   private mutating func propose(_ place: Int32, _ rules: MergeRules) {
     let left = symbols[Int(place)]
     if let merge = rules.table[left.id, symbols[Int(left.next)].id] {
-      queue.push(rank: merge.rank, place: place)
+      candidates.insert(Candidate(rank: merge.rank, place: place))
     }
   }
 }

@@ -89,7 +89,7 @@ import Testing
     #expect(Places.isMapped(folder / "f") == (mode == .map))
     try Folder.remove(folder / "f")
     #expect(file.count == content.count && file.path == folder / "f")
-    var room = ReadRoom()
+    var room = ReadScratch()
     for range in [0..<10_000, 4095..<4097, 9999..<10_000, 5..<5, 10_000..<10_000] {
       file.prefetch(range)
       #expect(file.withBytes(range) { Array($0) } == Array(content[range]))
@@ -133,8 +133,6 @@ import Testing
   }
 
   private func bytes(_ file: borrowing File, _ range: Range<Int>) throws -> [UInt8] {
-    var bytes = [UInt8](repeating: 0, count: range.count)
-    try bytes.withUnsafeMutableBytes { try file.read(into: $0, at: range.lowerBound) }
-    return bytes
+    try file.bytes(range)
   }
 }

@@ -27,8 +27,8 @@ import Testing
     let whole = SHA256.digest(of: bytes)
     for size in [1, 7, 63, 64, 65, 299] {
       var hash = SHA256()
-      for part in parts(of: bytes.count, size: size) { bytes[part].withUnsafeBytes { hash.update($0) } }
-      hash.update(UnsafeRawBufferPointer(start: nil, count: 0))
+      for part in parts(of: bytes.count, size: size) { hash.update(bytes.span.extracting(part).bytes) }
+      hash.update([UInt8]().span.bytes)
       #expect(hash.finalize() == whole)
     }
   }

@@ -90,7 +90,7 @@ import Testing
     try put("{}", "config.json")
     #expect(
       try failure()
-        == "bad input: \(start)neither model.safetensors nor model.safetensors.index.json is there. Convert the weights to safetensors first."
+        == "bad input: \(start)there is neither model.safetensors nor model.safetensors.index.json. Convert the weights to safetensors first."
     )
     try put("", "model.safetensors")
     #expect(try failure().hasPrefix("bad input: DIR/model.safetensors: the file has 0 bytes"))
@@ -137,11 +137,11 @@ import Testing
     ),
     (
       #"{"weight_map":{"lm_head.weight":"model-2.safetensors"}}"#,
-      "bad input: DIR: the tensor lm_head.weight is not in model-2.safetensors, where model.safetensors.index.json says it is."
+      "bad input: DIR: the tensor lm_head.weight is not in model-2.safetensors, although model.safetensors.index.json says so."
     ),
     (
       #"{"weight_map":{"none":"model-1.safetensors"}}"#,
-      "bad input: DIR: the tensor none is not in model-1.safetensors, where model.safetensors.index.json says it is."
+      "bad input: DIR: the tensor none is not in model-1.safetensors, although model.safetensors.index.json says so."
     ),
     (
       #"{"weight_map":{"a":"model-1.safetensors","a":"model-1.safetensors"}}"#,

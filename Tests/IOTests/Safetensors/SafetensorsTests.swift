@@ -95,8 +95,8 @@ import Testing
       ("the tensor a is I32 [2], not U8 [2].", { _ = try file.tensor("a", dtype: .u8, shape: [2]) }),
       ("the tensor a is I32 [2], not I32 [1, 2].", { _ = try file.tensor("a", dtype: .i32, shape: [1, 2]) }),
       ("the tensor a is not F64.", { _ = try file.tensor("a").doubles() }),
-      ("the tensor b does not hold integers of 32 bits.", { _ = try file.tensor("b").integers() }),
-      ("the tensor c does not hold integers of 32 bits.", { _ = try file.tensor("c").integers() }),
+      ("the tensor b does not hold 32-bit integers.", { _ = try file.tensor("b").integers() }),
+      ("the tensor c does not hold 32-bit integers.", { _ = try file.tensor("c").integers() }),
     ]
     for (message, body) in cases {
       let error = #expect(throws: EspalierError.self) { try body() }
@@ -110,11 +110,11 @@ import Testing
     arguments: [
       (
         "length", one, 4, 1 << 63,
-        "PATH: the header claims 9223372036854775808 bytes; at most 100000000 are allowed. This is no safetensors file."
+        "PATH: the header claims 9223372036854775808 bytes; at most 100000000 are allowed. This is not a safetensors file."
       ),
       (
         "length", one, 4, .max,
-        "PATH: the header claims 18446744073709551615 bytes; at most 100000000 are allowed. This is no safetensors file."
+        "PATH: the header claims 18446744073709551615 bytes; at most 100000000 are allowed. This is not a safetensors file."
       ),
       (
         "length", one, 4, 100_000_000,
@@ -235,23 +235,23 @@ import Testing
         "hole",
         #"{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},"b":{"dtype":"U8","shape":[1],"data_offsets":[3,4]}}"#,
         4, nil,
-        "PATH: tensor b: its bytes start at 116, but the tensors before end at 115; the header is damaged."
+        "PATH: tensor b: its bytes start at 116, but the previous tensor ends at 115; the header is damaged."
       ),
       (
         "hole", #"{"b":{"dtype":"U8","shape":[2],"data_offsets":[2,4]}}"#, 4, nil,
-        "PATH: tensor b: its bytes start at 63, but the tensors before end at 61; the header is damaged."
+        "PATH: tensor b: its bytes start at 63, but the previous tensor ends at 61; the header is damaged."
       ),
       (
         "overlap",
         #"{"a":{"dtype":"U8","shape":[3],"data_offsets":[0,3]},"b":{"dtype":"U8","shape":[2],"data_offsets":[2,4]}}"#,
         4, nil,
-        "PATH: tensor b: its bytes start at 115, but the tensors before end at 116; the header is damaged."
+        "PATH: tensor b: its bytes start at 115, but the previous tensor ends at 116; the header is damaged."
       ),
       (
         "overlap",
         #"{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}"#,
         4, nil,
-        "PATH: tensor b: its bytes start at 113, but the tensors before end at 117; the header is damaged."
+        "PATH: tensor b: its bytes start at 113, but the previous tensor ends at 117; the header is damaged."
       ),
       (
         "twice",
@@ -279,7 +279,8 @@ import Testing
     let error = #expect(throws: EspalierError.self) { try SafetensorsHeader(path: path) }
     #expect(
       error?.description
-        == "\(path): the file has \(size) bytes; it is no safetensors file, or was cut off. Fetch it again.")
+        == "\(path): the file has \(size) bytes; it is not a safetensors file, or was cut off. Fetch it again."
+    )
   }
 
   /// Whoever made the file may know more types than this version; its bytes can be copied, and no more.

@@ -171,8 +171,8 @@ import Testing
         var bad = good
         bad.withUnsafeMutableBytes { bytes in
           bytes.storeBytes(of: value, toByteOffset: start + place * 8, as: UInt64.self)
-          let index = UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(bytes)[start..<bytes.count - 4])
-          bytes.storeBytes(of: CRC32C.plainChecksum(index), toByteOffset: bytes.count - 4, as: UInt32.self)
+          let checksum = CRC32C.plainChecksum(bytes.bytes.extracting(start..<bytes.count - 4))
+          bytes.storeBytes(of: checksum, toByteOffset: bytes.count - 4, as: UInt32.self)
         }
         try subject.put(bad, shard)
         #expect(try subject.read() == nil)

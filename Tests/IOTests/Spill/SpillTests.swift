@@ -75,7 +75,7 @@ import Testing
       withUnsafeBytes(of: number.littleEndian) { Array($0) }
     }
     func checked(_ bytes: [UInt8]) -> [UInt8] {
-      bytes + little(bytes.withUnsafeBytes { CRC32C.plainChecksum($0) })
+      bytes + little(CRC32C.plainChecksum(bytes.span.bytes))
     }
     // 1 ... 6 in bf16: 3F80 4000 4040 4080 40A0 40C0
     let chunks =

@@ -135,9 +135,9 @@ import Testing
       return try store.manifest(key)
     }
     let sum = JSON.string(key.hex)
-    #expect(try forge("format", 1) != nil)
+    #expect(try forge("format", 2) != nil)
     #expect(
-      try forge("format", 2) == nil && forge("key", "00") == nil && forge("digest", nil) == nil
+      try forge("format", 3) == nil && forge("key", "00") == nil && forge("digest", nil) == nil
         && forge("objects", nil) == nil)
     for path in ["/etc/passwd", "../x", "a/../../x", ".."] {
       #expect(try forge("objects", [["path": .string(path), "size": 1, "sha256": sum]]) == nil)
@@ -183,11 +183,14 @@ import Testing
     #expect(try store.manifest(key)?.objects == made.objects && store.unusableManifests().isEmpty)
 
     let format = { (value: JSON) in members.map { $0.key == "format" ? (key: $0.key, value: value) : $0 } }
-    try write(format(2))
-    #expect(try store.manifest(key) == nil && store.manifests().isEmpty)
-    let named = try store.unusableManifests()
-    #expect(named.map(\.path) == [manifestPath(key)])
-    #expect(named[0].problem.contains("a later version of espalier wrote this manifest (format 2"))
+    for (number, version) in [(3, "a later"), (1, "an earlier")] {
+      try write(format(.integer(number)))
+      #expect(try store.manifest(key) == nil && store.manifests().isEmpty)
+      let named = try store.unusableManifests()
+      #expect(named.map(\.path) == [manifestPath(key)])
+      #expect(
+        named[0].problem.contains("\(version) version of espalier wrote this manifest (format \(number)"))
+    }
     for value: JSON in [0, -1, 1.5, "2", .null] {
       try write(format(value))
       #expect(try store.manifest(key) == nil)

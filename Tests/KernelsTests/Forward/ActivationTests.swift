@@ -40,7 +40,7 @@ import Testing
 
   @Test(arguments: activations) func activationIsItsFormula(activation: Activation) {
     var states = Matrix(rows: 1, columns: Self.inputs.count, Self.inputs)
-    activate(&states, activation)
+    activate(&states, activation, on: device)
     for (column, x) in Self.inputs.enumerated() {
       expectNear(states[0, column], Self.formula(activation, Double(x)), at: x)
     }
@@ -52,7 +52,7 @@ import Testing
     let up = random.matrix(count / 8, 8)
     var gate = random.matrix(count / 8, 8)
     let before = gate.array()
-    gatedProduct(up, activation, into: &gate)
+    gatedProduct(up, activation, into: &gate, on: device)
     for (index, x) in before.enumerated() {
       let other = up[index / 8, index % 8]
       let expected = Self.formula(activation, Double(x)) * Double(other)
@@ -67,10 +67,10 @@ import Testing
     var random = SeededRandom(seed: 7)
     var up = random.matrix(70, 13)
     var gate = random.matrix(70, 13)
-    scale(&up, by: 6)
-    scale(&gate, by: 6)
+    scale(&up, by: 6, on: device)
+    scale(&gate, by: 6, on: device)
     let before = gate.array()
-    clampedSwiGLU(up, limit: Float(limit), alpha: Float(alpha), into: &gate)
+    clampedSwiGLU(up, limit: Float(limit), alpha: Float(alpha), into: &gate, on: device)
     for (index, x) in before.enumerated() {
       let g = min(Double(x), limit)
       let u = max(-limit, min(Double(up[index / 13, index % 13]), limit))
@@ -84,13 +84,13 @@ import Testing
     let x = random.matrix(3, 70)
     var y = random.matrix(200, 70)
     let before = y.array()
-    add(x, times: 0.5, into: &y, at: 100)
+    add(x, times: 0.5, into: &y, at: 100, on: device)
     for (index, value) in before.enumerated() {
       let row = index / 70 - 100
       let expected = value + ((0..<3).contains(row) ? 0.5 * x[row, index % 70] : 0)
       #expect(abs(y[index / 70, index % 70] - expected) <= 1e-6)
     }
-    clamp(&y, to: 0.25)
+    clamp(&y, to: 0.25, on: device)
     #expect(y.array().allSatisfy { (-0.25...0.25).contains($0) })
   }
 }

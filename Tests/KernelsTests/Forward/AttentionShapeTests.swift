@@ -86,7 +86,7 @@ import Testing
     let v = random.matrix(tokens, shape.keyHeads * valueSize)
     // What an earlier use left there must not matter.
     var y = random.matrix(tokens, shape.heads * valueSize)
-    attention(queries: &q, keys: &k, values: v, length: length, shape, .f32, into: &y)
+    attention(queries: &q, keys: &k, values: v, length: length, shape, .f32, into: &y, on: device)
     var worst = 0.0
     for token in stride(from: 0, to: tokens, by: length > 100 ? 3 : 1) {
       let (start, position) = (token / length * length, token % length)

@@ -49,7 +49,7 @@ import Testing
     }
     // What an earlier use left there must not matter.
     var output = random.matrix(tokens, shape.valueWidth)
-    deltaRule(states, decay: decay, strength: strength, length: length, shape, into: &output)
+    deltaRule(states, decay: decay, strength: strength, length: length, shape, into: &output, on: device)
     for sequence in 0..<sequences {
       let rows = sequence * length..<(sequence + 1) * length
       for head in 0..<heads.values {
@@ -82,10 +82,11 @@ import Testing
     let values = random.normals(channels * width)
     let bias = shape.hasBias ? random.normals(channels) : []
     let output = causalConvolution(
-      states, weights: Matrix(rows: channels, columns: width, values), bias: bias, length: length)
+      states, weights: Matrix(rows: channels, columns: width, values), bias: bias, length: length, on: device)
     // Checkpoints store the weights as channels x 1 x width, which may come as one row.
     let flat = causalConvolution(
-      states, weights: Matrix(rows: 1, columns: channels * width, values), bias: bias, length: length)
+      states, weights: Matrix(rows: 1, columns: channels * width, values), bias: bias, length: length,
+      on: device)
     #expect(flat.array() == output.array())
     for row in 0..<sequences * length {
       for channel in 0..<channels {

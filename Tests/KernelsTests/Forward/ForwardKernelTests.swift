@@ -30,12 +30,12 @@ import Testing
     var mask = Mask(rows: rows, columns: columns, pattern: .rows(sparsity: 0.5))
     for row in 0..<rows { for column in 0..<columns { mask[row, column] = Bool.random(using: &random) } }
     var inputs = random.matrix(tokens, columns)
-    let x = PackedMatrix(rounding: &inputs, .f32)
+    let x = PackedMatrix(rounding: &inputs, .f32, on: device)
     let w = try weight(rows, columns, seed: 4, mask: mask)
     let dense = try weight(rows, columns, seed: 4).matrix(0..<rows)
     let bias = random.matrix(1, rows)
     var y = Matrix(rows: tokens, columns: rows)
-    linear(x, w, into: &y)
+    linear(x, w, into: &y, on: device)
     addToRows(bias, into: &y, rows: 0..<tokens)
     for token in 0..<tokens {
       for row in 0..<rows {
@@ -46,7 +46,7 @@ import Testing
       }
     }
     var twice = Matrix(rows: tokens, columns: rows, y.array())
-    linear(x, w, adding: true, into: &twice)
+    linear(x, w, adding: true, into: &twice, on: device)
     addToRows(bias, into: &twice, rows: 0..<tokens)
     for token in 0..<tokens {
       for row in 0..<rows { expectNear(twice[token, row], 2 * Double(y[token, row]), Double(columns) + 1) }
@@ -66,7 +66,7 @@ import Testing
       queries: &q, keys: &k, values: v, length: length,
       AttentionShape(
         heads: heads, keyHeads: keyHeads, headSize: headSize, valueSize: headSize,
-        scale: 1 / Float(headSize).squareRoot()), .f32, into: &y)
+        scale: 1 / Float(headSize).squareRoot()), .f32, into: &y, on: device)
     for token in stride(from: 0, to: tokens, by: max(1, tokens / 40)) {
       let start = token / length * length
       for head in 0..<heads {
@@ -92,7 +92,7 @@ import Testing
     var random = SeededRandom(seed: 8)
     let columns = 400
     let batches = [random.matrix(33, columns).array(), random.matrix(20, columns).array()]
-    var accumulator = GramAccumulator(columns: columns, diagonalOnly: false)
+    var accumulator = GramAccumulator(columns: columns, diagonalOnly: false, on: device)
     for batch in batches { accumulator.add(Matrix(rows: batch.count / columns, columns: columns, batch)) }
     accumulator.finish()
     #expect(accumulator.tokens == 53)
@@ -120,7 +120,7 @@ import Testing
     let states = random.matrix(9, 20)
     let head = try weight(1100, 20, seed: 12)
     let targets = (0..<9).map { Int32($0 * 120) }
-    let found = logProbabilities(states, head: OutputHead(weight: head), targets: targets)
+    let found = logProbabilities(states, head: OutputHead(weight: head), targets: targets, on: device)
     let weights = head.matrix(0..<1100)
     for token in 0..<9 {
       let logits = (0..<1100).map { row in
@@ -133,24 +133,27 @@ import Testing
   }
 
   @Test func anyNumberOfThreadsGivesTheSameBytes() throws {
-    defer { Threads.use(Threads.available) }
     var results: [[UInt32]] = []
     for threads in [1, 2, 3, 7] {
-      Threads.use(threads)
+      let device = Device(threads: threads)
       var random = SeededRandom(seed: 3)
       var x = random.matrix(70, 500)
       var y = Matrix(rows: 70, columns: 512)
-      linear(PackedMatrix(rounding: &x, .f32), try weight(512, 500, seed: 1), into: &y)
+      linear(
+        PackedMatrix(rounding: &x, .f32, on: device), try weight(512, 500, seed: 1), into: &y, on: device)
       var keys = Matrix(rows: 70, columns: 512, y.array())
       let values = Matrix(rows: 70, columns: 512, y.array())
       var z = Matrix(rows: 70, columns: 512)
       attention(
         queries: &y, keys: &keys, values: values, length: 35,
-        AttentionShape(heads: 8, keyHeads: 8, headSize: 64, valueSize: 64, scale: 0.125), .f32, into: &z)
-      normalize(z, NormWeights(.rms, width: 512, epsilon: 1e-5, scale: random.matrix(1, 512)), into: &y)
+        AttentionShape(heads: 8, keyHeads: 8, headSize: 64, valueSize: 64, scale: 0.125), .f32, into: &z,
+        on: device)
+      normalize(
+        z, NormWeights(.rms, width: 512, epsilon: 1e-5, scale: random.matrix(1, 512)), into: &y, on: device)
       let scores = logProbabilities(
-        y, head: OutputHead(weight: try weight(900, 512, seed: 2)), targets: [Int32](repeating: 5, count: 70))
-      var accumulator = GramAccumulator(columns: 512, diagonalOnly: false)
+        y, head: OutputHead(weight: try weight(900, 512, seed: 2)), targets: [Int32](repeating: 5, count: 70),
+        on: device)
+      var accumulator = GramAccumulator(columns: 512, diagonalOnly: false, on: device)
       accumulator.add(y)
       accumulator.finish()
       let path = folder.path + "/gram-\(threads).safetensors"

@@ -32,7 +32,7 @@ import Testing
       kind, width: width, epsilon: 1e-5, scale: Matrix(rows: 1, columns: period, scale),
       shift: kind == .layer ? Matrix(rows: 1, columns: period, shift) : nil)
     var output = Matrix(rows: rows, columns: columns)
-    normalize(states, norm, into: &output)
+    normalize(states, norm, into: &output, on: device)
     for row in 0..<rows {
       for start in stride(from: 0, to: columns, by: width) {
         let place = start % period
@@ -50,9 +50,9 @@ import Testing
     }
     // From a later row on, and in place.
     var tail = Matrix(rows: 3, columns: columns)
-    normalize(states, from: 66, norm, into: &tail)
+    normalize(states, from: 66, norm, into: &tail, on: device)
     #expect(tail.array() == Array(output.array()[(66 * columns)..<(69 * columns)]))
-    normalize(&states, norm)
+    normalize(&states, norm, on: device)
     #expect(states.array() == output.array())
   }
 
@@ -61,9 +61,9 @@ import Testing
     let states = random.matrix(4, 24)
     var plain = Matrix(rows: 4, columns: 24)
     var ones = Matrix(rows: 4, columns: 24)
-    normalize(states, NormWeights(kind, width: 8, epsilon: 1e-6, scale: nil), into: &plain)
+    normalize(states, NormWeights(kind, width: 8, epsilon: 1e-6, scale: nil), into: &plain, on: device)
     let weights = Matrix(rows: 1, columns: 8, [Float](repeating: 1, count: 8))
-    normalize(states, NormWeights(kind, width: 8, epsilon: 1e-6, scale: weights), into: &ones)
+    normalize(states, NormWeights(kind, width: 8, epsilon: 1e-6, scale: weights), into: &ones, on: device)
     #expect(plain.array() == ones.array())
   }
 }

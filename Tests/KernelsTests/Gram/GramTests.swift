@@ -20,7 +20,7 @@ import Testing
       path: path,
       tensors: [("diagonal", .f64, [columns])] + GramAccumulator.tensors("gram", columns: columns, .whole))
     var accumulator = GramAccumulator(
-      columns: columns, form: .whole, in: inFile ? try draft.map("gram") : nil, window: 4 << 20)
+      columns: columns, form: .whole, in: inFile ? try draft.map("gram") : nil, window: 4 << 20, on: device)
     for call in calls { accumulator.add(Matrix(rows: call.count / columns, columns: columns, call)) }
     if let other { try accumulator.merge(other.gram, diagonal: other.diagonal, sums: other.sums, tokens: 1) }
     accumulator.finish()
@@ -68,9 +68,9 @@ import Testing
     for columns in [1, 7, 33, 400] {
       let a = random.matrix(40, columns)
       let b = random.matrix(23, columns)
-      var both = GramAccumulator(columns: columns, form: .whole)
-      var first = GramAccumulator(columns: columns, form: .whole)
-      var second = GramAccumulator(columns: columns, form: .whole)
+      var both = GramAccumulator(columns: columns, form: .whole, on: device)
+      var first = GramAccumulator(columns: columns, form: .whole, on: device)
+      var second = GramAccumulator(columns: columns, form: .whole, on: device)
       both.add(a)
       both.add(b)
       first.add(a)
@@ -99,8 +99,8 @@ import Testing
   }
 
   @Test func whatDoesNotFitIsRefused() throws {
-    var whole = GramAccumulator(columns: 4, form: .whole)
-    var diagonal = GramAccumulator(columns: 4, form: .diagonal)
+    var whole = GramAccumulator(columns: 4, form: .whole, on: device)
+    var diagonal = GramAccumulator(columns: 4, form: .diagonal, on: device)
     let four = [Double](repeating: 0, count: 4)
     let (narrow, fitting) = (GramMatrix(Matrix(rows: 3, columns: 3)), GramMatrix(Matrix(rows: 4, columns: 4)))
     let factored = GramMatrix(factor: Matrix(rows: 1, columns: 4), rest: [0, 0, 0, 0])

@@ -24,7 +24,7 @@ import Testing
   }
 
   private func factor(_ inputs: borrowing Matrix, _ form: GramForm, parts count: Int = 1) -> GramAccumulator {
-    var accumulator = GramAccumulator(columns: inputs.columns, form: form)
+    var accumulator = GramAccumulator(columns: inputs.columns, form: form, on: device)
     for part in parts(of: inputs.rows, size: (inputs.rows + count - 1) / count) {
       accumulator.add(inputs, rows: part)
     }
@@ -111,7 +111,7 @@ import Testing
     var random = SeededRandom(seed: 12)
     let first = inputs(130, 48, &random)
     let second = inputs(90, 48, &random)
-    var whole = GramAccumulator(columns: 48, form: .whole)
+    var whole = GramAccumulator(columns: 48, form: .whole, on: device)
     whole.add(first)
     whole.add(second)
     whole.finish()
@@ -121,7 +121,7 @@ import Testing
     let form = GramForm.lowRank(rank: rank, energy: 1)
     let earlier = factor(first, form)
     let (gram, _) = try gram(earlier)
-    var sum = GramAccumulator(columns: 48, form: form)
+    var sum = GramAccumulator(columns: 48, form: form, on: device)
     sum.add(second)
     try sum.merge(
       gram, diagonal: (0..<48).map { earlier.diagonal[$0] }, sums: (0..<48).map { earlier.sums[$0] },
@@ -139,7 +139,7 @@ import Testing
 
   private func factorOfBoth(_ a: borrowing Matrix, _ b: borrowing Matrix, _ form: GramForm) -> GramAccumulator
   {
-    var accumulator = GramAccumulator(columns: a.columns, form: form)
+    var accumulator = GramAccumulator(columns: a.columns, form: form, on: device)
     accumulator.add(a)
     accumulator.add(b)
     accumulator.finish()

@@ -19,7 +19,7 @@ import Testing
         let half = value.bitPattern >> 16
         return [UInt8(half & 0xFF), UInt8(half >> 8)]
       }
-      try bits.withUnsafeBytes { try writer.append($0) }
+      try writer.append(bits)
     } else {
       try writer.append(values.array())
     }
@@ -51,12 +51,12 @@ import Testing
     var random = SeededRandom(seed: 3)
     var mask = Mask(rows: rows, columns: columns, pattern: .rows(sparsity: 0.5))
     for row in 0..<rows { for column in 0..<columns { mask[row, column] = Bool.random(using: &random) } }
-    let packed = PackedMatrix(rounding: &x, precision)
+    let packed = PackedMatrix(rounding: &x, precision, on: device)
     for dtype in [DType.f32, .bf16] {
       let weight = try weight(w, dtype, mask: mask)
       var y = Matrix(rows: tokens + 2, columns: rows)
-      linear(packed, weight, into: &y, at: 1)
-      linear(packed, weight, adding: true, into: &y, at: 1)
+      linear(packed, weight, into: &y, at: 1, on: device)
+      linear(packed, weight, adding: true, into: &y, at: 1, on: device)
       for token in 0..<tokens {
         for row in 0..<rows {
           let sum = (0..<columns).reduce(Float(0)) { $0 + (mask[row, $1] ? x[token, $1] * w[row, $1] : 0) }
@@ -73,12 +73,12 @@ import Testing
     var x = random.matrix(tokens, columns)
     let weight = try weight(random.matrix(rows, columns), precision == .bf16 ? .bf16 : .f32)
     var all = Matrix(rows: tokens, columns: rows)
-    linear(PackedMatrix(rounding: &x, precision), weight, into: &all)
+    linear(PackedMatrix(rounding: &x, precision, on: device), weight, into: &all, on: device)
     for range in [0..<1, 3..<20, 511..<513, 40..<700] {
       var some = Matrix(rows: range.count, columns: columns)
       for (index, row) in range.enumerated() { for k in 0..<columns { some[index, k] = x[row, k] } }
       var y = Matrix(rows: range.count, columns: rows)
-      linear(PackedMatrix(rounding: &some, precision), weight, into: &y)
+      linear(PackedMatrix(rounding: &some, precision, on: device), weight, into: &y, on: device)
       for (index, row) in range.enumerated() {
         for k in 0..<rows { #expect(y[index, k] == all[row, k]) }
       }
@@ -90,7 +90,7 @@ import Testing
     var random = SeededRandom(seed: 8)
     var x = random.matrix(5, 333)
     let before = x.array()
-    _ = PackedMatrix(rounding: &x, .bf16)
+    _ = PackedMatrix(rounding: &x, .bf16, on: device)
     for (value, old) in zip(x.array(), before) {
       #expect(value.bitPattern & 0xFFFF == 0)
       #expect(abs(value - old) <= abs(old) / 256)
@@ -102,11 +102,11 @@ import Testing
     var x = integers(tokens, columns, seed: 1)
     let weight = try weight(integers(rows, columns, seed: 2), .f32)
     var best = Matrix(rows: tokens, columns: rows)
-    linear(PackedMatrix(rounding: &x, .f32), weight, into: &best)
+    linear(PackedMatrix(rounding: &x, .f32, on: device), weight, into: &best, on: device)
     var other = Matrix(rows: tokens, columns: rows)
     defer { _ = espalier_isa_limit(99) }
     _ = espalier_isa_limit(tier)
-    linear(PackedMatrix(rounding: &x, .f32), weight, into: &other)
+    linear(PackedMatrix(rounding: &x, .f32, on: device), weight, into: &other, on: device)
     #expect(best.array() == other.array())
   }
 }
@@ -127,7 +127,7 @@ extension PackedMatrixTests {
         queries: &queries, keys: &keys, values: v, length: length,
         AttentionShape(
           heads: heads, keyHeads: keyHeads, headSize: headSize, valueSize: headSize,
-          scale: 1 / Float(headSize).squareRoot()), precision, into: &y)
+          scale: 1 / Float(headSize).squareRoot()), precision, into: &y, on: device)
       return y.array()
     }
     let difference = zip(results[0], results[1]).reduce(0.0) { $0 + Double(($1.0 - $1.1) * ($1.0 - $1.1)) }

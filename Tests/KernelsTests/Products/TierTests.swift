@@ -1,5 +1,6 @@
 import CKernels
 import Dispatch
+import EspalierCore
 import EspalierTestSupport
 import Glibc
 import Synchronization
@@ -20,12 +21,12 @@ import Testing
     }
   }
 
-  /// The threads of a limited kernel are the system's, and do other work afterwards.
+  /// Pool threads are reused: what limits a kernel does not limit the next one.
   @Test func aLimitEndsWithTheWorkItIsFor() {
     defer { _ = espalier_isa_limit(99) }
     _ = espalier_isa_limit(0)
     let seen = Mutex<Set<Int32>>([])
-    Threads.forEach(64) { _ in
+    device.forEach(64) { _ in
       usleep(200)
       seen.withLock { _ = $0.insert(espalier_isa()) }
     }

@@ -5,7 +5,7 @@ import Testing
 
 @testable import EspalierPipeline
 
-/// Mixtures of experts: a block has hundreds of sites, a tensor may hold many matrices.
+/// Mixtures of experts: a block has hundreds of sites, and a tensor may hold many matrices.
 @Suite struct MixtureTests {
   private static let stages = """
     stages:
@@ -27,13 +27,14 @@ import Testing
       try Probe.write("once", to: folder.path + "/corpus")
     }
     let text = stages.replacing("CORPUS", with: folder.path + "/corpus").replacing("STREAM", with: stream)
-    return Job(
-      recipe: try Recipe(text: text, source: "r", registry: Probe.registry),
-      checkpoint: try Checkpoint(folder: folder.path + "/model"), model: mixture.outline,
-      output: folder.path + "/out", work: folder.path + "/work", memory: memory, threads: 1)
+    return try Job(
+      recipe: Recipe(text: text, source: "r", registry: Probe.registry),
+      checkpoint: Checkpoint(folder: folder.path + "/model"), model: mixture.outline,
+      output: folder.path + "/out", work: folder.path + "/work", memory: memory, device: device,
+      arithmetic: arithmetic)
   }
 
-  /// As many units as a published mixture has: what looked at all of them for each would take hours.
+  /// As many units as a published mixture has: an algorithm of quadratic time would take hours.
   @Test(.timeLimit(.minutes(2)), arguments: ["{propagate: pruned}", "{propagate: dense}"])
   func aLargeMixtureIsPlanned(stream: String) throws {
     var mixture = MixtureCheckpoint()
@@ -41,12 +42,12 @@ import Testing
     let folder = try TemporaryFolder()
     let plan = try Planner.plan(try job(mixture, folder, stream: stream))
     #expect(plan.stages.map(\.units) == [1, 94, 94 * 258, 94 * 388, 94 * 388, 1])
-    // Graph and tables take memory, too.
+    // The graph and the tables also take memory.
     let held = plan.peakMemory - 1 - 258 * 1000
     #expect(held > Planner.processBytes + 200 << 20 && held < Planner.processBytes + 400 << 20)
   }
 
-  /// Every step of a schedule looks at few units, whatever happens.
+  /// Every step of a schedule looks at few units.
   @Test(arguments: ["{propagate: pruned}", "{propagate: dense}"], [1, 3, 1000])
   func schedulesAreLinear(stream: String, together: Int) throws {
     var visits: [Double] = []
@@ -62,11 +63,11 @@ import Testing
         visits.append(Double(scheduler.visits) / Double(graph.units.count))
       }
     }
-    // Ten sites a block, which come up again as often as the block streams.
+    // A block has ten sites, which are looked at each time it streams.
     #expect(visits.allSatisfy { $0 < 16 }, "\(visits)")
   }
 
-  /// - Parameter isKnown: whether all but the last unit were made by an earlier run, and lost since.
+  /// - Parameter isKnown: whether an earlier run made all units but the last, and their bytes were lost.
   private func drive(_ scheduler: inout Scheduler, _ graph: UnitGraph, together: Int, isKnown: Bool) throws {
     var made = [Int](repeating: 0, count: graph.units.count)
     loop: while true {
@@ -91,7 +92,7 @@ import Testing
 
   private func digest(_ unit: Int) -> Digest { SHA256.digest(of: "\(unit)") }
 
-  /// What units need is asked once for all that have the same sizes; each would say the same.
+  /// Stages are asked once for all units with the same sizes; each unit would get the same answer.
   @Test(arguments: [false, true]) func unitsOfOneShapeNeedTheSame(isStacked: Bool) throws {
     var mixture = MixtureCheckpoint()
     mixture.isStacked = isStacked
@@ -112,7 +113,7 @@ import Testing
     }
   }
 
-  /// Where the memory holds some factors, the block streams once for each lot of them.
+  /// If only some factors fit into memory, the block streams several times.
   @Test func sitesStreamInLots() throws {
     let folder = try TemporaryFolder()
     let memory = Planner.processBytes + 1 + 4 * 1000
@@ -152,34 +153,13 @@ import Testing
     #expect(
       try components("first/model.layers.1.self_attn.o_proj")["place"]?.string
         == "model.layers.1.self_attn.o_proj.weight")
-    // The digest of a block is that of its tensors by name.
+    // The digest of a block is the digest of its tensors by name.
     let digests = SourceDigests(checkpoint: job.checkpoint, work: job.work)
     for block in job.model.blocks {
       let names = block.tensors.keys.sorted()
       for _ in 0..<2 {
         #expect(try digests.block(block.index, of: job.model) == digests.tensors(names))
       }
-    }
-  }
-
-  @Test func theLeastOfAHeapComesFirst() {
-    for seed in 0..<200 {
-      var random = SeededRandom(seed: UInt64(seed))
-      var heap = IndexHeap()
-      var expected: [Int] = []
-      for _ in 0..<Int.random(in: 0...60, using: &random) {
-        if Int.random(in: 0..<3, using: &random) == 0 {
-          #expect(heap.least == expected.min())
-          heap.removeLeast()
-          if let place = expected.indices.min(by: { expected[$0] < expected[$1] }) {
-            expected.remove(at: place)
-          }
-        } else {
-          expected.append(Int.random(in: 0..<30, using: &random))
-          heap.insert(expected[expected.count - 1])
-        }
-      }
-      #expect(heap.least == expected.min())
     }
   }
 }

@@ -5,12 +5,12 @@ import Testing
 
 @testable import EspalierPipeline
 
-/// A work folder without files, and the part of a runner that touches it.
+/// Simulates a work folder and a runner without files.
 private struct SimulatedStore {
   struct Artifact {
     var digest: Digest
     var isPresent: Bool
-    /// The right size, the wrong bytes: found only when it is read.
+    /// Damaged bytes of the right size, which are only found when they are read.
     var isDamaged = false
   }
 
@@ -19,9 +19,9 @@ private struct SimulatedStore {
   let graph: UnitGraph
   /// By key.
   var artifacts: [String: Artifact] = [:]
-  /// How often each unit was made, in all runs.
+  /// How often each unit was made in all runs.
   var made: [Int]
-  /// Units whose bytes differ from those of the time before.
+  /// Units that give other bytes each time.
   var restless: Set<Int> = []
   var actions = 0
   /// Ends the run at this action.
@@ -42,7 +42,7 @@ private struct SimulatedStore {
       }.joined(separator: ",")
   }
 
-  /// One run; false where it was ended by the crash.
+  /// One run; false if the crash ended it.
   mutating func run(sites: Int = .max) throws -> (isFinished: Bool, digests: [Digest?]) {
     var scheduler = Scheduler(graph: graph)
     var keys: [Int: String] = [:]
@@ -117,7 +117,7 @@ private struct SimulatedStore {
     }
   }
 
-  /// The artifact that a finished run gave for a unit.
+  /// The artifact of a unit after a finished run.
   func artifact(_ unit: Int, _ digests: [Digest?]) -> Artifact? {
     artifacts[
       "\(graph.units[unit].id):"
@@ -128,7 +128,7 @@ private struct SimulatedStore {
     if !condition { throw Failure(text: text) }
   }
 
-  /// Frees or damages some bytes, or forgets a manifest.
+  /// Deletes or damages some bytes, or removes a manifest.
   mutating func harm(_ random: inout SeededRandom) {
     for key in artifacts.keys.sorted() {
       switch Int.random(in: 0..<12, using: &random) {
@@ -142,7 +142,7 @@ private struct SimulatedStore {
 }
 
 @Suite struct SchedulerTests {
-  /// A graph of any shape; passes as in a real one: units with the same inputs, not read by each other.
+  /// A random graph. As in real graphs, units of a pass have the same inputs and do not read each other.
   private func graph(_ random: inout SeededRandom) -> UnitGraph {
     let count = Int.random(in: 1...14, using: &random)
     var units: [Unit] = []
@@ -155,18 +155,18 @@ private struct SimulatedStore {
       for _ in 0...mates where units.count < count {
         units.append(
           Unit(
-            id: "u\(units.count)", entry: 0, role: .model, block: nil, kind: .mask, inputs: Array(inputs),
+            id: "u\(units.count)", entry: 0, task: .model, block: nil, kind: .mask, inputs: Array(inputs),
             tensors: .none,
             pass: mates > 0 ? pass : nil, isTransient: Int.random(in: 0..<2, using: &random) == 0, holdOut: 0)
         )
       }
     }
-    // Nothing that nobody reads is transient; `UnitGraphTests` sees to it for real graphs.
+    // A unit without readers is not transient; `UnitGraphTests` checks that for real graphs.
     let read = Set(units.flatMap(\.inputs))
     return UnitGraph(
       units: units.enumerated().map { index, unit in
         Unit(
-          id: unit.id, entry: 0, role: unit.role, block: nil, kind: unit.kind, inputs: unit.inputs,
+          id: unit.id, entry: 0, task: unit.task, block: nil, kind: unit.kind, inputs: unit.inputs,
           tensors: .none,
           pass: unit.pass, isTransient: unit.isTransient && read.contains(index), holdOut: 0)
       })
@@ -199,7 +199,7 @@ private struct SimulatedStore {
     }
   }
 
-  /// Crashes at any action, bytes lost, damaged, forgotten: it ends, and with the same digests.
+  /// After crashes at any action and lost or damaged bytes, runs end with the same digests.
   @Test func whateverHappensTheEndIsTheSame() throws {
     for seed in 0..<3000 {
       var random = SeededRandom(seed: UInt64(seed) + 1_000_000)
@@ -229,7 +229,7 @@ private struct SimulatedStore {
     }
   }
 
-  /// Units that give other bytes when they are made again: what was made from the old bytes is looked up anew.
+  /// If a unit gives other bytes when it is made again, everything made from the old bytes is looked up again.
   @Test func changedBytesReachEveryReader() throws {
     for seed in 0..<2000 {
       var random = SeededRandom(seed: UInt64(seed) + 2_000_000)
@@ -245,7 +245,7 @@ private struct SimulatedStore {
         store.crash = nil
         let end = try store.run()
         #expect(end.isFinished && end.digests.allSatisfy { $0 != nil }, "seed \(seed)")
-        // Every digest is one that its inputs' digests give.
+        // Every digest follows from the digests of the inputs.
         for (unit, digest) in end.digests.enumerated() {
           let artifact = store.artifact(unit, end.digests)
           #expect(artifact?.digest == digest, "seed \(seed)")
@@ -284,7 +284,7 @@ private struct SimulatedStore {
           : ["sum/0/attention sum/0/down", "sum/1/attention sum/1/down", "sum/2/attention sum/2/down"]))
   }
 
-  /// Two masks of the last block are damaged: the blocks stream once more, not twice.
+  /// If two masks of the last block are damaged, the blocks stream once more, not twice.
   @Test(arguments: [false, true]) func whatSeveralUnitsNeedIsMadeAgainOnce(dense: Bool) throws {
     let graph = try realGraph(dense, 3)
     var store = SimulatedStore(graph)
@@ -307,7 +307,7 @@ private struct SimulatedStore {
     #expect(store.artifacts.filter { $0.key.hasPrefix("stream") }.allSatisfy { !$0.value.isPresent })
   }
 
-  /// What a run left behind that was stopped between the last reader and the release.
+  /// A run was stopped after the last reader and before the release.
   @Test func leftBehindBytesAreFreed() throws {
     let graph = try realGraph(false, 2)
     var store = SimulatedStore(graph)

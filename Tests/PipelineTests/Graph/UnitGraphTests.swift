@@ -17,7 +17,7 @@ import Testing
   private static let pruned = start + "  - stream\n" + body
   private static let dense = start + "  - stream: {propagate: dense}\n" + body
 
-  /// `unit < inputs`, without the paths of modules.
+  /// `unit < inputs`, with short names.
   private func lines(_ graph: UnitGraph) -> [String] {
     func short(_ id: String) -> String {
       id.replacing("model.layers.", with: "").replacing("self_attn.", with: "").replacing("mlp.", with: "")
@@ -47,7 +47,7 @@ import Testing
       ])
   }
 
-  /// The hidden states do not wait for masks, and the factors stay.
+  /// Hidden states do not depend on masks, and factors are kept.
   @Test func theDenseGraph() throws {
     let graph = try graph(Self.dense, blocks: 2)
     let stream = lines(graph).filter { $0.hasPrefix("stream") || $0.hasPrefix("sum") }
@@ -63,10 +63,10 @@ import Testing
   @Test(arguments: [
     (pruned, 3, [1, 3, 6, 9, 9, 1, 1]), (pruned, 1, [1, 1, 2, 3, 3, 1, 1]),
     (dense, 5, [1, 5, 10, 15, 15, 1, 1]),
-    // Only what is read is made: no calibration for a stage that looks at weights alone.
+    // A stage that only looks at weights needs no calibration.
     (dense.replacing("- first\n  - better", with: "- first: {blind: true}"), 3, [0, 0, 0, 9, 1, 1]),
     ("  - first: {blind: true, targets: q_proj}", 4, [4]),
-    // Blocks after the last one that is calibrated are not streamed.
+    // Blocks after the last one whose factors are read do not stream.
     (dense.replacing("first", with: "first: {targets: layers.1.}"), 5, [1, 2, 2, 3, 3, 1, 1]),
     (pruned.replacing("first", with: "first: {targets: down}"), 3, [1, 3, 3, 3, 3, 1, 1]),
     (
@@ -87,7 +87,7 @@ import Testing
       #expect(Set(unit.inputs).count == unit.inputs.count)
       #expect(graph.index(of: unit.id) == index)
       #expect(graph.readers[index] == graph.units.indices.filter { graph.units[$0].inputs.contains(index) })
-      // What nobody reads would never be freed.
+      // A transient unit without readers would never be deleted.
       #expect(!unit.isTransient || !graph.readers[index].isEmpty)
     }
   }
@@ -121,15 +121,15 @@ import Testing
   @Test(arguments: [
     (
       pruned.replacing("  - sum\n", with: ""),
-      "the recipe needs a stage `- factor`: a later stage reads the Gram matrices."
+      "the recipe needs `- sum`: a later stage reads the Gram matrices."
     ),
     (
       pruned.replacing("  - stream\n", with: ""),
-      "the recipe needs a stage `- capture`: factors are made from activations."
+      "the recipe needs `- stream`: factors are made from activations."
     ),
     (
       pruned.replacing(start, with: ""),
-      "the recipe needs a stage `- tokenize`: activations come from calibration text."
+      "the recipe needs `- words`: activations come from calibration text."
     ),
     (
       pruned.replacing("- better", with: "- first: {id: b}"),
@@ -157,17 +157,17 @@ import Testing
     ),
     (
       pruned.replacing("- write\n  - score", with: "- score\n  - write"),
-      "the stage score reads the pruned model; put `- emit` before it."
+      "the stage write must come before score: text, then activations, then masks, then the whole model."
     ),
     (
       pruned.replacing("  - write\n", with: ""),
-      "the stage score reads the pruned model; put `- emit` before it."
+      "the recipe needs `- write`: the stage score reads the pruned model."
     ),
     (
       pruned.replacing("- first", with: "- first: {targets: nothing}"),
-      "no stage of the recipe prunes a matrix; add `- warmStart`, or check its targets."
+      "no stage of the recipe prunes a matrix; add `- first`, or check the targets."
     ),
-    (start + "  - write", "no stage of the recipe prunes a matrix; add `- warmStart`, or check its targets."),
+    (start + "  - write", "no stage of the recipe prunes a matrix; add `- first`, or check the targets."),
     (
       pruned.replacing("- sum", with: "- sum\n  - sum: {id: other}"),
       "a recipe has one stage that makes factors; this one has sum and other."
@@ -182,7 +182,30 @@ import Testing
     #expect(error?.code == .usage && error?.description == expected)
   }
 
-  /// A refining stage does nothing for matrices without a mask, whatever the order of the targets.
+  /// A kind of artifact that matrix stages cannot read is an error.
+  @Test func stagesReadOnlyWhatTheyGet() throws {
+    struct Curious: MatrixStage {
+      let reads: Set<ArtifactKind> = [.mask, .hidden, .tokens]
+      func applies(to matrix: ModelOutline.Matrix) -> Bool { true }
+      func run(_ unit: UnitContext) throws -> MatrixReport { MatrixReport() }
+    }
+    let registry = StageRegistry(
+      Probe.registry.stages + [
+        StageDescriptor(name: "curious", summary: "Test: reads too much.", revision: 1) { _ in
+          .matrix(Curious())
+        }
+      ])
+    let recipe = try Recipe(
+      text: "stages:\n\(Self.pruned.replacing("better", with: "curious"))\n", source: "r", registry: registry)
+    let error = failure { _ = try UnitGraph(recipe: recipe, model: ProbeBench.outline()) }
+    #expect(error?.code == .usage)
+    #expect(
+      error?.message
+        == "the stage curious reads hidden and tokens; a stage that works on matrices can read factor, mask and allocation."
+    )
+  }
+
+  /// A refining stage skips matrices without a mask.
   @Test func refiningFollowsTheMasks() throws {
     let graph = try graph(Self.pruned.replacing("- first", with: "- first: {targets: q_proj}"), blocks: 1)
     #expect(

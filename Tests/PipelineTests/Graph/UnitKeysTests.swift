@@ -17,7 +17,7 @@ import Testing
       }, uniquingKeysWith: { first, _ in first })
   }
 
-  /// Names of stages whose units' keys differ; every unit of a stage must do the same unless `partly` names it.
+  /// The units whose keys differ.
   private func changed(_ before: [String: Digest], _ after: [String: Digest]) -> Set<String> {
     #expect(before.count == after.count)
     return Set(before.filter { after[$0.key] != $0.value }.map(\.key))
@@ -34,7 +34,7 @@ import Testing
     #expect(try self.keys(bench.job()) == keys)
   }
 
-  /// A parameter is in the keys of its own stage; the source's are in those of the sites that it feeds, too.
+  /// A parameter is in the keys of its own stage; parameters of the source are also in the keys of sites.
   @Test(arguments: [
     ("words.samples=3", ["words"]), ("words.length=9", ["words"]), ("words.seed=1", ["words"]),
     ("words.draw=consecutive", ["words"]),
@@ -46,7 +46,7 @@ import Testing
   ])
   func parametersThatDecideResultsAreInKeys(override: String, expected: [String]) throws {
     let bench = try ProbeBench()
-    // The inputs of `stream/0` and of the masks are others in a dense graph, by number.
+    // In a dense graph, `stream/0` and the masks have other inputs; equal digests leave only the parameters.
     let before = try keys(bench.job()) { _ in "" }
     let after = try keys(bench.job(overrides: [override])) { _ in "" }
     #expect(stages(changed(before, after)) == expected)
@@ -60,10 +60,11 @@ import Testing
     try FileManager.default.copyItem(atPath: bench.corpus, toPath: bench.corpus + "2")
     let elsewhere = try bench.job(
       overrides: ["words.corpus=\(bench.corpus)2"], output: "o", work: "w", memory: 1 << 40, threads: 64)
-    let job = Job(
-      recipe: elsewhere.recipe, checkpoint: try Checkpoint(folder: moved), model: elsewhere.model,
-      output: elsewhere.output,
-      work: elsewhere.work, memory: elsewhere.memory, threads: elsewhere.threads)
+    let job = try Job(
+      recipe: elsewhere.recipe, checkpoint: Checkpoint(folder: moved), model: elsewhere.model,
+      output: bench.folder.path + "/o",
+      work: elsewhere.work, memory: elsewhere.memory, device: elsewhere.device,
+      arithmetic: elsewhere.arithmetic)
     #expect(try keys(job) == before)
     // An id is a name, not content.
     let named = try keys(bench.job(ProbeBench.recipe.replacing("- better", with: "- better: {id: more}")))
@@ -102,7 +103,7 @@ import Testing
     #expect(try stages(changed(before, keys(bench.job()))) == ["embed", "stream", "sum", "write"])
   }
 
-  /// One element of one tensor changed: exactly the units that read it.
+  /// If one element of a tensor changes, the keys of exactly the units that read it change.
   @Test(arguments: [
     ("model.embed_tokens.weight", ["stream/embed", "write"]), ("model.norm.weight", ["write"]),
     (
@@ -124,7 +125,7 @@ import Testing
     #expect(try changed(before, keys(other.job())).sorted() == expected)
   }
 
-  /// The same values as another type are other tensors.
+  /// The same values in another type are other tensors.
   @Test func typesAreInKeys() throws {
     var half = ProbeBench.checkpoint
     half.edit = { _, values in values = values.map { _ in 0 } }
@@ -135,7 +136,7 @@ import Testing
     #expect(stages(units) == ["better", "embed", "first", "stream", "sum", "write"])
   }
 
-  /// Content of each input in turn.
+  /// Changes the content of each input in turn.
   @Test func digestsOfInputsAreInKeysOfTheirReaders() throws {
     let bench = try ProbeBench()
     let job = try bench.job()
@@ -150,7 +151,7 @@ import Testing
     #expect(error?.code == .internalFault)
   }
 
-  /// What `explain` compares.
+  /// The components that `explain` compares.
   @Test func componentsAreNamed() throws {
     let bench = try ProbeBench()
     let job = try bench.job()
@@ -160,7 +161,7 @@ import Testing
     let components = try keys.components(index) { SHA256.digest(of: "\($0)") }
     #expect(
       components.object?.members.map(\.key) == [
-        "stage", "revision", "parameters", "place", "inputs", "tensors",
+        "stage", "revision", "parameters", "place", "inputs", "arithmetic", "tensors",
       ])
     #expect(components["place"]?.string == "model.layers.1.mlp.down_proj.weight")
     #expect(
@@ -185,7 +186,7 @@ import Testing
     SourceDigests(checkpoint: try Checkpoint(folder: bench.model), work: bench.folder.path)
   }
 
-  /// Writes false digests under the right identities, which a reader of the cache would believe.
+  /// Writes wrong digests with the right identities, which a reader of the cache believes.
   private func poison() throws -> Digest {
     let poison = SHA256.digest(of: "poison")
     let json = try Folder.readJSON(cache)
@@ -213,7 +214,7 @@ import Testing
     #expect(try again.tensor(self.tensor) == tensor && again.file(bench.corpus) == file)
     let poison = try poison()
     #expect(try digests().tensor(self.tensor) == poison && digests().file(bench.corpus) == poison)
-    // What the cache does not hold is computed.
+    // A digest that is not in the cache is computed.
     #expect(try digests().tensor("model.norm.weight") != poison)
   }
 
@@ -233,9 +234,9 @@ import Testing
     let changed = try second.tensor(self.tensor)
     #expect(changed != tensor && changed != poison)
     #expect(try second.tensor("model.norm.weight") == other)
-    // The text has not changed, and is still believed.
+    // The text has not changed, so its digest in the cache is used.
     #expect(try second.file(bench.corpus) == poison)
-    // The same length and the same file; only the time tells.
+    // The same length and the same file; only the time differs.
     Thread.sleep(forTimeInterval: 0.02)
     try File(writing: bench.corpus).write(Array("O".utf8), at: 0)
     let third = try digests()
@@ -243,7 +244,7 @@ import Testing
     #expect(try third.file(bench.corpus) != file)
   }
 
-  /// Each digest is remembered soon, but not all are written again for each.
+  /// Digests are saved soon, but not all of them after each new one.
   @Test func digestsAreWrittenSparingly() throws {
     var mixture = MixtureCheckpoint()
     (mixture.blocks, mixture.experts) = (8, 16)
@@ -263,14 +264,14 @@ import Testing
     #expect(saved.reduce(0) { $0 + ($1.value["digests"]?.object?.members.count ?? 0) } == 459)
   }
 
-  /// What went into a key must still be there when its unit is done, whether the key was computed or remembered.
+  /// A source must be unchanged when its unit is done, whether its digest was computed or in the cache.
   @Test func filesThatChangeDuringARunAreFound() throws {
     let before = try digests()
     let digest = try before.tensor(tensor)
     _ = try before.file(bench.corpus)
     try before.requireSameFiles()
     Thread.sleep(forTimeInterval: 0.02)
-    // A new file under the old name: the old bytes are still mapped, and are what is digested.
+    // A new file under the old name: the old bytes are still mapped, and are hashed.
     var checkpoint = ProbeBench.checkpoint
     checkpoint.edit = { name, values in if name == self.tensor { values[0] += 1 } }
     try Folder.remove(bench.model + "/model.safetensors")
@@ -279,7 +280,7 @@ import Testing
     let norm = try before.tensor("model.norm.weight")
     let error = failure { try before.requireSameFiles() }
     #expect(error?.code == .io && error?.subject == bench.model + "/model.safetensors")
-    // Nothing of it is remembered under the new file's name.
+    // Their digests are not saved for the new file.
     try before.save()
     let after = try digests()
     #expect(try after.tensor(tensor) != digest && after.tensor("model.norm.weight") == norm)
@@ -287,7 +288,7 @@ import Testing
     #expect(failure { try before.requireSameFiles() }?.message.contains("gone") == true)
   }
 
-  /// A flipped bit would give a false key to right bytes.
+  /// A flipped bit in the cache must not lead to a wrong key.
   @Test func everyFlippedByteOfTheCacheIsNoticed() throws {
     let first = try digests()
     let expected = try (first.tensor(tensor), first.file(bench.corpus))
@@ -326,7 +327,7 @@ import Testing
     let digests = try digests()
     #expect(failure { _ = try digests.tensor("no.such") }?.description.contains("no.such is missing") == true)
     #expect(failure { _ = try digests.file(bench.folder.path + "/none") }?.code == .io)
-    // A tied head is in no file; the digest of several passes over it.
+    // A tied head is not in the checkpoint and is left out.
     #expect(try digests.tensors(["model.norm.weight", "no.such"]) == digests.tensors(["model.norm.weight"]))
     #expect(try digests.tensors(["model.norm.weight"]) != digests.tensors([]))
   }

@@ -12,7 +12,7 @@ import Testing
     let plan = try Planner.plan(job)
     #expect(plan.stages.map(\.id) == ["words", "stream", "sum", "first", "better", "write", "score"])
     #expect(plan.stages.map(\.units) == [1, 2, 4, 6, 6, 1, 1] && plan.units == 21)
-    // A site streams with its source, and with the other site of its block where there is room.
+    // A site streams with its source and, if memory allows, with the other site of its block.
     #expect(plan.stages[2].memory.total == 1030 && plan.stages[2].memory.factor == 1000)
     #expect(plan.leastMemory == Planner.processBytes + 1030)
     #expect(plan.peakMemory == Planner.processBytes + 2030)
@@ -23,13 +23,13 @@ import Testing
     let hidden = tokens * 8 * 4
     let masks = 2 * (8 + 4 + 8)
     #expect(plan.stages.map(\.artifactBytes) == [tokens * 4, 2 * hidden, 4 * 1000, masks, masks, 0, 0])
-    // Fullest in the second block, when its factors are made: hidden states go before masks come.
+    // The folder is largest when the factors of the second block are made: hidden states are deleted before masks are made.
     #expect(plan.workBytes == tokens * 4 + hidden + masks + 2 * 1000)
     let files = try job.checkpoint.fileNames().map { try Folder.entry("\(bench.model)/\($0)")?.size ?? 0 }
-    #expect(plan.outputBytes == files.reduce(0, +))
-    #expect(plan.diskBytes == tokens * 4 + 2 * masks + plan.outputBytes)
+    #expect(plan.outputs[0].bytes == files.reduce(0, +))
+    #expect(plan.diskBytes == tokens * 4 + 2 * masks + plan.outputs[0].bytes)
     // Nothing is written, not even a folder.
-    #expect(try Folder.entry(job.work) == nil && Folder.entry(job.output) == nil)
+    #expect(try Folder.entry(job.work) == nil && Folder.entry(job.outputs[0].path) == nil)
   }
 
   @Test func whatIsReadAndWrittenIsCounted() throws {
@@ -39,11 +39,11 @@ import Testing
     let tensors = job.checkpoint.tensors.values.reduce(0) { $0 + $1.entry.range.count }
     #expect(works.map(\.writtenBytes).prefix(5) == [64, 2 * 512, 4000, 40, 40])
     #expect(works.map(\.commits) == [1, 2, 4, 6, 6, 1, 1])
-    // Every tensor is hashed once, as is all that is written.
+    // Every tensor and everything that is written is hashed once.
     let plan = try Planner.plan(job)
     #expect(plan.work.hashedBytes == tensors + plan.work.writtenBytes)
     #expect(works[4].readBytes == 2 * (3 * 1000 + 20) + matrixBytes(job))
-    // Where the memory holds one factor, the block streams for each site: its hidden states and tensors are read twice.
+    // If only one factor fits into memory, the block streams for each site, and its hidden states and tensors are read twice.
     let tight = try Planner.plan(
       try bench.job(overrides: ["sum.memory=1000"], memory: plan.leastMemory)
     ).stages.map(\.work)
@@ -63,7 +63,7 @@ import Testing
 
   @Test func timeIsWorkOverRates() {
     let rates = MachineRates(
-      operations: 100, narrowOperations: 200, memory: 10, hash: 20, write: 5, read: 40, commit: 0.5,
+      operations: [.f32: 100, .bf16: 200], memory: 10, hash: 20, write: 5, read: 40, commit: 0.5,
       encode: [.lz4: 8, .none: 1000], decode: [.lz4: 16])
     var work = Work(operations: 300, memoryBytes: 20, readBytes: 80, writtenBytes: 10)
     #expect(rates.seconds(work) == 3 + 2 + 2 + 2)
@@ -91,7 +91,7 @@ import Testing
     #expect(try Planner.plan(try bench.job(overrides: overrides)).leastMemory == needed)
     _ = try Planner.plan(try bench.job(overrides: overrides, memory: needed))
     let error = failure { _ = try Planner.plan(try bench.job(overrides: overrides, memory: needed - 1)) }
-    // What is said can be given.
+    // The memory in the message is enough.
     let said = Planner.processBytes >> 20 + 2
     #expect(error?.code == .usage)
     #expect(
@@ -99,7 +99,7 @@ import Testing
     _ = try Planner.plan(try bench.job(overrides: overrides, memory: said << 20))
   }
 
-  /// Stages may do with less than they take where there is more; what is refused is less than the least.
+  /// A stage may need less if less is available. A job is refused if it gets less than the least.
   @Test(arguments: [
     "elastic: {least: 1000, most: 5000}", "elastic: {least: 1000, most: 1000000000}",
     "elastic: {least: 0, most: 0}",
@@ -109,15 +109,17 @@ import Testing
     let recipe = ProbeBench.recipe.replacing("- sum", with: "- \(stage)")
     func job(_ memory: Int) throws -> Job {
       let probe = try bench.job()
-      return Job(
-        recipe: try Recipe(
+      return try Job(
+        recipe: Recipe(
           text: recipe.replacing("CORPUS", with: bench.corpus), source: "r.yaml",
           overrides: ["stream.memory=30"],
           registry: StageRegistry([
-            Words.self, Stream.self, Elastic.self, First.self, Better.self, Write.self, Score.self,
+            Words.descriptor, Stream.descriptor, Elastic.descriptor, First.descriptor, Better.descriptor,
+            Write.descriptor, Score.descriptor,
           ])),
-        checkpoint: probe.checkpoint, model: probe.model, output: probe.output, work: probe.work,
-        memory: memory, threads: 1)
+        checkpoint: probe.checkpoint, model: probe.model, output: bench.folder.path + "/out",
+        work: probe.work,
+        memory: memory, device: Device(threads: 1), arithmetic: arithmetic)
     }
     let least = Planner.processBytes + 30 + (stage.contains("1000") ? 1000 : 0)
     #expect(failure { _ = try Planner.plan(try job(least - 1)) }?.code == .usage)
@@ -148,15 +150,15 @@ import Testing
     func check(_ job: Job, _ free: Int) -> EspalierError? {
       failure { _ = try Planner.plan(job) { _ in Folder.Disk(device: 7, free: free) } }
     }
-    #expect(plan.diskBytes > max(plan.workBytes, plan.outputBytes))
+    #expect(plan.diskBytes > max(plan.workBytes, plan.outputs[0].bytes))
     #expect(check(job, plan.diskBytes) == nil)
     let error = check(job, plan.diskBytes - 1)
     #expect(error?.code == .io && error?.subject == job.work)
     #expect(
       error?.message
-        == "the work folder and the pruned model (\(job.output)) together need at least \(ByteSize(bytes: plan.diskBytes)), but the disk has \(ByteSize(bytes: plan.diskBytes - 1)) free."
+        == "the work folder and the pruned model (\(job.outputs[0].path)) together need at least \(ByteSize(bytes: plan.diskBytes)), but the disk has \(ByteSize(bytes: plan.diskBytes - 1)) free."
     )
-    // What an earlier run wrote is there already, and counts once also where one folder lies in the other.
+    // What an earlier run wrote counts as free, and only once if one folder is inside the other.
     try Folder.create(job.work + "/objects/00")
     try File(writing: job.work + "/objects/00/early").resize(to: 100)
     #expect(check(job, plan.diskBytes - 100) == nil)
@@ -176,12 +178,13 @@ import Testing
         }
       }
     }
-    #expect(check(work: plan.workBytes, output: plan.outputBytes) == nil)
-    let work = check(work: plan.workBytes - 1, output: plan.outputBytes)
+    #expect(check(work: plan.workBytes, output: plan.outputs[0].bytes) == nil)
+    let work = check(work: plan.workBytes - 1, output: plan.outputs[0].bytes)
     #expect(work?.subject == job.work && work?.message.hasPrefix("the work folder needs at least") == true)
-    let output = check(work: plan.workBytes, output: plan.outputBytes - 1)
+    let output = check(work: plan.workBytes, output: plan.outputs[0].bytes - 1)
     #expect(
-      output?.subject == job.output && output?.message.hasPrefix("the pruned model needs at least") == true)
+      output?.subject == job.outputs[0].path
+        && output?.message.hasPrefix("the pruned model needs at least") == true)
   }
 
   @Test func stagesThatDoNotFitAreTold() throws {
@@ -189,7 +192,7 @@ import Testing
     let error = failure {
       _ = try Planner.plan(try bench.job(ProbeBench.recipe.replacing("  - sum\n", with: "")))
     }
-    #expect(error?.description.contains("needs a stage `- factor`") == true)
+    #expect(error?.description.contains("needs `- sum`") == true)
   }
 
   @Test(arguments: [(8, 128), (1024, 1), (2049, 1), (500, 2), (0, 1024), (1, 1024)])
@@ -198,12 +201,13 @@ import Testing
   }
 }
 
-/// A site that takes more where there is more.
+/// A site that takes more memory if more is available.
 private struct Elastic: SiteStage {
-  static let name = "elastic"
-  static let summary = "Test: takes what there is."
-  static let revision = 1
-  let keeps: Bool? = nil
+  static let descriptor = StageDescriptor(name: "elastic", summary: "Test: takes what there is.", revision: 1)
+  {
+    .site(Elastic(&$0))
+  }
+  let retention = Retention.auto
   let least: Int
   let most: Int
 

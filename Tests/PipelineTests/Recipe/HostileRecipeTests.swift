@@ -4,7 +4,7 @@ import Testing
 
 @testable import EspalierPipeline
 
-/// Recipes that are made to keep the machine busy: each is refused, or read, in less than seconds.
+/// Recipes that try to keep the machine busy are refused or read within seconds.
 @Suite(.timeLimit(.minutes(30))) struct HostileRecipeTests {
   private func message(_ text: String) -> String {
     failure { _ = try Recipe(text: text, source: "r.yaml", registry: Probe.registry) }?.description
@@ -15,13 +15,13 @@ import Testing
     "&a0 [x, x]" + (1...levels).map { ", &a\($0) [*a\($0 - 1), *a\($0 - 1)]" }.joined()
   }
 
-  /// A key is hashed with all that its aliases stand for, before anybody could count it: 2^40 values.
+  /// Yams hashes a key with its aliases expanded: here 2^40 values.
   @Test(arguments: ["{? *a40 : x}", "{*a40 : x}", "{[*a40]: x}", "{*a40}", "*a40"])
   func aliasesThatDouble(end: String) {
     #expect(message("stages: [\(doubling(40)), \(end)]\n").contains("aliases"))
   }
 
-  /// As many aliases as are read, as often as they can be multiplied, inside as many keys.
+  /// The largest number of aliases that is allowed, nested in keys.
   @Test func aliasesWithinTheBounds() {
     let wide = "[x" + String(repeating: ",x", count: 5000) + "]"
     let keys = String(repeating: "{? ", count: 10) + "[*c,*c]" + String(repeating: " : y}", count: 10)
@@ -40,7 +40,7 @@ import Testing
     #expect(message("stages:\n" + steps).contains("nested more than"))
   }
 
-  /// Time grew with the square of the length.
+  /// The time once grew with the square of the length.
   @Test func longTexts() {
     for text in [
       String(repeating: "[", count: 15) + String(repeating: "a: b,", count: 6000),
@@ -56,7 +56,7 @@ import Testing
     #expect(message("stages: [write]\n" + String(repeating: "#", count: 32_000)) == "no error")
   }
 
-  /// Stars and brackets where recipes have them.
+  /// Stars and brackets that recipes use.
   @Test func whatIsNotHostileIsRead() {
     let star = #""re:.*[a-z]*(q|k)*\\d*_proj*""#
     #expect(message("stages: [{first: {targets: [\(star), \(star), \(star)]}}]") == "no error")

@@ -252,12 +252,12 @@ import Testing
     #expect(try entries("first.targets=[x, \"y z\"]").first.targets == ["x", "y z"])
     #expect(try entries("first.targets=[]").first.targets == [])
     #expect(try entries("first.targets=x").first.targets == ["x"])
-    // An empty value takes the parameter back to its default.
+    // An empty value sets the parameter to its default.
     #expect(try entries("first.share=").first.share == nil)
     #expect(try entries("first.targets=", "first.blind=").first.targets == ["model"])
     #expect(try !entries("first.blind=").first.blind)
     #expect(try entries("more.rounds=5").more.rounds == 5)
-    // Paths are taken as they stand: no quotes, no YAML.
+    // Paths are plain text, without quotes and YAML.
     #expect(try entries("words.corpus=/a b: {c}=d.#e").words.corpus == "/a b: {c}=d.#e")
   }
 
@@ -330,12 +330,12 @@ import Testing
     ] {
       #expect(message(text).hasPrefix("r.yaml"))
     }
-    // Aliases in reason are fine.
+    // A few aliases are allowed.
     #expect(
       message("stages:\n  - first: {targets: &t [a, b]}\n  - better: {targets: *t}\n") == "no error")
   }
 
-  /// Whatever bytes it holds, a recipe is read or refused with a message that names it.
+  /// Any bytes are read as a recipe or refused with a message that names the file.
   @Test func mutatedRecipesNeverTrap() throws {
     let seed = Array(
       """

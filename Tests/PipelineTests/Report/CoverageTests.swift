@@ -28,7 +28,7 @@ import Testing
 
   private static let down = 2 * 4 * 16 * 8
 
-  /// Every parameter is in exactly one place, whatever the recipe and however experts lie.
+  /// Every parameter is counted exactly once, for any recipe and any layout of experts.
   @Test(arguments: [false, true], ["model", "q_proj", "experts.3.", "layers.1.mlp"])
   func everythingIsCountedOnce(isStacked: Bool, targets: String) throws {
     var mixture = MixtureCheckpoint()
@@ -57,7 +57,7 @@ import Testing
         "model.layers.1.self_attn.o_proj", "model.layers.1.self_attn.q_proj",
         "model.layers.1.self_attn.k_proj", "model.layers.1.self_attn.v_proj",
       ])
-    // Of a kind that is left whole, the kind says all.
+    // If a whole kind is left, its members are not listed.
     #expect(coverage.left[0].members.isEmpty && coverage.left[1].members.count == 6)
     #expect(coverage.left[1].members.allSatisfy { !$0.contains("experts.1.") })
     #expect(coverage.left[2].members == ["model.layers.1.self_attn.o_proj"])
@@ -65,7 +65,7 @@ import Testing
       lines(coverage.pruned).first == "model.layers.*.mlp.experts.*.down_proj 8 \(Self.down)")
   }
 
-  /// Without a recipe it tells what can be pruned.
+  /// Without a recipe, coverage says what could be pruned.
   @Test func kindsThatAreNeverPruned() throws {
     let coverage = try coverage(MixtureCheckpoint())
     #expect(coverage.pruned == nil && coverage.left.count == 7 && coverage.unused.isEmpty)
@@ -104,7 +104,7 @@ import Testing
     let job = try bench.job()
     let plan = try Planner.plan(job)
     #expect(plan.coverage.pruned?.reduce(0) { $0 + $1.count } == 6)
-    // The outline of the probe has neither gate nor up.
+    // The outline of the bench has no gate and up projections.
     #expect(
       plan.coverage.fixed.contains { $0.name == "model.layers.*.mlp.gate_proj.weight" && $0.count == 2 })
     try bench.run(job)

@@ -26,7 +26,7 @@ import Testing
       #expect(
         explanation.previous == nil && explanation.differences.isEmpty && explanation.causes.isEmpty)
     }
-    // Hidden states are freed; masks are there.
+    // Hidden states are deleted, masks are kept.
     #expect(try !Explanation(work: work, unit: "stream/0").isPresent)
     #expect(try Explanation(work: work, unit: mask).isPresent)
     _ = try run()
@@ -40,15 +40,15 @@ import Testing
     #expect(explanation.previous?.key == before && explanation.wasMade && explanation.causes.isEmpty)
     #expect(explanation.differences.map(\.component) == ["parameters.rounds"])
     #expect(explanation.differences.map(\.before) == [3] && explanation.differences.map(\.after) == [9])
-    // What does not depend on it is the same.
+    // Units that do not depend on it are unchanged.
     let first = try Explanation(work: work, unit: "first/model.layers.1.mlp.down_proj")
     #expect(first.previous == nil && !first.wasMade)
-    // With three to choose from, the one made last is compared with.
+    // The artifact is compared with the one made last before it.
     _ = try run(["better.rounds=5"], output: "third")
     #expect(try Explanation(work: work, unit: mask).differences.map(\.before) == [9])
   }
 
-  /// A changed text reaches a mask through hidden states and factors; the root is named, once.
+  /// A changed text changes a mask through hidden states and factors; the cause is named once.
   @Test func theRootOfAChangeIsNamed() throws {
     _ = try run()
     try Probe.write("twice upon a time", to: bench.corpus)

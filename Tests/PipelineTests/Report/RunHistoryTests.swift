@@ -19,7 +19,7 @@ import Testing
     #expect(history.start["overrides"]?.array == ["better.rounds=5"])
     #expect(history.start["stages"]?.array?.compactMap { $0["id"]?.string } == job.recipe.entries.map(\.id))
     #expect(history.start["recipe"]?.string == job.recipe.text)
-    // The next run made nothing, and knows how long the first one took.
+    // The second run makes nothing, and reports the times of the first one.
     _ = try bench.run(job)
     let second = try RunHistory(work: job.work)
     #expect(second.entries.map(\.unit) != [] && second.entries.map(\.seconds).allSatisfy { $0 != nil })
@@ -33,9 +33,12 @@ import Testing
     let report = try RunReport(work: job.work)
     #expect(report.matrices.count == 6)
     for matrix in report.matrices {
-      #expect(matrix.pattern == "50%" && matrix.rows > 0 && matrix.columns == 8)
+      let last = try #require(matrix.steps.last).report
+      #expect(last.pattern == .rows(sparsity: 0.5) && last.rows > 0 && last.columns == 8)
+      #expect(last.kept == last.rows * 4)
       #expect(matrix.steps.map(\.stage) == ["first", "better"])
-      #expect(matrix.steps.map(\.lossBefore) == [8, 4] && matrix.steps.map(\.lossAfter) == [4, 3])
+      #expect(
+        matrix.steps.map(\.report.lossBefore) == [8, 4] && matrix.steps.map(\.report.lossAfter) == [4, 3])
     }
     #expect(report.totals.map(\.stage) == ["words", "stream", "sum", "first", "better", "write", "score"])
     let first = report.totals[3]
@@ -67,7 +70,7 @@ import Testing
     #expect(try RunReport(work: job.work).matrices.count == 3)
   }
 
-  /// A crash cuts the last line anywhere; the next run begins on a line of its own.
+  /// A crash may cut the last line anywhere; the next run starts a new line.
   @Test func cutLinesArePassedOver() throws {
     let bench = try ProbeBench()
     let job = try bench.job()

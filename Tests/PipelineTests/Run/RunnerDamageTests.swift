@@ -7,9 +7,9 @@ import Testing
 
 @testable import EspalierPipeline
 
-/// Whatever is lost or changed in a work folder, the next run ends with the same results.
+/// After any loss or change in a work folder, the next run ends with the same results.
 @Suite struct RunnerDamageTests {
-  /// A folder in the middle of a run, with hidden states and factors, and one at the end.
+  /// A work folder in the middle of a run, with hidden states and factors, and one at the end.
   private struct Subject {
     let bench: ProbeBench
     let recipe: String
@@ -31,7 +31,7 @@ import Testing
       if unit == nil { try FileManager.default.copyItem(atPath: whole.work, toPath: good) }
     }
 
-    /// Every file below a folder of the good state, as a path inside of it.
+    /// The relative paths of all files below a folder of the good state.
     func files(_ folder: String) throws -> [String] {
       func walk(_ path: String) throws -> [String] {
         guard try Folder.entry("\(good)/\(path)")?.isFolder == true else { return [path] }
@@ -40,7 +40,7 @@ import Testing
       return try walk(folder)
     }
 
-    /// Harms a copy of the good state, runs, and looks at the end.
+    /// Damages a copy of the good state, runs, and checks the results.
     @discardableResult
     func check(_ name: String, _ harm: (_ work: String) throws -> Void) throws -> [String] {
       let work = bench.folder.path + "/harmed"
@@ -88,7 +88,7 @@ import Testing
     }
   }
 
-  /// A changed byte of an object that is not read again is no matter; one that is read is noticed and told.
+  /// A changed byte is reported if its object is read again, and does not matter otherwise.
   @Test func damageIsTold() throws {
     let subject = try Subject(ProbeBench.recipe, stopAt: "write")
     let mask = try #require(
@@ -105,9 +105,9 @@ import Testing
     }
     #expect(
       notes.withLock { $0 } == [
-        "better/model.layers.1.mlp.down_proj: mask is not what was written; it is made again."
+        "better/model.layers.1.mlp.down_proj: mask has changed since it was written; it is made again."
       ])
-    // Its factor and the hidden states were freed long ago, and are made again for it.
+    // Its factor and the hidden states were deleted, and are made again for it.
     #expect(
       made == [
         "stream/embed", "stream/0", "sum/1/down", "better/model.layers.1.mlp.down_proj", "write", "score",
@@ -132,7 +132,7 @@ import Testing
     #expect(garbage == expected)
   }
 
-  /// Hidden states that are made again on another machine have other bytes; nothing of the old ones is mixed with them.
+  /// Hidden states that are made again on another machine have other bytes, and are never mixed with the old ones.
   @Test(arguments: [ProbeBench.recipe, ProbeBench.dense]) func otherBytesReachEveryReader(recipe: String)
     throws
   {
@@ -143,7 +143,7 @@ import Testing
     #expect(try bench.results(other) != subject.results)
     let work = bench.folder.path + "/moved"
     try FileManager.default.copyItem(atPath: subject.good, toPath: work)
-    // One mask is lost, and with it all that it can be made from.
+    // One mask is lost, with everything that it is made from.
     for object in try subject.files("objects") where object.hasSuffix("/factor") {
       try Folder.remove("\(work)/\(object)")
     }
@@ -153,7 +153,7 @@ import Testing
     try Folder.remove(ArtifactStore(existing: work).path(try #require(masks.first).key, "mask"))
     let job = try bench.job(recipe, output: "moved.out", work: "moved")
     try Probe.$machine.withValue("other") { _ = try bench.run(job) }
-    #expect(try Probe.text(job.output + "/result") == Probe.text(other.output + "/result"))
+    #expect(try Probe.text(job.outputs[0].path + "/result") == Probe.text(other.outputs[0].path + "/result"))
     #expect(try bench.run(job) == [])
   }
 
@@ -176,7 +176,7 @@ import Testing
     let job = try bench.job()
     _ = try bench.run(job)
     let results = try bench.results(job)
-    try Folder.remove(job.output)
+    try Folder.remove(job.outputs[0].path)
     #expect(try bench.run(job) == ["write"])
     #expect(try bench.results(job) == results)
   }

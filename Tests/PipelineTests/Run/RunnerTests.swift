@@ -10,7 +10,7 @@ import Testing
 @Suite struct RunnerTests {
   private struct Stop: Error {}
 
-  /// Runs with the hook ending it at its n-th call; whether it got that far.
+  /// Runs until the n-th call of the hook, which throws; returns whether there were so many calls.
   private func run(_ bench: ProbeBench, _ job: Job, stopAt place: Int) throws -> Bool {
     let calls = Mutex(0)
     let isStopped = Mutex(false)
@@ -46,14 +46,14 @@ import Testing
       } == [])
     #expect(reused.withLock { $0 } == graph.units.map(\.id))
     #expect(try bench.results(job) == results && bench.objects(job) == before)
-    // Bytes of transient units are gone, their manifests are not.
+    // Bytes of transient units are gone, but not their manifests.
     let kinds = try ArtifactStore(existing: job.work).manifests()
     #expect(kinds.count == graph.units.count)
     #expect(before.filter { $0.hasSuffix("/hidden") }.isEmpty)
     #expect(before.filter { $0.hasSuffix("/factor") }.count == (recipe == ProbeBench.dense ? 4 : 0))
   }
 
-  /// An error at the begin or the end of any unit, again and again: in the end the same bytes, and nothing is made twice.
+  /// After an error at the start or the end of any unit, a second run gives the same bytes and makes nothing twice.
   @Test(arguments: [ProbeBench.recipe, ProbeBench.dense]) func anInterruptedRunEndsLikeAnUninterruptedOne(
     recipe: String
   ) throws {
@@ -65,7 +65,7 @@ import Testing
     while true {
       let job = try bench.job(recipe, output: "out\(place)", work: "work\(place)")
       guard try run(bench, job, stopAt: place) else { break }
-      #expect(try Folder.entry(job.output + "/key") == nil || place > 2 * units.count - 3)
+      #expect(try Folder.entry(job.outputs[0].path + "/key") == nil || place > 2 * units.count - 3)
       #expect(try RunHistory(work: job.work).state == "stopped")
       let done = try RunHistory(work: job.work).entries.map(\.unit)
       let rest = try bench.run(job)
@@ -74,9 +74,9 @@ import Testing
       #expect(try Folder.names(in: job.work + "/partial") == [])
       place += 1
     }
-    // Two calls a unit.
+    // Two calls per unit.
     #expect(place == 2 * units.count + 1)
-    // One and the same work folder, interrupted again and again; a pass has up to six calls.
+    // The same work folder is interrupted many times; a pass has up to six calls.
     let job = try bench.job(recipe, output: "last", work: "last.work")
     var interruptions = 0
     while interruptions < 100, try run(bench, job, stopAt: 7) { interruptions += 1 }
@@ -84,7 +84,7 @@ import Testing
     #expect(try bench.results(job) == results)
   }
 
-  /// The folder as it stands at any event, as after a power cut: no clean end, other runs' files half there.
+  /// Continues from a copy of the folder at each event, as after a power cut.
   @Test(arguments: [ProbeBench.recipe, ProbeBench.dense]) func aCopyOfTheFolderAtAnyMomentCanBeContinued(
     recipe: String
   ) throws {
@@ -118,7 +118,7 @@ import Testing
     _ = try bench.run(bench.job(ProbeBench.dense))
     let other = try bench.run(bench.job(ProbeBench.dense, overrides: ["better.rounds=9"], output: "out2"))
     #expect(Set(other.map { String($0.prefix { $0 != "/" }) }) == ["better", "write", "score"])
-    // In a pruned stream the next block sees the new masks.
+    // With `propagate: pruned` the next block sees the new masks.
     _ = try bench.run(bench.job())
     let pruned = try bench.run(bench.job(overrides: ["better.rounds=9"], output: "out3"))
     #expect(
@@ -126,7 +126,7 @@ import Testing
         && !pruned.contains("first/model.layers.0.mlp.down_proj"))
   }
 
-  /// Other memory limits stream other numbers of sites together.
+  /// The memory limit decides how many sites stream together.
   @Test(arguments: [1, 200, 201, 1 << 30]) func memoryAndThreadsDecideNoByte(memory: Int) throws {
     let bench = try ProbeBench()
     let sizes = ["sum.memory=100", "stream.memory=1"]
@@ -168,7 +168,7 @@ import Testing
       #expect(error?.code == .interrupted && error?.code.exitCode == 75)
       #expect(error?.subject == job.work && error?.message.contains("process \(getpid()) on ") == true)
     }
-    // Its own run is not disturbed, and the next one may begin.
+    // The first run is not disturbed, and the next one can start.
     #expect(try bench.run(job) == [])
   }
 
@@ -183,7 +183,7 @@ import Testing
     #expect(error?.code == .badInput && error?.description == "sum/1/down: full.")
   }
 
-  /// Bytes that changed after their digest went into a key are in no artifact under that key.
+  /// If bytes change after their digest went into a key, no artifact is committed under that key.
   @Test(arguments: ["words", "sum/0/down", "first/model.layers.1.mlp.down_proj", "write"])
   func aSourceThatChangesDuringARunIsFound(unit: String) throws {
     let bench = try ProbeBench()
@@ -199,12 +199,12 @@ import Testing
     #expect(try Folder.names(in: job.work + "/partial") == [])
     let fresh = try bench.job(ProbeBench.recipe, output: "fresh", work: "fresh.work")
     _ = try bench.run(fresh)
-    try Folder.remove(job.output)
+    try Folder.remove(job.outputs[0].path)
     _ = try bench.run(job)
     #expect(try bench.results(job) == bench.results(fresh))
   }
 
-  /// What is half done is of no use, and may be what fills the disk.
+  /// Unfinished objects are useless, and may be what fills the disk.
   @Test func aFailedRunLeavesNothingHalfDone() throws {
     let bench = try ProbeBench()
     let job = try bench.job()
@@ -212,13 +212,15 @@ import Testing
     #expect(try Folder.names(in: job.work + "/partial") == [])
   }
 
-  /// A stage of a later revision does not take the old one's masks for its own.
+  /// A stage of a later revision does not reuse the masks of an earlier one.
   @Test func aNewRevisionRunsAgain() throws {
     let bench = try ProbeBench()
     let job = try bench.job(ProbeBench.dense)
     _ = try bench.run(job)
-    let other = try bench.job(ProbeBench.dense, output: "new")
-    let made = try Probe.$betterRevision.withValue(2) { try bench.run(other) }
+    let (other, made) = try Probe.$betterRevision.withValue(2) {
+      let other = try bench.job(ProbeBench.dense, output: "new")
+      return (other, try bench.run(other))
+    }
     #expect(Set(made.map { String($0.prefix { $0 != "/" }) }) == ["better", "write", "score"])
     #expect(try bench.results(job) != bench.results(other))
   }

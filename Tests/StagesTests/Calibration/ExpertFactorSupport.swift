@@ -19,7 +19,7 @@ extension ExpertFactorTests {
   /// - Parameter everyToken: whether experts see all tokens.
   func seen(_ bench: Workbench, length: Int, everyToken: Bool) throws -> [[String: Seen]] {
     let model = try Model(folder: bench.model)
-    let tensors = TensorSource(model.checkpoint)
+    let tensors = TensorSource(model.checkpoint, on: device)
     let ids = try SafetensorsFile(path: bench.corpus).tensor("input_ids").integers()
     var hidden = try model.embed(ids, length: length, tensors: tensors)
     var result: [[String: Seen]] = []

@@ -37,8 +37,8 @@ import Testing
         every.inputs[Int(token) * site.columns..<(Int(token) + 1) * site.columns]
       }
       #expect(own.inputs == rows, "block \(block), \(site.name)")
-      #expect(manifest.report["tokens"]?.integer == own.tokens.count)
-      #expect(manifest.report["shrunk"] == nil)
+      #expect(manifest.factorReport?.tokens == own.tokens.count)
+      #expect(manifest.factorReport?.isShrunk == false)
       #expect((site.tokenShare < 1) == (own.tokens.count < samples * length))
       try expectFactor(
         path, [(own.inputs, 1)], columns: site.columns, "block \(block), \(site.name)")
@@ -68,7 +68,7 @@ import Testing
           .flatMap { own.inputs[$0 * site.columns..<($0 + 1) * site.columns] }
       }
       let apart = inputs(heldOut: true)
-      #expect(manifest.report["heldOutTokens"]?.integer == apart.count / site.columns)
+      #expect(manifest.factorReport?.heldOutTokens == apart.count / site.columns)
       try expectFactor(path, [(inputs(heldOut: false), 1)], columns: site.columns, place)
       try expectGram(
         "heldOut", SafetensorsFile(path: path), moments([(apart, 1)], site.columns).product, site.columns,
@@ -91,17 +91,17 @@ import Testing
       let place = "block \(block), \(site.name)"
       guard site.tokenShare < 1, own.tokens.count < site.columns else {
         try expectFactor(path, [(own.inputs, 1)], columns: site.columns, place)
-        #expect(manifest.report["shrunk"] == nil)
+        #expect(manifest.factorReport?.isShrunk == false)
         continue
       }
       shrunk += 1
       let every = try #require(all[block][site.name])
       let weight = Double(site.columns - own.tokens.count) / Double(samples * length)
       try expectFactor(path, [(own.inputs, 1), (every.inputs, weight)], columns: site.columns, place)
-      #expect(manifest.report["routedTokens"]?.integer == own.tokens.count)
-      #expect(manifest.report["shrunk"]?.bool == true)
+      #expect(manifest.factorReport?.routedTokens == own.tokens.count)
+      #expect(manifest.factorReport?.isShrunk == true)
       // As many tokens as the inputs are wide, but for rounding down.
-      let tokens = try #require(manifest.report["tokens"]?.integer)
+      let tokens = try #require(manifest.factorReport).tokens
       #expect((site.columns - 1...site.columns).contains(tokens), "\(place): \(tokens)")
     }
     #expect(shrunk > 0)

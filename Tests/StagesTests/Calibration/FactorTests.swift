@@ -85,10 +85,10 @@ import Testing
         )
         #expect(z.indices.allSatisfy { x[$0] + y[$0] == z[$0] })
       }
-      #expect(manifest.report["tokens"]?.integer == 240)
+      #expect(manifest.factorReport?.tokens == 240)
       #expect(
         manifest.components["earlier"]?.array?.compactMap(\.string) == [try #require(a[place]).digest.hex])
-      if factor.contains("svd") { #expect((manifest.report["discardedEnergy"]?.double ?? 1) < 1e-4) }
+      if factor.contains("svd") { #expect((manifest.factorReport?.discardedEnergy ?? 1) < 1e-4) }
     }
     // The folder's name is in no key, what it holds is.
     try Folder.move(bench.folder.path + "/first", to: bench.folder.path + "/moved")
@@ -127,9 +127,9 @@ import Testing
     var bytes = try Folder.read(path)
     bytes[bytes.count - 1] ^= 1
     try Folder.writeAtomically(bytes, to: path)
-    try expect(recipe("{\(add)}"), "is not what was written", code: 65)
+    try expect(recipe("{\(add)}"), "has changed since it was written", code: 65)
     try Folder.remove(path)
-    try expect(recipe("{\(add)}"), "no longer there")
+    try expect(recipe("{\(add)}"), "was deleted")
     // Another model.
     var wide = TinyCheckpoint()
     wide.hidden *= 2
@@ -154,9 +154,9 @@ import Testing
     #expect(try units("{inputs: f32}", "spilled").isEmpty)
     let store = try ArtifactStore(existing: bench.folder.path + "/work")
     var seen = 0
-    for manifest in try store.manifests() where manifest.report["inputs"] != nil {
+    for manifest in try store.manifests() where manifest.factorReport?.inputs != nil {
       let array = try SpillArray(folder: store.path(manifest.key, "inputs"))
-      let columns = try #require(manifest.report["columns"]?.integer)
+      let columns = try #require(manifest.factorReport).columns
       #expect(array.sequences == 5 && array.tokens == 24 && array.width == columns)
       var inputs = Matrix(rows: 5 * 24, columns: columns)
       var span = inputs.elements.mutableSpan

@@ -27,7 +27,7 @@ import Testing
       output: name, work: "work-\(name)")
     #expect(try Verification(folder: output).findings.isEmpty)
     return try RunReport(work: bench.folder.path + "/work-\(name)").matrices.map {
-      $0.steps.last?.lossAfter ?? -1
+      $0.steps.last?.report.lossAfter ?? -1
     }
   }
 

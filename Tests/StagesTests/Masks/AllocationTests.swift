@@ -41,7 +41,7 @@ import Testing
     let dense = try bench.run(
       bench.recipe(stages[0], stages[1], capture: "{propagate: dense}"), output: "dense", work: "work-dense")
     let found = try sparsities(pruned)
-    // The dense model is what is surveyed, whatever the next block sees later on.
+    // The dense model is measured, whatever the next block sees later.
     #expect(try found == sparsities(dense))
     let outline = try Model(folder: bench.model).outline
     let weights = outline.matrices.map { Double($0.rows * $0.columns) }
@@ -55,14 +55,14 @@ import Testing
   }
 
   /// With propagate: pruned the dense model streams once, then the pruned one; a second run finds all of it again.
-  @Test func theSurveyIsWorkOfItsOwnThatIsFoundAgain() throws {
+  @Test func measurementsAreUnitsThatAreReused() throws {
     let bench = try bench()
     let recipe = bench.recipe("allocate: {sparsity: 0.5}", "warmStart: {sparsity: allocated}", "swap")
     let units = try bench.computedUnits(recipe)
     // Block 0 streams once for both; blocks 1 and 2 twice.
     #expect(
-      units.count { $0.hasPrefix("factor/survey/") } == 12 && units.count { $0.hasPrefix("factor/") } == 20)
-    #expect(units.count { $0.hasPrefix("allocate") } == 22 && units.contains("capture/survey/1"))
+      units.count { $0.hasPrefix("factor/dense/") } == 12 && units.count { $0.hasPrefix("factor/") } == 20)
+    #expect(units.count { $0.hasPrefix("allocate") } == 22 && units.contains("capture/dense/1"))
     #expect(try bench.computedUnits(recipe).isEmpty)
   }
 
@@ -122,7 +122,7 @@ import Testing
   @Test func whatDoesNotFitIsSaidBeforeAnyWork() throws {
     let bench = try bench()
     for (stages, text) in [
-      (["warmStart: {sparsity: allocated}"], "needs a stage `- allocate`"),
+      (["warmStart: {sparsity: allocated}"], "needs `- allocate`"),
       (["warmStart: {sparsity: 0.5}", "allocate: {sparsity: 0.5}"], "must come before"),
       (["allocate: {range: 0.1}", "warmStart: {sparsity: allocated}"], "allocate.sparsity is missing"),
       (["warmStart: {keep: 2, of: 4}", "swap: {budget: matrix}"], "budget: matrix moves weights"),
@@ -131,7 +131,7 @@ import Testing
         ["warmStart: {keep: 8, of: 24, targets: down_proj}", "swap: {moves: group}"],
         "more than 1000 patterns"
       ),
-      (["warmStart: {sparsity: 0.5}", "swap: {holdOut: 0.1}"], "is none"),
+      (["warmStart: {sparsity: 0.5}", "swap: {holdOut: 0.1}"], "is less than one"),
       (
         ["warmStart: {sparsity: 0.5}", "swap: {holdOut: 0.2}", "swap: {id: again, holdOut: 0.5}"],
         "hold out different shares"

@@ -20,8 +20,8 @@ import Testing
     try Folder.writeAtomically(
       Array(String(String.UnicodeScalarView(text.unicodeScalars.prefix(300_000))).utf8), to: path)
     let model = try Model(folder: "\(Places.shared)/data/models/\(name)")
-    let result = try WindowPerplexity(
-      model, text: path, length: 512, windows: 40, scratch: folder.path + "/scratch")
+    let result = try windowPerplexity(
+      model, text: path, length: 512, windows: 40, scratch: folder.path + "/scratch", on: device)
     #expect(abs(result.perplexity - expected) < 0.00006)
     #expect(result.windows == 40 && result.tokens == 20480)
   }
@@ -29,8 +29,8 @@ import Testing
   @Test func perplexityIsTheDefinition() throws {
     let bench = try Workbench()
     let model = try Model(folder: bench.model)
-    let result = try WindowPerplexity(
-      model, text: bench.corpus, length: 30, windows: 7, scratch: bench.folder.path + "/scratch")
+    let result = try windowPerplexity(
+      model, text: bench.corpus, length: 30, windows: 7, scratch: bench.folder.path + "/scratch", on: device)
     // Every byte is one token after a start token.
     let logProbabilities = try (0..<7).map { window -> Double in
       let ids = try ids(bench, window * 30..<(window + 1) * 30)
@@ -59,7 +59,8 @@ import Testing
       let sums = try choices.map { choice -> Double in
         let context = query.reversed().drop { $0 == " " }.count
         let all = Array((query + " " + choice).utf8)
-        return try logProbabilities(model, [0] + all.map(id)).suffix(all.count - context).reduce(0, +)
+        return try logProbabilities(model, [0] + all.map(id)).suffix(all.count - context).reduce(
+          0, +)
       }
       right += sums.indices.max { sums[$0] < sums[$1] } == gold ? 1 : 0
       let normalized = zip(sums, choices).map { $0 / Double($1.count) }
@@ -67,7 +68,7 @@ import Testing
     }
     let path = bench.folder.path + "/questions.jsonl"
     try bench.write(lines.joined(separator: "\n"), to: path)
-    let result = try Questions(path: path).ask(model, scratch: bench.folder.path + "/scratch")
+    let result = try Questions(path: path).ask(model, scratch: bench.folder.path + "/scratch", on: device)
     #expect(
       result.questions == 25 && result.accuracy == Double(right) / 25
         && result.normalizedAccuracy == Double(rightNormalized) / 25)
@@ -80,7 +81,7 @@ import Testing
       "{\"context_options\": [\"the cat\", \"the mat\"], \"continuation\": \"ran.\", \"gold\": 1}\n\n",
       to: path)
     let result = try Questions(path: path).ask(
-      try Model(folder: bench.model), scratch: bench.folder.path + "/scratch")
+      try Model(folder: bench.model), scratch: bench.folder.path + "/scratch", on: device)
     #expect(result.questions == 1 && result.normalizedAccuracy == nil)
   }
 
@@ -106,9 +107,9 @@ import Testing
         last: "  - evaluate: {text: \"\(bench.corpus)\", length: 32, windows: 5, dense: true}"))
     let report = try RunReport(work: bench.folder.path + "/work")
     let perplexities = report.json["perplexities"]
-    let dense = try WindowPerplexity(
+    let dense = try windowPerplexity(
       try Model(folder: bench.model), text: bench.corpus, length: 32, windows: 5,
-      scratch: bench.folder.path + "/scratch")
+      scratch: bench.folder.path + "/scratch", on: device)
     #expect(perplexities?["dense"]?.double == dense.perplexity)
     #expect(try #require(perplexities?["pruned"]?.double) != dense.perplexity)
     #expect(
@@ -119,7 +120,7 @@ import Testing
 
   /// Log-probability of every token but the first, from whole logits in f64.
   private func logProbabilities(_ model: Model, _ ids: [Int32]) throws -> [Double] {
-    let logits = try model.logits(ids, length: ids.count)
+    let logits = try model.logits(ids, length: ids.count, on: device)
     return (1..<ids.count).map { index in
       let row = (0..<logits.columns).map { Double(logits[index - 1, $0]) }
       return row[Int(ids[index])] - log(row.reduce(0) { $0 + exp($1) })

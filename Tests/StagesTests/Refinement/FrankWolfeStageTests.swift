@@ -15,7 +15,7 @@ import Testing
     #expect(try Verification(folder: output).findings.isEmpty)
     let report = try RunReport(work: bench.folder.path + "/work")
     for matrix in report.matrices {
-      let (relaxed, swapped) = (matrix.steps[1], matrix.steps[2])
+      let (relaxed, swapped) = (matrix.steps[1].report, matrix.steps[2].report)
       let bound = try #require(relaxed.lowerBound)
       #expect(swapped.lowerBound == bound && bound >= 0)
       let (before, after) = (try #require(relaxed.lossAfter), try #require(swapped.lossAfter))
@@ -25,16 +25,17 @@ import Testing
     // Row by row: no bound lies above the loss of its row.
     let store = try ArtifactStore(existing: bench.folder.path + "/work")
     var files = 0
-    for manifest in try store.manifests() where manifest.report["certifiedGap"] != nil {
+    for manifest in try store.manifests() where manifest.matrixReport?.lowerBound != nil {
       let file = try SafetensorsFile(path: store.path(manifest.key, "certificate.safetensors"))
       let (bounds, losses) = (
         try file.tensor("lowerBounds").doubles(), try file.tensor("losses").doubles()
       )
-      #expect(bounds.count == losses.count && bounds.count == manifest.report["rows"]?.integer)
+      let report = try #require(manifest.matrixReport)
+      #expect(bounds.count == losses.count && bounds.count == report.rows)
       for (bound, loss) in zip(bounds, losses) { #expect(bound >= 0 && bound <= loss * (1 + 1e-9) + 1e-12) }
-      let sum = try #require(manifest.report["lossAfter"]?.double)
+      let sum = try #require(report.lossAfter)
       #expect(abs(losses.reduce(0, +) - sum) <= 1e-5 * sum)
-      #expect(manifest.report["mostGapOfARow"]?.double ?? 2 <= 1)
+      #expect(report.details["mostGapOfARow"]?.double ?? 2 <= 1)
       files += 1
     }
     #expect(files == 28)
@@ -50,17 +51,21 @@ import Testing
         "warmStart: {sparsity: 0.5}", "frankWolfe: {alpha: 0, iterations: 100}", "swap: {budget: matrix}"),
       output: "a", work: "work-a")
     let rows = try RunReport(work: bench.folder.path + "/work-a")
-    #expect(rows.matrices.allSatisfy { $0.steps[1].lowerBound != nil && $0.steps[2].lowerBound == nil })
+    #expect(
+      rows.matrices.allSatisfy {
+        $0.steps[1].report.lowerBound != nil && $0.steps[2].report.lowerBound == nil
+      })
     try bench.run(
       bench.recipe(
         "warmStart: {sparsity: 0.5}", "frankWolfe: {alpha: 0, iterations: 100, budget: matrix}",
         "swap: {budget: matrix}"), output: "b", work: "work-b")
     let whole = try RunReport(work: bench.folder.path + "/work-b")
     for (a, b) in zip(rows.matrices, whole.matrices) {
-      #expect(b.steps[2].lowerBound != nil && b.pattern.contains("of the matrix"))
+      #expect(b.steps[2].report.lowerBound != nil && b.steps[2].report.pattern == .matrix(sparsity: 0.5))
       // More masks to choose from: what can be proven is no more.
       if a.name.contains("layers.0.") {
-        #expect(try #require(b.steps[1].lowerBound) <= #require(a.steps[1].lowerBound) * (1 + 1e-6))
+        #expect(
+          try #require(b.steps[1].report.lowerBound) <= #require(a.steps[1].report.lowerBound) * (1 + 1e-6))
       }
     }
   }
@@ -71,12 +76,12 @@ import Testing
     let output = try bench.run(bench.recipe(stages[0], stages[1], samples: 12))
     #expect(try Verification(folder: output).findings.isEmpty)
     let store = try ArtifactStore(existing: bench.folder.path + "/work")
-    let reports = try store.manifests().filter { $0.components["stage"]?.string == "frankWolfe" }.map(
-      \.report)
+    let reports = try store.manifests().filter { $0.components["stage"]?.string == "frankWolfe" }.compactMap(
+      \.matrixReport)
     #expect(reports.count == 14)
     for report in reports {
-      #expect([0, 0.5, 0.75, 0.9].contains(report["alpha"]?.double ?? -1))
-      #expect(report["heldOutAfter"]?.double != nil)
+      #expect([0, 0.5, 0.75, 0.9].contains(report.details["alpha"]?.double ?? -1))
+      #expect(report.details["heldOutAfter"]?.double != nil)
     }
   }
 

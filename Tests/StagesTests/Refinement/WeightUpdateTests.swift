@@ -77,10 +77,10 @@ import Testing
           for i in d.indices { for j in d.indices { loss += d[i] * d[j] * Double(gram[i * d.count + j]) } }
         }
         let steps = try #require(report.matrices.first { $0.name == matrix.module }).steps
-        let reported = try #require(steps.last?.lossAfter)
+        let reported = try #require(steps.last?.report.lossAfter)
         #expect(abs(reported - loss) <= 1e-4 * loss + 1e-6, "\(matrix.module)")
         // Fitting lowers what the mask alone loses.
-        if let before = steps.last?.lossBefore { #expect(reported < before) }
+        if let before = steps.last?.report.lossBefore { #expect(reported < before) }
       }
     }
   }

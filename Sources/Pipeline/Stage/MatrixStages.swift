@@ -1,0 +1,46 @@
+import EspalierCore
+
+/// Decides how sparse every matrix becomes, from a measurement of each in the dense model.
+///
+/// If blocks see the outputs of pruned blocks, the dense model streams once more before the first mask is made.
+public protocol AllocationStage: Stage {
+  /// Whether it decides about this matrix.
+  func applies(to matrix: ModelOutline.Matrix) -> Bool
+  /// Measures one matrix with its factor.
+  func measure(_ unit: UnitContext) throws
+  /// Decides, from all measurements.
+  func allocate(_ unit: UnitContext) throws -> AllocationReport
+}
+
+/// Makes or changes the ``ArtifactKind/mask`` of one matrix.
+public protocol MatrixStage: Stage {
+  /// What it reads: factor, mask, allocation, or nothing. A stage that reads a mask changes it; another makes the first one.
+  var reads: Set<ArtifactKind> { get }
+  /// The share of the calibration sequences that it wants left out of the factor, to test on; 0 for none.
+  var holdOut: Double { get }
+  /// Whether it fits weights, and so writes them beside the mask.
+  var writesWeights: Bool { get }
+  /// Whether it works on this matrix.
+  func applies(to matrix: ModelOutline.Matrix) -> Bool
+  /// The pattern of its mask, before any work.
+  ///
+  /// - Parameter previous: the pattern of the mask that it reads; nil if it reads none.
+  /// - Throws: a usage error if it cannot work on masks of that pattern.
+  func pattern(after previous: PlannedPattern?) throws -> PlannedPattern?
+  func run(_ unit: UnitContext) throws -> MatrixReport
+}
+
+extension MatrixStage {
+  public var holdOut: Double { 0 }
+  public var writesWeights: Bool { false }
+  public func pattern(after previous: PlannedPattern?) throws -> PlannedPattern? { previous }
+
+  /// The mask and, if weights are fitted, those in the checkpoint's type.
+  public func artifactBytes(_ sizes: UnitSizes) -> Int {
+    guard let matrix = sizes.matrix else { return 0 }
+    return matrix.rows * Mask.rowBytes(matrix.columns) + (writesWeights ? sizes.tensorBytes : 0)
+  }
+
+  /// Whether it makes a matrix's first mask.
+  var makesMasks: Bool { !reads.contains(.mask) }
+}

@@ -1,0 +1,31 @@
+import EspalierCore
+import EspalierIO
+
+/// Writes the pruned model outside of the work folder, from the last mask of every matrix.
+public protocol OutputStage: Stage {
+  /// What it will write.
+  ///
+  /// - Parameter path: the path that the user chose for the output.
+  /// - Throws: an I/O error if the checkpoint cannot be read.
+  func output(of checkpoint: Checkpoint, path: String) throws -> JobOutput
+  /// Checks that what is already at the output's path, if anything, may be replaced or reused.
+  ///
+  /// - Throws: a usage error.
+  func check(existing output: JobOutput, job: Job) throws
+  /// Whether the output is complete and undamaged.
+  ///
+  /// - Parameter key: of the unit that wrote it.
+  func isPresent(_ output: JobOutput, key: Digest) throws -> Bool
+  func run(_ unit: UnitContext) throws -> OutputReport
+}
+
+extension OutputStage {
+  public func check(existing output: JobOutput, job: Job) throws {}
+}
+
+/// Measures the pruned model that an ``OutputStage`` wrote.
+public protocol EvaluationStage: Stage {
+  /// Why it has nothing to do with its parameters; nil if it has something to do.
+  var idleReason: String? { get }
+  func run(_ unit: UnitContext) throws -> EvaluationReport
+}

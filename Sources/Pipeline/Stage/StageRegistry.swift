@@ -1,0 +1,27 @@
+/// The stages that a recipe can name.
+public struct StageRegistry: Sendable {
+  /// In the order in which a pipeline uses them.
+  public let stages: [StageDescriptor]
+
+  /// - Precondition: names are unique.
+  public init(_ stages: [StageDescriptor]) {
+    precondition(Set(stages.map(\.name)).count == stages.count, "two stages have the same name")
+    self.stages = stages
+  }
+
+  public var names: [String] { stages.map(\.name) }
+
+  public subscript(name: String) -> StageDescriptor? { stages.first { $0.name == name } }
+
+  /// Stages that a recipe could use, in the words of an error message: `` `- sum` ``, `` one of `- a`, `- b` ``.
+  ///
+  /// - Parameter isMeant: tells from a stage with its default parameters whether it would do.
+  func suggestion(_ isMeant: (StageRole) -> Bool) -> String {
+    let names = stages.filter { isMeant($0.example) }.map { "`- \($0.name)`" }
+    switch names.count {
+    case 0: return "a stage that espalier does not have"
+    case 1: return names[0]
+    default: return "one of \(names.joined(separator: ", "))"
+    }
+  }
+}
