@@ -9,6 +9,13 @@ let strict: [SwiftSetting] = [
   .treatAllWarnings(as: .error),
 ]
 
+/// For targets that call C functions of spans.
+let spansInC: [SwiftSetting] = [
+  .enableExperimentalFeature("SafeInteropWrappers"),
+  // Swift 6.3 crashes on such functions when it optimizes several files as one.
+  .unsafeFlags(["-no-whole-module-optimization"], .when(configuration: .release)),
+]
+
 /// Debug builds, and so the tests, run the same fast loops as release builds.
 ///
 /// Counts of elements are there for Swift, which checks them.
@@ -70,11 +77,7 @@ let package = Package(
       ]),
     room(
       "Kernels", ["EspalierCore", "EspalierIO", "CKernels", "CLinux", "COpenBLAS"],
-      settings: [
-        .enableExperimentalFeature("SafeInteropWrappers"),
-        // Swift 6.3 crashes on C functions of spans when it optimizes several files as one.
-        .unsafeFlags(["-no-whole-module-optimization"], .when(configuration: .release)),
-      ]),
+      settings: spansInC),
     room(
       "Tokenizers",
       [
@@ -115,7 +118,7 @@ let package = Package(
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       path: "Benchmarks", exclude: ["C"],
-      swiftSettings: strict + [.enableExperimentalFeature("SafeInteropWrappers")]),
+      swiftSettings: strict + spansInC),
 
     .target(
       name: "EspalierTestSupport",
@@ -125,7 +128,7 @@ let package = Package(
     tests("IO", ["EspalierCore", "EspalierIO"]),
     tests(
       "Kernels", ["EspalierCore", "EspalierIO", "EspalierKernels"],
-      settings: [.enableExperimentalFeature("SafeInteropWrappers")]),
+      settings: spansInC),
     tests("Tokenizers", ["EspalierCore", "EspalierIO", "EspalierTokenizers"]),
     tests("Models", ["EspalierCore", "EspalierIO", "EspalierKernels", "EspalierModels"]),
     tests("Pipeline", ["EspalierCore", "EspalierIO", "EspalierPipeline"]),
