@@ -62,12 +62,6 @@ public struct Mask: Sendable, Equatable {
     try bits.withUnsafeMutableBufferPointer { try body($0) }
   }
 
-  /// The bits row by row, for reading: each row is a span of `rowBytes` bytes.
-  public var rowSpans: RowSpans<UInt8> {
-    @_lifetime(borrow self)
-    get { RowSpans(bits.span, rows: rows, columns: rowBytes) }
-  }
-
   /// The bits row by row, for threads that write one row each.
   public var mutableRowSpans: MutableRowSpans<UInt8> {
     @_lifetime(&self)

@@ -18,7 +18,8 @@ private let rowsAtATime = 16
 extension Saliency {
   /// Bytes that ``mostSalient(_:_:diagonal:pattern:on:)`` takes, without the weight's pages and the mask.
   public static func workingSet(rows: Int, columns: Int, threads: Int) -> Int {
-    min(threads, (rows + rowsAtATime - 1) / rowsAtATime) * columns * SaliencyScratch.bytesOfAColumn
+    min(threads, (rows + rowsAtATime - 1) / rowsAtATime)
+      * SaliencyScratch.byteCount(columns: columns)
   }
 }
 
@@ -94,7 +95,8 @@ private struct SaliencyScratch: ~Copyable {
   var sums: Buffer<Double>
   var kept: Buffer<UInt8>
 
-  static let bytesOfAColumn = 4 + 4 + 4 + 8 + 1
+  /// The most bytes, and one that reading a row takes.
+  static func byteCount(columns: Int) -> Int { columns * (4 + 4 + 4 + 8 + 1) + 1 }
 
   init(columns: Int, span: Int) {
     weights = Buffer(count: columns)

@@ -170,9 +170,8 @@ private struct BudgetMatrix: ~Copyable {
           rows.device.forEach(block.count, scratch: { BudgetScratch(rows: 1, columns: columns) }) {
             scratch, index in
             let row = block.lowerBound + index
-            let product = products[index]
             var stored = spans.correlations[row]
-            for column in product.indices { stored[column] = product[column] }
+            stored.copy(products[index])
             spans.optimize(row, flipping: nil, rows, gram, BudgetScratch.Spans(&scratch), 0)
           }
         }
@@ -275,8 +274,10 @@ private struct BudgetScratch: ~Copyable {
     outcomes = Buffer(count: rows)
   }
 
-  /// Bytes for one row.
-  static func byteCount(columns: Int) -> Int { columns * 18 + espalier_swap_scratch(columns, columns, 0) }
+  /// Bytes for one row, and one that reading it takes.
+  static func byteCount(columns: Int) -> Int {
+    columns * 18 + espalier_swap_scratch(columns, columns, 0) + MemoryLayout<espalier_swap_outcome>.stride + 1
+  }
 
   /// The rows of all of it, for threads that each have one.
   struct Spans: ~Escapable, Sendable {
@@ -329,7 +330,7 @@ extension BudgetMatrix.Spans {
       scratch.flip(flipped, place, gram, w.span, &c, &kept)
     }
     var searched = scratch.searched[place]
-    for column in 0..<columns { searched[column] = kept[column] }
+    searched.copy(kept.span)
     var bytes = scratch.search[place]
     var outcome = scratch.outcomes[place]
     espalier_swap_search(

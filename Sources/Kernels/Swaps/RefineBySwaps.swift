@@ -71,7 +71,7 @@ extension RowBlock {
     do {
       let pruned = prunedPart(on: device)
       gram.multiply(pruned, rows: rows.count, into: &correlations, on: device)
-      options.heldOut?.multiply(pruned, rows: rows.count, into: &heldOut)
+      options.heldOut?.multiply(pruned, rows: rows.count, into: &heldOut, on: device)
     }
     var outcomes: [espalier_swap_outcome] = []
     for (rows, limit) in ranges {

@@ -138,7 +138,7 @@ import Testing
       options: FrankWolfeOptions(alpha: 0, iterations: 50, step: .pairwise))
     let rounded = outcome.certificate?.gap(of: mask, problem.weight, gram: problem.matrix) ?? 0
     _ = try refineBySwaps(
-      problem.weight, gram: problem.matrix, mask: &mask, options: SwapOptions(), on: Device(threads: 2))
+      problem.weight, gram: problem.matrix, mask: &mask, options: SwapOptions(), on: device)
     let swapped = outcome.certificate?.gap(of: mask, problem.weight, gram: problem.matrix) ?? 1
     #expect(swapped < rounded && swapped >= 0)
     for (loss, bound) in zip(

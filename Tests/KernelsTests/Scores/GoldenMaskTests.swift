@@ -31,11 +31,11 @@ import Testing
 
     var mask = mostSalient(
       weight, saliency, diagonal: (0..<columns).map { gram[$0 * columns + $0] }, pattern: pattern,
-      on: Device(threads: 2))
+      on: device)
     #expect(try bytes(mask) == bytes(file, "\(name).\(warm).mask0"))
     let outcome = try refineBySwaps(
       weight, gram: GramMatrix(Matrix(rows: columns, columns: columns, gram.map(Float.init))), mask: &mask,
-      options: SwapOptions(), on: Device(threads: 2))
+      options: SwapOptions(), on: device)
     let before = try file.tensor("\(name).\(warm).loss0").doubles().reduce(0, +)
     let after = try file.tensor("\(name).\(warm).loss").doubles().reduce(0, +)
     #expect(abs(outcome.lossBefore / before - 1) < 1e-5)

@@ -41,7 +41,7 @@ import Testing
     let diagonal = (0..<columns).map { _ in Double(abs(random.normal())) * 5 }
     let weight = try write(values, rows, columns)
     for saliency in [Saliency.magnitude, .wanda, .ria(power: 0.5)] {
-      let mask = mostSalient(weight, saliency, diagonal: diagonal, pattern: pattern, on: Device(threads: 2))
+      let mask = mostSalient(weight, saliency, diagonal: diagonal, pattern: pattern, on: device)
       #expect(mask.firstRowOffPattern() == nil)
       let span = pattern.span(ofColumns: columns)
       for row in 0..<rows {

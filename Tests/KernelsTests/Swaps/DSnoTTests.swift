@@ -65,12 +65,12 @@ import Testing
       let layer = Layer(rows: rows, columns: columns, weights: weights, gram: [])
       let weight = try layer.weight(in: folder)
       let start = mostSalient(
-        weight, .wanda, diagonal: squares.map { $0 * 8 }, pattern: pattern, on: Device(threads: 2))
+        weight, .wanda, diagonal: squares.map { $0 * 8 }, pattern: pattern, on: device)
       let options = DSnoTOptions(cycles: trial % 4 == 0 ? 2 : 50, threshold: threshold)
       var mask = start
       let outcome = refineByDSnoT(
         weight, diagonal: squares.map { $0 * 8 }, means: means, tokens: 8, mask: &mask, options: options,
-        on: Device(threads: 2))
+        on: device)
       #expect(mask.firstRowOffPattern() == nil && mask.pattern == pattern)
       var expected = (moves: 0, most: 0, before: 0.0, after: 0.0)
       for row in 0..<rows {
@@ -105,7 +105,7 @@ import Testing
       try golden.layer.weight(in: folder), diagonal: golden.layer.diagonal,
       means: try golden.doubles("means"),
       tokens: Int(try golden.doubles("tokens")[0]), mask: &mask, options: DSnoTOptions(threshold: 0.1),
-      on: Device(threads: 2))
+      on: device)
     #expect(try mask == golden.mask("dsnot.mask") && mask != start)
   }
 }

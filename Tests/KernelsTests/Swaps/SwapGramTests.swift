@@ -62,7 +62,7 @@ import Testing
     let weight = try weight(
       (0..<3 * columns).map { _ in Float(Int.random(in: -3...3, using: &random)) }, rows: 3)
     let mask = mostSalient(
-      weight, .magnitude, diagonal: [], pattern: .rows(sparsity: 0.5), on: Device(threads: 2))
+      weight, .magnitude, diagonal: [], pattern: .rows(sparsity: 0.5), on: device)
     var exact = 0.0
     for row in 0..<3 {
       let pruned = (0..<columns).map { mask[row, $0] ? 0 : Double(weight.matrix(row..<row + 1)[0, $0]) }
@@ -72,7 +72,7 @@ import Testing
     }
     for keepsPages in [true, false] {
       let gram = try GramMatrix(SafetensorsFile(path: path).tensor("gram"), keepsPages: keepsPages)
-      #expect(Loss(gram, on: Device(threads: 2)).of(weight, mask) == exact)
+      #expect(Loss(gram, on: device).of(weight, mask) == exact)
     }
   }
 
@@ -118,22 +118,22 @@ import Testing
     let weight = try weight(
       (0..<rows * columns).map { _ in Float(Int.random(in: -4...4, using: &random)) }, rows: rows)
     let start = mostSalient(
-      weight, .wanda, diagonal: whole.diagonal, pattern: pattern, on: Device(threads: 2))
+      weight, .wanda, diagonal: whole.diagonal, pattern: pattern, on: device)
     for heldOut in [nil, other.gram] {
       let options = SwapOptions(heldOut: heldOut)
       var (mask, expected) = (start, start)
       let found = try refineBySwaps(
-        weight, gram: factored.gram, mask: &mask, options: options, on: Device(threads: 2))
+        weight, gram: factored.gram, mask: &mask, options: options, on: device)
       let outcome = try refineBySwaps(
-        weight, gram: whole, mask: &expected, options: options, on: Device(threads: 2))
+        weight, gram: whole, mask: &expected, options: options, on: device)
       #expect(mask == expected && mask != start && mask.firstRowOffPattern() == nil)
       #expect(found.lossBefore == outcome.lossBefore && found.lossAfter == outcome.lossAfter)
       #expect(found.drift == 0 && outcome.drift == 0)
-      #expect(found.lossAfter == Loss(whole, on: Device(threads: 2)).of(weight, mask))
+      #expect(found.lossAfter == Loss(whole, on: device).of(weight, mask))
       #expect(found.heldOutAfter == outcome.heldOutAfter)
       guard let heldOut else { continue }
-      #expect(found.heldOutBefore == Loss(heldOut, on: Device(threads: 2)).of(weight, start))
-      #expect(found.heldOutAfter == Loss(heldOut, on: Device(threads: 2)).of(weight, mask))
+      #expect(found.heldOutBefore == Loss(heldOut, on: device).of(weight, start))
+      #expect(found.heldOutAfter == Loss(heldOut, on: device).of(weight, mask))
       #expect(found.heldOutAfter <= found.heldOutBefore && found.rowsStoppedByHeldOut > 0)
     }
   }
@@ -145,17 +145,17 @@ import Testing
     let factored = Factored(&random, rank: 200, columns: columns)
     let weight = try weight(random.normals(rows * columns), rows: rows)
     var mask = mostSalient(
-      weight, .wanda, diagonal: factored.gram.diagonal, pattern: .rows(sparsity: 0.5), on: Device(threads: 2))
+      weight, .wanda, diagonal: factored.gram.diagonal, pattern: .rows(sparsity: 0.5), on: device)
     let start = mask
     let sound = try refineBySwaps(
-      weight, gram: factored.gram, mask: &mask, options: SwapOptions(), on: Device(threads: 2))
+      weight, gram: factored.gram, mask: &mask, options: SwapOptions(), on: device)
     #expect(sound.drift < 1e-6 && sound.rowsSearchedAgain == 0 && sound.swaps > 0)
     var damaged = factored.whole
     for i in 0..<columns { for j in 0..<i { damaged[i * columns + j] *= 0.5 } }
     mask = start
     let outcome = try refineBySwaps(
       weight, gram: GramMatrix(Matrix(rows: columns, columns: columns, damaged)), mask: &mask,
-      options: SwapOptions(), on: Device(threads: 2))
+      options: SwapOptions(), on: device)
     #expect(outcome.drift > 1e-3 && outcome.rowsSearchedAgain >= rows)
     #expect(outcome.rowsSearchedAgain <= 3 * rows)
     #expect(mask.firstRowOffPattern() == nil)

@@ -191,7 +191,7 @@ import Testing
     let weight = try write(random.normals(rows * columns), rows, columns)
     guard let gram = accumulator.takeGram() else { return }
     let start = mostSalient(
-      weight, .wanda, diagonal: diagonal, pattern: .rows(sparsity: 0.5), on: Device(threads: 2))
+      weight, .wanda, diagonal: diagonal, pattern: .rows(sparsity: 0.5), on: device)
     var masks: [Mask] = []
     for threads in [1, 2, 5] {
       var mask = start
@@ -216,7 +216,7 @@ import Testing
     for column in 0..<columns { mask[0, column] = kept[column] }
     let outcome = try refineBySwaps(
       weight, gram: GramMatrix(Matrix(rows: columns, columns: columns, problem.gram)), mask: &mask,
-      options: SwapOptions(limit: limit), on: Device(threads: 2))
+      options: SwapOptions(limit: limit), on: device)
     return ((0..<columns).map { mask[0, $0] }, outcome)
   }
 

@@ -20,7 +20,7 @@ import Testing
     let outcome = try pruneByADMM(weight, gram: layer.matrix, pattern: pattern) { new += $0.array() }
     #expect(outcome.mask.firstRowOffPattern() == nil)
     let wanda = mostSalient(
-      weight, .wanda, diagonal: layer.diagonal, pattern: pattern, on: Device(threads: 2))
+      weight, .wanda, diagonal: layer.diagonal, pattern: pattern, on: device)
     let masks = (0..<1 << n).compactMap { choice in
       var mask = Mask(rows: layer.rows, columns: n, pattern: pattern)
       for row in 0..<layer.rows { for column in 0..<n { mask[row, column] = choice >> column & 1 == 1 } }
@@ -90,15 +90,15 @@ import Testing
       #expect(outcome.rowsAtLimit == 0 && outcome.mostSteps > 3)
       #expect(abs(outcome.fit.lossAfter / loss - 1) < 1e-3)
       #expect(
-        abs(outcome.fit.lossBefore / Loss(layer.matrix, on: Device(threads: 2)).of(weight, outcome.mask) - 1)
+        abs(outcome.fit.lossBefore / Loss(layer.matrix, on: device).of(weight, outcome.mask) - 1)
           < 1e-4)
       var again: [Float] = []
       _ = try reconstruct(weight, gram: layer.matrix, mask: outcome.mask) { again += $0.array() }
       #expect(again == new)
       var mask = mostSalient(
-        weight, .wanda, diagonal: layer.diagonal, pattern: pattern, on: Device(threads: 2))
+        weight, .wanda, diagonal: layer.diagonal, pattern: pattern, on: device)
       _ = try refineBySwaps(
-        weight, gram: layer.matrix, mask: &mask, options: SwapOptions(), on: Device(threads: 2))
+        weight, gram: layer.matrix, mask: &mask, options: SwapOptions(), on: device)
       let swapped = try reconstruct(weight, gram: layer.matrix, mask: mask) { _ in }
       #expect(loss < swapped.lossAfter, "\(loss / swapped.lossAfter)")
       results.append(new)

@@ -228,7 +228,7 @@ struct GoldenLayer {
     let layer = Layer.random(&random, rows: 600, columns: 40, tokens: 60)
     let weight = try layer.weight(in: folder)
     let mask = mostSalient(
-      weight, .wanda, diagonal: layer.diagonal, pattern: .groups(keep: 2, of: 4), on: Device(threads: 2))
+      weight, .wanda, diagonal: layer.diagonal, pattern: .groups(keep: 2, of: 4), on: device)
     var results: [[Float]] = []
     for threads in [1, 3] {
       Threads.use(threads)
@@ -239,7 +239,7 @@ struct GoldenLayer {
       }
       #expect(all.count == 600 * 40)
       #expect(
-        abs(outcome.lossBefore / Loss(layer.matrix, on: Device(threads: 2)).of(weight, mask) - 1) < 1e-6)
+        abs(outcome.lossBefore / Loss(layer.matrix, on: device).of(weight, mask) - 1) < 1e-6)
       #expect(abs(outcome.lossAfter / losses.reduce(0, +) - 1) < 1e-4)
       #expect(outcome.lossAfter < 0.9 * outcome.lossBefore)
       for row in [0, 255, 256, 599] {

@@ -201,7 +201,7 @@ import Testing
           loss += updateLoss(weight, rows, firstRow: new.count / 272, gram: layer.matrix).reduce(0, +)
           new += rows.array()
         }
-        let masked = Loss(layer.matrix, on: Device(threads: 2)).of(weight, outcome.mask)
+        let masked = Loss(layer.matrix, on: device).of(weight, outcome.mask)
         #expect(loss < 0.7 * masked, "\(loss) of \(masked)")
         results.append(new)
       }
