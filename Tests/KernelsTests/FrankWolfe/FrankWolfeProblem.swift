@@ -48,7 +48,7 @@ struct FrankWolfeProblem {
   var diagonal: [Double] { (0..<columns).map { Double(gram[$0 * columns + $0]) } }
 
   func start(_ pattern: SparsityPattern) -> Mask {
-    mostSalient(weight, .wanda, diagonal: diagonal, pattern: pattern, on: Device(threads: 2))
+    mostSalient(weight, .wanda, diagonal: diagonal, pattern: pattern, on: device)
   }
 
   /// `((1-x).w) G` of a row.
