@@ -30,7 +30,7 @@ struct SpillBench: ParsableCommand {
     let ratio: Double
     let encode: Double
     let decode: Double
-    /// nil where arrays are not written so.
+    /// nil if arrays are not written in this way.
     let write: Double?
     let read: Double?
 

@@ -29,9 +29,9 @@ struct SwapBench: ParsableCommand {
   @Option(help: "With --gram: the weight's name.") var tensor: String?
   @Flag(help: "Print JSON.") var json = false
 
+  private var device: Device { Device(threads: threads ?? Device.availableProcessors) }
+
   func run() throws {
-    if let threads { Threads.use(threads) }
-    let device = Device(threads: Threads.count)
     let pattern: SparsityPattern =
       if let keep, let of { .groups(keep: keep, of: of) } else { .rows(sparsity: sparsity) }
     if let gram {
@@ -59,7 +59,7 @@ struct SwapBench: ParsableCommand {
 
   private func correlated(_ columns: Int, _ folder: String) throws -> Problem {
     let problem = try CorrelatedProblem(
-      rows: rows, columns: columns, folder: folder, on: Device(threads: Threads.count))
+      rows: rows, columns: columns, folder: folder, on: device)
     return Problem(gram: problem.gram, diagonal: problem.diagonal, weight: problem.weight)
   }
 

@@ -7,7 +7,7 @@ struct SynthShape: Sendable {
   var heads = 0
   var keyHeads = 0
   var headSize = 0
-  /// Blocks of the whole model, also where only the first ones are written.
+  /// Blocks of the whole model, even if only the first ones are written.
   var blocks = 0
   var vocabulary = 0
   /// Experts of a block, the inner width of each, and how many a token passes; without experts the block has one MLP.
@@ -39,7 +39,7 @@ struct SynthShape: Sendable {
   /// A published shape, or sizes as `hidden=1024,inner=2816,heads=16,keyHeads=16,vocabulary=32000,blocks=8,tied`.
   ///
   /// `keyHeads` is `heads`, `headSize` is `hidden / heads`, `vocabulary` is that of Llama 3, `expertInner` is `inner` and a token
-  /// passes 8 experts where they are left out.
+  /// passes 8 experts if they are left out.
   init?(_ text: String) {
     guard let shape = Self.published.first(where: { $0.name == text })?.shape ?? SynthShape(sizes: text)
     else { return nil }

@@ -132,7 +132,7 @@ BODY void store_tile(size_t rows, size_t columns, const f32x16 *sums, size_t pan
   }
 }
 
-// rows_at_once x (panels * 16) of C; both are constants where it is inlined.
+// rows_at_once x (panels * 16) of C; both are constants when it is inlined.
 BODY void tile_f32(size_t rows_at_once, size_t panels, size_t rows, size_t columns, size_t steps, const uint32_t *a,
                    const uint32_t *b, size_t b_stride, int add, float *c, size_t ldc) {
   f32x16 sums[HALF * 3];

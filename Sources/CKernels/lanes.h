@@ -50,7 +50,7 @@ BODY f32x16 all16(float x) { return (f32x16)(x); }
 BODY f32x8 lesser8(f32x8 x, f32x8 y) { return x < y ? x : y; }
 BODY f32x16 lesser16(f32x16 x, f32x16 y) { return x < y ? x : y; }
 
-// x where `which` is set, else 0.
+// x in the lanes that `which` sets, 0 in the others.
 BODY f32x16 only16(i32x16 which, f32x16 x) { return (f32x16)(which & (i32x16)x); }
 
 BODY i32x16 counting16(void) { return (i32x16){0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}; }
@@ -71,7 +71,7 @@ BODY i32x16 lanes_of16(uint64_t bits) {
   return -__builtin_convertvector(packed, i32x16);
 }
 
-// True where the bytes of a mask, 0 or 1, are 1.
+// True for the bytes of a mask, 0 or 1, that are 1.
 BODY i32x16 kept16(const uint8_t *kept) { return __builtin_convertvector(*(const u8x16 *)kept != 0, i32x16); }
 BODY i64x8 kept8(const uint8_t *kept) { return __builtin_convertvector(*(const u8x8 *)kept != 0, i64x8); }
 

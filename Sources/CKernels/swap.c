@@ -118,7 +118,7 @@ BODY envelope envelope_of(const search_state *row, int count, const float *slope
   return h;
 }
 
-// What one step of an update reads and writes, by itself: nothing is read anew for fear that a store has changed it.
+// What one step of an update reads and writes, on its own, so that the compiler does not read it again after each store.
 typedef struct {
   double *restrict c;
   const float *restrict twice, *restrict s;

@@ -1,8 +1,8 @@
 // The best move within any group of a row, again and again: a swap of a kept and a pruned weight, or a whole new pattern.
 //
-// Swaps. y_j is what flipping weight j alone would change: y = +-2 w c + w^2 G_jj, + where it is kept. A swap of u and p changes
+// Swaps. y_j is what flipping weight j alone would change: y = +-2 w c + w^2 G_jj, + if it is kept. A swap of u and p changes
 // the loss by y_u + y_p - 2 w_u w_p G_up. So the search is: for every pair of a group y_i + y_j + x_ij, with
-// x_ij = -2 w_i w_j G_ij where one of the two is kept, and infinite otherwise.
+// x_ij = -2 w_i w_j G_ij if one of the two is kept, and infinite otherwise.
 //
 // Whole groups. With c' the correlations without the group's own part and y = 2 w c' + w^2 G_jj, pruning the set S of a group costs
 // V(S) = the sum of y over S + the sum x_S of 2 w_i w_j G_ij over the pairs of S. x_S never changes, and y does not change by moves
@@ -28,13 +28,13 @@ typedef struct {
   uint32_t whole;
   // Values that are compared for each group: of its pairs of weights, or of its patterns.
   uint32_t count;
-  // Whole groups: a pattern is told by the weights that it prunes, or by those that it keeps where these are fewer (by_kept). The
+  // Whole groups: a pattern is told by the weights that it prunes, or by those that it keeps if these are fewer (by_kept). The
   // sum of y over them is made of `parts` sums of one or two weights each, whose indices are in `sums`.
   uint32_t by_kept, parts;
   uint16_t sums[ESPALIER_MOST_PATTERNS][4];
-  // Bit i is set where the pattern keeps weight i of the group.
+  // Bit i is set if the pattern keeps weight i of the group.
   uint32_t masks[ESPALIER_MOST_PATTERNS];
-  // Eight groups lie side by side in vectors: where each of them lies, and which one lies there.
+  // Eight groups are side by side in vectors: the place of each group, and the group at each place.
   uint8_t place[WIDTH], placed[WIDTH];
 } group_plan;
 
@@ -49,7 +49,7 @@ typedef struct {
   float *x;
   // The least bound of every group.
   float *low;
-  // Whole groups: 1 where the weight is one of those whose y are summed, as [eight groups][weight][group]; upper bounds of x_S now.
+  // Whole groups: 1 if the weight is one of those whose y are summed, as [eight groups][weight][group]; upper bounds of x_S now.
   float *chosen, *now;
   // Space for two rows of G, zeros at first, and for the ends of two rows.
   float *made_rows, *tail;
@@ -127,7 +127,7 @@ static void plan_groups(uint32_t of, uint32_t keep, int whole, group_plan *plan)
   }
   if (!whole) plan->count = of * (of - 1) / 2;
   if (!whole || chosen == 0) return;
-  // Every choice of weights, in the order of pairs where two are chosen.
+  // Every choice of weights, in the order of pairs if two are chosen.
   uint32_t choice[ESPALIER_LARGEST_GROUP];
   for (uint32_t k = 0; k < chosen; k++) choice[k] = k;
   for (;;) {
@@ -319,7 +319,7 @@ BODY group_move best_of_group(const group_plan *plan, group_state *s, const floa
   return plan->whole ? best_pattern(plan, s, blocks, group, best) : best_swap(plan, s, blocks, group, best);
 }
 
-// The first eight groups from `start` on of which one has a bound that is not above `limit`; where none has, the end.
+// The first eight groups from `start` on of which one has a bound that is not above `limit`; the end if there is none.
 BODY size_t next_reached(const group_state *s, size_t start, float limit) {
   size_t g = start;
   for (; g + 4 * WIDTH <= s->groups; g += 4 * WIDTH) {
@@ -356,7 +356,7 @@ BODY group_move best_move(const group_plan *plan, group_state *s, const float *b
 
 // ---- a row
 
-// x of the pairs of a group: infinite where a pair is no swap.
+// x of the pairs of a group: infinite if a pair is not a swap.
 static void pack_swaps(const group_plan *plan, const group_state *s, const float *blocks, size_t group) {
   float *x = s->x + group / WIDTH * WIDTH * plan->count + plan->place[group % WIDTH];
   const uint8_t *kept = s->kept;

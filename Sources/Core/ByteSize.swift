@@ -35,7 +35,7 @@ extension ByteSize: CustomStringConvertible {
   }
 }
 
-/// `value` with exactly `digits` digits after the point; "nan" or "inf" where it is not finite.
+/// `value` with exactly `digits` digits after the point; "nan" or "inf" if it is not finite.
 public func fixed(_ value: Double, _ digits: Int) -> String {
   guard value.isFinite, abs(value) < 1e15 else { return "\(value)" }
   var scale = 1.0

@@ -46,7 +46,7 @@ public struct EspalierError: Error, Sendable {
       .internalFault, message + " This is a mistake in espalier; please report it.", subject: subject)
   }
 
-  /// The same error with a subject, where the code that threw it did not know one.
+  /// The same error with a subject, if the code that threw it did not know one.
   public func about(_ subject: String) -> EspalierError {
     EspalierError(
       code, message, subject: self.subject.map { "\(subject): \($0)" } ?? subject, cause: cause)

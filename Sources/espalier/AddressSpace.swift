@@ -7,9 +7,9 @@ enum AddressSpace {
   /// Stack, allocator and OpenBLAS buffer of a thread.
   private static let threadBytes = 256 << 20
 
-  /// Checks that a limit, where there is one, leaves room for this much memory.
+  /// Checks that a limit on the address space, if there is one, leaves this much memory.
   ///
-  /// Without room, threads that cannot be made are waited for without end.
+  /// Otherwise the program would wait forever for threads that cannot start.
   ///
   /// - Throws: a usage error that names what is needed.
   static func check(memory: Int, threads: Int) throws {

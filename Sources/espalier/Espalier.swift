@@ -37,7 +37,7 @@ struct Espalier: ParsableCommand {
       try command.run()
     } catch let error as EspalierError {
       Terminal.error("espalier: \(error)")
-      // An orderly exit waits for OpenBLAS's threads, which wait for memory without end where there is none.
+      // An orderly exit waits for OpenBLAS's threads, which would wait forever if there is no memory.
       _exit(error.code.exitCode)
     } catch {
       exit(withError: error)

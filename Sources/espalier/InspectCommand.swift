@@ -17,6 +17,7 @@ struct InspectCommand: ParsableCommand {
   var json = false
 
   func run() throws {
+    let device = Device(threads: Device.availableProcessors)
     let model = try Model(folder: model)
     let outline = model.outline
     let rows = try outline.matrices.map { matrix in
@@ -24,7 +25,7 @@ struct InspectCommand: ParsableCommand {
         matrix,
         ZeroCensus(
           try LinearWeight(model.checkpoint.stored(matrix), order: matrix.order, pruned: nil),
-          on: Device(threads: Threads.count))
+          on: device)
       )
     }
     let weights = outline.matrices.reduce(0) { $0 + $1.rows * $1.columns }

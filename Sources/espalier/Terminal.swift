@@ -3,7 +3,7 @@ import Glibc
 
 /// Writing for people and machines.
 enum Terminal {
-  /// A line to standard output; ends the process where it cannot be written, as on a full disk.
+  /// A line to standard output; ends the process if it cannot be written, as on a full disk.
   static func out(_ line: String) {
     let failure = write(line + "\n", to: STDOUT_FILENO)
     // Nobody reads any more: as good as read.
@@ -18,7 +18,7 @@ enum Terminal {
   /// Text to standard error that replaces the current line of a terminal.
   static func renew(_ text: String) { _ = write("\r\u{1B}[K" + text, to: STDERR_FILENO) }
 
-  /// - Returns: the number of the error; 0 where all was written.
+  /// - Returns: the number of the error; 0 if all was written.
   private static func write(_ text: String, to descriptor: Int32) -> Int32 {
     var bytes = Array(text.utf8)[...]
     while !bytes.isEmpty {

@@ -1,5 +1,6 @@
 import ArgumentParser
 import EspalierCore
+import EspalierKernels
 import EspalierStages
 import Glibc
 
@@ -18,7 +19,8 @@ struct VerifyCommand: ParsableCommand {
   var json = false
 
   func run() throws {
-    let result = try Verification(folder: folder)
+    let result = try Verification(
+      folder: folder, on: Device(threads: Device.availableProcessors))
     if json {
       Terminal.out([
         "ok": .bool(result.findings.isEmpty), "files": .integer(result.checkedFiles),

@@ -70,7 +70,7 @@ import Testing
       #expect(try changedWeights(matrix, model.checkpoint, after) == 0, "\(matrix.module)")
     }
     try expectNothingElseChanged(model, output)
-    let verification = try Verification(folder: output)
+    let verification = try Verification(folder: output, on: device)
     #expect(verification.findings.isEmpty)
     #expect(verification.checkedMatrices == model.outline.matrices.count)
   }
@@ -87,7 +87,7 @@ import Testing
     }
     try expectNothingElseChanged(model, output)
     #expect(try OutputRecord(folder: output).matrices.allSatisfy(\.hasNewWeights))
-    #expect(try Verification(folder: output).findings.isEmpty)
+    #expect(try Verification(folder: output, on: device).findings.isEmpty)
   }
 
   /// The groups of a matrix that is stored by columns lie along its inputs, and are counted there.
@@ -108,14 +108,14 @@ import Testing
     for index in 0..<4 { bytes[place(pruned) + index] = bytes[place(kept) + index] }
     try Folder.writeAtomically(bytes, to: shard)
     // The digest of the file already tells.
-    #expect(try Verification(folder: output).findings.map(\.subject) == [shard])
+    #expect(try Verification(folder: output, on: device).findings.map(\.subject) == [shard])
     // So do the zeros, if the record were made to fit.
     let path = output + "/" + OutputRecord.fileName
     let record = try #require(try Folder.readJSON(path).opened()).text
     #expect(record.contains(before))
     let fitting = record.replacing(before, with: try SHA256.digest(ofFile: shard).hex)
     try bench.write(JSON(parsing: fitting).sealed().text, to: path)
-    let findings = try Verification(folder: output).findings
+    let findings = try Verification(folder: output, on: device).findings
     let name = matrix.part == nil ? matrix.tensor : matrix.module
     #expect(findings.map(\.subject) == [name], "\(findings)")
     #expect(findings.first?.problem.contains("row \(row) keeps more than") == true)

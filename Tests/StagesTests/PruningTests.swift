@@ -53,8 +53,8 @@ import Testing
       #expect(
         try SHA256.digest(ofFile: bench.model + "/" + name) == SHA256.digest(ofFile: output + "/" + name))
     }
-    #expect(try Verification(folder: output).findings.isEmpty)
-    #expect(try Verification(folder: bench.folder.path + "/work").findings.isEmpty)
+    #expect(try Verification(folder: output, on: device).findings.isEmpty)
+    #expect(try Verification(folder: bench.folder.path + "/work", on: device).findings.isEmpty)
   }
 
   /// The format asks for no alignment: tensors may begin at any byte.

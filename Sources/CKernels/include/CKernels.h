@@ -24,9 +24,9 @@ void espalier_f16_to_f32(size_t n, const void *x, float *y);
 /// Rounds to nearest even; a NaN stays a NaN.
 void espalier_f32_to_bf16(size_t n, const float *x, uint16_t *y);
 void espalier_f32_to_f16(size_t n, const float *x, uint16_t *y);
-/// Index of the first element that is infinite or not a number; n where all are finite.
+/// Index of the first element that is infinite or not a number; n if all are finite.
 size_t espalier_first_not_finite_f32(size_t n, const void *x);
-/// Sets x[i] to +0 where bit i of `kept` (least significant bit first) is 0.
+/// Sets x[i] to +0 if bit i of `kept` (least significant bit first) is 0.
 void espalier_mask_f32(size_t n, size_t bytes, const uint8_t *COUNTED(bytes) kept, float *COUNTED(n) x);
 /// The same for elements of 16 bits.
 void espalier_mask_16(size_t n, size_t bytes, const uint8_t *COUNTED(bytes) kept, uint16_t *COUNTED(n) x);

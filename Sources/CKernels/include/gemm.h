@@ -31,7 +31,7 @@ void espalier_round_bf16(size_t n, float *COUNTED(n) x, uint16_t *y);
 void espalier_gemm_f32(size_t rows, size_t columns, size_t steps, size_t a_count, const uint32_t *COUNTED(a_count) a, size_t a_stride,
                        size_t b_count, const uint32_t *COUNTED(b_count) b, size_t b_stride, ptrdiff_t first_column, int add,
                        size_t c_count, float *COUNTED(c_count) c, size_t ldc);
-/// The same from pairs of bf16; only where ``espalier_has_bf16``.
+/// The same from pairs of bf16; only if ``espalier_has_bf16``.
 void espalier_gemm_bf16(size_t rows, size_t columns, size_t steps, size_t a_count, const uint32_t *COUNTED(a_count) a, size_t a_stride,
                         size_t b_count, const uint32_t *COUNTED(b_count) b, size_t b_stride, ptrdiff_t first_column, int add,
                         size_t c_count, float *COUNTED(c_count) c, size_t ldc);

@@ -8,7 +8,7 @@
 /// A Gram matrix G, n x n and symmetric: all its elements, or a factor F of it, G = F^T F + diag(rest).
 typedef struct {
   size_t n;
-  /// n x n; null where there is a factor.
+  /// n x n; null if there is a factor.
   const float *elements;
   /// Rows of the factor.
   size_t rank;
@@ -18,7 +18,7 @@ typedef struct {
   const float *rest;
 } espalier_gram __attribute__((swift_attr("@Sendable")));
 
-/// Row i of G, of n: where it lies, or made from the factor in room[n].
+/// Row i of G, of n: in place, or made from the factor in room[n].
 const float *espalier_gram_row(const espalier_gram *gram, size_t i, float *room);
 /// G_ij.
 double espalier_gram_entry(const espalier_gram *gram, size_t i, size_t j);

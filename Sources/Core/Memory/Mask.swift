@@ -21,7 +21,7 @@ public struct Mask: Sendable, Equatable {
     bits = [UInt8](repeating: 0, count: rows * Self.rowBytes(columns))
   }
 
-  /// A mask from its bits; nil where there is not one bit for each weight.
+  /// A mask from its bits; nil if there is not one bit for each weight.
   public init?(rows: Int, columns: Int, pattern: SparsityPattern, bits: [UInt8]) {
     guard bits.count == rows * Self.rowBytes(columns) else { return nil }
     self.rows = rows
@@ -81,8 +81,8 @@ public struct Mask: Sendable, Equatable {
   /// Kept weights of the whole matrix.
   public var keptCount: Int { bits.reduce(0) { $0 + $1.nonzeroBitCount } }
 
-  /// The first row whose kept count, or one of whose groups, is not what the pattern says, or 0 where the count of the whole
-  /// matrix is not; nil where all are exact.
+  /// The first row whose kept count, or one of whose groups, differs from the pattern, or 0 if the count of the whole matrix does;
+  /// nil if all are exact.
   public func firstRowOffPattern() -> Int? {
     let kept = pattern.kept(ofColumns: columns)
     switch pattern {

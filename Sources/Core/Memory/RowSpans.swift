@@ -33,7 +33,7 @@ extension RowSpans: Sendable where Element: Sendable {}
 
 /// The rows of a matrix, for writing: threads share them, and each row belongs to one thread at a time.
 ///
-/// The compiler checks that the matrix outlives its rows. That no two threads write one row is up to whoever hands them out.
+/// The compiler checks that the matrix outlives its rows. The caller makes sure that no two threads write the same element.
 public struct MutableRowSpans<Element: BitwiseCopyable>: ~Escapable, @unchecked Sendable {
   public let rows: Int
   public let columns: Int

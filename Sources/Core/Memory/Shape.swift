@@ -1,4 +1,4 @@
-/// Number of elements of a tensor of this shape, or nil where a dimension is negative or the product overflows.
+/// Number of elements of a tensor of this shape, or nil if a dimension is negative or the product overflows.
 ///
 /// A shape that comes from a file is multiplied only here.
 public func elementCount(of shape: [Int]) -> Int? {

@@ -257,7 +257,7 @@ extension Manifest {
 
   init?(file: JSON) {
     guard let body = file.opened(), let format = body["format"]?.integer,
-      (1...Self.format).contains(format),
+      format == Self.format,
       let key = body["key"]?.string.flatMap(Digest.init(hex:)),
       let digest = body["digest"]?.string.flatMap(Digest.init(hex:)), let list = body["objects"]?.array
     else { return nil }

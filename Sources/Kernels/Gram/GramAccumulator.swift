@@ -19,7 +19,7 @@ public struct GramAccumulator: ~Copyable, Sendable {
   public private(set) var sums: Buffer<Double>
   /// Sums of squares of every input, f64, `columns`.
   public private(set) var diagonal: Buffer<Double>
-  /// `columns x columns`, its upper triangle only until ``finish()``; nil where it is not kept whole.
+  /// `columns x columns`, its upper triangle only until ``finish()``; nil if it is not kept whole.
   private var gram: GramElements?
   /// A factor of low rank in place of the whole matrix.
   private var lowRank: LowRankFactor?
@@ -108,9 +108,9 @@ public struct GramAccumulator: ~Copyable, Sendable {
   /// stack; what it had discarded adds up.
   ///
   /// - Parameters:
-  ///   - other: the other's Gram matrix; nil where only diagonals are kept.
+  ///   - other: the other's Gram matrix; nil if only diagonals are kept.
   ///   - diagonal, sums: the other's, one value for each column.
-  /// - Throws: bad input where the other has another width or form.
+  /// - Throws: bad input if the other has another width or form.
   public mutating func merge(_ other: GramMatrix?, diagonal: [Double], sums: [Double], tokens: Int) throws {
     let isFactored = if case .lowRank = form { true } else { false }
     guard diagonal.count == columns, sums.count == columns, other?.columns ?? columns == columns,
@@ -125,7 +125,7 @@ public struct GramAccumulator: ~Copyable, Sendable {
     if isFactored { lowRank?.add(other) } else { gram?.add(other) }
   }
 
-  /// The same where only the Gram matrix of the other is known, and neither the sums of the inputs nor the exact diagonal.
+  /// The same if only the Gram matrix of the other is known, without the sums of its inputs and its exact diagonal.
   public mutating func merge(_ other: GramMatrix, tokens: Int) throws {
     try merge(
       other, diagonal: other.diagonal, sums: [Double](repeating: 0, count: other.columns), tokens: tokens)
@@ -174,7 +174,7 @@ public struct GramAccumulator: ~Copyable, Sendable {
     }
   }
 
-  /// The first channel whose inputs are not finite; nil where all are.
+  /// The first channel whose inputs are not finite; nil if all are.
   public var firstNotFinite: Int? {
     if let column = (0..<columns).first(where: { !diagonal[$0].isFinite }) { return column }
     switch lowRank {
@@ -197,7 +197,7 @@ public struct GramAccumulator: ~Copyable, Sendable {
     name: String, dtype: DType, shape: [Int]
   )] { form == .whole ? [(name, .f32, [columns, columns])] : [] }
 
-  /// Writes the matrix, `columns x columns` in f32, where it is not in its file already, or its factor, `rank x columns`, and what
+  /// Writes the matrix, `columns x columns` in f32, unless it is in its file already, or its factor, `rank x columns`, and what
   /// the diagonal has beyond it.
   public borrowing func write(_ name: String, to draft: borrowing SafetensorsDraft) throws {
     switch gram {
@@ -217,7 +217,7 @@ public struct GramAccumulator: ~Copyable, Sendable {
     return (0..<columns).map { Float(max(0, diagonal[$0] - known[$0])) }
   }
 
-  /// The matrix, for use in memory; nil where it is in a file or only the diagonal was kept.
+  /// The matrix, for use in memory; nil if it is in a file or only the diagonal was kept.
   public consuming func takeGram() -> GramMatrix? {
     switch consume gram {
     case .some(let gram):

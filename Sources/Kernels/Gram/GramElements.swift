@@ -8,7 +8,7 @@ private let tileSize = 192
 private let usualWindow = 128 << 20
 /// The most tiles that are mirrored together in each direction; sixteen are three pages wide.
 private let mirrorTiles = 16
-/// Rows of inputs that are gathered, for whom the whole matrix is then read and written once.
+/// Rows of inputs that are gathered before the whole matrix is read and written once.
 private let gatheredRows = 1024
 
 /// Inputs that came together.
@@ -33,7 +33,7 @@ struct GramElements: ~Copyable, Sendable {
 
   /// A matrix of zeros.
   ///
-  /// - Parameter file: the place of the elements, which are zero, where they shall not lie in memory.
+  /// - Parameter file: the place of the elements, which are zero; nil for memory.
   init(
     columns: Int, _ precision: Precision, in file: consuming MappedBuffer?, window: Int? = nil,
     on device: Device
@@ -172,7 +172,7 @@ struct GramElements: ~Copyable, Sendable {
   private static func mirror(_ tile: Tile, _ g: MutableRowSpans<Float>, _ scratch: inout Buffer<UInt32>) {
     for part in parts(of: tile.rows.count, size: 16) {
       let rows = tile.rows.lowerBound + part.lowerBound..<tile.rows.lowerBound + part.upperBound
-      // Elements of these rows from the tile's begin, or from the diagonal, on.
+      // Elements of these rows from the start of the tile, or from the diagonal, on.
       let start = max(tile.columns.lowerBound, rows.upperBound)
       let count = tile.columns.upperBound - start
       if rows.lowerBound >= tile.columns.lowerBound {
@@ -197,10 +197,10 @@ struct GramElements: ~Copyable, Sendable {
     }
   }
 
-  /// The elements row after row; nil where they are in a file.
+  /// The elements row after row; nil if they are in a file.
   consuming func takeMatrix() -> Matrix? { memory }
 
-  /// Writes all elements; nothing where they are in the file already.
+  /// Writes all elements; nothing if they are in the file already.
   borrowing func write(_ name: String, to draft: borrowing SafetensorsDraft) throws {
     switch memory {
     case .some(let matrix): try draft.write(matrix.elements, to: name)

@@ -21,7 +21,7 @@ public struct GramMatrix: Sendable {
     case mapped(StoredTensor)
     case owned(OwnedMatrix)
 
-    /// - Throws: bad input where the elements cannot be read in their place.
+    /// - Throws: bad input if the elements are not aligned in the file.
     init(_ tensor: StoredTensor) throws {
       guard tensor.entry.range.lowerBound % MemoryLayout<Float>.alignment == 0 else {
         throw EspalierError.badInput(
@@ -45,7 +45,7 @@ public struct GramMatrix: Sendable {
 
   /// A Gram matrix that is read from a file when it is touched.
   ///
-  /// - Throws: bad input where the tensor is not square and F32, or lies where it cannot be read.
+  /// - Throws: bad input if the tensor is not square and F32, or not aligned in the file.
   public init(_ tensor: StoredTensor, keepsPages: Bool = true) throws {
     guard tensor.dtype == .f32, tensor.shape.count == 2, tensor.shape[0] == tensor.shape[1] else {
       throw EspalierError.badInput(
@@ -66,7 +66,7 @@ public struct GramMatrix: Sendable {
 
   /// `F^T F + diag(rest)` with F, `rank x columns`, read from a file when it is touched.
   ///
-  /// - Throws: bad input where the tensor is no matrix of F32, or `rest` does not have one value >= 0 for each of its columns.
+  /// - Throws: bad input if the tensor is not a matrix of F32, or `rest` does not have one value >= 0 for each of its columns.
   public init(factor tensor: StoredTensor, rest: [Float]) throws {
     guard tensor.dtype == .f32, tensor.shape.count == 2, rest.count == tensor.shape[1],
       rest.allSatisfy({ $0 >= 0 && $0.isFinite })
@@ -178,7 +178,7 @@ extension GramMatrix {
     return rows * (4 * min(threads, panels) * columnPanel + 8 * panels)
   }
 
-  /// Gives the pages of these rows of a whole matrix back to the system, where they are read from a file.
+  /// Releases the pages of these rows of a whole matrix, if it is mapped from a file.
   func release(_ rows: Range<Int>) {
     guard case .whole(.mapped(let tensor)) = storage else { return }
     tensor.release(rows.lowerBound * columns * 4..<rows.upperBound * columns * 4)

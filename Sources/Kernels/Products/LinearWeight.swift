@@ -2,7 +2,7 @@ import CKernels
 import EspalierCore
 import EspalierIO
 
-/// The weight of a linear layer (`rows x columns`, d_out x d_in) as it stands in the checkpoint, with an optional mask.
+/// The weight of a linear layer (`rows x columns`, d_out x d_in) as the checkpoint stores it, with an optional mask.
 ///
 /// It owns no memory: rows are converted to f32, and masked, as they are needed.
 public struct LinearWeight: Sendable {
@@ -36,7 +36,7 @@ public struct LinearWeight: Sendable {
     try self.init(weights, mask: pruned?.mask, keepsPages: keepsPages)
   }
 
-  /// - Throws: bad input where the tensor is no matrix of weights, or the mask has another shape.
+  /// - Throws: bad input if the tensor is not a matrix of weights, or the mask has another shape.
   public init(_ tensor: StoredTensor, mask: Mask? = nil, keepsPages: Bool = false) throws {
     guard tensor.shape.count == 2, let dtype = tensor.dtype, dtype.isWeight else {
       throw EspalierError.badInput(
@@ -55,7 +55,7 @@ public struct LinearWeight: Sendable {
 
   private var rowBytes: Int { columns * dtype.byteCount }
 
-  /// Where rows lie in the tensor.
+  /// The bytes of rows in the tensor.
   private func bytes(_ rows: Range<Int>) -> Range<Int> {
     precondition(rows.lowerBound >= 0 && rows.upperBound <= self.rows)
     return rows.lowerBound * rowBytes..<rows.upperBound * rowBytes
@@ -84,12 +84,12 @@ public struct LinearWeight: Sendable {
     }
   }
 
-  /// Whole blocks of rows that so many bytes hold, one at least.
+  /// Rows that this many bytes hold, in whole blocks; at least one block.
   func rows(in bytes: Int) -> Int {
     max(1, bytes / max(1, rowBytes) / linearRowsAtATime) * linearRowsAtATime
   }
 
-  /// Gives the pages of these rows back to the system.
+  /// Releases the pages of these rows.
   func release(_ range: Range<Int>) { tensor.release(bytes(range)) }
 
   /// Rows in the type of the checkpoint, with what the mask prunes set to +0; the bytes to write.
@@ -228,7 +228,7 @@ func load32(
 extension StoredTensor {
   /// All elements as f32, for vectors (norms, biases); in one row.
   ///
-  /// - Throws: bad input for another type; an I/O error where they cannot be read.
+  /// - Throws: bad input for another type; an I/O error if they cannot be read.
   public func floats() throws -> Matrix {
     guard let dtype, dtype.isWeight, let count = elementCount(of: shape) else {
       throw EspalierError.badInput("the tensor \(name) is not F32, BF16 or F16.", subject: file.path)

@@ -81,8 +81,8 @@ public struct PackedMatrix: ~Copyable, Sendable {
   let steps: Int
   private let words: Buffer<UInt32>
 
-  /// Packs the rows of `matrix` for a sum over its columns. With bf16 the matrix itself is rounded too, so that whoever looks at it
-  /// sees what the products see.
+  /// Packs the rows of `matrix` for a sum over its columns. With bf16 the matrix itself is rounded too, so that an
+  /// observer sees what the products see.
   ///
   /// - Parameter length: rows of a sequence, if no panel may hold rows of two.
   public init(rounding matrix: inout Matrix, _ precision: Precision, length: Int? = nil, on device: Device) {

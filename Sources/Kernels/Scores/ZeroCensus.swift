@@ -4,7 +4,7 @@ import EspalierIO
 
 /// The zeros of a weight, row by row, whatever pruned it.
 public struct ZeroCensus: Sendable {
-  /// 1 where the weight is not zero; `rows x columns` bits.
+  /// 1 if the weight is not zero; `rows x columns` bits.
   private let nonzero: Mask
   public let rows: Int
   public let columns: Int

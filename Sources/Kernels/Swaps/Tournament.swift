@@ -34,7 +34,7 @@ struct Tournament {
     var best: Int?
     var place = first + index
     while place > 1 {
-      // The side of the lower indices wins where both are equal.
+      // The side of the lower indices wins if both are equal.
       let other = winners[place ^ 1]
       if let own = best {
         best = place & 1 == 0 ? winner(own, other) : winner(other, own)

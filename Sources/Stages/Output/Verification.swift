@@ -20,9 +20,9 @@ public struct Verification: Sendable {
   /// Hashes all files in `folder` and counts the zeros of every row and group.
   ///
   /// - Throws: bad input if the folder is neither a pruned checkpoint nor a work folder.
-  public init(folder: String) throws {
+  public init(folder: String, on device: Device) throws {
     if try Folder.entry(folder + "/" + OutputRecord.fileName) != nil {
-      try checkOutput(folder)
+      try checkOutput(folder, on: device)
     } else if try Folder.entry(folder + "/manifests") != nil {
       try checkWork(folder)
     } else {
@@ -32,7 +32,7 @@ public struct Verification: Sendable {
     }
   }
 
-  private mutating func checkOutput(_ folder: String) throws {
+  private mutating func checkOutput(_ folder: String, on device: Device) throws {
     let record = try OutputRecord(folder: folder)
     checkedFiles += record.files.count
     findings += try record.damage(in: folder)
@@ -41,7 +41,7 @@ public struct Verification: Sendable {
     for matrix in record.matrices {
       checkedMatrices += 1
       let weight = try LinearWeight(checkpoint.stored(matrix.place), order: matrix.place.order, pruned: nil)
-      let census = ZeroCensus(weight, on: Device(threads: Threads.count))
+      let census = ZeroCensus(weight, on: device)
       if let row = census.firstRow(violating: matrix.pattern) {
         findings.append(
           Finding(subject: matrix.name, problem: "row \(row) keeps more than \(matrix.pattern) allows."))

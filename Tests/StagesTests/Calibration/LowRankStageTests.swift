@@ -35,7 +35,7 @@ import Testing
       bench.recipe(
         chain.joined(separator: "\n  - "), capture: "{propagate: dense}", factor: factor, samples: 10),
       output: name, work: "work-\(name)")
-    #expect(try Verification(folder: output).findings.isEmpty)
+    #expect(try Verification(folder: output, on: device).findings.isEmpty)
     let reported = try RunReport(work: bench.folder.path + "/work-\(name)").matrices
     let (dense, pruned) = (try ReferenceLlama(folder: bench.model), try ReferenceLlama(folder: output))
     let outline = try Model(folder: bench.model).outline

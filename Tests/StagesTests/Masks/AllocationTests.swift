@@ -51,7 +51,7 @@ import Testing
     #expect(
       Set(found.values).count == (method == "uniform" ? 1 : method == "owl" ? 3 : Set(found.values).count))
     #expect(method == "uniform" || Set(found.values).count > 1)
-    #expect(try Verification(folder: pruned).findings.isEmpty)
+    #expect(try Verification(folder: pruned, on: device).findings.isEmpty)
   }
 
   /// With propagate: pruned the dense model streams once, then the pruned one; a second run finds all of it again.

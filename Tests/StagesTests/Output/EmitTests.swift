@@ -51,9 +51,9 @@ import Testing
       #expect(try Folder.read(output + "/" + shard) == expected, "\(shard)")
     }
     #expect(matrices == 7)
-    #expect(try Verification(folder: output).findings.isEmpty)
+    #expect(try Verification(folder: output, on: device).findings.isEmpty)
     try bench.write("x", to: output + "/original/params.json")
-    #expect(try Verification(folder: output).findings.map(\.subject) == [output + "/original/params.json"])
+    #expect(try Verification(folder: output, on: device).findings.map(\.subject) == [output + "/original/params.json"])
   }
 
   /// Before any work: an hour later nobody is there to hear it.
@@ -105,7 +105,7 @@ import Testing
     }
     #expect(try Folder.names(in: bench.folder.path) == ["alias", "corpus.txt", "model", "there"])
     try Runner(bench.job(recipe, output: "work/out", work: "work")) { _ in }.run()
-    #expect(try Verification(folder: bench.folder.path + "/work/out").findings.isEmpty)
+    #expect(try Verification(folder: bench.folder.path + "/work/out", on: device).findings.isEmpty)
   }
 
   private func link(_ path: String, to target: String) throws {

@@ -12,7 +12,7 @@ import Testing
     let bench = try Workbench()
     let output = try bench.run(
       bench.recipe("warmStart: \(start)", "frankWolfe: {alpha: 0, iterations: 200}", "swap"))
-    #expect(try Verification(folder: output).findings.isEmpty)
+    #expect(try Verification(folder: output, on: device).findings.isEmpty)
     let report = try RunReport(work: bench.folder.path + "/work")
     for matrix in report.matrices {
       let (relaxed, swapped) = (matrix.steps[1].report, matrix.steps[2].report)
@@ -74,7 +74,7 @@ import Testing
     let bench = try Workbench()
     let stages = ["warmStart: {sparsity: 0.5}", "frankWolfe: {alpha: auto, iterations: 50, holdOut: 0.25}"]
     let output = try bench.run(bench.recipe(stages[0], stages[1], samples: 12))
-    #expect(try Verification(folder: output).findings.isEmpty)
+    #expect(try Verification(folder: output, on: device).findings.isEmpty)
     let store = try ArtifactStore(existing: bench.folder.path + "/work")
     let reports = try store.manifests().filter { $0.components["stage"]?.string == "frankWolfe" }.compactMap(
       \.matrixReport)

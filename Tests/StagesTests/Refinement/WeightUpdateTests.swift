@@ -27,7 +27,7 @@ import Testing
     let (before, after) = (try Checkpoint(folder: bench.model), try Checkpoint(folder: output))
     let record = try OutputRecord(folder: output)
     #expect(record.matrices.count == 14 && record.matrices.allSatisfy(\.hasNewWeights))
-    #expect(try Verification(folder: output).findings.isEmpty)
+    #expect(try Verification(folder: output, on: device).findings.isEmpty)
     var changed = 0
     for (name, place) in before.tensors {
       let old = try before.stored(place.entry, shard: place.shard)
@@ -91,6 +91,6 @@ import Testing
     let output = try bench.run(bench.recipe("sparseGPT: {sparsity: 0.5}", "swap"))
     let record = try OutputRecord(folder: output)
     #expect(record.matrices.allSatisfy { !$0.hasNewWeights })
-    #expect(try Verification(folder: output).findings.isEmpty)
+    #expect(try Verification(folder: output, on: device).findings.isEmpty)
   }
 }
