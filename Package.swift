@@ -9,16 +9,14 @@ let strict: [SwiftSetting] = [
   .treatAllWarnings(as: .error),
 ]
 
-/// For targets that call C functions of spans.
-let spansInC: [SwiftSetting] = [
+/// Targets that call C functions with spans. Swift 6.3 crashes on these when it optimizes several files as one.
+let spanCalls: [SwiftSetting] = [
   .enableExperimentalFeature("SafeInteropWrappers"),
-  // Swift 6.3 crashes on such functions when it optimizes several files as one.
   .unsafeFlags(["-no-whole-module-optimization"], .when(configuration: .release)),
 ]
 
-/// Debug builds, and so the tests, run the same fast loops as release builds.
-///
-/// Counts of elements are there for Swift, which checks them.
+/// Debug builds, and so the tests, run the same fast loops as release builds. Counts of elements are parameters for Swift alone, which
+/// checks them.
 let kernelFlags: CSetting = .unsafeFlags([
   "-O3", "-fno-math-errno", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Werror",
 ])
@@ -77,7 +75,7 @@ let package = Package(
       ]),
     room(
       "Kernels", ["EspalierCore", "EspalierIO", "CKernels", "CLinux", "COpenBLAS"],
-      settings: spansInC),
+      settings: spanCalls),
     room(
       "Tokenizers",
       [
@@ -117,8 +115,7 @@ let package = Package(
         "EspalierStages", "EspalierTokenizers",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
-      path: "Benchmarks", exclude: ["C"],
-      swiftSettings: strict + spansInC),
+      path: "Benchmarks", exclude: ["C"], swiftSettings: strict + spanCalls),
 
     .target(
       name: "EspalierTestSupport",
@@ -128,7 +125,7 @@ let package = Package(
     tests("IO", ["EspalierCore", "EspalierIO"]),
     tests(
       "Kernels", ["EspalierCore", "EspalierIO", "EspalierKernels"],
-      settings: spansInC),
+      settings: spanCalls),
     tests("Tokenizers", ["EspalierCore", "EspalierIO", "EspalierTokenizers"]),
     tests("Models", ["EspalierCore", "EspalierIO", "EspalierKernels", "EspalierModels"]),
     tests("Pipeline", ["EspalierCore", "EspalierIO", "EspalierPipeline"]),

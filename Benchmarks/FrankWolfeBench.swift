@@ -55,10 +55,11 @@ struct FrankWolfeBench: ParsableCommand {
       } else if matrix { .matrix(sparsity: sparsity) } else { .rows(sparsity: sparsity) }
     guard pattern.fits(columns: columns) else { throw ValidationError("--of must divide --columns.") }
     try withFolder { folder in
-      let device = Device(threads: Threads.count)
-      let problem = try CorrelatedProblem(rows: rows, columns: columns, folder: folder, on: device)
+      let problem = try CorrelatedProblem(
+        rows: rows, columns: columns, folder: folder, on: Device(threads: Threads.count))
       let start = mostSalient(
-        problem.weight, .wanda, diagonal: problem.diagonal, pattern: pattern, on: device)
+        problem.weight, .wanda, diagonal: problem.diagonal, pattern: pattern,
+        on: Device(threads: Threads.count))
       var sparse = Turn()
       var dense = noDense || step == .pairwise ? nil : Turn()
       // In turns: what else the machine does falls on both.

@@ -37,7 +37,6 @@ func fullScan(
     let kept = kept.mutableRowSpans(columns: columns)
     let pairs = pairs.mutableRowSpans(columns: 1)
     gram.withElements(on: device) { elements in
-      let elements = elements.span
       device.forEach(blocks.count) { index in
         let block = blocks[index]
         var own = Buffer<Double>(count: block.count * columns)
@@ -49,7 +48,7 @@ func fullScan(
         var c = own.mutableSpan
         var bytes = scratch.mutableSpan
         found[0] = espalier_full_scan(
-          columns, block.count, UInt64(limit), elements, weights[block], &kept, &c, &bytes)
+          columns, block.count, UInt64(limit), elements.span, weights[block], &kept, &c, &bytes)
       }
     }
   }

@@ -1,7 +1,7 @@
 // swift-tools-version: 6.2
 import PackageDescription
 
-/// Fuzz targets for everything that reads files of others; built and run by `tools/fuzz`.
+/// Fuzz targets for everything that reads untrusted files; built and run by `tools/fuzz`.
 let package = Package(
   name: "fuzz",
   dependencies: [.package(name: "espalier", path: "..")],
@@ -14,7 +14,7 @@ let package = Package(
         .enableUpcomingFeature("MemberImportVisibility"),
         .enableExperimentalFeature("Lifetimes"),
         .treatAllWarnings(as: .error),
-        // libFuzzer has the main function.
+        // libFuzzer provides the main function.
         .unsafeFlags(["-parse-as-library"]),
       ])
   ])

@@ -33,7 +33,7 @@ for shard in shards:
             want = m["keep"] if "of" in m else x.shape[1] - int(x.shape[1] * m["sparsity"])
             if "budget" in m:
                 want *= x.shape[0]
-            # A weight that was zero before may be among the kept ones, and one fitted anew may be zero.
+            # A kept weight may have been zero before, and a refitted one may be zero.
             groups, zeros = count(kept), count(x == 0)
             assert ((groups == want) | ((groups < want) & ((zeros > 0) | bool(m.get("newWeights"))))).all(), f"{name}: counts are off"
             checked += 1

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Opens spill arrays with zarr-python and prints what stands in them.
+"""Opens spill arrays with zarr-python and prints their contents.
 
     check_spill.py FOLDER [FOLDER ...]
 
@@ -45,7 +45,7 @@ def check(folder):
 
 
 if __name__ == "__main__":
-    # zarr-python warns that the numcodecs.* codecs are no part of the Zarr v3 specification.
+    # zarr-python warns that the numcodecs.* codecs are not part of the Zarr v3 specification.
     warnings.simplefilter("ignore")
     if len(sys.argv) < 2:
         sys.exit(__doc__)

@@ -4,7 +4,7 @@
 usage: compare.py --model MODEL --calibration TEXT --evaluation TEXT [--samples 128] [--length 512] [--patterns 50%,60%,2:4]
                   [--methods "NAME;..."] [--espalier PROGRAM] [--work FOLDER] [--memory SIZE]
 
-Texts may be token files (.safetensors with input_ids). All runs share one work folder, so that what is the same is made once.
+Texts may be token files (.safetensors with input_ids). All runs share one work folder, so that equal artifacts are made once.
 The error is the sum over all matrices of |W X - W' X|^2 on the calibration text, as a share of Wanda's at the same pattern;
 with pruned blocks before it each method sees other inputs, so that this share is no exact comparison. The perplexity is.
 """

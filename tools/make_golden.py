@@ -228,15 +228,15 @@ def masks_golden(a):
 
 README = """# Golden values
 
-Written by `tools/make_golden.py` from the reference implementations; the tests compare against them. Made again by
+Written by `tools/make_golden.py` from the reference implementations, for the tests to compare with. To write them again:
 
     python3 tools/make_golden.py --shared SHARED --reference SHARED/reference/reference.py --scratch FOLDER
 
 | file | from | holds |
 |---|---|---|
-| `tokenizers.jsonl` | tokenizers {tokenizers} | `tokenizer`, `text`, `ids` and `ids_special` (without and with the post-processor's tokens), one text a line. `tokenizer` is a path under `SHARED/data`, `qwen2` (the file that transformers makes from vocabulary and merges, written to `--scratch`), `demo` or `golden/NAME` |
-| `tokenizers/NAME.json` | tokenizers {tokenizers} | small tokenizers with features that the published samples lack, trained on text of the demo's grammar and on the test texts themselves |
-| `tokenizers-models.jsonl`, `tokenizers-parts.jsonl`, `tokenizers-hashes.jsonl`, `tokenizers-torture.json`, `tokenizers-folders.jsonl`, `tokenizers-folders/` | tokenizers 0.23.3, transformers 5.24.0, by `tools/make_tokenizer_golden.py` | Unigram and WordPiece, single normalizers and pre-tokenizers, whole texts by the hash of their ids, and folders without a `tokenizer.json`; the script says which holds what |
+| `tokenizers.jsonl` | tokenizers {tokenizers} | `tokenizer`, `text`, `ids` and `ids_special` (without and with the post-processor's tokens), one text per line. `tokenizer` is a path under `SHARED/data`, `qwen2` (the file that transformers makes from vocabulary and merges, written to `--scratch`), `demo` or `golden/NAME` |
+| `tokenizers/NAME.json` | tokenizers {tokenizers} | small tokenizers with features that the published ones lack, trained on text of the demo's grammar and on the test texts themselves |
+| `tokenizers-models.jsonl`, `tokenizers-parts.jsonl`, `tokenizers-hashes.jsonl`, `tokenizers-torture.json`, `tokenizers-folders.jsonl`, `tokenizers-folders/` | tokenizers 0.23.3, transformers 5.24.0, by `tools/make_tokenizer_golden.py` | Unigram and WordPiece, single normalizers and pre-tokenizers, whole texts by the hash of their ids, and folders without a `tokenizer.json`; the script describes each |
 | `demo-logits.safetensors`, `tinystories-656K-logits.safetensors`, `stories260K-logits.safetensors` | transformers {transformers}, torch {torch} | float32 logits (eager attention, weights upcast) for 1, 2, 17 and 512 tokens: `ids.N`, `logits.N`; of the 512 only the positions in `rows.512` |
 | `masks.safetensors` | the plain reference, torch {torch}, float64 | four seeded layers `a` to `d`: `W`, `X`, `G`; scores, masks before and after 1-swaps, losses, swaps per row for three warm-starts; the relaxed and rounded Frank-Wolfe mask |
 | `updates.safetensors` | plain numpy, float64, by `tools/make_update_golden.py` | small layers with the weights and masks of SparseGPT, a ridge fit on a mask, ADMM and DSnoT as published |

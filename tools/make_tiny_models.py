@@ -27,7 +27,7 @@ def make(folder, name, changes, dtype, shard):
     generator = torch.Generator().manual_seed(11)
     with torch.no_grad():
         for key, value in model.named_parameters():
-            # Biases and norms away from 0 and 1, and blocks that matter beside the residual: no mistake can hide.
+            # Biases and norms differ from 0 and 1, and blocks matter compared with the residual, so that no mistake can hide.
             if value.ndim == 1:
                 value.add_(torch.randn(value.shape, generator=generator) * 0.1)
             elif "embed" not in key and "lm_head" not in key:
@@ -38,7 +38,7 @@ def make(folder, name, changes, dtype, shard):
     model.save_pretrained(path, **({"max_shard_size": shard} if shard else {}))
     os.remove(f"{path}/generation_config.json")
     ids = torch.randint(0, BASE["vocab_size"], (2, 150), generator=generator)
-    # Loaded anew: .to(dtype) above has rounded the rotary frequencies as well.
+    # Loaded again, because .to(dtype) above has also rounded the rotary frequencies.
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="eager").eval()
     with torch.no_grad():
         logits = model(ids).logits[:, ::7].contiguous()

@@ -56,7 +56,7 @@ BODY float raise_to(size_t j, size_t end, float own, const float *restrict g, co
   return most[0];
 }
 
-BODY void raise_correlations_body(size_t n, size_t start, size_t count, const float *rows, const float *inverse, float *largest) {
+BODY void raise_correlations_body(size_t n, size_t start, size_t count, size_t n_rows, const float *rows, const float *inverse, float *largest) {
   for (size_t i = start; i < start + count; i++) {
     const float *g = rows + (i - start) * n;
     // The diagonal is stepped over.
@@ -65,8 +65,8 @@ BODY void raise_correlations_body(size_t n, size_t start, size_t count, const fl
     largest[i] = larger(larger(before, behind), largest[i]);
   }
 }
-TIERS(void, raise_correlations, (size_t n, size_t start, size_t count, const float *rows, const float *inverse, float *largest),
-      (n, start, count, rows, inverse, largest))
+TIERS(void, raise_correlations, (size_t n, size_t start, size_t count, size_t n_rows, const float *rows, const float *inverse, float *largest),
+      (n, start, count, n_rows, rows, inverse, largest))
 
 BODY void add_scaled_body(size_t n, double factor, const float *restrict x, double *restrict y) {
   for (size_t j = 0; j < n; j++) y[j] += factor * (double)x[j];

@@ -2,19 +2,19 @@ import EspalierCore
 import EspalierIO
 import EspalierKernels
 
-/// A checkpoint with the blueprint by which it is computed.
+/// A checkpoint with the blueprint that says how to compute it.
 public struct Model: Sendable {
   public let checkpoint: Checkpoint
   public let blueprint: Blueprint
   public let outline: ModelOutline
 
-  /// Opens a checkpoint folder and checks, from headers alone, that every tensor is there with the shape that `config.json` implies.
+  /// Opens a checkpoint folder and checks from the headers that every tensor exists with the shape that `config.json` implies.
   public init(folder: String, reading: ReadMode = .map) throws {
     try self.init(Checkpoint(folder: folder, reading: reading))
     try outline.check(checkpoint)
   }
 
-  /// - Throws: bad input if `model_type` is unknown, or the configuration cannot be computed with.
+  /// - Throws: bad input if `model_type` is unknown, or the configuration is not supported.
   public init(_ checkpoint: Checkpoint) throws {
     self.checkpoint = checkpoint
     blueprint = try about(checkpoint.folder + "/config.json") {
@@ -23,7 +23,7 @@ public struct Model: Sendable {
     outline = blueprint.outline
   }
 
-  /// Hidden states that enter the first block: `ids.count x hiddenSize`; sequences of `length` tokens follow each other.
+  /// The hidden states that enter the first block: `ids.count x hiddenSize`, for consecutive sequences of `length` tokens.
   public func embed(_ ids: [Int32], length: Int, tensors: TensorSource) throws -> Matrix {
     let embedding = blueprint.embedding
     guard let parameter = embedding.table else {
@@ -36,7 +36,7 @@ public struct Model: Sendable {
     return try finishEmbedding(hidden, length: length, tensors)
   }
 
-  /// Hidden states that enter the first block, of images: `(images * tokens) x hiddenSize`.
+  /// The hidden states of images that enter the first block: `(images * tokens) x hiddenSize`.
   ///
   /// - Parameter pixels: `images x (channels * height * width)`.
   /// - Throws: a usage error if the model reads text, or images of another size.
@@ -95,17 +95,17 @@ public struct Model: Sendable {
     return hidden
   }
 
-  /// Replaces the hidden states of whole sequences by those after the block.
+  /// Replaces the hidden states of whole sequences with those after the block.
   ///
   /// - Parameters:
-  ///   - hidden: `tokens x hiddenSize`, sequences of `length` tokens following each other.
-  ///   - wanted: names of sites: the pass may end when all of them have been seen, and `hidden` is then of no use; nil for the whole
-  ///     block.
-  ///   - routesEveryToken: whether experts see all tokens, whatever the router says; to look at their inputs, so that `wanted` must be
+  ///   - hidden: `tokens x hiddenSize`, consecutive sequences of `length` tokens.
+  ///   - wanted: names of sites; the pass may end once all of them have been observed, which leaves `hidden` undefined. Nil for the
+  ///     whole block.
+  ///   - routesEveryToken: whether every expert sees all tokens, regardless of the router; only to observe inputs, so `wanted` must be
   ///     given.
-  ///   - weights: gives the block's tensors.
-  ///   - observe: called with the name of a site, the inputs of some tokens, `tokens x columns`, and which tokens of `hidden` they
-  ///     belong to, as the pass reaches them.
+  ///   - weights: the source of the block's tensors.
+  ///   - observe: called with the name of a site, the inputs of some tokens (`tokens x columns`) and which tokens of `hidden` they
+  ///     belong to, in the order of the pass.
   public func forward(
     block: Int, hidden: inout Matrix, length: Int, wanted: Set<String>? = nil, routesEveryToken: Bool = false,
     weights: TensorSource,
@@ -119,7 +119,7 @@ public struct Model: Sendable {
     try pass.run(&hidden, observe)
   }
 
-  /// What the head multiplies: states after the last block in, `tokens x hiddenSize`, normed and projected states out.
+  /// The input of the head: the states after the last block, `tokens x hiddenSize`, normed and projected.
   public func finish(_ hidden: consuming Matrix, tensors: TensorSource) throws -> Matrix {
     let ending = blueprint.ending
     var states = hidden
@@ -136,7 +136,7 @@ public struct Model: Sendable {
     return states
   }
 
-  /// The head; nil if the model's output are hidden states.
+  /// The head; nil if the model outputs hidden states.
   public func head(_ tensors: TensorSource) throws -> OutputHead? {
     guard let parameter = blueprint.ending.head else { return nil }
     return OutputHead(
@@ -145,14 +145,14 @@ public struct Model: Sendable {
       softCap: blueprint.ending.softCap)
   }
 
-  /// Logits of whole sequences, `tokens x vocabulary`, or hidden states if there is no head; for short inputs, since all are held at
-  /// once.
+  /// The logits of whole sequences, `tokens x vocabulary`, or the hidden states if there is no head. For short inputs only, since all
+  /// are in memory at once.
   public func logits(_ ids: [Int32], length: Int, on device: Device) throws -> Matrix {
     let tensors = TensorSource(checkpoint, on: device)
     return try outputs(embed(ids, length: length, tensors: tensors), length: length, tensors)
   }
 
-  /// What the model makes of images: logits, `images x classes`, or hidden states, `(images * tokens) x hiddenSize`.
+  /// The model's output for images: logits, `images x classes`, or hidden states, `(images * tokens) x hiddenSize`.
   ///
   /// - Parameter pixels: `images x (channels * height * width)`.
   public func outputs(pixels: borrowing Matrix, on device: Device) throws -> Matrix {
@@ -178,7 +178,7 @@ public struct Model: Sendable {
 }
 
 extension ModelOutline {
-  /// Checks, from headers alone, that every tensor of the outline is there with its shape.
+  /// Checks from the headers that every tensor of the outline exists with its shape.
   public func check(_ checkpoint: Checkpoint) throws {
     for tensors in [tensors] + blocks.map(\.tensors) {
       for (name, shape) in tensors.sorted(by: { $0.key < $1.key }) {

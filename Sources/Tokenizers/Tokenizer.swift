@@ -1,10 +1,10 @@
 import EspalierCore
 
-/// Text to token ids and back, as a `tokenizer.json` of Hugging Face's library `tokenizers` describes it.
+/// Converts text to token ids and back, as described by a `tokenizer.json` of Hugging Face's library `tokenizers`.
 ///
-/// Equal to version 0.23.3 of that library, token for token, for the parts that it knows: the models BPE,
-/// Unigram, WordPiece and WordLevel with their normalizers, pre-tokenizers, added tokens, post-processors and
-/// decoders. Any other part is an error. `truncation` and `padding` are not read: texts are never cut or filled here.
+/// Gives the same tokens as version 0.23.3 of that library, for the models BPE, Unigram, WordPiece and WordLevel with their
+/// normalizers, pre-tokenizers, added tokens, post-processors and decoders. Anything else is an error. `truncation` and `padding` are
+/// ignored: texts are never cut or padded.
 public struct Tokenizer: Sendable {
   private let model: Model
   private let normalizers: [Normalizer]
@@ -15,12 +15,12 @@ public struct Tokenizer: Sendable {
 
   /// Reads a whole `tokenizer.json`.
   ///
-  /// - Throws: ``EspalierError`` (bad input) that begins with the place in the file: `model.merges[17]: ...`.
+  /// - Throws: bad input that begins with the place in the file: `model.merges[17]: ...`.
   public init(json: JSON) throws {
     let root = JSONNode(json: json, path: "")
     guard json.object != nil else { throw EspalierError.badInput("The tokenizer is not a JSON object.") }
     if let version = root.optional("version"), try version.string() != "1.0" {
-      throw version.failure("only version \"1.0\" is known.")
+      throw version.failure("only version \"1.0\" is supported.")
     }
     model = try Model(try root.required("model"))
     normalizers = try Self.steps(root.optional("normalizer"), Normalizer.read)
@@ -38,9 +38,10 @@ public struct Tokenizer: Sendable {
 
   /// The tokens of a text.
   ///
-  /// - Parameter addSpecialTokens: Whether the post-processor's tokens, such as one for the beginning, are added.
-  ///   Special tokens that stand in the text are found either way.
-  /// - Complexity: O(n log n); about ten times the text in memory, more for a tokenizer without pre-tokenizer.
+  /// - Parameter addSpecialTokens: whether to add the post-processor's tokens, such as one at the start. Special tokens in the text
+  ///   itself are found either way.
+  /// - Throws: bad input if the text is not valid UTF-8, or the tokenizer cannot encode it.
+  /// - Complexity: O(n log n); takes about ten times the text's memory, more without a pre-tokenizer.
   public func encode(_ text: Span<UInt8>, addSpecialTokens: Bool) throws -> [Int32] {
     do {
       _ = try UTF8Span(validating: text)
@@ -71,7 +72,7 @@ public struct Tokenizer: Sendable {
     try encode(text.utf8.span, addSpecialTokens: addSpecialTokens)
   }
 
-  /// The text of tokens. Ids without a token are left out.
+  /// The text of tokens. Ids without a token are skipped.
   public func decode(_ ids: [Int32], skipSpecialTokens: Bool) throws -> String {
     var tokens: [[UInt8]] = []
     for id in ids {
@@ -89,17 +90,17 @@ public struct Tokenizer: Sendable {
     return String(decoding: Array(tokens.joined()), as: UTF8.self)
   }
 
-  /// The largest id plus one: the rows that an embedding needs.
+  /// The largest id plus one, the number of rows that an embedding needs.
   public var vocabularySize: Int {
     Int(max(model.vocabulary.largestID ?? -1, addedTokens.largestID ?? -1)) + 1
   }
 
-  /// The token with this id, as the vocabulary writes it.
+  /// The token with this id, as written in the vocabulary.
   public func token(_ id: Int32) -> String? {
     bytes(of: id).map { String(decoding: $0, as: UTF8.self) }
   }
 
-  /// The id of a token, as the vocabulary writes it.
+  /// The id of a token, as written in the vocabulary.
   public func id(of token: String) -> Int32? {
     addedTokens.id(of: Array(token.utf8)) ?? model.vocabulary.id(of: token.utf8.span)
   }
@@ -108,14 +109,14 @@ public struct Tokenizer: Sendable {
     addedTokens.token(id) ?? model.vocabulary.token(id).map(Array.init)
   }
 
-  /// What one call of `encode` gathers and keeps.
+  /// The state of one call of `encode`.
   private struct Run {
     let pool: BufferPool
     var ids: [Int32] = []
     var scratch = Model.Scratch()
   }
 
-  /// Encodes a part of the text between added tokens that are found verbatim.
+  /// Encodes a part of the text between added tokens.
   private func encode(_ text: Span<UInt8>, isStart: Bool, _ run: inout Run) throws {
     let head = isStart ? text.scalar(at: 0).width : 0
     guard !normalizers.isEmpty else { return try encodeNormalized(text, head: head, &run) }

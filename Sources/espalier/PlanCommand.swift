@@ -85,9 +85,10 @@ extension Plan {
             "id": .string(stage.id), "stage": .string(stage.name), "units": .integer(stage.units),
             "artifactBytes": .integer(stage.artifactBytes), "work": stage.work.json(rates),
             "memory": [
-              "total": .integer(stage.memory.total), "weights": .integer(stage.memory.weights),
-              "activations": .integer(stage.memory.activations),
-              "factor": .integer(stage.memory.factor), "rows": .integer(stage.memory.rows),
+              "total": .integer(stage.memory.total), "weightPages": .integer(stage.memory.weightPages),
+              "gramPages": .integer(stage.memory.gramPages),
+              "activations": .integer(stage.memory.activations), "gram": .integer(stage.memory.gram),
+              "rows": .integer(stage.memory.rows),
             ],
             "idle": stage.idleReason.map(JSON.string) ?? .null,
           ]

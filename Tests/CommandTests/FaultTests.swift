@@ -6,7 +6,7 @@ import Testing
 
 /// System calls of the real program fail, one at a time; afterwards the same command ends with the same bytes.
 ///
-/// The short form of `tools/faults`, which tries every place; see docs/reliability.md.
+/// A short form of `tools/faults`, which tries every place; see docs/reliability.md.
 @Suite(.serialized, .enabled(if: Shim.path != nil, "needs a C compiler")) struct FaultTests {
   private static let recipe = "wanda-50"
 
@@ -30,7 +30,7 @@ import Testing
       return try Program.run(scene.arguments(recipe, output: "harmed", more), environment: environment)
     }
 
-    /// Harms a call at some places of a run, one after the other.
+    /// Makes a call fail at some places of a run, one run for each.
     func harm(
       _ calls: String, _ action: String, places: Int, below: String = "", with more: [String] = [],
       _ check: (Program.Result) -> Bool
@@ -114,7 +114,7 @@ import Testing
   }
 }
 
-/// `tools/faults/shim.c`, compiled; nil where there is no compiler.
+/// `tools/faults/shim.c`, compiled; nil if there is no compiler.
 enum Shim {
   static let path: String? = {
     for compiler in ["/usr/bin/cc", "/usr/bin/gcc", "/usr/bin/clang", "/opt/swift/usr/bin/clang"] {

@@ -26,7 +26,7 @@ import Testing
       ], of: Folder.parent(of: Program.path) + "/espalier-bench")
     try #require(synth.exitCode == 0, "\(synth.errors)")
     try Folder.writeAtomically(Array(TinyCheckpoint.text(1000).utf8), to: folder + "/text.txt")
-    // Every block streams; few are pruned, for a debug build takes its time.
+    // Every block streams, but only a few are pruned, since debug builds are slow.
     func arguments(_ command: String, _ output: String, memory: String) -> [String] {
       [
         command, "\(Places.repository)/pipelines/sparseswaps-2of4.yaml", "--model", model, "--output",
@@ -37,13 +37,13 @@ import Testing
     }
     let plan = try Program.run(arguments("plan", "roomy", memory: "1GiB"))
     let least = try #require(plan.json["leastMemory"]?.integer, "\(plan.errors)")
-    // What the kernel needs to read and to write at all.
+    // What the kernel needs for reading and writing.
     let limit = least + (24 << 20)
     let size = try #require(try Folder.entry(model + "/model.safetensors")).size
     #expect(limit < size * 6 / 10)
 
     #expect(try Program.run(arguments("run", "roomy", memory: "1GiB")).exitCode == 0)
-    // What is in memory already counts for nobody.
+    // Pages that are in memory already would not be counted.
     for name in try Folder.names(in: model) { try File(reading: model + "/" + name).forgetCached() }
     let run = try Program.run(
       ["\(limit)", "--", Program.path] + arguments("run", "limited", memory: "\(least)"), of: Self.tool)

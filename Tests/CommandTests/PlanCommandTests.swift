@@ -3,7 +3,7 @@ import EspalierIO
 import EspalierTestSupport
 import Testing
 
-/// What `espalier plan` prints.
+/// The output of `espalier plan`.
 @Suite struct PlanCommandTests {
   @Test func jsonHasAllOfThePlan() throws {
     let scene = try Scene()
@@ -40,11 +40,11 @@ import Testing
     }
     let sum = stages.reduce(0.0) { $0 + ($1["work"]?["seconds"]?.double ?? 0) }
     #expect(abs(sum - (plan["work"]?["seconds"]?.double ?? 0)) < 1e-6 * sum)
-    // Only what the user put there is there.
+    // There is only what the user put there.
     #expect(try Folder.names(in: scene.folder.path) == ["model", "text.txt"])
   }
 
-  /// Killed while it measures, it cannot tidy up; the next one does.
+  /// A plan that is killed while it measures cannot clean up; the next one does.
   @Test func whatAKilledPlanLeftIsRemoved() throws {
     let scene = try Scene()
     let (place, name) = (scene.folder.path, "espalier-measurement-")
@@ -52,7 +52,7 @@ import Testing
     for name in [name + "77", name + "78", name + "notes", name + "79"] {
       try Folder.create("\(place)/\(name)")
       try Folder.writeAtomically([1], to: "\(place)/\(name)/file.safetensors")
-      // Without a lock, somebody else made it.
+      // A folder without a lock was made by somebody else.
       if !name.hasSuffix("79") { try Folder.writeAtomically([], to: "\(place)/\(name)/lock") }
     }
     do {
@@ -68,7 +68,7 @@ import Testing
     #expect(try Folder.names(in: place) == Array(others.prefix(3)) + ["out.work", "text.txt"])
   }
 
-  /// A Gram matrix of 400 MiB is made and used for masks in less; who needs all of it at once says so.
+  /// A Gram matrix of 400 MiB is made and used for masks with less memory; stages that need all of it at once say so.
   @Test func aGramMatrixWiderThanTheMemory() throws {
     let scene = try Scene()
     let model = scene.folder.path + "/wide"
@@ -93,7 +93,7 @@ import Testing
     }
   }
 
-  /// A text is held whole; of JSON lines only one at a time.
+  /// A text is held whole; JSON lines one at a time.
   @Test(arguments: [("txt", Int32(64)), ("jsonl", 0), ("json", 0)])
   func aTextLargerThanTheMemory(ending: String, code: Int32) throws {
     let scene = try Scene()

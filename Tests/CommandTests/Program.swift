@@ -3,7 +3,7 @@ import EspalierIO
 import EspalierTestSupport
 import Foundation
 
-/// The real program, as a user runs it.
+/// Runs the real program.
 struct Program {
   /// The binary that was built with the tests.
   static let path: String = {
@@ -18,18 +18,18 @@ struct Program {
     let output: String
     let errors: String
     let exitCode: Int32
-    /// What was printed as JSON; null where it is none.
+    /// The output as JSON; null if it is not JSON.
     var json: JSON { (try? JSON(parsing: output)) ?? .null }
   }
 
   /// Runs it to its end.
   ///
   /// - Parameters:
-  ///   - onErrorLine: sees every line of standard error; true kills the program at once.
-  ///   - program: another one than espalier.
-  ///   - killAfter: sends `signal` after so many microseconds.
-  ///   - environment: what is added to the environment.
-  ///   - output: where standard output goes; by default into the result.
+  ///   - program: the program, if it is not espalier.
+  ///   - killAfter: microseconds after which to send `signal`.
+  ///   - environment: additions to the environment.
+  ///   - output: where standard output goes; by default to the result.
+  ///   - onErrorLine: called with every line of standard error; if it returns true, `signal` is sent at once.
   static func run(
     _ arguments: [String], of program: String = path, killAfter: UInt32? = nil, signal: Int32 = SIGKILL,
     environment: [String: String] = [:], output place: String? = nil,
@@ -45,7 +45,12 @@ struct Program {
     let errors = Pipe()
     process.standardOutput = output
     process.standardError = errors
+    // Tests run on threads of libdispatch, which block signals; the program would inherit that and never see SIGINT.
+    var (all, blocked) = (sigset_t(), sigset_t())
+    sigfillset(&all)
+    pthread_sigmask(SIG_UNBLOCK, &all, &blocked)
     try process.run()
+    pthread_sigmask(SIG_SETMASK, &blocked, nil)
     if let killAfter {
       let identifier = process.processIdentifier
       Thread.detachNewThread {
@@ -64,7 +69,7 @@ struct Program {
           line.append(character)
           continue
         }
-        if onErrorLine(line) { kill(process.processIdentifier, SIGKILL) }
+        if onErrorLine(line) { kill(process.processIdentifier, signal) }
         line = ""
       }
     }
@@ -77,7 +82,7 @@ struct Program {
   }
 }
 
-/// A tiny model with a text and the shipped recipes.
+/// A tiny model, a text, and the shipped recipes.
 struct Scene {
   let folder: TemporaryFolder
   var model: String { folder.path + "/model" }

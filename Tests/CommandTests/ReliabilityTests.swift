@@ -4,7 +4,7 @@ import EspalierTestSupport
 import Foundation
 import Testing
 
-/// What happens around a run: sources that change, outputs that rot, output that cannot be printed.
+/// Trouble around a run: sources that change, outputs that get damaged, results that cannot be printed.
 @Suite struct ReliabilityTests {
   private let scene: Scene
   private var output: String { scene.folder.path + "/out" }
@@ -54,7 +54,7 @@ import Testing
     #expect(result.exitCode == 65 && result.errors.contains(name) && result.errors.contains("manifest"))
   }
 
-  /// Another work folder is another lock, but the output is one.
+  /// Two work folders have two locks, but share one output.
   @Test func twoRunsCannotWriteOneOutput() throws {
     let partial = output + ".partial"
     func second() throws -> Program.Result {
@@ -69,13 +69,13 @@ import Testing
       #expect(try Folder.entry(output) == nil && Folder.names(in: partial) == ["lock"])
       withExtendedLifetime(held) {}
     }
-    // What a killed run leaves is no lock, and no part of the next output.
+    // What a killed run leaves is neither a lock nor part of the next output.
     try Folder.create(partial + "/model")
     try Folder.writeAtomically([1], to: partial + "/model/half")
     #expect(try second().exitCode == 0)
     #expect(try Folder.entry(partial) == nil)
     let good = try scene.digest("out")
-    // Two at once: one is refused, or finds what the other wrote.
+    // Of two runs at once, one is refused or finds what the other wrote.
     try Folder.remove(output)
     try Folder.remove(scene.folder.path + "/second")
     var codes: [Int32] = []
@@ -88,7 +88,7 @@ import Testing
     #expect(try Program.run(["verify", output]).exitCode == 0)
   }
 
-  /// The system tells of a mapped file that became shorter by SIGBUS alone.
+  /// SIGBUS is the system's only report that a mapped file became shorter.
   @Test func aShardThatBecomesShorterIsNamed() throws {
     let shard = scene.model + "/model.safetensors"
     let good = try Folder.read(shard)
@@ -124,7 +124,7 @@ import Testing
     }
   }
 
-  /// Without room for the stacks of threads, the program would wait for them without end.
+  /// Without memory for the stacks of its threads, the program would wait for them forever.
   @Test(.disabled(if: Places.isSanitized, "a sanitizer needs terabytes of address space"))
   func tooLittleAddressSpaceIsToldAtOnce() throws {
     let limit = "ulimit -v 300000 && exec \"$0\" \"$@\""

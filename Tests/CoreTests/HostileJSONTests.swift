@@ -1,7 +1,7 @@
 import EspalierCore
 import Testing
 
-/// Texts that are made to do harm: they end in an error, or in a value, within time and memory that the text's length bounds.
+/// Hostile texts: each gives an error or a value, in time and memory bounded by its length.
 @Suite struct HostileJSONTests {
   private func message(_ text: String, limits: JSON.Limits = JSON.Limits()) -> String {
     do {
@@ -17,7 +17,7 @@ import Testing
       message(String(repeating: open, count: 2_000_000 / open.utf8.count)).contains("nested more than 64"))
   }
 
-  /// Comparing each key with all before it would take hours.
+  /// Comparing each key with all earlier ones would take hours.
   @Test(.timeLimit(.minutes(30)))
   func anObjectOfManyKeys() throws {
     let members = (0..<100_000).map { "\"k\($0)\":0" }
@@ -26,7 +26,7 @@ import Testing
     #expect(message(text + ",\"k77777\":1}").contains("the key \"k77777\" occurs twice"))
   }
 
-  /// The duplicate may be any of few keys or of many.
+  /// The duplicate may be any key, of few or many.
   @Test(arguments: [1, 2, 7, 8, 9, 10, 40]) func duplicateKeys(count: Int) throws {
     let members = (0..<count).map { "\"k\($0)\":0" }
     #expect(try JSON(parsing: "{" + members.joined(separator: ",") + "}").object?.members.count == count)
@@ -34,7 +34,7 @@ import Testing
       let text = "{" + (members + ["\"\\u006b\(twice)\":1"]).joined(separator: ",") + "}"
       #expect(message(text).contains("the key \"k\(twice)\" occurs twice"))
     }
-    // Equal for people, not for files.
+    // Equal to people, but not as bytes.
     let equivalent = (members + ["\"\u{E9}\":0", "\"e\u{301}\":0"]).joined(separator: ",")
     #expect(try JSON(parsing: "{" + equivalent + "}").object?.members.count == count + 2)
   }
@@ -71,7 +71,7 @@ import Testing
     #expect(message(#""\udc00\ud800""#).contains("surrogate"))
   }
 
-  /// What a file calls its tensors must not move the cursor of a terminal.
+  /// The names of a file's tensors must not move the cursor of a terminal.
   @Test func errorsShowNoControlCharacters() {
     let name = "a\u{1B}[2J\u{7}\u{0}\u{009B}\u{7F}\r"
     let error = EspalierError.badInput("no \(name)", subject: name)

@@ -110,7 +110,7 @@ import Testing
     #expect(throws: EspalierError.self) { try JSON(parsing: String(repeating: "9", count: 100_000)) }
   }
 
-  /// Whatever the bytes are: a typed error, or a value that survives being written and read.
+  /// Any bytes give a typed error, or a value that survives writing and reading.
   @Test func mutatedTextsNeverTrap() throws {
     let seeds = [
       #"{"a":[1,-2.5e3,true,null,"x\n\ud83d\ude00é"],"b":{"c":{}},"":[[]]}"#,

@@ -11,7 +11,7 @@ import Testing
 
   init() throws { folder = try TemporaryFolder() }
 
-  /// Settings that are refused so far: what passes from block to block beside the hidden states.
+  /// Settings that are not supported yet: models that pass more than the hidden states from block to block.
   private static let refused = ["gemma4", "gemma4_text", "gemma4_text-shared"]
 
   private static let names = ((try? FamilyCheckpoint.names()) ?? []).filter { !refused.contains($0) }
@@ -57,7 +57,7 @@ import Testing
       on: device)
   }
 
-  /// A pass for some sites shows what a whole pass shows, and sites come in the order of the outline.
+  /// A pass for some sites observes the same inputs as a whole pass, and sites come in the order of the outline.
   @Test(arguments: names)
   func sitesComeInOrder(name: String) throws {
     let family = try FamilyCheckpoint(name)

@@ -3,7 +3,7 @@ import Testing
 
 @testable import EspalierModels
 
-/// `config.json` files whose numbers are made to overflow, to fill the memory or to mean nothing.
+/// `config.json` files with numbers that overflow, fill the memory or make no sense.
 @Suite struct HostileConfigurationTests {
   private static let usual: [(key: String, value: JSON)] = [
     ("model_type", "llama"), ("hidden_size", 16), ("intermediate_size", 24), ("num_hidden_layers", 2),
@@ -26,7 +26,7 @@ import Testing
     #expect(
       message([("hidden_size", Self.largest), ("num_attention_heads", 1), ("num_key_value_heads", 1)])
         .contains("head_dim (2147483648)"))
-    // The largest of everything that is taken; its products stay numbers.
+    // The largest accepted value of everything; their products do not overflow.
     #expect(
       message([
         ("head_dim", 65_536), ("hidden_size", Self.largest), ("intermediate_size", Self.largest),

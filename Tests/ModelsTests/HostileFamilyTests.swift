@@ -4,8 +4,8 @@ import Testing
 
 @testable import EspalierModels
 
-/// Every number of every family's configuration made to overflow, to fill the memory or to mean nothing: an error or a blueprint, never
-/// a crash.
+/// Every number of every family's configuration replaced with ones that overflow, fill the memory or make no sense: each gives an error
+/// or a blueprint, never a crash.
 @Suite struct HostileFamilyTests {
   private static let values: [JSON] = [0, -1, .integer(1 << 31), .integer(.max), 1e300, 0.3]
 

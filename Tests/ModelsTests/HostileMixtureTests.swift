@@ -3,7 +3,7 @@ import Testing
 
 @testable import EspalierModels
 
-/// Configurations of mixtures whose numbers would fill the memory or mean nothing.
+/// Configurations of mixtures with numbers that would fill the memory or make no sense.
 @Suite struct HostileMixtureTests {
   private static let mixtral: [(key: String, value: JSON)] = [
     ("model_type", "mixtral"), ("hidden_size", 16), ("intermediate_size", 24), ("num_hidden_layers", 2),
@@ -52,7 +52,7 @@ import Testing
     }
     #expect(message(Self.deepSeek, [("qk_nope_head_dim", 3)]).contains("must be even together"))
     #expect(message(Self.deepSeek, [("v_head_dim", 65_537)]).contains("at most 65536"))
-    // The largest of everything that is taken; its products stay numbers.
+    // The largest accepted value of everything; their products do not overflow.
     let largest = JSON.integer(1 << 31)
     #expect(
       message(

@@ -6,7 +6,7 @@ import Testing
 
 @testable import EspalierModels
 
-/// The choice of experts against a reference that ranks every expert by counting those before it.
+/// The choice of experts against a reference that ranks each expert by counting the better ones.
 @Suite struct RoutingTests {
   typealias Router = Blueprint.Router
 
@@ -64,7 +64,7 @@ import Testing
     Router(weight: .init("gate.weight", [experts, 8]), chosen: chosen, scoring: scoring)
   }
 
-  /// Few different values, so that many are equal.
+  /// Only a few different values, so that many are equal.
   private func logits(_ random: inout SeededRandom, _ tokens: Int, _ experts: Int) -> Matrix {
     Matrix(
       rows: tokens, columns: experts,
@@ -117,7 +117,7 @@ import Testing
     }
   }
 
-  /// Whether fewer than `count` of the others go before one.
+  /// Whether fewer than `count` others are better.
   private func isAmong(_ count: Int, _ one: Int, _ values: [Double], _ others: some Sequence<Int>) -> Bool {
     others.filter { values[$0] > values[one] || values[$0] == values[one] && $0 < one }.count < count
   }

@@ -4,7 +4,7 @@ import EspalierModels
 import EspalierTestSupport
 import Testing
 
-/// A pass that ends early shows the same inputs as one through the whole block.
+/// A pass that ends early observes the same inputs as one through the whole block.
 @Suite struct SitesOfAPassTests {
   private typealias Seen = [String: [Float]]
 

@@ -150,7 +150,7 @@ struct Sum: SiteStage {
     memory = parameters.integer("memory", default: 1, "Bytes that a site needs.")
   }
 
-  func workingSet(_ sizes: UnitSizes) -> WorkingSet { WorkingSet(factor: memory) }
+  func workingSet(_ sizes: UnitSizes) -> WorkingSet { WorkingSet(gram: memory) }
 
   func sink(_ unit: UnitContext) throws -> any SiteSink { Sink(unit) }
 

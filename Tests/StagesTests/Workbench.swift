@@ -50,6 +50,13 @@ struct Workbench {
     _ stages: String..., capture: String = "{}", factor: String = "{}", samples: Int = 6, length: Int = 24,
     last: String = ""
   ) -> String {
+    recipe(stages, capture: capture, factor: factor, samples: samples, length: length, last: last)
+  }
+
+  func recipe(
+    _ stages: [String], capture: String = "{}", factor: String = "{}", samples: Int = 6, length: Int = 24,
+    last: String = ""
+  ) -> String {
     """
     stages:
       - tokenize: {corpus: "\(corpus)", samples: \(samples), length: \(length), draw: consecutive}

@@ -2,10 +2,9 @@ import EspalierCore
 import EspalierIO
 import Foundation
 
-/// A tiny checkpoint of a family of models, as `Golden/families/NAME.json` describes it, and what
-/// transformers computes with it.
+/// A tiny checkpoint of a family of models, described by `Golden/families/NAME.json`, with the results of transformers.
 ///
-/// Values of weights are not stored: `tools/family_rule.py` says how they are made.
+/// Values of weights are not stored: `tools/family_rule.py` says how they are generated.
 public struct FamilyCheckpoint: Sendable {
   /// A tensor of the checkpoint; value i is `mean + spread * u(name, i)`.
   public struct Tensor: Sendable {
@@ -18,7 +17,7 @@ public struct FamilyCheckpoint: Sendable {
     public var values: [Float] { FamilyCheckpoint.values(self) }
   }
 
-  /// Rows of what the model gives for one text.
+  /// Rows of the model's output for one text.
   public struct Expected: Sendable {
     /// Token ids, empty for an image.
     public let ids: [Int32]
@@ -44,7 +43,7 @@ public struct FamilyCheckpoint: Sendable {
   /// Results by the number of tokens, as the file names them: "1", "2", "17", "300", or "image".
   public let expected: [String: Expected]
 
-  /// The names of all families that there are golden values of.
+  /// The names of all families with golden values.
   public static func names() throws -> [String] {
     try FileManager.default.contentsOfDirectory(atPath: Places.golden + "/families")
       .filter { $0.hasSuffix(".json") }.map { String($0.dropLast(".json".count)) }.sorted()

@@ -1,13 +1,13 @@
 import EspalierCore
 import EspalierIO
 
-/// A mixture of experts with its outline made by hand: headers over empty files, to plan with and not to compute with.
+/// A mixture of experts with a handwritten outline: headers over empty files, for planning, not for computing.
 public struct MixtureCheckpoint {
   public var hidden = 16
   public var inner = 8
   public var blocks = 2
   public var experts = 4
-  /// Experts that a token passes.
+  /// Number of experts for each token.
   public var active = 1
   public var heads = 4
   public var keyHeads = 2
@@ -15,7 +15,7 @@ public struct MixtureCheckpoint {
   public var vocabulary = 260
   /// Whether the experts of a block are stacked in one tensor for each kind of matrix.
   public var isStacked = false
-  /// Tensors beside those of the outline.
+  /// Tensors in addition to those of the outline.
   public var others: [(name: String, shape: [Int])] = []
 
   public init() {}
@@ -85,7 +85,7 @@ public struct MixtureCheckpoint {
     return ModelOutline.Block(index: index, sites: sites, tensors: tensors)
   }
 
-  /// Writes the folder, one shard for each block, in bf16; the bytes of tensors take no room on the disk.
+  /// Writes the folder, one shard for each block, in bf16; the bytes of tensors take no space on the disk.
   public func write(to folder: String) throws {
     try Folder.create(folder)
     try Folder.writeAtomically(

@@ -14,7 +14,7 @@ public struct TinyCheckpoint {
   public var seed: UInt64 = 1
   /// Changes the values of a tensor before it is written.
   public var edit: (_ name: String, _ values: inout [Float]) -> Void = { _, _ in }
-  /// Changes shapes, or leaves a tensor out where it gives nil.
+  /// Changes shapes; nil leaves a tensor out.
   public var reshape: (_ name: String, _ shape: [Int]) -> [Int]? = { $1 }
   /// Changes config.json.
   public var configuration: (inout [(key: String, value: JSON)]) -> Void = { _ in }

@@ -2,7 +2,7 @@ import EspalierCore
 import EspalierTokenizers
 import Testing
 
-/// Byte-pair merging against the plain definition: again and again the leftmost merge of the lowest rank.
+/// Byte-pair merging against the plain definition: repeatedly apply the leftmost merge of the lowest rank.
 struct BytePairTests {
   struct Grammar {
     var vocabulary: [String: Int32] = [:]
@@ -48,7 +48,7 @@ struct BytePairTests {
     var random = Seeded(state: seed)
     let letters = ["ab", "abc", "abcdefghij"][Int(seed % 3)]
     var grammar = Grammar(letters: letters, merges: Int.random(in: 1...40, using: &random), random: &random)
-    // Merges whose parts come only later are legal.
+    // Merges may come before the merges that make their parts.
     if seed % 4 == 1 { grammar.merges.shuffle(using: &random) }
     let tokenizer = try Tokenizer(json: grammar.json)
     for length in [0, 1, 2, 3, 5, 8, 31, 33, 40, 200] {
@@ -57,7 +57,7 @@ struct BytePairTests {
     }
   }
 
-  /// A text without pre-tokenizer is one word; without cuts, or with a scan for each merge, this would take hours.
+  /// Without a pre-tokenizer a text is one word; without cuts, or with a scan for each merge, this would take hours.
   @Test(.timeLimit(.minutes(30)))
   func oneLongWord() throws {
     var random = Seeded(state: 1)
@@ -66,7 +66,7 @@ struct BytePairTests {
     let text = (0..<100_000).compactMap { _ in "abcdefghij".utf8.randomElement(using: &random) }
     let ids = try tokenizer.encode(text, addSpecialTokens: false)
     #expect(try tokenizer.decode(ids, skipSpecialTokens: false).filter { $0 != " " }.utf8.elementsEqual(text))
-    // One letter again and again can be cut nowhere.
+    // A repeated letter cannot be cut anywhere.
     var doubling = Sketch()
     doubling.model = #"{"vocab": {"a": 0, "aa": 1, "aaaa": 2}, "merges": [["a", "a"], ["aa", "aa"]]}"#
     let same = [UInt8](repeating: UInt8(ascii: "a"), count: 100_003)

@@ -2,7 +2,7 @@ import EspalierCore
 import EspalierTokenizers
 import Foundation
 
-/// Where the tests find their files.
+/// Paths of the tests' files.
 enum Files {
   static let repository = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
     .deletingLastPathComponent()
@@ -113,7 +113,7 @@ struct Seeded: RandomNumberGenerator {
     return z ^ z >> 31
   }
 
-  /// A text of characters of many writings, spaces and controls among them.
+  /// A text of characters of many scripts, including spaces and controls.
   mutating func text(_ count: Int) -> String {
     let blocks: [ClosedRange<UInt32>] = [
       0x20...0x7E, 0x61...0x7A, 0x20...0x20, 0x0...0x2FF, 0x300...0x36F, 0x370...0x6FF, 0x900...0x97F,

@@ -45,9 +45,9 @@ struct FolderTests {
   }
 }
 
-/// What a folder says where its tokenizer cannot be read.
+/// The errors for folders whose tokenizer cannot be read.
 struct UnreadableFolderTests {
-  /// A folder with these files, gone when the test is over.
+  /// A folder with these files, removed after the test.
   static func with<Result>(_ files: [String: String], _ body: (String) throws -> Result) throws -> Result {
     let folder = FileManager.default.temporaryDirectory.appending(path: "tokenizer-\(UUID().uuidString)")
     try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
@@ -81,7 +81,7 @@ struct UnreadableFolderTests {
     (["tekken.json": "{}", "tokenizer.model": "x"], ["tekken.json", "mistral_format=False"]),
     (["tokenizer.json": "{"], ["tokenizer.json", "line 1"]),
     (["tokenizer.json": "{}"], ["tokenizer.json", "model"]),
-    (gpt2, ["how this model splits text is in no file"]),
+    (gpt2, ["no file here says how this model splits text"]),
     (gpt2.merging(["config.json": #"{"model_type": "x"}"#]) { $1 }, ["model_type \"x\""]),
     (
       gpt2.merging(["tokenizer_config.json": #"{"tokenizer_class": "LlamaTokenizerFast"}"#]) { $1 },

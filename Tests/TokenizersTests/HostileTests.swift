@@ -3,7 +3,7 @@ import EspalierTokenizers
 import Foundation
 import Testing
 
-/// Files that are wrong, each with the place that the error must name.
+/// Invalid files, each with the place that the error must name.
 struct HostileTests {
   static func model(_ text: String) -> Sketch { Sketch(model: text) }
 
@@ -165,7 +165,7 @@ struct HostileTests {
       Sketch(
         normalizer: #"{"type": "Strip", "strip_left": true, "strip_right": true}"#,
         addedTokens: "[" + Sketch.token(" ", normalized: true) + "]"),
-      "added_tokens[0]: normalization leaves nothing"
+      "added_tokens[0]: normalization removes the whole token"
     ),
     (
       Sketch(addedTokens: "[" + Sketch.token(String(repeating: "x", count: 5000)) + "]"),
@@ -200,7 +200,7 @@ struct HostileTests {
     let twice = JSONObject([("a", 0), ("a", 1)])
     let json: JSON = ["model": ["type": "BPE", "vocab": .object(twice), "merges": []]]
     let error = try #require(throws: EspalierError.self) { try Tokenizer(json: json) }
-    #expect(error.description.contains("model.vocab[\"a\"]: the token is there twice"))
+    #expect(error.description.contains("model.vocab[\"a\"]: the token occurs twice"))
   }
 
   @Test func deepNesting() throws {
@@ -238,7 +238,7 @@ struct HostileTests {
     #expect(throws: EspalierError.self) { try decoding.tokenizer().decode([0], skipSpecialTokens: false) }
   }
 
-  /// A table that replaces one character by four thousand.
+  /// A table that replaces one character with four thousand.
   @Test func tablesThatGrow() throws {
     var bytes: [UInt8] = []
     func append(_ value: UInt32) {
@@ -276,7 +276,7 @@ struct HostileTests {
     }
   }
 
-  /// White space is taken by tokens that are white space themselves, on either side.
+  /// Tokens that are white space themselves take the white space on either side.
   @Test(.timeLimit(.minutes(30)))
   func tokensOfWhiteSpace() throws {
     let sketch = Sketch(addedTokens: "[" + Sketch.token("\t", left: true, right: true) + "]")

@@ -2,7 +2,7 @@ import Testing
 
 @testable import EspalierTokenizers
 
-/// Oniguruma's dialect; what is expected here is what `tokenizers` 0.23.3 gives.
+/// Oniguruma's dialect; expected values are those of `tokenizers` 0.23.3.
 struct PatternTests {
   struct Case: CustomTestStringConvertible {
     let pattern: String
@@ -91,25 +91,26 @@ struct PatternTests {
     try step.split(Array(test.text.utf8).span, head: 0, BufferPool()) { piece, _ in
       pieces.append(String(decoding: Array(piece), as: UTF8.self))
     }
-    // Compared as bytes: Swift takes canonically equivalent strings for equal.
+    // Compared as bytes, since canonically equivalent strings are equal in Swift.
     #expect(pieces.map { Array($0.utf8) } == test.pieces.map { Array($0.utf8) }, "\(pieces)")
   }
 
   @Test(arguments: [
-    ("(a", "a group is not closed"), ("a)", "closed that was not opened"), ("[a", "a bracket is not closed"),
+    ("(a", "a group is not closed"), ("a)", "a closing parenthesis has no opening one"),
+    ("[a", "a bracket is not closed"),
     ("*a", "nothing to repeat"), ("a|*", "nothing to repeat"), (#"\"#, "ends with a backslash"),
     ("(?x)a", "group option"), ("(?~ab)", "not supported"), ("(*FAIL)", "callouts"),
     (#"\X"#, #"\X is not supported"#),
     (#"\xE3"#, "bytes are not supported"), (#"\x{110000}"#, "number is not valid"),
     ("[b-a]", "range of characters"),
     (#"[a-\d]"#, "range of characters"), ("[a&&]", "a bracket is empty"), ("[[:nope:]]", "not supported"),
-    ("a{3,2}", "wrong order"), ("a{2,}{2,}{2,}{2,}{2,}", "too many repetitions"),
+    ("a{3,2}", "wrong order"), ("a{2,}{2,}{2,}{2,}{2,}", "too many consecutive repetitions"),
     (#"\p{Klingon}"#, "unknown property"), (#"\p{}"#, "name is not valid"),
     ("(?<=a+)b", "lookbehind"), (#"\1"#, "non-existent"), ("(?<n", "name is not valid"),
-    ("(?i:ss)", "without regard to case"), ("(?i)é", "without regard to case"),
-    (#"(?i)\p{Lu}"#, "without regard"),
-    (#"(?i)[^\S]"#, "without regard to case"), ("(?i:[[:upper:]])", "not supported here"),
-    (String(repeating: "(", count: 10_000), "nested too deep"),
+    ("(?i:ss)", "when case is ignored"), ("(?i)é", "when case is ignored"),
+    (#"(?i)\p{Lu}"#, "when case is ignored"),
+    (#"(?i)[^\S]"#, "when case is ignored"), ("(?i:[[:upper:]])", "not supported here"),
+    (String(repeating: "(", count: 10_000), "nested too deeply"),
     (String(repeating: "[", count: 10_000), "too deep"),
     (String(repeating: "(?i)", count: 10_000), "too deep"), ("(((a{1000}){1000}){1000})", "too large"),
   ])
@@ -129,7 +130,7 @@ struct PatternTests {
     #expect(throws: (any Error).self) { try pattern.forEachMatch(in: subject.span) { _ in } }
   }
 
-  /// A star of a star is a star, as Oniguruma has it.
+  /// A star of a star is a star, as in Oniguruma.
   @Test(.timeLimit(.minutes(5)))
   func manyStars() throws {
     let pattern = try Pattern("x" + String(repeating: "*", count: 100) + "y{1,}")

@@ -3,7 +3,7 @@ import EspalierTokenizers
 import Foundation
 import Testing
 
-/// The parts together, and the way back to text; expected ids are those of `tokenizers` 0.23.3.
+/// All parts together, and decoding; expected ids are those of `tokenizers` 0.23.3.
 struct TokenizerTests {
   @Test func everyTextComesBack() throws {
     let url = Files.golden.appending(path: "tokenizers/llama3.json")
@@ -52,7 +52,7 @@ struct TokenizerTests {
     #expect(
       try ids("at_ at\u{301} at\u{200D}", Sketch.token("at", word: true)) == bytes("at_ at\u{301} at\u{200D}")
     )
-    // White space that is taken already is met again by a token that is made of it.
+    // A token made of white space can match white space that is taken already.
     #expect(
       try ids("<s>   y", Sketch.token("<s>", right: true), Sketch.token("  ")) == [256, 257] + bytes(" y"))
     // A token with the content of one in the vocabulary has its id, another the next after the vocabulary.
@@ -86,7 +86,7 @@ struct TokenizerTests {
     try check("ﬁ①ﷺ㎏", #"{"type": "NFKC"}"#, "fi1صلى الله عليه وسلمkg")
     try check("𝔘Ⅷé½", #"{"type": "NFKD"}"#, "UVIIIe\u{301}1\u{2044}2")
     try check("\u{345}\u{F75}", #"{"type": "NFD"}"#, "\u{F71}\u{F74}\u{345}")
-    // Characters younger than Unicode 9 neither decompose nor move.
+    // Characters newer than Unicode 9 neither decompose nor move.
     try check("\u{11938}\u{1ABF}\u{301}\u{327}", #"{"type": "NFD"}"#, "\u{11938}\u{1ABF}\u{327}\u{301}")
     try check("İΣß", #"{"type": "Lowercase"}"#, "i\u{307}σß")
     try check("e\u{301}क\u{94D}", #"{"type": "StripAccents"}"#, "eक")
@@ -145,7 +145,7 @@ struct TokenizerTests {
     #expect(try ids(template, special: false) == [2])
     #expect(try ids(roberta) == [4, 2, 5])
     #expect(try ids(#"{"type": "ByteLevel"}"#) == [2])
-    // A template's pieces are encodings of their own for what follows.
+    // Each piece of a template is an encoding for the next step.
     #expect(try ids(#"{"type": "Sequence", "processors": [\#(template), \#(bert)]}"#) == [4, 7, 8, 5, 2, 5])
     #expect(
       try ids(#"{"type": "Sequence", "processors": [\#(template), \#(roberta)]}"#) == [4, 7, 8, 5, 5, 2, 5])

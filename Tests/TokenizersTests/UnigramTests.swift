@@ -10,7 +10,7 @@ struct UnigramTests {
     return try Sketch(model: #"{"type": "Unigram", \#(options), "vocab": [\#(list)]}"#).tokenizer()
   }
 
-  /// The largest sum of scores of all ways to write the text.
+  /// The largest sum of scores of all ways to split the text.
   static func best(_ text: Substring, _ scores: [String: Double]) -> Double {
     if text.isEmpty { return 0 }
     var sum = -Double.infinity
@@ -82,7 +82,7 @@ struct UnigramTests {
     }
     #expect(try ids("abcdc") == [2, 4, 3])
     #expect(try ids("abd") == [0])
-    // The longest token is taken, even if the rest cannot be written then.
+    // The longest token is taken, even if the rest then cannot be split.
     #expect(try ids("ab##c") == [0])
     #expect(try ids("abcccc") == [0])
     #expect(try ids("abcccc", longest: 6) == [2, 3, 3, 3, 3])

@@ -9,8 +9,16 @@ struct WholeTextTests {
   static let lines = Files.lines("tokenizers-hashes.jsonl")
 
   static let parts = Files.lines("tokenizers-parts.jsonl")
-  static let ours = lines.filter { $0["tokenizer"]?.string?.hasPrefix("golden/") == true }
-  static let theirs = lines.filter { $0["tokenizer"]?.string?.hasPrefix("golden/") == false }
+  /// Lines that need nothing outside of the repository.
+  static let ours = lines.filter { isOurs($0) && !isFile($0) }
+  /// Published tokenizers, and the beginnings of published texts.
+  static let published = lines.filter { (!isOurs($0) || isFile($0)) && !isLarge($0) }
+  /// Whole published texts, which take long in a debug build.
+  static let large = lines.filter(isLarge)
+
+  static func isOurs(_ line: JSON) -> Bool { line["tokenizer"]?.string?.hasPrefix("golden/") == true }
+  static func isFile(_ line: JSON) -> Bool { line["bytes"] != nil }
+  static func isLarge(_ line: JSON) -> Bool { line["bytes"]?.integer ?? 0 > 100_000 }
 
   static func names(_ lines: [JSON]) -> [String] {
     Set(lines.compactMap { $0["tokenizer"]?.string }).sorted()
@@ -18,11 +26,12 @@ struct WholeTextTests {
 
   @Test func goldenLinesAreThere() {
     #expect(Self.parts.count > 50)
-    #expect(Self.ours.count > 60)
-    #expect(Self.theirs.count > 40)
+    #expect(Self.lines.count(where: Self.isOurs) > 60)
+    #expect(Self.lines.count { !Self.isOurs($0) } > 40)
+    #expect(Self.ours.count + Self.published.count + Self.large.count == Self.lines.count)
   }
 
-  /// Normalizers and pre-tokenizers, over every character and over texts that are hard to cut.
+  /// Normalizers and pre-tokenizers, over every character and over texts that are hard to split.
   @Test(arguments: parts.indices)
   func normalizersAndPreTokenizers(_ index: Int) throws {
     let line = Self.parts[index]
@@ -36,7 +45,7 @@ struct WholeTextTests {
     try Self.check(sketch.tokenizer(), line)
   }
 
-  /// Tells, behind a normalizer, whether a piece begins with the first character of the text.
+  /// A pre-tokenizer that shows whether a piece begins with the first character of the text, even after a normalizer.
   static let first = """
     {"type": "Sequence", "pretokenizers": [
       {"type": "Split", "pattern": {"Regex": "[,. ]"}, "behavior": "Isolated", "invert": false},
@@ -45,24 +54,36 @@ struct WholeTextTests {
 
   @Test(arguments: names(ours))
   func tokenizersOfTheRepository(_ key: String) throws {
-    let tokenizer = try Files.tokenizer(
-      Files.golden.appending(path: "tokenizers/\(key.dropFirst("golden/".count)).json"))
-    for line in Self.ours where line["tokenizer"]?.string == key { try Self.check(tokenizer, line) }
+    try Self.check(Self.ours, key)
   }
 
   @Test(
     .enabled(if: Files.exists(Files.shared), "needs ../shared"),
-    arguments: names(theirs))
-  func publishedTokenizers(_ key: String) throws {
+    arguments: names(published))
+  func publishedTokenizers(_ key: String) throws { try Self.check(Self.published, key) }
+
+  @Test(
+    .enabled(if: Files.exists(Files.shared), "needs ../shared"),
+    .enabled(if: ProcessInfo.processInfo.environment["ESPALIER_WHOLE"] != nil, "needs ESPALIER_WHOLE=1"),
+    arguments: names(large))
+  func wholePublishedTexts(_ key: String) throws { try Self.check(Self.large, key) }
+
+  /// Checks the lines of one tokenizer.
+  static func check(_ lines: [JSON], _ key: String) throws {
     let tokenizer =
-      key == "qwen2"
-      ? try FolderTests.tokenizer(Files.shared.appending(path: "tokenizers/qwen2"))
-      : try Files.tokenizer(Files.shared.appending(path: key))
-    for line in Self.theirs where line["tokenizer"]?.string == key { try Self.check(tokenizer, line) }
+      if key.hasPrefix("golden/") {
+        try Files.tokenizer(
+          Files.golden.appending(path: "tokenizers/\(key.dropFirst("golden/".count)).json"))
+      } else if key == "qwen2" {
+        try FolderTests.tokenizer(Files.shared.appending(path: "tokenizers/qwen2"))
+      } else {
+        try Files.tokenizer(Files.shared.appending(path: key))
+      }
+    for line in lines where line["tokenizer"]?.string == key { try check(tokenizer, line) }
   }
 
   static func check(_ tokenizer: Tokenizer, _ line: JSON) throws {
-    guard let texts = try texts(line) else { return }
+    let texts = try texts(line)
     var hash: UInt64 = 0xCBF2_9CE4_8422_2325
     var count = 0
     for text in texts {
@@ -78,8 +99,8 @@ struct WholeTextTests {
       String(repeating: "0", count: 16 - hexadecimal.count) + hexadecimal == line["hash"]?.string, "\(name)")
   }
 
-  /// The texts of a line; nil where they are not there, or take too long in a debug build.
-  private static func texts(_ line: JSON) throws -> [[UInt8]]? {
+  /// The texts of a line.
+  private static func texts(_ line: JSON) throws -> [[UInt8]] {
     let name = try #require(line["text"]?.string)
     switch name {
     case "every": return [everyCharacter()]
@@ -95,15 +116,11 @@ struct WholeTextTests {
       return [Array(repeatElement(Array(part.utf8), count: 1000).joined())]
     default:
       let url = Files.shared.appending(path: name)
-      let bytes = try #require(line["bytes"]?.integer)
-      guard Files.exists(url),
-        bytes <= 100_000 || ProcessInfo.processInfo.environment["ESPALIER_WHOLE"] != nil
-      else { return nil }
-      return [Array(try Data(contentsOf: url).prefix(bytes))]
+      return [Array(try Data(contentsOf: url).prefix(try #require(line["bytes"]?.integer)))]
     }
   }
 
-  /// Every character between two letters; of the large blocks of equal characters some only.
+  /// Every character between two letters; of large blocks of similar characters only some.
   private static func everyCharacter() -> [UInt8] {
     var output: [UInt8] = []
     for value in UInt32(0)..<0x110000 {

@@ -5,7 +5,7 @@ import Glibc
 @testable import EspalierKernels
 @testable import EspalierStages
 
-/// The manifest of an artifact; its digest of itself is put right.
+/// The manifest of an artifact; the target corrects its digest of itself.
 enum ManifestTarget: FuzzTarget {
   static let name = "manifest"
   static let words =
@@ -169,7 +169,7 @@ enum QuestionsTarget: FuzzTarget {
   }
 }
 
-/// A file in memory: nothing of this comes to a disk.
+/// A file in memory, so that nothing is written to a disk.
 private let memoryFile = "/dev/shm/espalier-fuzz-\(getpid())"
 
 private func write(_ bytes: [UInt8]) throws {
@@ -177,13 +177,13 @@ private func write(_ bytes: [UInt8]) throws {
   try target.write(bytes, at: 0)
 }
 
-/// Writes a safetensors file, the length of whose header is given by two bytes in place of eight.
+/// Writes a safetensors file whose header length is given by two bytes instead of eight.
 private func writeTensors(_ input: [UInt8]) throws {
   var taker = Taker(input)
   try write(bytes(taker.number(2), 8) + Array(taker.rest))
 }
 
-/// What ``writeTensors(_:)`` makes the present file of.
+/// The input from which ``writeTensors(_:)`` makes the current file.
 private func smallTensors() throws -> [UInt8] {
   let file = try Folder.read(memoryFile)
   return Array(file[0..<2] + file[8...])

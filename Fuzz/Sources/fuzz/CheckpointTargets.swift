@@ -3,7 +3,7 @@ import EspalierCore
 @testable import EspalierIO
 @testable import EspalierModels
 
-/// The parser below all others; what it reads, it reads again from its own text.
+/// The parser below all others; a value that it reads is written and read again.
 enum JSONTarget: FuzzTarget {
   static let name = "json"
   static let words = [
@@ -38,7 +38,7 @@ enum JSONTarget: FuzzTarget {
   }
 }
 
-/// Header of a safetensors file: eight bytes of claimed length, four bytes of data there are, then the text.
+/// Header of a safetensors file: eight bytes of claimed length, four bytes with the size of the data, then the text.
 enum SafetensorsTarget: FuzzTarget {
   static let name = "safetensors"
   static let words =
@@ -58,7 +58,7 @@ enum SafetensorsTarget: FuzzTarget {
     return texts.map { bytes(UInt64($0.0.utf8.count), 8) + bytes($0.1, 4) + Array($0.0.utf8) }
   }
 
-  /// Headers of 100 MB, the most that is read, and of half a million tensors.
+  /// Headers of 100 MB, the limit, and of half a million tensors.
   static func large() -> [[UInt8]] {
     let longest = SafetensorsHeader.longest
     let tensors = (0..<500_000).map {
@@ -160,7 +160,7 @@ enum ConfigTarget: FuzzTarget {
 
   static func run(_ bytes: [UInt8]) throws {
     let json = try JSON(parsing: bytes.span.bytes)
-    // As many blocks as the reader allows cost time and nothing else; a test reads them.
+    // The maximum number of blocks only costs time; a test reads it.
     if let blocks = json["num_hidden_layers"]?.integer, blocks > 16, blocks <= 4096 { return }
     let outline = try Families.blueprint(json).outline
     for shape in ([outline.tensors] + outline.blocks.map(\.tensors)).flatMap(\.values) {

@@ -2,18 +2,18 @@ import EspalierCore
 import EspalierIO
 import Glibc
 
-/// One reader of files that nobody vouches for, as libFuzzer calls it.
+/// One reader of untrusted files, as called by libFuzzer.
 protocol FuzzTarget: SendableMetatype {
   static var name: String { get }
   /// Small valid files, from which libFuzzer starts.
   static func seeds() throws -> [[UInt8]]
-  /// Large files that once took hours or all memory, or that try to; `tools/fuzz --large` reads each once.
+  /// Large files that once took hours or all memory, or try to; `tools/fuzz --large` reads each once.
   static func large() -> [[UInt8]]
-  /// Words of the format, which libFuzzer puts into what it makes.
+  /// Words of the format, which libFuzzer inserts into inputs.
   static var words: [String] { get }
-  /// Reads the bytes and uses what was read.
+  /// Reads the bytes and uses the result.
   ///
-  /// - Throws: ``EspalierError`` where they are refused; anything else is a finding.
+  /// - Throws: ``EspalierError`` if they are refused; anything else is a finding.
   static func run(_ bytes: [UInt8]) throws
 }
 
@@ -27,7 +27,7 @@ private let targets: [any FuzzTarget.Type] = [
   ManifestTarget.self, RecordTarget.self, MaskTarget.self, FactorTarget.self, QuestionsTarget.self,
 ]
 
-/// The target that the environment names; libFuzzer's own arguments are not ours to read.
+/// The target that the environment names, since libFuzzer reads the arguments.
 private let target: any FuzzTarget.Type = {
   let name = environment("ESPALIER_FUZZ") ?? ""
   guard let target = targets.first(where: { $0.name == name }) else {
@@ -38,8 +38,8 @@ private let target: any FuzzTarget.Type = {
 
 private func environment(_ name: String) -> String? { getenv(name).map { String(cString: $0) } }
 
-/// With `ESPALIER_FUZZ_SEEDS`, writes the target's seeds and its dictionary into that folder and ends; its large files instead
-/// of the seeds where there is `ESPALIER_FUZZ_LARGE`.
+/// With `ESPALIER_FUZZ_SEEDS`, writes the target's seeds and dictionary into that folder and ends; with `ESPALIER_FUZZ_LARGE`, its
+/// large files instead of the seeds.
 @_cdecl("LLVMFuzzerInitialize")
 public func initialize(_: OpaquePointer?, _: OpaquePointer?) -> CInt {
   guard let folder = environment("ESPALIER_FUZZ_SEEDS") else { return 0 }
@@ -74,7 +74,7 @@ public func test(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
   return 0
 }
 
-/// Ends the process, which is a finding, where something does not hold.
+/// Ends the process, which is a finding, if the condition is false.
 func require(_ condition: Bool, _ message: @autoclosure () -> String) {
   if !condition { fatalError(message()) }
 }
@@ -92,7 +92,7 @@ struct Taker {
   }
 }
 
-/// A text between two others, as often as asked.
+/// A repeated text between two others.
 func repeated(_ text: String, _ count: Int, after start: String = "", before end: String = "") -> [UInt8] {
   Array(start.utf8) + Array(repeating: Array(text.utf8), count: count).joined() + Array(end.utf8)
 }

@@ -31,7 +31,7 @@ enum RecipeTarget: FuzzTarget {
     ].map { Array($0.utf8) }
   }
 
-  /// Aliases that double, keys inside keys, brackets without end: inside of the bounds, and beyond them.
+  /// Aliases that double, nested keys, endless brackets: within the limits and beyond them.
   static func large() -> [[UInt8]] {
     let doubling = "&a0 [x, x]" + (1...40).map { ", &a\($0) [*a\($0 - 1), *a\($0 - 1)]" }.joined()
     let wide = "[x" + String(repeating: ",x", count: 14_000) + "]"

@@ -53,7 +53,7 @@ enum ZarrMetadataTarget: FuzzTarget {
   }
 }
 
-/// The index at the end of a shard, behind the number of its chunks; its checksum is put right.
+/// The index at the end of a shard, after the number of its chunks; the target corrects its checksum.
 enum ZarrIndexTarget: FuzzTarget {
   static let name = "zarr-index"
   static let words = ["\u{14}\0\0\0\0\0\0\0"]
@@ -68,7 +68,7 @@ enum ZarrIndexTarget: FuzzTarget {
     var taker = Taker(input)
     let codecs: [SpillCodec] = [.none, .lz4, .zstd(level: 1)]
     let format = ChunkFormat(codec: codecs[Int(taker.number(1) % 3)], elementBytes: 2, elements: 8)
-    // As a file of a layout always has it: room for every chunk, and a checksum.
+    // As in every file of this layout: an entry for every chunk, and a checksum.
     let entries = taker.rest.count / 16
     let chunks = Int(taker.number(1)) % (entries + 1)
     let body = Array(taker.rest.prefix(entries * 16)) + [UInt8](repeating: 0, count: 16)
@@ -83,7 +83,7 @@ enum ZarrIndexTarget: FuzzTarget {
   }
 }
 
-/// A stored chunk behind its format and how much of it is wanted; its checksum is put right, or else no byte would be looked at.
+/// A stored chunk after its format and the number of wanted elements; the target corrects its checksum, so that the rest is read.
 enum ZarrChunkTarget: FuzzTarget {
   static let name = "zarr-chunk"
   static let words = ["\u{28}\u{B5}\u{2F}\u{FD}"]
@@ -121,7 +121,7 @@ enum ZarrChunkTarget: FuzzTarget {
     require(decode(stored, &decoder, into: &first) == fault, "a part has another fault than the whole")
     guard fault == nil else { return }
     require(first.elementsEqual(chunk.prefix(part)), "a part is not that of the whole")
-    // What was decoded comes back from what is written of it.
+    // Decoded elements are equal after encoding and decoding again.
     var encoder = try ChunkEncoder(format)
     try chunk.withUnsafeBytes { try encoder.encode($0) }
     var again = [UInt8](repeating: 0, count: format.chunkBytes)

@@ -1,7 +1,7 @@
 import EspalierCore
 import EspalierTokenizers
 
-/// `tokenizer.json`, or the files of a tokenizer in parts, then a text to tokens and back.
+/// `tokenizer.json`, or the files of a tokenizer without it; then a text to tokens and back.
 enum TokenizerTarget: FuzzTarget {
   static let name = "tokenizer"
   static let words =
@@ -99,7 +99,7 @@ enum TokenizerTarget: FuzzTarget {
   private static let characterMap =
     "AAQAAACAAQBhDQAAAAAAgKkdAAACAACABAAAAAcAAAAGAAAACQAAAAgAAAALAAAACgAAAA0AAAAMAAAADwAAAA4AAAARAAAAEAAAABMAAAASAAAAFQAAABQAAAAXAAAAFgAAABkAAAAYAAAAGwAAABoAAAAdAAAAHAAAAB8AAAAeAAAAIQAAACAAAAAjAAAAIgAAACUAAAAkAAAAJwAAACYAAAApAAAAKAAAACsAAAAqAAAALQAAACwAAAAvAAAALgAAADEAAAAwAAAAMwAAADIAAAA1AAAANAAAADcAAAA2AAAAOQAAADgAAAA7AAAAOgAAAD0AAAA8AAAAPwAAAD4AAABBAAAAQAAAAEMAAABCAAAARQAAAEQAAABHAAAARgAAAEkAAABIAAAASwAAAEoAAABNAAAATAAAAE8AAABOAAAAUQAAAFAAAABTAAAAUgAAAFUAAABUAAAAVwAAAFYAAABZAAAAWAAAAFsAAABaAAAAXQAAAFwAAABfAAAAXgAAAGEAAABgAAAAYwAAAGIAAABlAAAAZAAAAGcAAABmAAAAaQAAAGgAAABrAAAAagAAAG0AAABsAAAAbwAAAG4AAABxAAAAcAAAAHMAAAByAAAAdQAAAHQAAAB3AAAAdgAAAHkAAAB4AAAAewAAAHoAAAB9AAAAfAAAAH8AAAB+AAAAgQAAAIAAAACDAAAAggAAAIUAAACEAAAAhwAAAIYAAACJAAAAiAAAAIsAAACKAAAAjQAAAIwAAACPAAAAjgAAAJEAAACQAAAAkwAAAJIAAACVAAAAlAAAAJcAAACWAAAAmQAAAJgAAACbAAAAmgAAAJ0AAACcAAAAnwAAAJ4AAAChAAAAoAAAAKMAAADDJAAApQAAAKQAAACnAAAApgAAAKkAAACoAAAAqwAAAKoAAACtAAAArAAAAK8AAACuAAAAsQAAALAAAACzAAAAsgAAALUAAAC0AAAAtwAAALYAAAC5AAAAuAAAALsAAAC6AAAAvQAAALwAAAC/AAAAvgAAAMEAAADAAAAAwwAAAMIAAADFAAAAxAAAAMcAAADGAAAAyQAAAMgAAADLAAAAygAAAM0AAADMAAAAzwAAAM4AAADRAAAA0AAAANMAAADSAAAA1QAAANQAAADXAAAA1gAAANkAAADYAAAA2wAAANoAAADdAAAA3AAAAN8AAADeAAAA4QAAAOAAAADjAAAA4gAAAOUAAADkAAAA5wAAAOYAAADpAAAA6AAAAOsAAADqAAAA7QAAAOwAAADvAAAA7gAAAPEAAADwAAAA8wAAAPIAAAD1AAAA9AAAAPcAAAD2AAAA+QAAAPgAAAD7AAAA+gAAAP0AAAD8AAAA/wAAAP4AAAAgAGFiAA=="
 
-  /// A vocabulary as large as the largest, merges that chain, patterns that go back again and again.
+  /// A vocabulary as large as the largest, merges that chain, patterns that backtrack a lot.
   static func large() -> [[UInt8]] {
     let tokens = (0..<300_000).map { "\"t\($0)\":\($0)" }.joined(separator: ",")
     let chain = (1...2_000).map { "\"\(String(repeating: "a", count: $0))\":\($0)" }.joined(separator: ",")
@@ -122,7 +122,7 @@ enum TokenizerTarget: FuzzTarget {
 
   private static let text = Array("ab  Ab 12'S é,e\u{301}\n\t<s> aab\u{1F600}\u{AC00}▁b ".utf8)
 
-  /// Of a `tokenizer.json`, or of the files of a tokenizer in parts.
+  /// Of a `tokenizer.json`, or of the files of a tokenizer without it.
   private static func tokenizer(_ json: JSON) throws -> Tokenizer {
     guard json["model"] == nil else { return try Tokenizer(json: json) }
     var parts = TokenizerParts()

@@ -26,8 +26,6 @@ void espalier_f32_to_bf16(size_t n, const float *x, uint16_t *y);
 void espalier_f32_to_f16(size_t n, const float *x, uint16_t *y);
 /// Index of the first element that is infinite or not a number; n where all are finite.
 size_t espalier_first_not_finite_f32(size_t n, const void *x);
-/// The same for elements of 16 bits with these exponent bits.
-size_t espalier_first_not_finite_16(size_t n, uint16_t exponent, const void *x);
 /// Sets x[i] to +0 where bit i of `kept` (least significant bit first) is 0.
 void espalier_mask_f32(size_t n, size_t bytes, const uint8_t *COUNTED(bytes) kept, float *COUNTED(n) x);
 /// The same for elements of 16 bits.

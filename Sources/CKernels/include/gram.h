@@ -24,7 +24,7 @@ const float *espalier_gram_row(const espalier_gram *gram, size_t i, float *room)
 double espalier_gram_entry(const espalier_gram *gram, size_t i, size_t j);
 /// Raises largest[i] and largest[j] to |G_ij| inverse[i] inverse[j] for the i of [start, start + count) and all j >= start but i
 /// itself; rows[count x n] are the rows of G from `start` on.
-void espalier_raise_correlations(size_t n, size_t start, size_t count, const float *rows, const float *COUNTED(n) inverse,
+void espalier_raise_correlations(size_t n, size_t start, size_t count, size_t n_rows, const float *COUNTED(n_rows) rows, const float *COUNTED(n) inverse,
                                  float *COUNTED(n) largest);
 /// y[j] += factor G_ij, with space for a row that is made from the factor.
 void espalier_add_gram_row(espalier_gram gram, size_t i, double factor, size_t n, float *COUNTED(n) made_row, double *COUNTED(n) y);

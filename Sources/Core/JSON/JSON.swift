@@ -1,6 +1,6 @@
-/// A JSON value as it stands in a file: members keep their order, strings their exact bytes, integers their value.
+/// A JSON value: members keep their order, strings their exact bytes, integers their value.
 ///
-/// Read with ``init(parsing:limits:)``, which is made for hostile files; written with ``text``.
+/// Parse with ``init(parsing:limits:)``, which is safe for hostile files; write with ``text``.
 public enum JSON: Sendable {
   case null
   case bool(Bool)
@@ -11,7 +11,7 @@ public enum JSON: Sendable {
   case object(JSONObject)
 }
 
-/// The members of a JSON object, in their order; a key occurs once.
+/// The members of a JSON object in order, with unique keys.
 public struct JSONObject: Sendable {
   public var members: [(key: String, value: JSON)]
 
@@ -19,7 +19,7 @@ public struct JSONObject: Sendable {
 
   /// The value of the first member whose key has exactly these bytes.
   ///
-  /// - Complexity: O(members); large objects are walked, not looked up.
+  /// - Complexity: O(members); iterate over large objects instead.
   public subscript(key: String) -> JSON? {
     members.first { $0.key.utf8.elementsEqual(key.utf8) }?.value
   }
@@ -48,7 +48,7 @@ extension JSON {
     }
   }
 
-  /// The member of an object; nil where it is absent or null, or where this is no object.
+  /// The member of an object; nil if it is absent or null, or this is not an object.
   public subscript(key: String) -> JSON? {
     guard let value = object?[key], !value.isNull else { return nil }
     return value

@@ -1,18 +1,18 @@
 extension JSON {
-  /// Bounds on what a JSON text may make the parser do.
+  /// Limits on what a JSON text can make the parser do.
   public struct Limits: Sendable {
-    /// Arrays and objects inside each other.
+    /// Nesting depth of arrays and objects.
     public var depth = 64
-    /// Values in the whole text; the largest vocabularies with their merges have two million.
+    /// Number of values in the whole text; the largest vocabularies with their merges have two million.
     public var values = 4_000_000
 
     public init() {}
   }
 
-  /// Parses a whole JSON text (RFC 8259, UTF-8), strictly: no duplicate keys, no trailing text, no NaN, no lone
-  /// surrogates, nothing deeper or larger than `limits`.
+  /// Parses a whole JSON text (RFC 8259, UTF-8) strictly: no duplicate keys, no trailing text, no NaN, no lone surrogates, nothing deeper
+  /// or larger than `limits`.
   ///
-  /// - Throws: ``EspalierError`` (bad input) with line, column and what stands there.
+  /// - Throws: bad input with the problem, line and column.
   public init(parsing bytes: RawSpan, limits: Limits = Limits()) throws {
     self = try bytes.withUnsafeBytes { buffer in
       var parser = JSONParser(bytes: buffer, limits: limits)
@@ -29,7 +29,7 @@ extension JSON {
   }
 }
 
-/// A recursive-descent parser over bytes; its recursion is bounded by the depth limit.
+/// A recursive-descent parser over bytes; the depth limit bounds its recursion.
 private struct JSONParser {
   let bytes: UnsafeRawBufferPointer
   let limits: JSON.Limits
@@ -90,7 +90,7 @@ private struct JSONParser {
     }
   }
 
-  /// Whether no member has exactly this key. `keys` holds those of objects with more than a few members.
+  /// Whether no member has exactly this key. `keys` is filled only for objects with more than a few members.
   private func isNew(_ key: String, _ members: [(key: String, value: JSON)], _ keys: inout Set<[UInt8]>)
     -> Bool
   {
@@ -171,7 +171,7 @@ private struct JSONParser {
       case UInt8(ascii: "\\"): try parseEscape(into: &decoded)
       case 0..<0x20:
         position -= 1
-        throw failure("a control character stands in a string; write it as an escape")
+        throw failure("a string contains a control character; write it as an escape")
       default: decoded.append(byte)
       }
     }
@@ -191,12 +191,12 @@ private struct JSONParser {
       var value = try parseHexadecimal()
       if (0xD800..<0xDC00).contains(value), take(UInt8(ascii: "\\")), take(UInt8(ascii: "u")) {
         let low = try parseHexadecimal()
-        guard (0xDC00..<0xE000).contains(low) else { throw failure("a surrogate stands alone") }
+        guard (0xDC00..<0xE000).contains(low) else { throw failure("a surrogate has no partner") }
         value = 0x10000 + (value - 0xD800) << 10 + (low - 0xDC00)
       }
-      guard let scalar = Unicode.Scalar(value) else { throw failure("a surrogate stands alone") }
+      guard let scalar = Unicode.Scalar(value) else { throw failure("a surrogate has no partner") }
       decoded.append(contentsOf: UTF8.encode(scalar)!)
-    default: throw failure("an unknown escape stands in a string")
+    default: throw failure("a string contains an unknown escape")
     }
   }
 

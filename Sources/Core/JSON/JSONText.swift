@@ -1,11 +1,11 @@
 extension JSON {
-  /// The value as JSON on one line, members in their order. A number that is not finite becomes null.
+  /// The value as JSON on one line, members in order. Numbers that are not finite become null.
   public var text: String { written(indent: nil) }
 
-  /// The value as JSON for people: one member a line, two spaces of indentation.
+  /// The value as JSON for people: one member per line, indented by two spaces.
   public var prettyText: String { written(indent: 0) }
 
-  /// The value with the members of every object sorted by the bytes of their keys: equal values, equal text.
+  /// The value with the members of every object sorted by the bytes of their keys, so that equal values have equal texts.
   public var canonical: JSON {
     switch self {
     case .array(let elements): .array(elements.map(\.canonical))

@@ -24,11 +24,13 @@ public struct Buffer<Element: BitwiseCopyable>: ~Copyable {
     self.count = count
     self.scratch = scratch
     let bytes = Self.byteCount(count)
-    MemoryMeter.add(bytes)
     if let known = scratch?.take(bytes) {
       if isFilled { memset(known, 0, bytes) }
       base = known.bindMemory(to: Element.self, capacity: count)
-    } else if bytes >= Self.mappedByteCount {
+      return
+    }
+    MemoryMeter.add(count * MemoryLayout<Element>.stride)
+    if bytes >= Self.mappedByteCount {
       // New pages are zero, and go back to the system at once: malloc may keep freed blocks for the process.
       let raw = mmap(nil, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
       guard let raw, raw != MAP_FAILED else { fatalError("the system has no \(bytes) bytes of memory left") }
@@ -44,12 +46,13 @@ public struct Buffer<Element: BitwiseCopyable>: ~Copyable {
 
   deinit {
     let bytes = Self.byteCount(count)
-    MemoryMeter.add(-bytes)
     if bytes >= Self.mappedByteCount {
-      if scratch?.keep(base, bytes) != true { munmap(base, bytes) }
+      if scratch?.keep(base, bytes) == true { return }
+      munmap(base, bytes)
     } else {
       UnsafeMutableRawPointer(base).deallocate()
     }
+    MemoryMeter.add(-count * MemoryLayout<Element>.stride)
   }
 
   /// Buffers from this size on are mapped.

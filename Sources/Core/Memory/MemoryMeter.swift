@@ -1,6 +1,7 @@
 import Synchronization
 
-/// Counts the bytes that buffers hold, and the most that they ever held: to prove that what is taken is what was planned.
+/// Counts the bytes that buffers hold, those that ``Scratch`` keeps for the next ones included, and the most that they ever held: to
+/// prove that no more is taken than was planned.
 public enum MemoryMeter {
   private static let current = Atomic<Int>(0)
   private static let most = Atomic<Int>(0)

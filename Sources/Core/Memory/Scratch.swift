@@ -6,8 +6,10 @@ import Synchronization
 /// A forward pass needs the same sizes batch after batch. Returning pages to the system and mapping them again stops all threads
 /// each time.
 public final class Scratch: Sendable {
-  /// The largest block that is kept, and the most bytes of all blocks together.
-  private static let (largest, limit) = (8 << 20, 32 << 20)
+  /// The largest block that is kept.
+  private static let largest = 8 << 20
+  /// The most bytes of all blocks that are kept.
+  public static let limit = 32 << 20
 
   private struct Blocks {
     var addresses: [Int: [UInt]] = [:]
@@ -50,6 +52,7 @@ public final class Scratch: Sendable {
     }
     for (bytes, addresses) in all {
       for address in addresses { munmap(UnsafeMutableRawPointer(bitPattern: address), bytes) }
+      MemoryMeter.add(-bytes * addresses.count)
     }
   }
 }

@@ -184,15 +184,26 @@ public struct StoredTensor: Sendable {
   /// Gives the mapped pages of some of the tensor's bytes back to the system.
   public func release(_ bytes: Range<Int>) { file.release(place(bytes)) }
 
-  /// SHA-256 over the bytes.
+  /// SHA-256 of the bytes.
   ///
-  /// - Throws: an I/O error if they cannot be read.
-  public func digest() throws -> Digest {
+  /// - Parameter requiringFinite: whether an infinity or a NaN in a tensor of floats is an error.
+  /// - Throws: an I/O error if the bytes cannot be read; bad input that names the first element that is not finite.
+  public func digest(requiringFinite: Bool = false) throws -> Digest {
+    let check = requiringFinite ? dtype.flatMap(FiniteCheck.init) : nil
     var hash = SHA256()
     var scratch = ReadScratch()
     for part in parts(of: entry.range.count, size: 1 << 20) {
-      withBytes(part, using: &scratch) { hash.update($0.bytes) }
+      let notFinite = withBytes(part, using: &scratch) { bytes in
+        hash.update(bytes.bytes)
+        return check?.firstNotFinite(bytes)
+      }
       release(part)
+      if let notFinite, let dtype {
+        let (index, width) = (part.lowerBound / dtype.byteCount + notFinite, max(1, shape.last ?? 1))
+        throw EspalierError.badInput(
+          "the tensor \(name) holds a value that is not finite at row \(index / width), column \(index % width). Repair or replace the checkpoint; such a model cannot be pruned.",
+          subject: file.path)
+      }
     }
     release()
     try file.requireReadable()

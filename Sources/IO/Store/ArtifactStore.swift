@@ -1,13 +1,15 @@
 import EspalierCore
 import Glibc
 
-/// What is known of a committed artifact: the file `manifests/KK/KEY.json`, which exists only once all objects are on the disk.
+/// The record of a committed artifact: the file `manifests/KK/KEY.json`, which exists only once all objects are on the disk.
 public struct Manifest: Sendable {
-  /// One file of an artifact.
+  /// One file or spill array of an artifact.
   public struct Object: Sendable, Hashable {
     /// Path below the artifact's folder.
     public let path: String
+    /// Bytes of the file, or of all files of the array.
     public let size: Int
+    /// SHA-256 of the file, or the array's content digest.
     public let digest: Digest
 
     init(path: String, size: Int, digest: Digest) {
@@ -20,13 +22,21 @@ public struct Manifest: Sendable {
     public init(path: String, at file: String) throws {
       self.init(path: path, size: try Folder.entry(file)?.size ?? 0, digest: try SHA256.digest(ofFile: file))
     }
+
+    /// The spill array in `folder` as the object `path`, with the digest that its writer computed; nil if there is none.
+    fileprivate init?(array path: String, at folder: String) throws {
+      guard try Folder.entry(folder + "/zarr.json")?.isFile == true else { return nil }
+      self.init(
+        path: path, size: try ArtifactStore.size(folder) ?? 0,
+        digest: try SpillArray(folder: folder).recordedDigest)
+    }
   }
 
   public let key: Digest
-  /// What went into the key, by name; `explain` compares them.
+  /// The parts of the key by name, which `explain` compares.
   public let components: JSON
   public let objects: [Object]
-  /// The content's digest, which goes into the keys of what is made from it.
+  /// The digest of the content, which goes into the keys of artifacts made from it.
   public let digest: Digest
   /// What the stage reported: losses, counts, seconds.
   public let report: JSON
@@ -34,15 +44,15 @@ public struct Manifest: Sendable {
 
 /// Immutable artifacts in a work folder, found by key.
 ///
-/// Objects are written in a folder of their own under `partial/`, synced, and renamed to `objects/KK/KEY`; then the manifest is
-/// written to a temporary name, synced and renamed. So an artifact is there whole or not at all. An artifact whose bytes were
-/// released keeps its manifest: its digest stays known.
+/// Objects are written to a folder under `partial/`, synced, and renamed to `objects/KK/KEY`; then the manifest is written to a
+/// temporary name, synced and renamed. So an artifact exists either whole or not at all. An artifact whose bytes were released keeps
+/// its manifest, so that its digest stays known.
 public struct ArtifactStore: Sendable {
   public let folder: String
 
-  /// The artifacts of a work folder, which is made where there is none.
+  /// Opens a work folder, and creates it if there is none.
   ///
-  /// - Throws: a usage error where a later version made it.
+  /// - Throws: a usage error if a later version made it.
   public init(folder: String) throws {
     self.folder = folder
     try checkFormat()
@@ -53,24 +63,24 @@ public struct ArtifactStore: Sendable {
     }
   }
 
-  /// The artifacts of an existing work folder, for reading only.
+  /// Opens an existing work folder for reading.
   ///
-  /// - Throws: an I/O error where there is none; a usage error where a later version made it.
+  /// - Throws: an I/O error if there is none; a usage error if a later version made it.
   public init(existing folder: String) throws {
     guard try Folder.entry(folder + "/manifests")?.isFolder == true else {
       throw EspalierError(
-        .io, "this is no work folder of espalier; give the one of a run (--work, by default OUTPUT.work).",
+        .io, "this is not a work folder of espalier; give the one of a run (--work, by default OUTPUT.work).",
         subject: folder)
     }
     self.folder = folder
     try checkFormat()
   }
 
-  /// How the folder is laid out; whoever changes that raises this number.
+  /// Version of the folder's layout; raise it when the layout changes.
   private static let format = 1
   private var formatPath: String { folder + "/format.json" }
 
-  /// A format that cannot be read is none: nothing in it is needed.
+  /// A format file that cannot be read is ignored: nothing in it is needed.
   private func checkFormat() throws {
     guard try Folder.entry(formatPath) != nil,
       let format = (try? Folder.readJSON(formatPath, limit: 4096))?.opened()?["format"]?.integer,
@@ -81,7 +91,7 @@ public struct ArtifactStore: Sendable {
       subject: folder)
   }
 
-  /// The manifest of `key`; nil where there is none, or none that this version can read, which is the same: the artifact is made again.
+  /// The manifest of `key`; nil if there is none or this version cannot read it, so that the artifact is made again.
   public func manifest(_ key: Digest) throws -> Manifest? {
     let path = manifestPath(key)
     guard try Folder.entry(path) != nil else { return nil }
@@ -91,18 +101,32 @@ public struct ArtifactStore: Sendable {
     return manifest
   }
 
-  /// Whether every object of the artifact is there at its right size.
+  /// Whether every object of the artifact exists with its size.
   public func isPresent(_ manifest: Manifest) throws -> Bool {
-    try manifest.objects.allSatisfy { try Folder.entry(path(manifest.key, $0.path))?.size == $0.size }
+    try manifest.objects.allSatisfy { try Self.size(path(manifest.key, $0.path)) == $0.size }
   }
 
-  /// The objects whose bytes are not what was committed.
+  /// The objects whose bytes are not the committed ones.
   public func damagedObjects(of manifest: Manifest) throws -> [Manifest.Object] {
     try manifest.objects.filter { object in
       let path = path(manifest.key, object.path)
-      guard try Folder.entry(path)?.size == object.size else { return true }
-      return try SHA256.digest(ofFile: path) != object.digest
+      guard try Self.size(path) == object.size else { return true }
+      guard try Folder.entry(path)?.isFolder == true else {
+        return try SHA256.digest(ofFile: path) != object.digest
+      }
+      do {
+        return try SpillArray(folder: path).contentDigest() != object.digest
+      } catch let error as EspalierError where error.code == .badInput {
+        return true
+      }
     }
+  }
+
+  /// Bytes of a file, or of all files below a folder; nil if nothing is there.
+  fileprivate static func size(_ path: String) throws -> Int? {
+    guard let entry = try Folder.entry(path) else { return nil }
+    guard entry.isFolder else { return entry.size }
+    return try Folder.names(in: path).reduce(0) { try $0 + (size("\(path)/\($1)") ?? 0) }
   }
 
   /// Path of an object of a committed artifact.
@@ -111,7 +135,7 @@ public struct ArtifactStore: Sendable {
   /// Path of the folder of a committed artifact.
   public func path(_ key: Digest) -> String { "\(folder)/objects/\(key.hex.prefix(2))/\(key.hex)" }
 
-  /// A new, empty folder in which the objects of `key` are to be written.
+  /// Creates an empty folder for the objects of `key`.
   public func begin(_ key: Digest) throws -> String {
     let path = "\(folder)/partial/\(key.hex)"
     try Folder.remove(path)
@@ -119,9 +143,9 @@ public struct ArtifactStore: Sendable {
     return path
   }
 
-  /// Commits what was written into the folder that ``begin(_:)`` gave.
+  /// Commits the contents of the folder that ``begin(_:)`` created.
   ///
-  /// - Parameter content: the digest of the content where it is not that of the files (a spill array's does not depend on its codec).
+  /// - Parameter content: the digest of the content, if it is not the one of the objects.
   public func commit(_ key: Digest, components: JSON, content: Digest? = nil, report: JSON) throws -> Manifest
   {
     let partial = "\(folder)/partial/\(key.hex)"
@@ -137,7 +161,7 @@ public struct ArtifactStore: Sendable {
     return manifest
   }
 
-  /// Frees the bytes of an artifact; its manifest stays.
+  /// Deletes the objects of an artifact; its manifest stays.
   public func release(_ key: Digest) throws {
     let trash = "\(folder)/partial/\(key.hex).released"
     try Folder.remove(trash)
@@ -146,21 +170,21 @@ public struct ArtifactStore: Sendable {
     try Folder.remove(trash)
   }
 
-  /// Removes what an interrupted process left half-written; only for the holder of the work folder's lock.
+  /// Removes unfinished artifacts of an interrupted process; only for the holder of the work folder's lock.
   public func removePartial() throws {
     for name in try Folder.names(in: "\(folder)/partial") { try Folder.remove("\(folder)/partial/\(name)") }
   }
 
-  /// Every readable manifest, in the order of their keys.
+  /// All readable manifests, in the order of their keys.
   public func manifests() throws -> [Manifest] { try keys().compactMap { try manifest($0) } }
 
-  /// Paths of manifests that are there but cannot be used, and why.
+  /// Paths of manifests that cannot be used, each with the reason.
   public func unusableManifests() throws -> [(path: String, problem: String)] {
     try keys().filter { try manifest($0) == nil }.map { key in
       let path = manifestPath(key)
       let body = (try? Folder.readJSON(path, limit: Manifest.longest))?.opened()
       guard let format = body?["format"]?.integer, format >= 1, format != Manifest.format else {
-        return (path, "the manifest is not what was written.")
+        return (path, "the manifest is damaged.")
       }
       return (
         path,
@@ -169,7 +193,7 @@ public struct ArtifactStore: Sendable {
     }
   }
 
-  /// The keys that files below `manifests/` are named after; whatever else lies there is none of ours.
+  /// The keys in the file names below `manifests/`; other files there are ignored.
   private func keys() throws -> [Digest] {
     let prefixes = try Folder.names(in: "\(folder)/manifests")
     return try prefixes.filter { try Folder.entry("\(folder)/manifests/\($0)")?.isFolder == true }.flatMap {
@@ -192,7 +216,9 @@ public struct ArtifactStore: Sendable {
     for name in try Folder.names(in: folder) {
       let path = "\(folder)/\(name)"
       guard let entry = try Folder.entry(path) else { continue }
-      if entry.isFolder {
+      if entry.isFolder, let array = try Manifest.Object(array: prefix + name, at: path) {
+        objects.append(array)
+      } else if entry.isFolder {
         objects += try Self.objects(in: path, below: prefix + name + "/")
       } else {
         objects.append(try Manifest.Object(path: prefix + name, at: path))
@@ -202,19 +228,20 @@ public struct ArtifactStore: Sendable {
     return objects
   }
 
-  /// The digest of an artifact of these objects alone.
+  /// The digest of an artifact that consists of these objects.
   public static func digest(of objects: [Manifest.Object]) -> Digest {
     SHA256.digest(of: objects.map { "\($0.path)\0\($0.digest.hex)\n" }.joined())
   }
 }
 
 extension Manifest {
-  /// What the members of a manifest mean: more may be added to them, but whoever changes one raises this number.
+  /// Version of the meaning of a manifest's members; raise it when the meaning of one changes. 2: an object may be a spill array; reports have
+  /// types.
   fileprivate static let format = 2
-  /// Bytes of a manifest's file that are read at most.
+  /// Size limit of a manifest's file, in bytes.
   fileprivate static let longest = 256 << 20
 
-  /// The manifest as its file holds it, with a digest of its own so that a flipped bit is found.
+  /// The content of the manifest's file, with a digest of itself so that a flipped bit is found.
   var file: JSON {
     let body: JSON = [
       "format": .integer(Self.format), "key": .string(key.hex), "digest": .string(digest.hex),
@@ -229,7 +256,8 @@ extension Manifest {
   }
 
   init?(file: JSON) {
-    guard let body = file.opened(), body["format"]?.integer == Self.format,
+    guard let body = file.opened(), let format = body["format"]?.integer,
+      (1...Self.format).contains(format),
       let key = body["key"]?.string.flatMap(Digest.init(hex:)),
       let digest = body["digest"]?.string.flatMap(Digest.init(hex:)), let list = body["objects"]?.array
     else { return nil }

@@ -195,6 +195,13 @@ private struct PackedValues: ~Copyable {
   }
 }
 
+/// Bytes that a thread holds for sequences of `length` tokens.
+public func attentionScratchBytes(length: Int, _ precision: Precision) -> Int {
+  let rows = min(queryTile, length)
+  let panels = (rows + panelWidth - 1) / panelWidth
+  return rows * length * 4 + panels * panelWidth * precision.steps(length) * 4 + panelWidth * runSteps * 4
+}
+
 /// What one thread holds: the scores of a tile, and their softmax packed.
 private struct AttentionScratch: ~Copyable {
   private let precision: Precision

@@ -85,6 +85,7 @@ public func logProbabilities(
       }
     ) { scratch, index in
       let panel = panels[index]
+      defer { if !head.keepsPages { head.release(panel) } }
       scratch.multiply(states, tokens: tokens, head, panel)
       for token in 0..<tokens {
         var row = scratch.logits.part(token * panel.count..<(token + 1) * panel.count)
@@ -110,6 +111,11 @@ public func logProbabilities(
     }
     return Double(chosen[token]) - Double(top) - log(sum)
   }
+}
+
+/// Bytes that ``logProbabilities(_:head:targets:on:)`` takes for states of `columns` columns.
+public func headWorkingSet(tokens: Int, columns: Int, threads: Int) -> Int {
+  threads * panelRows * (columns + tokens) * 4
 }
 
 private struct HeadScratch: ~Copyable {

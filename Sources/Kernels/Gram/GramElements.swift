@@ -59,7 +59,7 @@ struct GramElements: ~Copyable, Sendable {
   /// Bytes of inputs that are gathered at most, of so many rows at a time.
   static func gatheredByteCount(columns: Int, rows: Int, _ precision: Precision) -> Int {
     let calls = (gatheredRows + max(1, rows) - 1) / max(1, rows)
-    return calls * precision.steps(rows) * columns * 4
+    return calls * precision.steps(rows) * columns * 4 + tileSize * tileSize * 4
   }
 
   /// Bytes of pages that hold a part of a matrix: its rows may begin and end within one.

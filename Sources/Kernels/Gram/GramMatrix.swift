@@ -159,22 +159,23 @@ extension GramMatrix {
     }
   }
 
-  /// Bytes of a matrix in a file that ``Loss`` has in memory at a time where pages are not kept.
+  /// Bytes of a matrix in a file that ``quadraticForms(_:rows:on:)`` has in memory at a time if its pages are not kept.
   public static func panelByteCount(columns: Int, threads: Int) -> Int {
     threads * min(columnPanel, columns) * columns * 4
   }
 
-  /// Bytes that ``multiply(_:rows:into:)`` takes for `rows` rows.
+  /// Bytes that ``multiply(_:rows:into:on:)`` takes for `rows` rows.
   ///
   /// - Parameter rank: the rows of the factor; nil for a whole matrix.
   static func productByteCount(rows: Int, rank: Int?) -> Int { rows * (rank ?? 0) * 4 }
 
-  /// Bytes that ``quadraticForms(_:rows:)`` takes for `rows` rows.
+  /// Bytes that ``quadraticForms(_:rows:on:)`` takes for `rows` rows.
   ///
   /// - Parameter rank: the rows of the factor; nil for a whole matrix.
   static func formsByteCount(rows: Int, columns: Int, rank: Int?, threads: Int) -> Int {
+    if let rank { return rows * 4 * rank }
     let panels = (columns + columnPanel - 1) / columnPanel
-    return rows * (rank.map { 4 * $0 } ?? 4 * min(threads, panels) * columnPanel + 8 * panels)
+    return rows * (4 * min(threads, panels) * columnPanel + 8 * panels)
   }
 
   /// Gives the pages of these rows of a whole matrix back to the system, where they are read from a file.
@@ -199,6 +200,16 @@ extension GramMatrix {
       }
       for row in range { output[(row - range.lowerBound) * columns + row] += rest[row] }
     }
+  }
+
+  /// Rows of G, `range.count x columns`, valid within `body`; those of a factored matrix are made in `scratch`.
+  func withRows(_ range: Range<Int>, using scratch: inout Buffer<Float>, _ body: (Span<Float>) -> Void) {
+    if case .whole(let elements) = storage {
+      return elements.withSpan { body(RowSpans($0, rows: columns, columns: columns)[range]) }
+    }
+    var rows = scratch.part(0..<range.count * columns)
+    load(range, into: &rows)
+    body(rows.span)
   }
 
   /// `output = D G` for the first `rows` rows of D and output, both `>= rows x columns`; the threads share the columns.
@@ -247,7 +258,7 @@ extension GramMatrix {
     do {
       let sums = sums.mutableRowSpans(columns: rows)
       device.forEach(
-        panels.count, scratch: { Buffer<Float>(unfilled: rows * columnPanel, in: device.scratch) }
+        panels.count, scratch: { Buffer<Float>(unfilled: rows * columnPanel) }
       ) { scratch, index in
         // The largest part first, so that the threads end together.
         let index = panels.count - 1 - index

@@ -1,7 +1,6 @@
 import CKernels
 import EspalierCore
 import EspalierIO
-import Synchronization
 
 /// The weight of a linear layer (`rows x columns`, d_out x d_in) as it stands in the checkpoint, with an optional mask.
 ///
@@ -242,41 +241,4 @@ extension StoredTensor {
     try file.requireReadable()
     return row
   }
-
-  /// Throws where an element is infinite or not a number, naming its place; reads the tensor once and gives its pages back.
-  public func requireFinite(on device: Device) throws {
-    guard let dtype, dtype.isWeight, let count = elementCount(of: shape), count > 0 else { return }
-    let pieces = parts(of: count, size: 1 << 20)
-    let first = Atomic<Int>(count)
-    let size = dtype.byteCount
-    device.forEach(pieces.count, scratch: ReadScratch.init) { room, index in
-      let piece = pieces[index]
-      for part in parts(of: piece.count, size: 1 << 16) {
-        let start = piece.lowerBound + part.lowerBound
-        let found = withBytes(start * size..<(start + part.count) * size, using: &room) {
-          $0.baseAddress.flatMap { firstNotFinite($0, dtype, count: part.count) }
-        }
-        if let found { first.min(start + found, ordering: .relaxed) }
-      }
-      release(piece.lowerBound * size..<piece.upperBound * size)
-    }
-    try file.requireReadable()
-    let index = first.load(ordering: .relaxed)
-    guard index < count else { return }
-    let width = max(1, shape.last ?? 1)
-    throw EspalierError.badInput(
-      "the tensor \(name) holds a value that is not finite at row \(index / width), column \(index % width). Repair or replace the checkpoint; such a model cannot be pruned.",
-      subject: file.path)
-  }
-}
-
-/// The first of some elements that is infinite or not a number.
-private func firstNotFinite(_ start: UnsafeRawPointer, _ dtype: DType, count: Int) -> Int? {
-  let found =
-    switch dtype {
-    case .f32: espalier_first_not_finite_f32(count, start)
-    case .bf16: espalier_first_not_finite_16(count, 0x7F80, start)
-    default: espalier_first_not_finite_16(count, 0x7C00, start)
-    }
-  return found < count ? found : nil
 }

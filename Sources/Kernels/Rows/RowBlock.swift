@@ -39,11 +39,10 @@ struct RowBlock: ~Copyable {
     let spans = spans
     device.forEach(rows.count) { index in
       var values = spans.weights[index]
-      let row = rows.lowerBound + index
-      weight.load(row..<row + 1, into: &values)
+      weight.load(rows.lowerBound + index..<rows.lowerBound + index + 1, into: &values)
       guard let mask else { return }
       var kept = spans.kept[index]
-      unpackBits(mask.row(row), into: &kept)
+      unpackBits(mask.row(rows.lowerBound + index), into: &kept)
     }
   }
 

@@ -25,18 +25,13 @@ struct ChannelBounds: Sendable {
     var found = Matrix(rows: blocks.count, columns: columns)
     do {
       let rows = found.mutableRowSpans
-      gram.withKernel { kernel in
-        device.forEach(
-          blocks.count, scratch: { Buffer<Float>(count: gram.isFactored ? rowsAtATime * columns : 0) }
-        ) { made, index in
-          let block = blocks[index]
-          var largest = rows[index]
-          made.withUnsafeMutable { made in
-            guard let base = made.baseAddress else { return }
-            if gram.isFactored { gram.load(block, into: base) }
-            let rows = kernel.elements.map { $0 + block.lowerBound * columns } ?? UnsafePointer(base)
-            espalier_raise_correlations(block.lowerBound, block.count, rows, inverse.span, &largest)
-          }
+      device.forEach(
+        blocks.count, scratch: { Buffer<Float>(count: gram.isFactored ? rowsAtATime * columns : 0) }
+      ) { made, index in
+        let block = blocks[index]
+        var largest = rows[index]
+        gram.withRows(block, using: &made) {
+          espalier_raise_correlations(block.lowerBound, block.count, $0, inverse.span, &largest)
         }
       }
     }

@@ -4,19 +4,19 @@ import EspalierKernels
 extension Blueprint {
   public struct Attention: Sendable {
     public var projections: Projections
-    /// Norms of queries, keys and values, over heads or whole rows.
+    /// Norms of queries, keys and values, over each head or the whole row.
     public var queryNorm: Norm?
     public var keyNorm: Norm?
     public var valueNorm: Norm?
-    /// Whether queries and keys are normed after they were rotated.
+    /// Whether queries and keys are normed after the rotation.
     public var normsAfterRotation = false
     /// Largest magnitude of queries, keys and values after their norms; nil for none.
     public var limit: Float?
     public var rotary: Rotary?
     public var shape: AttentionShape
-    /// One learned score for each head that takes a share of its softmax.
+    /// One learned score for each head, which takes a share of its softmax.
     public var sinks: Parameter?
-    /// Queries carry, head by head, as many values that gate the output through a sigmoid.
+    /// Whether each head's queries are followed by as many values that gate the output through a sigmoid.
     public var isGated = false
     public var output: Linear
 
@@ -26,15 +26,15 @@ extension Blueprint {
     public var outputWidth: Int { shape.heads * shape.valueSize }
   }
 
-  /// Where queries, keys and values come from.
+  /// The layers that make queries, keys and values.
   public enum Projections: Sendable {
-    /// Three layers; without one for values these are the keys before norm and rotation.
+    /// Three layers; without a layer for values, the values are the keys before norm and rotation.
     case separate(query: Linear, key: Linear, value: Linear?)
     case fused(Linear, FusedOrder)
     case latent(Latent)
   }
 
-  /// How the rows of a fused layer follow each other.
+  /// The order of the rows of a fused layer.
   public enum FusedOrder: Sendable, Hashable {
     /// All queries, all keys, all values.
     case blocks
@@ -42,7 +42,7 @@ extension Blueprint {
     case groups
   }
 
-  /// Multi-head latent attention (DeepSeek-V2, section 2.1): keys and values from one narrow vector, of which a part is rotated and
+  /// Multi-head latent attention (DeepSeek-V2, section 2.1): keys and values come from one narrow vector, part of which is rotated and
   /// shared by all heads.
   public struct Latent: Sendable {
     /// To queries, or to their latent vector if there is `queryUp`.

@@ -12,7 +12,7 @@ extension Blueprint {
     public enum Input: Sendable {
       case plain(Linear)
       case gated(gate: Linear, up: Linear)
-      /// Both in one layer: the gate's rows first, or every other row.
+      /// Both in one layer: the gate's rows come first, or alternate with the others.
       case fused(Linear, isInterleaved: Bool)
 
       public var linears: [Linear] {
@@ -23,10 +23,10 @@ extension Blueprint {
       }
     }
 
-    /// What happens between the layers.
+    /// The function between the layers.
     public enum Gate: Sendable {
       case activation(Activation)
-      /// xIELU with slopes that are learned, before softplus; beta is 0.5 and epsilon -1e-6 if they are not stored.
+      /// xIELU with learned slopes, stored before softplus; beta is 0.5 and epsilon -1e-6 if they are not stored.
       case xielu(alphaP: Parameter, alphaN: Parameter, beta: Parameter?, epsilon: Parameter?)
       /// The clamped product of gpt-oss.
       case clamped(limit: Float, alpha: Float)
@@ -37,11 +37,11 @@ extension Blueprint {
   public struct Experts: Sendable {
     public var router: Router
     public var experts: [MLP]
-    /// An expert for every token.
+    /// An expert that every token uses.
     public var shared: MLP?
-    /// One row: the shared expert's output is multiplied with its sigmoid.
+    /// One row; its sigmoid multiplies the shared expert's output.
     public var sharedGate: Parameter?
-    /// Norms of what goes into the experts and of what comes out, beside an MLP.
+    /// Norms of the experts' input and output, if there is an MLP beside them.
     public var inputNorm: Norm?
     public var outputNorm: Norm?
   }
@@ -50,7 +50,7 @@ extension Blueprint {
     public enum Scoring: Sendable, Hashable {
       /// Softmax over all experts, then the largest.
       case softmax
-      /// The largest, then softmax over these.
+      /// The largest logits, then softmax over these.
       case softmaxOfChosen
       case sigmoid
     }
@@ -60,14 +60,14 @@ extension Blueprint {
     public var bias: Parameter?
     public var chosen: Int
     public var scoring: Scoring
-    /// Added to scores for the choice alone.
+    /// Added to the scores for the choice only.
     public var correction: Parameter?
-    /// Experts in so many groups, of which the best are considered.
+    /// Number of groups of experts, and how many of the best groups are considered.
     public var groups = 1
     public var chosenGroups = 1
-    /// Whether a group counts as its two best experts together, or as its best.
+    /// Whether a group's score is the sum of its two best experts, or its best expert.
     public var groupsByTwo = false
-    /// Whether the chosen weights are divided by their sum, to which `normalizer` is added.
+    /// Whether the chosen weights are divided by their sum plus `normalizer`.
     public var isNormalized = false
     public var normalizer: Float = 0
     public var scale: Float = 1
@@ -79,15 +79,15 @@ extension Blueprint {
     public var inputFactor: Float = 1
   }
 
-  /// Gated delta rule (arXiv 2412.06464): a matrix of state for each head, which tokens update one after the other.
+  /// Gated delta rule (arXiv 2412.06464): each head has a state matrix, which the tokens update in order.
   public struct DeltaNet: Sendable {
     public var shape: DeltaRuleShape
-    /// Layers whose outputs hold queries, keys, values and z.
+    /// The layers that make queries, keys, values and z.
     public var input: Input
     /// Rows for decay and strength, one for each value head.
     public var decay: Parameter
     public var strength: Parameter
-    /// Whether both are the same parameter: for each key head the rows of strength, then those of decay.
+    /// Whether both are in one parameter: for each key head the rows of strength, then those of decay.
     public var isFused: Bool { decay == strength }
     /// Depthwise causal convolution over queries, keys and values, `channels x 1 x width`.
     public var convolution: Parameter
@@ -97,7 +97,7 @@ extension Blueprint {
     public var output: Linear
 
     public enum Input: Sendable {
-      /// Queries, keys and values, all of each; z apart.
+      /// All queries, all keys, all values; z in another layer.
       case separate(qkv: Linear, z: Linear)
       /// For each key head its query, key, values and z.
       case fused(Linear)

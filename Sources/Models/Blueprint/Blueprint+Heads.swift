@@ -2,9 +2,9 @@ import EspalierCore
 import EspalierKernels
 
 extension Blueprint {
-  /// Checks that the heads of every attention fill the layers around it.
+  /// Checks that the heads of every attention match the layers around it, which the forward pass relies on.
   ///
-  /// - Throws: bad input with the numbers; the forward pass takes for granted that they fit.
+  /// - Throws: bad input with the sizes.
   func checkHeads() throws {
     for block in blocks {
       guard case .attention(let attention) = block.mixer else { continue }

@@ -2,7 +2,7 @@ import EspalierCore
 import EspalierKernels
 
 extension Blueprint {
-  /// What pruning needs to know: blocks with their sites and matrices, and every tensor with its shape.
+  /// The outline for pruning: blocks with their sites and matrices, and every tensor with its shape.
   public var outline: ModelOutline {
     ModelOutline(
       modelType: modelType, blocks: blocks.map(\.outline),
@@ -48,7 +48,7 @@ extension Blueprint.Ending {
 }
 
 extension Blueprint.Block {
-  /// The sites in the order in which the forward pass reaches them, with the linear layers that share each input.
+  /// The sites in the order of the forward pass, with the linear layers that share each input.
   var sites: [(name: String, linears: [Blueprint.Linear], tokenShare: Double)] {
     var sites = mixer.sites.map { (name: $0.name, linears: $0.linears, tokenShare: 1.0) }
     var inner = feedForward.sites
@@ -60,7 +60,7 @@ extension Blueprint.Block {
     return sites
   }
 
-  /// Whether the feed-forward sees exactly what the mixer sees.
+  /// Whether mixer and feed-forward share one input.
   var sharesInput: Bool {
     if case .dense = feedForward { return isParallel && feedForwardNorm == nil }
     return false
@@ -82,7 +82,7 @@ extension Blueprint.Block {
       }, tensors: Blueprint.shapes(parameters))
   }
 
-  /// The most values that the block holds for each token of a batch outside of the inner layers.
+  /// Upper bound of the values that the block holds for each token of a batch, without the inner layers.
   fileprivate func activationWidth(_ hidden: Int) -> Int {
     let kept = hidden * (isParallel ? 2 : 1)
     var width = kept + mixer.activationWidth(hidden)
@@ -90,7 +90,7 @@ extension Blueprint.Block {
     switch feedForward {
     case .dense: break
     case .experts(let experts), .denseAndExperts(_, _, let experts):
-      // The normed input, the sum, and all tokens at one expert at worst.
+      // The normed input, the sum, and in the worst case all tokens at one expert.
       let inner =
         (experts.experts.prefix(1) + [experts.shared].compactMap(\.self)).map(\.innerSize).max() ?? 0
       width = max(width, kept + 5 * hidden + 4 * inner + experts.experts.count)
@@ -98,7 +98,7 @@ extension Blueprint.Block {
     return width
   }
 
-  /// The most values that it holds for each token in the inner layers.
+  /// Upper bound of the values that the block holds for each token in the inner layers.
   fileprivate func innerWidth(_ hidden: Int) -> Int {
     let norm = feedForwardOutputNorm != nil || residualScale != 1 ? hidden : 0
     let inner = feedForward.mlps.map { mlp in
@@ -120,7 +120,7 @@ extension Blueprint.Mixer {
     }
   }
 
-  /// What it learns beside the linear layers.
+  /// Its parameters other than linear layers.
   fileprivate var parameters: [Blueprint.Parameter] {
     switch self {
     case .attention(let attention):

@@ -1,7 +1,7 @@
 import EspalierCore
 
 extension Blueprint.Patches {
-  /// The squares of some images, row by row of each, as the convolution sees them: `(images * count) x (channels * patch * patch)`.
+  /// The patches of images, as the convolution sees them: `(images * count) x (channels * patch * patch)`.
   ///
   /// - Parameter pixels: `images x (channels * height * width)`.
   func squares(_ pixels: borrowing Matrix) -> Matrix {

@@ -1,32 +1,32 @@
 import EspalierCore
 import EspalierKernels
 
-/// What a checkpoint consists of and how it computes: plain data, which a ``Family`` makes from `config.json`.
+/// The tensors of a checkpoint and how it computes: plain data that a ``Family`` makes from `config.json`.
 ///
-/// Sites, matrices, expected tensors, memory and the forward pass are all read from it.
+/// Sites, matrices, expected tensors, memory and the forward pass all follow from it.
 public struct Blueprint: Sendable {
   /// `model_type` of the configuration.
   public var modelType: String
   public var hiddenSize: Int
   public var vocabularySize: Int
-  /// Longest sequence that the model was made for, in tokens.
+  /// Length of the longest sequence that the model is made for, in tokens.
   public var maximumLength: Int
   public var embedding: Embedding
   public var blocks: [Block]
   public var ending: Ending
 
-  /// Whether a token sees only those before it, so that the model predicts texts.
+  /// Whether a token sees only itself and earlier tokens, so that the model predicts text.
   public var isCausal: Bool {
     blocks.allSatisfy { block in
       if case .attention(let attention) = block.mixer { attention.shape.mask != .all } else { true }
     }
   }
 
-  /// A learned array that is used as it is: a norm, a bias, a table of positions, a router.
+  /// A learned array that is never pruned: a norm, a bias, a table of positions, a router.
   public struct Parameter: Sendable, Hashable {
     public var name: String
     public var shape: [Int]
-    /// Index along the first axis, if only that part is meant.
+    /// Index along the first axis; nil for the whole tensor.
     public var part: Int?
 
     public init(_ name: String, _ shape: [Int], part: Int? = nil) {
@@ -36,7 +36,7 @@ public struct Blueprint: Sendable {
     }
   }
 
-  /// A linear layer: a weight that can be pruned, and perhaps a bias.
+  /// A linear layer: a weight that can be pruned, and optionally a bias.
   public struct Linear: Sendable, Hashable {
     public var matrix: ModelOutline.Matrix
     public var bias: Parameter?
@@ -49,32 +49,32 @@ public struct Blueprint: Sendable {
 
   public struct Norm: Sendable, Hashable {
     public var kind: NormWeights.Kind
-    /// Columns over which a mean is taken.
+    /// Number of columns that are normed together.
     public var width: Int
     public var epsilon: Float
-    /// Learned scales, one after the other; ones if there are none.
+    /// Learned scales, concatenated; ones if empty.
     public var scale: [Parameter] = []
     public var shift: [Parameter] = []
-    /// What is added to a learned scale: 1 if the checkpoint stores the difference from 1.
+    /// Added to learned scales: 1 if the checkpoint stores the difference from 1.
     public var offset: Float = 0
   }
 
-  /// What turns token ids, or pixels, into the hidden states that enter the first block.
+  /// Turns token ids or pixels into the hidden states that enter the first block.
   public struct Embedding: Sendable {
     /// `vocabulary x width`; nil for images.
     public var table: Parameter?
     public var scale: Float = 1
-    /// Learned positions, `positions x hidden`, and the row of the first token.
+    /// Learned positions, `positions x hidden`, and the row for the first token.
     public var positions: (table: Parameter, first: Int)?
     /// A row that is added to every token.
     public var addition: Parameter?
     public var norm: Norm?
-    /// From the table's width to that of hidden states.
+    /// Projects from the table's width to that of hidden states.
     public var projection: Linear?
     public var patches: Patches?
   }
 
-  /// Images cut into squares, after a class token.
+  /// Images cut into square patches, after a class token.
   public struct Patches: Sendable {
     public var channels: Int
     public var imageSize: Int
@@ -88,27 +88,27 @@ public struct Blueprint: Sendable {
 
   public struct Block: Sendable {
     public var index: Int
-    /// What the names of the block's tensors begin with, with the dot.
+    /// Prefix of the names of the block's tensors, including the dot.
     public var prefix: String
-    /// Norm of the hidden states themselves, before anything else.
+    /// Norm of the hidden states at the start of the block.
     public var enteringNorm: Norm?
-    /// Norm of the mixer's input; nil if it sees the hidden states as they are.
+    /// Norm of the mixer's input; nil if it sees the hidden states directly.
     public var mixerNorm: Norm?
     public var mixer: Mixer
-    /// Norm of the mixer's output, before it is added.
+    /// Norm of the mixer's output before it is added.
     public var mixerOutputNorm: Norm?
-    /// Norm of the hidden states after the mixer was added.
+    /// Norm of the hidden states after the mixer's output is added.
     public var afterMixerNorm: Norm?
-    /// Norm of the feed-forward's input. In a parallel block without one it sees what the mixer sees.
+    /// Norm of the feed-forward's input. Without one, a parallel block's feed-forward shares the mixer's input.
     public var feedForwardNorm: Norm?
     public var feedForward: FeedForward
     public var feedForwardOutputNorm: Norm?
     public var afterFeedForwardNorm: Norm?
-    /// Mixer and feed-forward read the same hidden states and are added together.
+    /// Whether mixer and feed-forward read the same hidden states and are added together.
     public var isParallel = false
-    /// What outputs are multiplied with before they are added.
+    /// Factor of outputs before they are added.
     public var residualScale: Float = 1
-    /// What the hidden states are multiplied with at the end, one value.
+    /// Factor of the hidden states at the end of the block, one value.
     public var outputScale: Parameter?
   }
 
@@ -121,23 +121,23 @@ public struct Blueprint: Sendable {
   public enum FeedForward: Sendable {
     case dense(MLP)
     case experts(Experts)
-    /// Both, added, each between norms of its own; the router sees the hidden states as they are.
+    /// The sum of both, each with its own norms; the router sees the hidden states directly.
     case denseAndExperts(MLP, outputNorm: Norm, Experts)
   }
 
-  /// What turns the hidden states after the last block into logits.
+  /// Turns the hidden states after the last block into logits.
   public struct Ending: Sendable {
     public var norm: Norm?
-    /// From the width of hidden states to that of the head's rows.
+    /// Projects from the width of hidden states to the head's input.
     public var projection: Linear?
-    /// A layer with activation and norm before the head, of masked language models.
+    /// A layer with activation and norm before the head, in masked language models.
     public var transform: (linear: Linear, activation: Activation, norm: Norm)?
-    /// `vocabulary x width`; nil if hidden states are the model's output.
+    /// `vocabulary x width`; nil if the model outputs hidden states.
     public var head: Parameter?
     public var headBias: Parameter?
-    /// Whether the head reads the first token of a sequence alone: a classifier.
+    /// Whether the head reads only the first token of a sequence, as in a classifier.
     public var readsFirstToken = false
-    /// What logits are multiplied with.
+    /// Factor of the logits.
     public var scale: Float = 1
     /// Logits become `cap tanh(logit / cap)`; 0 for none.
     public var softCap: Float = 0

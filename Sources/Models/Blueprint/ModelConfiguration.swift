@@ -1,7 +1,7 @@
 import EspalierCore
 import EspalierKernels
 
-/// Typed reading of `config.json`: every error names the key.
+/// Typed access to `config.json`; every error names the key.
 struct ModelConfiguration {
   let json: JSON
   private let path: String
@@ -11,7 +11,7 @@ struct ModelConfiguration {
     self.path = path
   }
 
-  /// The same, with values for keys that are absent or null.
+  /// A copy with values for keys that are absent or null.
   func filled(_ defaults: [(key: String, value: JSON)]) -> ModelConfiguration {
     let members = json.object?.members ?? []
     let missing = defaults.filter { json[$0.key] == nil }
@@ -19,7 +19,7 @@ struct ModelConfiguration {
     return ModelConfiguration(.object(JSONObject(kept + missing)), path: path)
   }
 
-  /// The same without a key.
+  /// A copy without a key.
   func without(_ key: String) -> ModelConfiguration {
     ModelConfiguration(
       .object(JSONObject((json.object?.members ?? []).filter { $0.key != key })), path: path)
@@ -27,7 +27,7 @@ struct ModelConfiguration {
 
   /// The type of each layer.
   ///
-  /// - Parameter usual: the type of a layer if the configuration has no `layer_types`.
+  /// - Parameter usual: the type of each layer if the configuration has no `layer_types`.
   func layerTypes(_ count: Int, usual: (Int) throws -> String) throws -> [String] {
     guard let types = try texts("layer_types") else { return try (0..<count).map(usual) }
     guard types.count == count else {
@@ -36,7 +36,7 @@ struct ModelConfiguration {
     return types
   }
 
-  /// What a layer of this type sees: `sliding_attention`, `full_attention`.
+  /// The mask of a layer of this type: `sliding_attention` or `full_attention`.
   func mask(_ layerType: String, window: Int?) throws -> AttentionShape.Mask {
     switch layerType {
     case "full_attention", "global": return .causal
@@ -85,7 +85,7 @@ struct ModelConfiguration {
     return try size(key)
   }
 
-  /// The size under the first of some names that is there.
+  /// The size under the first of these names that exists.
   func size(_ keys: [String]) throws -> Int {
     for key in keys { if let size = try optionalSize(key) { return size } }
     throw EspalierError.badInput("\(keys.joined(separator: " or ")) is missing.", subject: path)
@@ -125,7 +125,7 @@ struct ModelConfiguration {
     return text
   }
 
-  /// A nested object; nil where it is absent or null.
+  /// A nested object; nil if it is absent or null.
   func section(_ key: String) throws -> ModelConfiguration? {
     guard let value = json[key] else { return nil }
     guard value.object != nil else {
@@ -134,7 +134,7 @@ struct ModelConfiguration {
     return ModelConfiguration(value, path: "\(path): \(key)")
   }
 
-  /// The error for a value that this version cannot compute with.
+  /// The error for an unsupported value.
   func unsupported(_ key: String, _ value: String, supported: String) -> EspalierError {
     .badInput("\(key) is \"\(value)\"; this version computes with \(supported).", subject: path)
   }

@@ -1,7 +1,7 @@
 import EspalierCore
 import EspalierIO
 
-/// The names of a checkpoint's tensors with their shapes: some families occur under several names and layouts.
+/// The names and shapes of a checkpoint's tensors, since some families are stored under several names and layouts.
 public struct TensorNames: Sendable {
   private let shapes: [String: [Int]]
 
@@ -9,17 +9,17 @@ public struct TensorNames: Sendable {
 
   init(_ shapes: [String: [Int]]) { self.shapes = shapes }
 
-  /// No names: those that `save_pretrained` writes are taken.
+  /// No names, so that the ones that `save_pretrained` writes are assumed.
   public init() { shapes = [:] }
 
   public func has(_ name: String) -> Bool { shapes[name] != nil }
 
   public func shape(_ name: String) -> [Int]? { shapes[name] }
 
-  /// The first of some names that is there, else the first of all.
+  /// The first of these names that exists, otherwise the first one.
   func first(_ names: [String]) -> String { names.first(where: has) ?? names[0] }
 
-  /// The first of some prefixes with which `name` is there, else the first of all.
+  /// The first of these prefixes with which `name` exists, otherwise the first one.
   func prefix(_ prefixes: [String], of name: String) -> String {
     prefixes.first { has($0 + name) } ?? prefixes[0]
   }

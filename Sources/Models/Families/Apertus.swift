@@ -1,7 +1,7 @@
 import EspalierCore
 
 extension Family {
-  /// Apertus: norms of every head, an MLP without a gate, xIELU.
+  /// Apertus: a norm for each head, an MLP without a gate, xIELU.
   static let apertus = Family("apertus") { given, names in
     // The activation has parameters of its own.
     let configuration = given.filled([("rms_norm_eps", 1e-5)])

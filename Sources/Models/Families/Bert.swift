@@ -2,7 +2,7 @@ import EspalierCore
 import EspalierKernels
 
 extension Family {
-  /// BERT, with or without its head for masked words; its output are hidden states without one.
+  /// BERT, with or without its head for masked words; without it, the output is the hidden states.
   static let bert = Family("bert") { configuration, names in
     var blueprint = try encoder(configuration, names, prefixes: ["bert.", ""], firstPosition: 0)
     guard names.has("cls.predictions.transform.dense.weight") else { return blueprint }
@@ -14,7 +14,7 @@ extension Family {
     return blueprint
   }
 
-  /// RoBERTa: BERT whose positions start after that of the padding; its head has GELU whatever the blocks have.
+  /// RoBERTa: BERT whose positions start after the padding's; its head always uses GELU.
   static let roberta = Family("roberta", "xlm-roberta", "camembert") { configuration, names in
     let padding = configuration.json["pad_token_id"]?.integer ?? 1
     let positions = try configuration.size("max_position_embeddings", default: 512)
@@ -96,7 +96,7 @@ extension Decoder {
 }
 
 extension Blueprint {
-  /// The head of a masked language model: a layer, its activation, a norm, and the embedding or a matrix of its own, with a bias.
+  /// The head of a masked language model: a layer, its activation, a norm, and the embedding or its own matrix, with a bias.
   fileprivate mutating func endWithHead(
     _ configuration: ModelConfiguration, _ names: TensorNames, dense: String, activation: Activation,
     norm: String, decoder: String, bias: String
@@ -111,7 +111,7 @@ extension Blueprint {
       scale: [.init(norm + (old ? ".gamma" : ".weight"), [hiddenSize])],
       shift: [.init(norm + (old ? ".beta" : ".bias"), [hiddenSize])])
     ending.transform = (linear, activation, layerNorm)
-    // A file may hold what is tied under both names; the bias of the decoder counts only in a head of its own.
+    // A file may store tied tensors under both names; the decoder's bias counts only if the head is not tied.
     let isTied = try configuration.flag("tie_word_embeddings", default: true)
     let biases = isTied ? [bias, decoder + ".bias"] : [decoder + ".bias", bias]
     ending.head = isTied ? table : .init(decoder + ".weight", [vocabularySize, hiddenSize])

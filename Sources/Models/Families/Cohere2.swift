@@ -1,7 +1,7 @@
 import EspalierKernels
 
 extension Family {
-  /// Command R7B and A: attention and MLP side by side after one layer norm; positions only under sliding windows.
+  /// Command R7B and A: attention and MLP in parallel after one layer norm; positions only with sliding windows.
   static let cohere2 = Family("cohere2") { configuration, names in
     let decoder = try Decoder(configuration, names, tied: true, epsilonKey: "layer_norm_eps", epsilon: 1e-5)
     var rotary = try Rotary(configuration, headSize: decoder.headSize)

@@ -3,10 +3,10 @@ import EspalierKernels
 
 /// Pieces of a mixture of experts.
 extension Decoder {
-  /// How many experts each mixture has.
+  /// Number of experts of each mixture.
   func expertCount() throws -> Int {
     let experts = try configuration.size(["num_local_experts", "num_experts", "n_routed_experts"])
-    // Every matrix of every expert has a name in the blueprint.
+    // The blueprint names every matrix of every expert, so their number is limited.
     guard experts <= 65_536 / count else {
       throw EspalierError.badInput(
         "\(experts) experts in each of \(count) layers are too many; at most 65536 in all are expected.",
@@ -30,7 +30,7 @@ extension Decoder {
     return Blueprint.Router(weight: .init(weight, [experts, hidden]), chosen: chosen, scoring: scoring)
   }
 
-  /// The experts under a prefix: stacked in `gate_up_proj` and `down_proj` if the checkpoint has these, else stored one by one.
+  /// The experts under a prefix: stacked in `gate_up_proj` and `down_proj` if the checkpoint has these, otherwise stored one by one.
   ///
   /// - Parameter modules: names of the matrices of one expert.
   func experts(
@@ -71,7 +71,7 @@ extension Decoder {
     return .init(router: router, experts: try experts(prefix + "experts.", inner: inner))
   }
 
-  /// Experts of `moe_intermediate_size`, and `n_shared_experts` for every token that are stored as one.
+  /// Experts of `moe_intermediate_size`, and `n_shared_experts` that every token uses, stored as one.
   func expertsBesideShared(_ prefix: String, _ router: Blueprint.Router) throws -> Blueprint.Experts {
     let inner = try configuration.size("moe_intermediate_size")
     let shared = try configuration.size("n_shared_experts")
@@ -83,7 +83,7 @@ extension Decoder {
       shared: gatedMLP(prefix + "shared_experts.", inner: inner * shared))
   }
 
-  /// The router of DeepSeek-V3; a group counts as its two best experts together.
+  /// The router of DeepSeek-V3; a group's score is the sum of its two best experts.
   func sigmoidRouter(_ prefix: String) throws -> Blueprint.Router {
     var router = try router(prefix + "weight", .sigmoid)
     router.correction = .init(prefix + "e_score_correction_bias", [try expertCount()])
@@ -98,7 +98,7 @@ extension Decoder {
 
 /// The tensors of stacked experts, `experts x rows x columns`.
 struct ExpertStack {
-  /// What the names of the experts' modules begin with, before their index.
+  /// Prefix of the names of the experts' modules, before their index.
   let prefix: String
   let input: String
   let down: String
@@ -115,7 +115,7 @@ struct ExpertStack {
 }
 
 extension Blueprint.Router {
-  /// Takes the groups of `n_group` and `topk_group`.
+  /// Uses the groups of `n_group` and `topk_group`.
   mutating func group(_ configuration: ModelConfiguration) throws {
     let experts = weight.shape[0]
     groups = try configuration.optionalSize("n_group") ?? 1

@@ -37,12 +37,12 @@ extension Decoder {
 /// Sizes of latent attention.
 struct LatentSizes {
   let rank: Int
-  /// nil if queries come straight from the hidden states.
+  /// Nil if queries come directly from the hidden states.
   let queryRank: Int?
   let plain: Int
   let rotated: Int
   let value: Int
-  /// What products of queries and keys are multiplied with.
+  /// Factor of the products of queries and keys.
   let scale: Float
 
   init(_ configuration: ModelConfiguration) throws {
@@ -59,7 +59,7 @@ struct LatentSizes {
     scale = try Self.magnitude(configuration) / Float(plain + rotated).squareRoot()
   }
 
-  /// What YaRN makes of the scale: the square of its magnitude for all dimensions.
+  /// YaRN's factor of the scale: the square of its magnitude for all dimensions.
   private static func magnitude(_ configuration: ModelConfiguration) throws -> Float {
     guard let scaling = try configuration.section("rope_parameters") ?? configuration.section("rope_scaling"),
       try scaling.text("rope_type", default: scaling.text("type", default: "default")) != "default",

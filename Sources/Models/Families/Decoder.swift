@@ -1,15 +1,15 @@
 import EspalierCore
 import EspalierKernels
 
-/// What most decoders have in common, read from `config.json`: a family takes it and changes what is different.
+/// The common parts of most decoders, read from `config.json`; a family changes what differs.
 ///
-/// As it is, it describes Llama: RMS norms before attention and MLP, rotary positions, grouped queries, a gated MLP.
+/// Unchanged, it describes Llama: RMS norms before attention and MLP, rotary positions, grouped queries, a gated MLP.
 struct Decoder {
   let configuration: ModelConfiguration
   let names: TensorNames
-  /// What the names of all tensors but the head begin with, with the dot.
+  /// Prefix of the names of all tensors except the head, including the dot.
   var root = "model."
-  /// What the names of a block's tensors begin with, before its index.
+  /// Prefix of the names of a block's tensors, before its index.
   var blocks = "layers."
   var hidden: Int
   var inner: Int
@@ -25,7 +25,7 @@ struct Decoder {
   var outputBias: Bool
   var mlpBias: Bool
 
-  /// Where the width of the inner layer stands.
+  /// The key of the inner layer's width.
   enum InnerWidth {
     case key(String)
     /// Four times the hidden size if the key is absent or null.
@@ -36,9 +36,9 @@ struct Decoder {
   /// Reads the usual keys.
   ///
   /// - Parameters:
-  ///   - tied: whether head and embedding are one if the configuration does not say.
-  ///   - epsilonKey: where the epsilon of norms stands.
-  ///   - inner: where the width of the inner layer stands.
+  ///   - tied: whether head and embedding are tied if the configuration does not say.
+  ///   - epsilonKey: the key of the norms' epsilon.
+  ///   - inner: the key of the inner layer's width.
   init(
     _ configuration: ModelConfiguration, _ names: TensorNames, tied: Bool = false,
     epsilonKey: String = "rms_norm_eps", epsilon: Double = 1e-6,
@@ -82,10 +82,10 @@ struct Decoder {
     }
   }
 
-  /// What the names of a block's tensors begin with.
+  /// Prefix of the names of a block's tensors.
   func prefix(_ index: Int) -> String { "\(root)\(blocks)\(index)." }
 
-  // MARK: - Pieces; names are whole, without `.weight`
+  // MARK: - Pieces; names are complete except for `.weight`
 
   func linear(
     _ module: String, _ rows: Int, _ columns: Int, bias: Bool = false,
@@ -97,7 +97,7 @@ struct Decoder {
       tensorShape: order == .rows ? [rows, columns] : [columns, rows])
   }
 
-  /// One matrix of a stack of `count`; the module is named as if it stood alone.
+  /// One matrix of a stack of `count`; the module is named as if it were stored alone.
   func part(
     _ index: Int, of count: Int, _ tensor: String, module: String, _ rows: Int, _ columns: Int,
     order: ModelOutline.Matrix.Order = .rows, bias: String? = nil
@@ -157,14 +157,14 @@ struct Decoder {
       down: linear(down, hidden, inner, bias: bias, order: order))
   }
 
-  /// - Throws: bad input if every head could not have something of its own.
+  /// - Throws: bad input if there are too many heads for the sizes.
   func requireCountableHeads() throws {
     guard heads <= 65_536 else {
       throw EspalierError.badInput("\(heads) heads are too many; at most 65536 are expected.")
     }
   }
 
-  /// A rotary embedding for each type of layer that occurs.
+  /// A rotary embedding for each type of layer in the model.
   func rotaries(_ types: [String], _ make: (String) throws -> Rotary?) rethrows -> [String: Rotary] {
     var rotaries: [String: Rotary] = [:]
     for type in Set(types) { rotaries[type] = try make(type) }
@@ -210,7 +210,7 @@ struct Decoder {
 }
 
 extension ModelConfiguration {
-  /// The activation under the first of some keys that is there.
+  /// The activation under the first of these keys that exists.
   func activation(_ keys: [String], default fallback: String) throws -> Activation {
     let key = keys.first { json[$0] != nil } ?? keys[0]
     let name = try text(key, default: fallback)
@@ -221,7 +221,7 @@ extension ModelConfiguration {
     return activation
   }
 
-  /// - Throws: bad input if a flag has another value than the one that is computed.
+  /// - Throws: bad input if a flag does not have the supported value.
   func require(_ key: String, _ value: Bool, default fallback: Bool? = nil) throws {
     guard try flag(key, default: fallback ?? value) == value else {
       throw unsupported(key, String(!value), supported: String(value))

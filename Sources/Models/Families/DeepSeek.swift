@@ -2,7 +2,7 @@ import EspalierCore
 import EspalierKernels
 
 extension Family {
-  /// DeepSeek-V2: latent attention; dense blocks first, then experts chosen by softmax, perhaps from the best groups.
+  /// DeepSeek-V2: latent attention; dense blocks first, then experts chosen by softmax, optionally from the best groups.
   static let deepSeek2 = Family("deepseek_v2") { configuration, names in
     let sizes = try LatentSizes(configuration)
     let configuration = configuration.filled([
@@ -38,7 +38,7 @@ extension Family {
 }
 
 extension Decoder {
-  /// - Parameter router: makes the router from what the names of its tensors begin with.
+  /// - Parameter router: makes the router from the prefix of its tensors' names.
   fileprivate func deepSeek(
     _ sizes: LatentSizes, isInterleaved: Bool, router: (String) throws -> Blueprint.Router
   ) throws -> Blueprint {

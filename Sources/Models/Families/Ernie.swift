@@ -1,5 +1,5 @@
 extension Family {
-  /// ERNIE 4.5: Llama with neighbouring pairs rotated.
+  /// ERNIE 4.5: Llama that rotates adjacent pairs.
   static let ernie = Family("ernie4_5") { configuration, names in
     var decoder = try Decoder(configuration, names, tied: true, epsilon: 1e-5)
     let bias = try configuration.flag("use_bias", default: false)

@@ -1,7 +1,7 @@
 import EspalierKernels
 
 extension Family {
-  /// EXAONE 4: norms of outputs and of every head; positions only under sliding windows, if there are any.
+  /// EXAONE 4: norms of outputs and of each head; positions only with sliding windows, if the model has any.
   static let exaone4 = Family("exaone4") { configuration, names in
     let decoder = try Decoder(configuration, names, epsilon: 1e-5)
     let rotary = try Rotary(configuration, headSize: decoder.headSize)

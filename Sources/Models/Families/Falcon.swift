@@ -2,7 +2,7 @@ import EspalierCore
 import EspalierKernels
 
 extension Family {
-  /// Falcon, old and new: attention and MLP side by side, or one after the other; rotary positions or ALiBi.
+  /// Falcon, old and new: attention and MLP in parallel or in sequence; rotary positions or ALiBi.
   static let falcon = Family("falcon") { given, names in
     let configuration = given.filled([("layer_norm_epsilon", 1e-5)])
     let isNew = try configuration.flag("new_decoder_architecture", default: false)

@@ -3,9 +3,9 @@ import EspalierIO
 
 /// A family of transformers: how `config.json` becomes a blueprint.
 public struct Family: Sendable {
-  /// The `model_type` values that it knows.
+  /// The `model_type` values of the family.
   let modelTypes: [String]
-  /// - Throws: bad input that names the key, also for a setting that cannot be computed.
+  /// - Throws: bad input that names the key, also if a setting is not supported.
   let blueprint: @Sendable (ModelConfiguration, TensorNames) throws -> Blueprint
 
   init(
@@ -17,7 +17,7 @@ public struct Family: Sendable {
   }
 }
 
-/// The families that can be computed, by `model_type`.
+/// The supported families, by `model_type`.
 public enum Families {
   /// One line for each file of `Families`.
   private static let all: [Family] = [
@@ -31,10 +31,10 @@ public enum Families {
 
   public static var modelTypes: [String] { all.flatMap(\.modelTypes).sorted() }
 
-  /// The blueprint of what the content of `config.json` describes.
+  /// The blueprint of a model, from the content of `config.json`.
   ///
-  /// - Parameter names: the tensors of the checkpoint, by which layouts of one family are told apart.
-  /// - Throws: bad input if `model_type` is unknown, or the configuration cannot be computed with.
+  /// - Parameter names: the tensors of the checkpoint, which distinguish the layouts of one family.
+  /// - Throws: bad input if `model_type` is unknown, or the configuration is not supported.
   public static func blueprint(_ configuration: JSON, _ names: TensorNames = TensorNames()) throws
     -> Blueprint
   {

@@ -38,7 +38,7 @@ extension Family {
 }
 
 extension Decoder {
-  /// A block with layer norms before attention and MLP; in a parallel one with one norm, both share it.
+  /// A block with layer norms before attention and MLP; a parallel block with one norm shares it.
   func block(
     _ index: Int, attention: Blueprint.Attention, mlp: Blueprint.MLP, norms: (String, String?),
     isParallel: Bool = false

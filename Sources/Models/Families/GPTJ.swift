@@ -1,7 +1,7 @@
 import EspalierCore
 
 extension Family {
-  /// GPT-J: attention and MLP side by side after one norm, the first values of each head rotated in neighbouring pairs.
+  /// GPT-J: attention and MLP in parallel after one norm; the first values of each head are rotated in adjacent pairs.
   static let gptJ = Family("gptj") { configuration, names in
     var decoder = try Decoder(
       configuration, names, epsilonKey: "layer_norm_epsilon", epsilon: 1e-5,

@@ -2,7 +2,7 @@ import EspalierCore
 import EspalierKernels
 
 extension Family {
-  /// GPT-Neo: GPT-2 with scores that are not scaled, and windows in every other block.
+  /// GPT-Neo: GPT-2 with unscaled scores, and windows in every other block.
   static let gptNeo = Family("gpt_neo") { configuration, names in
     var decoder = try Decoder(
       configuration, names, tied: true, epsilonKey: "layer_norm_epsilon", epsilon: 1e-5,

@@ -1,7 +1,7 @@
 import EspalierCore
 
 extension Family {
-  /// GPT-NeoX and Pythia: one layer for each head's query, key and value; attention and MLP side by side.
+  /// GPT-NeoX and Pythia: one layer for each head's query, key and value; attention and MLP in parallel.
   static let gptNeoX = Family("gpt_neox") { configuration, names in
     var decoder = try Decoder(
       configuration, names, epsilonKey: "layer_norm_eps", epsilon: 1e-5, activation: "gelu")

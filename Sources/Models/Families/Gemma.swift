@@ -33,7 +33,7 @@ extension Family {
     return blueprint
   }
 
-  /// Gemma 3: Gemma 2 with norms of every head, and faster rotation under sliding windows.
+  /// Gemma 3: Gemma 2 with a norm for each head, and faster rotation with sliding windows.
   static let gemma3Text = Family("gemma3_text") { configuration, names in
     var blueprint = try gemma3(configuration, names, root: "model.", head: "lm_head")
     blueprint.ending.softCap = try Float(configuration.optionalNumber("final_logit_softcapping") ?? 0)
@@ -90,7 +90,7 @@ extension Family {
     -> Decoder
   {
     var decoder = try Decoder(configuration, names, tied: true, activation: "gelu_pytorch_tanh")
-    // Old configurations say gelu and mean this one.
+    // Old configurations say gelu but mean this one.
     decoder.activation = .geluTanh
     return decoder
   }

@@ -2,7 +2,7 @@ import EspalierCore
 import EspalierKernels
 
 extension Family {
-  /// Gemma 4: plain norms on both sides, values normed too, wider heads without windows, in some an MLP beside experts.
+  /// Gemma 4: plain norms on both sides, normed values, wider heads in blocks without windows, in some an MLP beside experts.
   static let gemma4 = Family("gemma4_text", "gemma4") { given, names in
     let text = try given.section("text_config") ?? given
     let root = names.prefix(["model.language_model.", "model."], of: "embed_tokens.weight")
@@ -13,7 +13,7 @@ extension Family {
       ("hidden_activation", "gelu_pytorch_tanh"), ("vocab_size", 262_144),
       ("max_position_embeddings", 131_072),
     ])
-    // These pass from block to block beside the hidden states.
+    // These pass more than the hidden states from block to block.
     for key in ["hidden_size_per_layer_input", "num_kv_shared_layers"] {
       guard try configuration.optionalNumber(key) ?? 0 == 0 else {
         throw configuration.unsupported(key, configuration.json[key]?.text ?? "", supported: "0")

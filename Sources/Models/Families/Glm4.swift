@@ -1,5 +1,5 @@
 extension Family {
-  /// GLM-4: norms on both sides, half of each head rotated in neighbouring pairs.
+  /// GLM-4: norms on both sides; half of each head is rotated, in adjacent pairs.
   static let glm4 = Family("glm4") { configuration, names in
     var decoder = try Decoder(configuration, names, epsilon: 1.5625e-07)
     decoder.outputBias = false

@@ -1,5 +1,5 @@
 extension Family {
-  /// Hunyuan, dense: Llama with norms of every head after the rotation.
+  /// Hunyuan, dense: Llama with a norm for each head after the rotation.
   static let hunyuan = Family("hunyuan_v1_dense") { configuration, names in
     let decoder = try Decoder(configuration, names, epsilon: 1e-5)
     let rotary = try Rotary(configuration, headSize: decoder.headSize)

@@ -56,7 +56,7 @@ extension Family {
         output: decoder.linear(prefix + "conv.out_proj", hidden, hidden, bias: bias)))
   }
 
-  /// Two thirds of the width that is given, times a factor, in whole blocks.
+  /// Two thirds of the configured width, times a factor, rounded up to a multiple.
   private static func innerWidth(_ configuration: ModelConfiguration, _ given: Int) throws -> Int {
     guard try configuration.flag("block_auto_adjust_ff_dim", default: true) else { return given }
     let factor = try configuration.number("block_ffn_dim_multiplier", default: 1)

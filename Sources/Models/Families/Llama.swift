@@ -1,5 +1,5 @@
 extension Family {
-  /// Llama 1 to 3.x, and what shares its layout under its name.
+  /// Llama 1 to 3.x, and other models with this `model_type`.
   static let llama = Family("llama") { configuration, names in
     let decoder = try Decoder(configuration, names)
     let rotary = try Rotary(configuration, headSize: decoder.headSize)

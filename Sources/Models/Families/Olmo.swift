@@ -1,7 +1,7 @@
 import EspalierKernels
 
 extension Family {
-  /// OLMo 2 and 3: norms of what attention and MLP give, none before; norms over all heads of queries and keys together.
+  /// OLMo 2 and 3: norms of the outputs of attention and MLP, not of their inputs; queries and keys are normed over all heads together.
   static let olmo = Family("olmo2", "olmo3") { configuration, names in
     let decoder = try Decoder(configuration, names, epsilon: 1e-5)
     let isThree = try configuration.text("model_type", default: "") == "olmo3"
@@ -30,7 +30,7 @@ extension Family {
 }
 
 extension Blueprint.Block {
-  /// Norms of the outputs, and none before.
+  /// Norms of the outputs, none of the inputs.
   mutating func withPostNorms(_ decoder: Decoder) {
     mixerNorm = nil
     mixerOutputNorm = decoder.rms(prefix + "post_attention_layernorm")

@@ -1,7 +1,7 @@
 import EspalierKernels
 
 extension Family {
-  /// OLMoE: experts in every block; norms over all heads of queries and keys together, which may be clipped.
+  /// OLMoE: experts in every block; queries and keys are normed over all heads together, and may be clipped.
   static let olmoe = Family("olmoe") { configuration, names in
     let decoder = try Decoder(configuration, names, epsilon: 1e-5)
     let rotary = try Rotary(configuration, headSize: decoder.headSize)

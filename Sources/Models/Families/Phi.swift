@@ -1,7 +1,7 @@
 import EspalierCore
 
 extension Family {
-  /// Phi-1, 1.5 and 2: attention and MLP side by side after one norm, biases everywhere.
+  /// Phi-1, 1.5 and 2: attention and MLP in parallel after one norm, biases everywhere.
   static let phi = Family("phi") { configuration, names in
     var decoder = try Decoder(
       configuration, names, epsilonKey: "layer_norm_eps", epsilon: 1e-5, activation: "gelu_new")

@@ -9,7 +9,7 @@ extension Family {
     return try qwen(decoder) { _, _ in }
   }
 
-  /// Qwen3: norms of every head's query and key.
+  /// Qwen3: a norm for each head's query and key.
   static let qwen3 = Family("qwen3") { configuration, names in
     let decoder = try Decoder(configuration, names)
     return try qwen(decoder) { attention, prefix in

@@ -40,7 +40,7 @@ extension Family {
 }
 
 extension Decoder {
-  /// A model with experts in every block, or in those that `decoder_sparse_step` and `mlp_only_layers` leave.
+  /// A model with experts in every block, or in those selected by `decoder_sparse_step` and `mlp_only_layers`.
   fileprivate func qwenMixture(_ change: (inout Blueprint.Block) throws -> Void) throws -> Blueprint {
     let rotary = try Rotary(configuration, headSize: headSize)
     let step = try configuration.size("decoder_sparse_step", default: 1)

@@ -56,7 +56,7 @@ extension Family {
       })
   }
 
-  /// Attention whose queries carry, head by head, the gates of its output.
+  /// Attention in which each head's queries are followed by the gates of its output.
   private static func gatedAttention(_ decoder: Decoder, _ prefix: String, _ rotary: Rotary)
     -> Blueprint.Attention
   {

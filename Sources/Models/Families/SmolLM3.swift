@@ -7,7 +7,7 @@ extension Family {
     let decoder = try Decoder(configuration, names, tied: true)
     let rotary = try Rotary(configuration, headSize: decoder.headSize, usualTheta: 2_000_000)
     let period = try configuration.optionalSize("no_rope_layer_interval") ?? 4
-    // In spite of its name, 1 stands for a layer with positions.
+    // Despite its name, 1 means a layer with positions.
     let rotates =
       try configuration.json["no_rope_layers"] == nil
       ? (0..<decoder.count).map { ($0 + 1) % period != 0 }

@@ -2,7 +2,7 @@ import EspalierCore
 import EspalierKernels
 
 extension Family {
-  /// ViT: squares of an image after a class token, from which a classifier reads, if there is one.
+  /// ViT: patches of an image after a class token, which the classifier reads, if there is one.
   static let vit = Family("vit") { given, names in
     let configuration = given.filled([
       ("vocab_size", 1), ("num_channels", 3), ("image_size", 224), ("patch_size", 16),
@@ -62,7 +62,7 @@ extension Family {
       maximumLength: patches.count + 1, embedding: embedding, blocks: blocks, ending: ending)
   }
 
-  /// Names of a block's layers: those of most files, and those that transformers 5 has in memory and can save.
+  /// Names of a block's layers: those in most files, and those that transformers 5 uses in memory and can save.
   private struct Layers {
     var blocks = "encoder.layer."
     var query = "attention.attention.query"

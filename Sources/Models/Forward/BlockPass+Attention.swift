@@ -2,7 +2,7 @@ import EspalierCore
 import EspalierKernels
 
 extension BlockPass {
-  /// attention(norm(hidden)), `tokens x (heads * valueSize)`; nil if the pass ends before.
+  /// attention(norm(hidden)), `tokens x (heads * valueSize)`; nil if the pass ends earlier.
   func attend(_ attention: Blueprint.Attention, _ hidden: borrowing Matrix, _ observe: Observer) throws
     -> Matrix?
   {
@@ -26,12 +26,12 @@ extension BlockPass {
     return attended
   }
 
-  /// Queries, keys and values of all heads, side by side.
+  /// Queries, keys and values; the heads are side by side.
   struct Heads: ~Copyable {
     var queries: Matrix
     var keys: Matrix
     var values: Matrix
-    /// What the output is multiplied with.
+    /// Factor of the output.
     var gate: HeldMatrix?
   }
 
@@ -63,7 +63,7 @@ extension BlockPass {
     return copy
   }
 
-  /// Takes queries and gates apart, which follow each other head by head.
+  /// Separates queries and gates, which alternate head by head.
   private func gated(
     _ attention: Blueprint.Attention, _ both: borrowing Matrix, _ keys: consuming Matrix,
     _ values: consuming Matrix
@@ -105,7 +105,7 @@ extension BlockPass {
     return Heads(queries: queries, keys: keys, values: values, gate: nil)
   }
 
-  /// Queries, keys and values of latent attention. A head's key is its plain part and the rotated part that all heads share.
+  /// Queries, keys and values of latent attention. A head's key is its own plain part and the rotated part that all heads share.
   private func unfold(
     _ latent: Blueprint.Latent, _ attention: Blueprint.Attention, _ input: borrowing PackedMatrix,
     _ observe: Observer, _ rows: TokenRows

@@ -4,7 +4,7 @@ import EspalierKernels
 extension BlockPass {
   /// hidden += experts(norm(hidden)) + shared(norm(hidden)).
   ///
-  /// - Parameter before: what they read, if it is not `hidden`.
+  /// - Parameter before: their input, if it is not `hidden`.
   func route(
     _ experts: Blueprint.Experts, _ hidden: inout Matrix, _ before: HeldMatrix?, _ observe: Observer
   ) throws {
@@ -19,7 +19,7 @@ extension BlockPass {
     add(output, times: block.residualScale, into: &hidden, on: device)
   }
 
-  /// hidden += norm(norm1(mlp(norm(hidden))) + norm2(experts(norm3(hidden)))), as Gemma 4 has it.
+  /// hidden += norm(norm1(mlp(norm(hidden))) + norm2(experts(norm3(hidden)))), as in Gemma 4.
   func transformAndRoute(
     _ mlp: Blueprint.MLP, _ mlpNorm: Blueprint.Norm, _ experts: Blueprint.Experts, _ hidden: inout Matrix,
     _ observe: Observer
@@ -49,7 +49,7 @@ extension BlockPass {
     add(sum, times: block.residualScale, into: &hidden, on: device)
   }
 
-  /// Chooses the experts; the router is never pruned, and computed in f32.
+  /// Chooses the experts. The router is never pruned, and always computed in f32.
   private func routing(_ router: Blueprint.Router, _ input: borrowing Matrix) throws -> Routing {
     var states = try prepared(input, rows: input.rows, router.inputNorm)
     if let factors = router.inputScale { multiplyRows(&states, try weights.floats(factors)) }
@@ -77,7 +77,7 @@ extension BlockPass {
     }
   }
 
-  /// The weighted sum of all experts; nil if the pass ends in them. One expert's weights are read at a time.
+  /// The weighted sum of all experts' outputs; nil if the pass ends here. Reads the weights of one expert at a time.
   private func mixture(
     _ experts: Blueprint.Experts, _ routing: Routing, _ input: borrowing Matrix, _ observe: Observer
   ) throws -> Matrix? {
@@ -104,7 +104,7 @@ extension BlockPass {
     return output
   }
 
-  /// One MLP over some tokens, `tokens x hidden`; nil if nothing after it is wanted.
+  /// The output of one MLP for some tokens, `tokens x hidden`; nil if the pass ends here.
   private func run(
     _ mlp: Blueprint.MLP, _ site: String, _ tokens: [Int32], _ rows: TokenRows, _ input: borrowing Matrix,
     _ observe: Observer

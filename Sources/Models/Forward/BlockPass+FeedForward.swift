@@ -5,7 +5,7 @@ import Glibc
 extension BlockPass {
   /// hidden += mlp(norm(hidden)), a few sequences at a time: the inner layer is wide.
   ///
-  /// - Parameter before: what the MLP reads, if it is not `hidden`.
+  /// - Parameter before: the MLP's input, if it is not `hidden`.
   func transform(
     _ mlp: Blueprint.MLP, _ hidden: inout Matrix, _ before: HeldMatrix?, _ observe: Observer
   ) throws {
@@ -33,7 +33,7 @@ extension BlockPass {
     }
   }
 
-  /// What goes into the second layer of an MLP, `tokens x inner`.
+  /// The input of the second layer of an MLP, `tokens x inner`.
   func activated(_ mlp: Blueprint.MLP, _ input: borrowing PackedMatrix) throws -> Matrix {
     switch mlp.input {
     case .plain(let linear):

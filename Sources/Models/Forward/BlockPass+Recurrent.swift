@@ -3,7 +3,7 @@ import EspalierKernels
 import Glibc
 
 extension BlockPass {
-  /// deltaRule(norm(hidden)), normed and gated, `tokens x valueWidth`; nil if the pass ends before.
+  /// deltaRule(norm(hidden)), normed and gated, `tokens x valueWidth`; nil if the pass ends earlier.
   func update(_ net: Blueprint.DeltaNet, _ hidden: borrowing Matrix, _ observe: Observer) throws -> Matrix? {
     var normed = try prepared(hidden, rows: hidden.rows, block.mixerNorm)
     let input = PackedMatrix(rounding: &normed, precision, on: device)
@@ -35,7 +35,7 @@ extension BlockPass {
     return output
   }
 
-  /// Takes a fused layer apart: for each key head its query, key, values and gates.
+  /// Separates the output of a fused layer: for each key head its query, key, values and gates.
   private func split(
     _ both: borrowing Matrix, _ shape: DeltaRuleShape, states: inout Matrix, gate: inout Matrix
   ) {
@@ -84,7 +84,7 @@ extension BlockPass {
     return (HeldMatrix(decay), HeldMatrix(strength))
   }
 
-  /// c * conv(b * x) for b, c and x from one layer, `tokens x hidden`; nil if the pass ends before.
+  /// c * conv(b * x) for b, c and x from one layer, `tokens x hidden`; nil if the pass ends earlier.
   func convolve(
     _ convolution: Blueprint.ShortConvolution, _ hidden: borrowing Matrix, _ observe: Observer
   ) throws -> Matrix? {

@@ -2,9 +2,9 @@ import EspalierCore
 import EspalierIO
 import EspalierKernels
 
-/// The forward pass of one block over whole sequences: one pass for all families, as their blueprints say.
+/// The forward pass of one block over whole sequences: one implementation for all families, driven by their blueprints.
 struct BlockPass {
-  /// Called with the name of a site, the inputs of some tokens, `tokens x columns`, and which tokens these are.
+  /// Called with the name of a site, the inputs of some tokens (`tokens x columns`), and which tokens they are.
   typealias Observer = (_ site: String, _ inputs: borrowing Matrix, _ rows: TokenRows) throws -> Void
 
   let block: Blueprint.Block
@@ -12,16 +12,16 @@ struct BlockPass {
   let length: Int
   let weights: TensorSource
   let scope: PassScope
-  /// Whether experts see all tokens, whatever the router says.
+  /// Whether experts see all tokens, regardless of the router.
   var routesEveryToken = false
 
   var precision: Precision { weights.precision }
   var device: Device { weights.device }
 
-  /// Replaces the hidden states by those after the block; they are of no use if the pass ends before.
+  /// Replaces the hidden states with those after the block; they are undefined if the pass ends earlier.
   func run(_ hidden: inout Matrix, _ observe: Observer) throws {
     if let norm = block.enteringNorm { normalize(&hidden, try weights.norm(norm), on: device) }
-    // In a parallel block the feed-forward reads what the mixer read, not what it wrote.
+    // In a parallel block the feed-forward reads the mixer's input, not its output.
     let before = block.isParallel ? HeldMatrix(copy(hidden, from: 0, rows: hidden.rows)) : nil
     guard try mix(&hidden, observe) else { return }
     if let norm = block.afterMixerNorm { normalize(&hidden, try weights.norm(norm), on: device) }
@@ -31,7 +31,7 @@ struct BlockPass {
     if let factor = block.outputScale { scale(&hidden, by: try weights.floats(factor)[0, 0], on: device) }
   }
 
-  /// hidden += mixer(norm(hidden)); false if the pass ends in it.
+  /// hidden += mixer(norm(hidden)); false if the pass ends here.
   private func mix(_ hidden: inout Matrix, _ observe: Observer) throws -> Bool {
     let output: Blueprint.Linear
     var mixed: Matrix?
@@ -102,7 +102,7 @@ struct BlockPass {
   }
 }
 
-/// A matrix that can be passed on by reference.
+/// A matrix that is passed by reference.
 final class HeldMatrix: Sendable {
   let matrix: Matrix
 

@@ -1,4 +1,4 @@
-/// How far a pass through a block goes: through the whole of it, or until a set of sites has been seen.
+/// The extent of a pass through a block: the whole block, or until a set of sites has been observed.
 struct PassScope {
   private let wanted: Set<String>?
   private let order: [String: Int]
@@ -15,9 +15,9 @@ struct PassScope {
 
   var isWhole: Bool { wanted == nil }
 
-  /// Whether anything that comes after the site is wanted.
+  /// Whether anything after the site is wanted.
   func continues(after site: String) -> Bool { last > order[site] ?? .max || isWhole }
 
-  /// Whether the inputs of the site itself are.
+  /// Whether the inputs of the site are wanted.
   func wants(_ site: String) -> Bool { wanted?.contains(site) ?? true }
 }

@@ -3,23 +3,23 @@ import EspalierKernels
 import Glibc
 import Synchronization
 
-/// Rotary position embedding: how fast each pair of a head turns, with the scalings that checkpoints use.
+/// Rotary position embedding: the frequency of each pair of values of a head, with the scalings that checkpoints use.
 public struct Rotary: Sendable {
-  /// Values of a head that are rotated.
+  /// Number of values of a head that are rotated.
   public let dimensions: Int
   /// The first of them.
   public var start = 0
-  /// Whether pairs are neighbours, rather than halves apart.
+  /// Whether pairs are adjacent, rather than half the rotated values apart.
   public var isInterleaved = false
   private let scaling: Scaling
-  /// What cosines and sines are multiplied with.
+  /// Factor of cosines and sines.
   private let factor: Float
   private let tables = TableCache()
 
   private enum Scaling: Sendable {
     /// Radians per position of each pair.
     case fixed([Float])
-    /// The first for texts of up to so many tokens, the second for longer ones.
+    /// The first for texts of up to this many tokens, the second for longer ones.
     case byLength(Int, short: [Float], long: [Float])
     /// NTK: the base grows with texts longer than the model was made for.
     case dynamic(theta: Double, factor: Double, length: Int)
@@ -31,7 +31,7 @@ public struct Rotary: Sendable {
     self.factor = factor
   }
 
-  /// The first values of every head, with the usual base.
+  /// Rotates the first values of every head, with the usual base.
   init(dimensions: Int, of headSize: Int) throws {
     guard dimensions % 2 == 0, dimensions <= min(headSize, 65_536) else {
       throw EspalierError.badInput(
@@ -44,11 +44,11 @@ public struct Rotary: Sendable {
   /// Reads `rope_theta` with `rope_scaling`, or the newer `rope_parameters`.
   ///
   /// - Parameters:
-  ///   - headSize: of which `partial_rotary_factor` is rotated.
-  ///   - layerType: the member of `rope_parameters` that holds for the block, if there is one for each type.
-  ///   - theta: the base, if it does not stand under its usual name.
+  ///   - headSize: size of a head, of which the share `partial_rotary_factor` is rotated.
+  ///   - layerType: the member of `rope_parameters` for the block, if there is one for each type of layer.
+  ///   - theta: the base, if it is not under its usual key.
   ///   - usualTheta: the base if the configuration does not say.
-  ///   - share: of the head that is rotated if the configuration does not say; nil for families that always rotate all of it.
+  ///   - share: the share of the head that is rotated if the configuration does not say; nil for families that always rotate all of it.
   init(
     _ configuration: ModelConfiguration, headSize: Int, layerType: String? = nil, theta own: Double? = nil,
     usualTheta: Double = 10000, share usualShare: Double? = nil, ignoresScaling: Bool = false
@@ -80,7 +80,7 @@ public struct Rotary: Sendable {
       throw EspalierError.badInput(
         "the share of a head that is rotated must be from 0 to 1.", subject: "config.json")
     }
-    // With proportional scaling every pair is there; those beyond the share do not turn.
+    // With proportional scaling, all pairs exist, but those beyond the share are not rotated.
     let dimensions = kind == "proportional" ? headSize : Int(Double(headSize) * share)
     guard dimensions > 0, dimensions % 2 == 0, dimensions <= headSize else {
       throw EspalierError.badInput(
@@ -110,7 +110,7 @@ public struct Rotary: Sendable {
       self.init(
         dimensions, .dynamic(theta: theta, factor: try Self.positive(scaling, "factor"), length: length))
     case "yarn":
-      // As transformers reads it: never from a section of one type of layer.
+      // As in transformers: never read from the section of one type of layer.
       let truncates = try (whole ?? scaling).flag("truncate", default: true)
       let (frequencies, factor) = try Self.yarn(
         theta, dimensions, plain, scaling, configuration, truncates: truncates)
@@ -132,7 +132,7 @@ public struct Rotary: Sendable {
     (0..<dimensions / 2).map { 1 / power(theta, $0, dimensions) }
   }
 
-  /// `theta^(2 pair / dimensions)`, with the exponent rounded to f32 as torch does: late positions multiply the difference.
+  /// `theta^(2 pair / dimensions)`, with the exponent rounded to f32 as in torch, since late positions amplify the difference.
   private static func power(_ theta: Double, _ pair: Int, _ dimensions: Int) -> Float {
     Float(pow(theta, Double(Float(2 * pair) / Float(dimensions))))
   }
@@ -145,7 +145,7 @@ public struct Rotary: Sendable {
     return value
   }
 
-  /// Llama 3.1: long waves are slowed by `factor`, short ones stay, those between are blended.
+  /// Llama 3.1: low frequencies are divided by `factor`, high ones stay, those between are blended.
   private static func llama3(_ plain: [Float], _ scaling: ModelConfiguration) throws -> [Float] {
     let factor = try scaling.number("factor")
     let low = try scaling.number("low_freq_factor")
@@ -204,7 +204,7 @@ public struct Rotary: Sendable {
     return (frequencies, Float(attention))
   }
 
-  /// LongRoPE (arXiv 2402.13753): one factor for each pair, others for long texts.
+  /// LongRoPE (arXiv 2402.13753): one factor for each pair, with other factors for long texts.
   private static func longRope(
     _ theta: Double, _ dimensions: Int, _ scaling: ModelConfiguration, _ configuration: ModelConfiguration
   ) throws -> (Scaling, Float) {
@@ -245,7 +245,7 @@ public struct Rotary: Sendable {
     return length
   }
 
-  /// Radians per position of each pair, in texts of so many tokens.
+  /// Radians per position of each pair, in texts of this length.
   func frequencies(length: Int) -> [Float] {
     switch scaling {
     case .fixed(let frequencies): return frequencies
@@ -257,7 +257,7 @@ public struct Rotary: Sendable {
     }
   }
 
-  /// Cosines and sines of all positions of texts of `length` tokens; kept from call to call.
+  /// Cosines and sines of all positions of texts of `length` tokens, cached between calls.
   func table(length: Int) -> RotaryTable {
     var isFixed = false
     if case .fixed = scaling { isFixed = true }

@@ -2,9 +2,9 @@ import EspalierCore
 import EspalierKernels
 import Glibc
 
-/// Which tokens of a batch go to which experts, and what their outputs are multiplied with.
+/// Which tokens of a batch go to which experts, and the factors of the experts' outputs.
 struct Routing {
-  /// For each expert its tokens, in ascending order.
+  /// The tokens of each expert, in ascending order.
   private(set) var tokens: [[Int32]]
   private(set) var factors: [[Float]]
 
@@ -12,8 +12,8 @@ struct Routing {
   ///
   /// - Parameters:
   ///   - logits: `tokens x experts`.
-  ///   - correction: added to the scores for the choice; one for each expert, or empty.
-  ///   - expertScale: what factors are multiplied with; one for each expert, or empty.
+  ///   - correction: added to the scores for the choice; one value for each expert, or empty.
+  ///   - expertScale: multiplies the factors; one value for each expert, or empty.
   init(
     _ logits: borrowing Matrix, _ router: Blueprint.Router, correction: [Float] = [],
     expertScale: [Float] = []
@@ -51,7 +51,7 @@ struct Routing {
     return zip(chosen, factors).map { ($0, $1 * router.scale) }
   }
 
-  /// Of equal scores the lower index goes first.
+  /// If scores are equal, the lower index comes first.
   private static func largest(_ count: Int, of scores: [Float]) -> [Int] {
     Array(scores.indices.sorted { (scores[$0], $1) > (scores[$1], $0) }.prefix(count))
   }

@@ -2,12 +2,12 @@ import EspalierCore
 import EspalierIO
 import EspalierKernels
 
-/// Tensors of a checkpoint: the pruned ones as the pipeline left them, the others as they are stored.
+/// The tensors of a checkpoint: pruned matrices as the pipeline made them, the others as stored.
 public struct TensorSource: Sendable {
   public let checkpoint: Checkpoint
   /// Pruned matrices by module; the others are dense.
   public let pruned: [String: PrunedMatrix]
-  /// How products with them are computed.
+  /// Precision of products with them.
   public let precision: Precision
   /// Whether the pages of weights stay in memory between products.
   public let keepsPages: Bool
@@ -25,7 +25,7 @@ public struct TensorSource: Sendable {
     self.keepsPages = keepsPages
   }
 
-  /// A linear weight, as the pipeline left it.
+  /// A linear weight, pruned if the pipeline has pruned it.
   public func weight(_ matrix: ModelOutline.Matrix) throws -> LinearWeight {
     try LinearWeight(
       checkpoint.stored(matrix), order: matrix.order, pruned: pruned[matrix.module], keepsPages: keepsPages)
@@ -42,14 +42,14 @@ public struct TensorSource: Sendable {
     }
   }
 
-  /// A new matrix of what a layer makes of its input.
+  /// The output of a layer, as a new matrix.
   func applied(_ layer: Blueprint.Linear, _ input: borrowing PackedMatrix) throws -> Matrix {
     var output = device.matrix(unfilled: input.rows, columns: layer.rows)
     try apply(layer, input, into: &output)
     return output
   }
 
-  /// A table or a router that is never pruned, `rows x columns`; further axes count as columns, leading ones of one are left out.
+  /// A table or router, which is never pruned, as `rows x columns`: leading axes of size 1 are dropped, further axes count as columns.
   func table(_ parameter: Blueprint.Parameter) throws -> LinearWeight {
     try LinearWeight(stored(parameter).flattened(), pruned: nil, keepsPages: keepsPages)
   }
@@ -69,7 +69,7 @@ public struct TensorSource: Sendable {
       scale: try row(norm.scale, adding: norm.offset), shift: try row(norm.shift, adding: 0))
   }
 
-  /// Vectors one after the other, in one row; nil if there are none.
+  /// Vectors concatenated in one row; nil if there are none.
   private func row(_ parameters: [Blueprint.Parameter], adding offset: Float) throws -> Matrix? {
     guard !parameters.isEmpty else { return nil }
     let values = try parameters.flatMap { try floats($0).array() }

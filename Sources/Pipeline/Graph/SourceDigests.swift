@@ -18,6 +18,8 @@ final class SourceDigests: Sendable {
   }
 
   private let checkpoint: Checkpoint
+  /// Tensors that must be finite.
+  private let finite: Set<String>
   private let path: String
   private let records: Mutex<[String: Record]>
   /// Digests of whole blocks, which are in many keys.
@@ -25,12 +27,13 @@ final class SourceDigests: Sendable {
   /// How many digests are not saved yet.
   private let unsaved = Mutex(0)
 
-  init(checkpoint: Checkpoint, work: String) {
+  init(checkpoint: Checkpoint, finite: Set<String> = [], work: String) {
     self.checkpoint = checkpoint
+    self.finite = finite
     path = work + "/sources.json"
     var records: [String: Record] = [:]
     // The file is a cache: if it cannot be read, the digests are computed again.
-    let json = (try? Folder.entry(path)) != nil ? try? Folder.readJSON(path).opened()?["sources"] : nil
+    let json = (try? Folder.entry(path)) != nil ? try? Folder.readJSON(path).opened()?[Self.member] : nil
     for (file, value) in json?.object?.members ?? [] {
       guard let identity = value["identity"]?.string else { continue }
       let digests = value["digests"]?.object?.members.compactMap { member in
@@ -42,13 +45,18 @@ final class SourceDigests: Sendable {
     self.records = Mutex(records)
   }
 
+  /// The member of the cache's file. Earlier versions wrote `sources`, with digests of tensors that were not known to be finite.
+  private static let member = "finiteSources"
+
   /// The digest of one tensor's bytes with its type and shape.
+  ///
+  /// - Throws: bad input that names the place if the tensor must be finite and is not.
   func tensor(_ name: String) throws -> Digest {
     guard let (shard, entry) = checkpoint.tensors[name] else {
       throw EspalierError.badInput("the tensor \(name) is missing.", subject: checkpoint.folder)
     }
     return try digest(of: "\(checkpoint.folder)/\(shard)", checkpoint.identity(ofShard: shard), part: name) {
-      let bytes = try checkpoint.stored(entry, shard: shard).digest()
+      let bytes = try checkpoint.stored(entry, shard: shard).digest(requiringFinite: finite.contains(name))
       return SHA256.digest(of: "\(entry.dtype?.rawValue ?? "?") \(entry.shape) \(bytes.hex)")
     }
   }
@@ -107,7 +115,8 @@ final class SourceDigests: Sendable {
             )
           }))
     }
-    try Folder.writeAtomically(Array((["sources": json] as JSON).sealed().text.utf8), to: path)
+    try Folder.writeAtomically(
+      Array(JSON.object(JSONObject([(Self.member, json)])).sealed().text.utf8), to: path)
     unsaved.withLock { $0 = 0 }
   }
 

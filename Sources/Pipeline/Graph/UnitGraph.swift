@@ -26,6 +26,12 @@ public struct UnitGraph: Sendable {
     }
   }
 
+  /// Whether hidden states are written while a unit runs.
+  func writesHidden(_ unit: Unit) -> Bool {
+    unit.kind == .hidden
+      || unit.pass.map { passes[$0, default: []].contains { units[$0].kind == .hidden } } ?? false
+  }
+
   public func index(of id: String) -> Int? { units.firstIndex { $0.id == id } }
 
   private struct Builder {

@@ -14,7 +14,8 @@ struct UnitKeys: Sendable {
   init(job: Job, graph: UnitGraph) {
     self.job = job
     self.graph = graph
-    digests = SourceDigests(checkpoint: job.checkpoint, work: job.work)
+    digests = SourceDigests(
+      checkpoint: job.checkpoint, finite: Set(job.model.blocks.flatMap(\.tensors.keys)), work: job.work)
     configuration = SHA256.digest(of: job.checkpoint.configuration.canonical.text)
   }
 

@@ -47,9 +47,9 @@ public enum Planner {
       "this job needs at least \((least + 1 << 20 - 1) >> 20) MiB of memory, but --memory is \(ByteSize(bytes: needs.job.memory))"
     if let (unit, set) = needs.most(memory: least) {
       text += "; the most is for \(unit.id)"
-      if set.factor > set.total / 2 {
+      if set.gram + set.gramPages > set.total / 2 {
         text +=
-          ", \(ByteSize(bytes: set.factor)) of it a Gram matrix. One of low rank is smaller: factor: {kind: svd, rank: ...}"
+          ", \(ByteSize(bytes: set.gram + set.gramPages)) of it a Gram matrix. One of low rank is smaller: factor: {kind: svd, rank: ...}"
       } else if unit.kind == .tokens {
         text += ", which holds a text whole. Give less of it, or many texts in JSON lines (.jsonl)"
       }

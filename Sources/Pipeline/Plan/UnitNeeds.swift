@@ -20,7 +20,7 @@ struct UnitNeeds: Sendable {
   private var shapes = UnitShapes()
   /// By shape: the memory of a unit with its source, the memory of its stage alone, the bytes of its artifact, its work.
   private var sets: [WorkingSet] = []
-  private var ownBytes: [Int] = []
+  private var ownSets: [WorkingSet] = []
   private var leftBytes: [Int] = []
   private var works: [Work] = []
 
@@ -36,7 +36,7 @@ struct UnitNeeds: Sendable {
     shapes = UnitShapes(graph, job.model) { [self] in (tensorBytes($0), weightBytes($0)) }
     for unit in shapes.examples.map({ graph.units[$0] }) {
       sets.append(set(unit, memory: job.memory))
-      ownBytes.append(stage(unit).workingSet(self.sizes(unit)).total)
+      ownSets.append(stage(unit).workingSet(self.sizes(unit)))
       leftBytes.append(stage(unit).artifactBytes(self.sizes(unit)))
       works.append(stage(unit).work(self.sizes(unit)))
     }
@@ -60,7 +60,8 @@ struct UnitNeeds: Sendable {
     return UnitSizes(
       model: job.model, task: unit.task, samples: samples, length: length,
       batchTokens: min(Batching.sequences(length: length), max(1, samples)) * length,
-      block: block, site: site, matrix: matrix, pattern: unit.pattern?.known, holdOut: unit.holdOut,
+      block: block, site: site, matrix: matrix, pattern: unit.pattern?.known,
+      writesHidden: graph.writesHidden(unit), holdOut: unit.holdOut,
       precision: job.arithmetic.precision, weightBytes: weightBytes(unit), tensorBytes: tensorBytes(unit),
       factorBytes: factorBytes(unit), threads: job.device.threads, available: max(0, available))
   }
@@ -138,7 +139,7 @@ struct UnitNeeds: Sendable {
     return [first]
       + candidates.dropFirst().filter { candidate in
         guard case .site = graph.units[candidate].task else { return true }
-        let needed = ownBytes[shapes.shapes[candidate]]
+        let needed = ownSets[shapes.shapes[candidate]].total
         guard needed <= free else { return false }
         free -= needed
         return true
@@ -150,7 +151,16 @@ struct UnitNeeds: Sendable {
     guard let first = units.first else { return 0 }
     return units.dropFirst().reduce(workingSet(first).total) { sum, unit in
       guard case .site = graph.units[unit].task else { return sum }
-      return sum + ownBytes[shapes.shapes[unit]]
+      return sum + ownSets[shapes.shapes[unit]].total
+    }
+  }
+
+  /// The part of ``memory(_:)`` that is buffers.
+  func buffers(_ units: [Int]) -> Int {
+    guard let first = units.first else { return 0 }
+    return units.dropFirst().reduce(workingSet(first).buffers) { sum, unit in
+      guard case .site = graph.units[unit].task else { return sum }
+      return sum + ownSets[shapes.shapes[unit]].buffers
     }
   }
 

@@ -26,7 +26,8 @@ struct UnitShapes: Sendable {
         of: UnitShape(
           entry: unit.entry, task: .init(unit.task), block: unit.block.map { blockNumbers[$0] },
           site: unit.block.flatMap { block in site.map { siteNumbers[block][$0] } }, holdOut: unit.holdOut,
-          pattern: unit.pattern, tensorBytes: tensorBytes, weightBytes: weightBytes))
+          pattern: unit.pattern, writesHidden: graph.writesHidden(unit), tensorBytes: tensorBytes,
+          weightBytes: weightBytes))
       if shape == examples.count { examples.append(index) }
       shapes.append(shape)
     }
@@ -86,6 +87,7 @@ private struct UnitShape: Hashable {
   let site: Int?
   let holdOut: Double
   let pattern: PlannedPattern?
+  let writesHidden: Bool
   let tensorBytes: Int
   let weightBytes: Int
 }

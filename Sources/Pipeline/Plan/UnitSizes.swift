@@ -16,6 +16,8 @@ public struct UnitSizes: Sendable {
   public let matrix: ModelOutline.Matrix?
   /// The pattern of the mask that the unit makes; nil if it is not known before any work. Then a stage plans for the worst case.
   public let pattern: SparsityPattern?
+  /// Whether hidden states are written while the unit runs: its own, or those of a unit that streams with it.
+  public let writesHidden: Bool
   /// The share of the sequences that is left out of a site's factor.
   public let holdOut: Double
   /// Precision of products in the forward pass.
@@ -30,6 +32,9 @@ public struct UnitSizes: Sendable {
   /// Bytes of memory that the unit may use: the job's limit, less what the process holds and, for a site, what its source needs.
   /// It may change how a stage computes, never the result.
   public let available: Int
+
+  /// Whether the unit reads a Gram matrix, whole or of low rank, and not only its diagonal.
+  public var readsGram: Bool { factorBytes > 2 * 8 * (matrix?.columns ?? 0) }
 
   /// Calibration tokens.
   public var tokens: Int { samples * length }

@@ -138,7 +138,10 @@ public struct Runner: Sendable {
           blocks: job.model.blocks.count))
     }
     let contexts = try units.map { try context($0, scheduler, state) }
+    MemoryMeter.reset()
+    let buffersBefore = MemoryMeter.byteCount
     let results = try execute(contexts)
+    let buffers = MemoryMeter.peak - buffersBefore
     try keys.requireSameFiles()
     for ((unit, context), result) in zip(zip(units, contexts), results) {
       let key = context.key
@@ -154,7 +157,8 @@ public struct Runner: Sendable {
         [
           ("unit", .string(graph.units[unit].id)), ("key", .string(key.hex)), ("seconds", .number(seconds)),
           ("bytes", .integer(manifest.objects.reduce(0) { $0 + $1.size })),
-          ("peak", .integer(Self.peakMemory())), ("report", manifest.report),
+          ("peak", .integer(Self.peakMemory())), ("buffers", .integer(buffers)),
+          ("plannedBuffers", .integer(needs.buffers(units))), ("report", manifest.report),
         ])
       report(
         .committed(

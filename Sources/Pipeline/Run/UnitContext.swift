@@ -16,6 +16,8 @@ public struct UnitContext: Sendable {
   let reporter: ProgressReporter
   let keys: UnitKeys
 
+  /// Who computes.
+  public var device: Device { job.device }
   public var checkpoint: Checkpoint { job.checkpoint }
   public var model: ModelOutline { job.model }
 

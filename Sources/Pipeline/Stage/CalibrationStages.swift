@@ -61,7 +61,7 @@ extension SiteStage {
   public func earlier(_ components: JSON, job: Job) throws -> [Digest] { [] }
 
   /// As much as it takes in memory.
-  public func artifactBytes(_ sizes: UnitSizes) -> Int { workingSet(sizes).factor }
+  public func artifactBytes(_ sizes: UnitSizes) -> Int { workingSet(sizes).gram }
 }
 
 /// An accumulator for one site.

@@ -83,18 +83,26 @@ public struct Capture: SourceStage {
   }
 
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
+    if sizes.task == .embed {
+      // Tables of tokens and of positions, or the patches of images.
+      let states = 3 * sizes.batchTokens * sizes.model.hiddenSize * 4
+      return WorkingSet(weightPages: linearResidentBytes, activations: states + writerBytes(sizes))
+    }
     let widest = sizes.model.widestInput
     // A weight that is stored by columns is copied by rows.
     let copied =
       sizes.block?.matrices.filter { $0.order == .columns }.map { $0.parameters * sizes.weightBytes }.max()
       ?? 0
     let innerTokens = min(sizes.samples, Batching.innerSequences(length: sizes.length)) * sizes.length
+    // Buffers come back to the scratch memory of the device, which may hold those of other sizes meanwhile.
+    let states = sizes.model.activationBytes(tokens: sizes.batchTokens, innerTokens: innerTokens)
     return WorkingSet(
-      weights: sizes.threads * linearScratchBytes(columns: widest, sizes.precision)
-        + (keepsPages(sizes.tensorBytes)
-          ? sizes.tensorBytes : linearResidentBytes + linearRowsAtATime * widest * 4) + copied,
-      activations: sizes.model.activationBytes(tokens: sizes.batchTokens, innerTokens: innerTokens)
-        + sizes.threads * 128 * sizes.length * 4 + writerBytes(sizes))
+      weightPages: (keepsPages(sizes.tensorBytes)
+        ? sizes.tensorBytes : linearResidentBytes + linearRowsAtATime * widest * 4) + copied,
+      activations: states + min(Scratch.limit, states)
+        + sizes.threads
+        * (linearScratchBytes(columns: widest, sizes.precision)
+          + attentionScratchBytes(length: sizes.length, sizes.precision)) + writerBytes(sizes))
   }
 
   /// Whether a block's weights stay in memory from batch to batch.
@@ -105,7 +113,7 @@ public struct Capture: SourceStage {
     let layout = try? SpillLayout(
       sequences: sizes.samples, tokens: sizes.length, width: sizes.model.hiddenSize, element: spill,
       codec: codec.spillCodec)
-    return layout.map(SpillWriter.byteCount) ?? 0
+    return sizes.writesHidden ? layout.map(SpillWriter.byteCount) ?? 0 : 0
   }
 
   public func work(_ sizes: UnitSizes) -> Work {
@@ -130,7 +138,7 @@ public struct Capture: SourceStage {
   public func embed(_ unit: UnitContext) throws -> UnitResult {
     let model = try Model(unit.checkpoint)
     let path = try unit.input(.tokens, Tokenize.object)
-    let tensors = TensorSource(unit.checkpoint, on: unit.job.device)
+    let tensors = TensorSource(unit.checkpoint, on: unit.device)
     let (samples, length, embed) = try entering(model, path, tensors)
     var writer = try writer(unit, samples: samples, length: length)
     for batch in batches(samples: samples, length: length) {
@@ -183,7 +191,6 @@ public struct Capture: SourceStage {
     }
     // Otherwise mapped pages of blocks that are done would fill the memory.
     defer { for tensor in tensors { tensor.release() } }
-    for tensor in tensors { try tensor.requireFinite(on: unit.job.device) }
     try readAhead(block + 1, unit)
     let hidden = try SpillArray(folder: unit.input(.hidden, "hidden"))
     let (samples, length) = (hidden.sequences, hidden.tokens)
@@ -191,13 +198,13 @@ public struct Capture: SourceStage {
     defer { for matrix in pruned.values { matrix.weights?.release() } }
     let weights = TensorSource(
       unit.checkpoint, pruned: pruned, precision: unit.job.arithmetic.precision,
-      keepsPages: keepsPages(tensors.reduce(0) { $0 + $1.entry.range.count }), on: unit.job.device)
+      keepsPages: keepsPages(tensors.reduce(0) { $0 + $1.entry.range.count }), on: unit.device)
     var writer = try propagation.map { try self.writer($0, samples: samples, length: length) }
     let sites = unit.model.blocks[block].sites
     let named = Dictionary(
       sinks.map { (sites[$0.key].name, $0.value) }, uniquingKeysWith: { first, _ in first })
     for batch in batches(samples: samples, length: length) {
-      var states = try read(hidden, batch, unit.job.device)
+      var states = try read(hidden, batch, unit.device)
       try model.forward(
         block: block, hidden: &states, length: length, wanted: propagation == nil ? Set(named.keys) : nil,
         weights: weights
@@ -236,7 +243,7 @@ public struct Capture: SourceStage {
     )
     let (samples, length) = (hidden.sequences, hidden.tokens)
     for batch in batches(samples: samples, length: length) {
-      var states = try read(hidden, batch, unit.job.device)
+      var states = try read(hidden, batch, unit.device)
       try model.forward(
         block: block, hidden: &states, length: length, wanted: Set(sinks.keys), routesEveryToken: true,
         weights: weights

@@ -84,7 +84,10 @@ public struct Factor: SiteStage {
       case .diagonal: 0
       case .svd: GramAccumulator.lowRankByteCount(columns: columns, rank: rank)
       }
-    return WorkingSet(factor: besideBytes(sizes) + (sizes.holdOut > 0 ? 2 : 1) * matrix)
+    let all = (sizes.holdOut > 0 ? 2 : 1) * matrix
+    return isMapped(sizes)
+      ? WorkingSet(gramPages: all, gram: besideBytes(sizes))
+      : WorkingSet(gram: besideBytes(sizes) + all)
   }
 
   /// Whether Gram matrices grow in their files, because they do not fit into memory.
@@ -188,7 +191,7 @@ public struct Factor: SiteStage {
     return try FactorSink(
       isExpert: site.tokenShare < 1, shrink: shrink, columns: site.columns, form: form,
       holdOut: unit.unit.holdOut, isMapped: isMapped(sizes),
-      precision: unit.job.arithmetic.precision, device: unit.job.device,
+      precision: unit.job.arithmetic.precision, device: unit.device,
       adding: earlier.read(digests ?? []),
       spill: layout(sizes).map {
         try SpillWriter(

@@ -51,10 +51,10 @@ public struct Allocate: AllocationStage {
   public func check(_ model: ModelOutline, checkpoint: Checkpoint) throws { try targets.check(model) }
 
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
-    guard let matrix = sizes.matrix else { return WorkingSet(rows: 4 << 20) }
+    guard let matrix = sizes.matrix else { return WorkingSet(rows: 2 * OutlierCensus.workingSet(columns: 0)) }
     guard method == .error else {
       return WorkingSet(
-        weights: sizes.tensorBytes, rows: 2 * OutlierCensus.workingSet(columns: matrix.columns))
+        weightPages: sizes.tensorBytes, rows: 2 * OutlierCensus.workingSet(columns: matrix.columns))
     }
     return sizes.withLossFactor(besideFactor(sizes))
   }
@@ -62,7 +62,7 @@ public struct Allocate: AllocationStage {
   private func besideFactor(_ sizes: UnitSizes) -> WorkingSet {
     guard let matrix = sizes.matrix else { return WorkingSet() }
     return WorkingSet(
-      weights: sizes.tensorBytes,
+      weightPages: sizes.tensorBytes,
       rows: 2 * matrix.rows * Mask.rowBytes(matrix.columns)
         + max(
           Saliency.workingSet(rows: matrix.rows, columns: matrix.columns, threads: sizes.threads),
@@ -86,7 +86,6 @@ public struct Allocate: AllocationStage {
 
   public func measure(_ unit: UnitContext) throws {
     let weight = try unit.weight()
-    try weight.tensor.requireFinite(on: unit.job.device)
     defer { weight.tensor.release() }
     let values: [Double]
     switch method {
@@ -107,11 +106,11 @@ public struct Allocate: AllocationStage {
     let factor = try unit.lossFactor(beside: besideFactor)
     let gram = try factor.requireGram()
     let nothing = Mask(rows: weight.rows, columns: weight.columns, pattern: .rows(sparsity: 1))
-    let loss = Loss(gram, on: unit.job.device)
+    let loss = Loss(gram, on: unit.device)
     let whole = loss.of(weight, nothing)
     return try sparsities.enumerated().map { index, sparsity in
       let mask = mostSalient(
-        weight, .wanda, diagonal: factor.diagonal, pattern: .rows(sparsity: sparsity), on: unit.job.device)
+        weight, .wanda, diagonal: factor.diagonal, pattern: .rows(sparsity: sparsity), on: unit.device)
       try unit.progress(index + 1, of: Self.points)
       return whole > 0 ? max(0, loss.of(weight, mask)) / whole : 0
     }

@@ -55,7 +55,7 @@ public struct SparseGPT: MatrixStage {
     let rows = budget == .matrix ? matrix.rows : min(256, matrix.rows)
     // The factor of the inverse and the Gram matrix; rows, their errors and rounded values; buffers of the products.
     return WorkingSet(
-      weights: sizes.tensorBytes, factor: sizes.factorBytes + matrix.columns * matrix.columns * 4,
+      weightPages: sizes.tensorBytes, gramPages: sizes.factorBytes, gram: matrix.columns * matrix.columns * 4,
       rows: rows * (matrix.columns * 20 + blockColumns * 13) + 2 * matrix.rows * Mask.rowBytes(matrix.columns)
         + sizes.threads * 3 << 20)
   }
@@ -72,7 +72,6 @@ public struct SparseGPT: MatrixStage {
 
   public func run(_ unit: UnitContext) throws -> MatrixReport {
     let weight = try unit.weight()
-    try weight.tensor.requireFinite(on: unit.job.device)
     let gram = try unit.factor().requireGram()
     var pattern = try choice.pattern(unit)
     if budget == .matrix { pattern = pattern.acrossRows ?? pattern }

@@ -45,12 +45,14 @@ public struct WarmStart: MatrixStage {
   private func besideFactor(_ sizes: UnitSizes) -> WorkingSet {
     guard let matrix = sizes.matrix else { return WorkingSet() }
     return WorkingSet(
-      weights: sizes.tensorBytes,
+      weightPages: sizes.tensorBytes,
       rows: matrix.rows * Mask.rowBytes(matrix.columns)
         + max(
           Saliency.workingSet(rows: matrix.rows, columns: matrix.columns, threads: sizes.threads),
-          Loss.workingSet(
-            rows: matrix.rows, columns: matrix.columns, rank: sizes.factorRank, threads: sizes.threads)))
+          sizes.readsGram
+            ? Loss.workingSet(
+              rows: matrix.rows, columns: matrix.columns, rank: sizes.factorRank, threads: sizes.threads)
+            : 0))
   }
 
   public func work(_ sizes: UnitSizes) -> Work {
@@ -62,7 +64,6 @@ public struct WarmStart: MatrixStage {
 
   public func run(_ unit: UnitContext) throws -> MatrixReport {
     let weight = try unit.weight()
-    try weight.tensor.requireFinite(on: unit.job.device)
     let pattern = try choice.pattern(unit)
     let factor = try method == .magnitude ? nil : unit.lossFactor(beside: besideFactor)
     let saliency: Saliency =
@@ -72,10 +73,10 @@ public struct WarmStart: MatrixStage {
       case .ria: .ria(power: power)
       }
     let mask = mostSalient(
-      weight, saliency, diagonal: factor?.diagonal ?? [], pattern: pattern, on: unit.job.device)
+      weight, saliency, diagonal: factor?.diagonal ?? [], pattern: pattern, on: unit.device)
     try MaskFile.write(mask, to: unit.folder + "/" + MaskFile.name)
     var report = try unit.matrixReport(pattern)
-    if let gram = factor?.gram { report.lossAfter = Loss(gram, on: unit.job.device).of(weight, mask) }
+    if let gram = factor?.gram { report.lossAfter = Loss(gram, on: unit.device).of(weight, mask) }
     weight.tensor.release()
     return report
   }

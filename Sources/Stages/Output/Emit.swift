@@ -49,13 +49,17 @@ public struct Emit: OutputStage {
   }
 
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
-    // A piece of a weight twice, a piece of a file for its digest, and a mask while it is read.
-    let largest = sizes.model.matrices.map { $0.rows * Mask.rowBytes($0.columns) }.max() ?? 0
+    // A mask while it is read, and a piece of the largest weight, masked.
+    let mask = sizes.model.matrices.map { $0.rows * Mask.rowBytes($0.columns) }.max() ?? 0
+    let weight = sizes.model.matrices.map { $0.parameters * sizes.weightBytes }.max() ?? 0
     // A weight that is stored by columns is transposed, masked and transposed back.
-    let turned =
+    let transposed =
       sizes.model.matrices.filter { $0.order == .columns }.map { $0.parameters * sizes.weightBytes }.max()
       ?? 0
-    return WorkingSet(weights: 3 * Self.pieceBytes + 4 * turned, rows: 2 * largest)
+    // A piece of a weight, and one of a file for its digest.
+    return WorkingSet(
+      weightPages: 2 * Self.pieceBytes,
+      rows: min(Self.pieceBytes, weight) + 4 * transposed + 2 * mask)
   }
 
   public func run(_ unit: UnitContext) throws -> OutputReport {

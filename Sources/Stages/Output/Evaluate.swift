@@ -1,5 +1,6 @@
 import EspalierCore
 import EspalierIO
+import EspalierKernels
 import EspalierModels
 import EspalierPipeline
 
@@ -38,10 +39,13 @@ public struct Evaluate: EvaluationStage {
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
     let tokens = max(1024, length ?? Self.defaultLength(sizes.model))
     let needs = text.map(Corpus.Needs.init)
+    let scratch =
+      linearScratchBytes(columns: sizes.model.widestInput, .f32) + attentionScratchBytes(length: tokens, .f32)
+    let head = headWorkingSet(tokens: tokens, columns: sizes.model.hiddenSize, threads: sizes.threads)
+    let states = sizes.model.activationBytes(tokens: tokens, innerTokens: tokens)
     return WorkingSet(
-      weights: sizes.threads * 512 * sizes.model.hiddenSize * 4,
-      activations: sizes.model.activationBytes(tokens: tokens, innerTokens: tokens)
-        + tokens * (sizes.model.hiddenSize + sizes.threads * 512) * 4,
+      weightPages: linearResidentBytes,
+      activations: states + min(Scratch.limit, states) + sizes.threads * scratch + head,
       rows: needs.map { $0.memory + $0.textBytes } ?? 0)
   }
 
@@ -88,11 +92,11 @@ public struct Evaluate: EvaluationStage {
       perplexity: try text.map {
         try windowPerplexity(
           model, text: $0, length: length ?? Self.defaultLength(model.outline), windows: windows,
-          scratch: scratch, progress: unit.progress, on: unit.job.device)
+          scratch: scratch, progress: unit.progress, on: unit.device)
       },
       questions: try questions.map {
         try Questions(path: $0, limit: limit).ask(
-          model, scratch: scratch, progress: unit.progress, on: unit.job.device)
+          model, scratch: scratch, progress: unit.progress, on: unit.device)
       })
   }
 

@@ -46,7 +46,7 @@ public struct ADMM: MatrixStage {
     var needs = Reconstruct.fitting(sizes)
     let square = matrix.columns * matrix.columns * 4
     // The eigenvectors, and their computation, which is done before rows are in memory.
-    needs.factor += square
+    needs.gram += square
     needs.rows = max(needs.rows, 2 * square)
     return needs
   }
@@ -64,7 +64,6 @@ public struct ADMM: MatrixStage {
 
   public func run(_ unit: UnitContext) throws -> MatrixReport {
     let weight = try unit.weight()
-    try weight.tensor.requireFinite(on: unit.job.device)
     let gram = try unit.factor().requireGram()
     let pattern = try choice.pattern(unit)
     let (outcome, loss) = try unit.writeWeights(weight, gram: gram) {

@@ -33,13 +33,15 @@ public struct DSnoT: MatrixStage {
   private func besideFactor(_ sizes: UnitSizes) -> WorkingSet {
     guard let matrix = sizes.matrix else { return WorkingSet() }
     return WorkingSet(
-      weights: sizes.tensorBytes,
+      weightPages: sizes.tensorBytes,
       rows: 2 * matrix.rows * Mask.rowBytes(matrix.columns)
         + max(
           options.workingSet(
             rows: matrix.rows, columns: matrix.columns, pattern: sizes.pattern, threads: sizes.threads),
-          Loss.workingSet(
-            rows: matrix.rows, columns: matrix.columns, rank: sizes.factorRank, threads: sizes.threads),
+          sizes.readsGram
+            ? Loss.workingSet(
+              rows: matrix.rows, columns: matrix.columns, rank: sizes.factorRank, threads: sizes.threads)
+            : 0,
           Certificate.lossesWorkingSet(
             rows: matrix.rows, columns: matrix.columns, threads: sizes.threads)))
   }
@@ -56,12 +58,12 @@ public struct DSnoT: MatrixStage {
     let weight = try unit.weight()
     let factor = try unit.lossFactor(beside: besideFactor)
     var mask = try MaskFile.read(unit.input(.mask, MaskFile.name))
-    let before = factor.gram.map { Loss($0, on: unit.job.device).of(weight, mask) }
+    let before = factor.gram.map { Loss($0, on: unit.device).of(weight, mask) }
     let outcome = refineByDSnoT(
       weight, diagonal: factor.diagonal, means: factor.sums.map { $0 / Double(factor.tokens) },
-      tokens: factor.tokens, mask: &mask, options: options, on: unit.job.device)
+      tokens: factor.tokens, mask: &mask, options: options, on: unit.device)
     try MaskFile.write(mask, to: unit.folder + "/" + MaskFile.name)
-    let after = factor.gram.map { Loss($0, on: unit.job.device).of(weight, mask) }
+    let after = factor.gram.map { Loss($0, on: unit.device).of(weight, mask) }
     var report = try unit.matrixReport(mask.pattern)
     report.lossBefore = before
     report.lossAfter = after

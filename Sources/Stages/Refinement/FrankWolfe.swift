@@ -87,7 +87,7 @@ public struct FrankWolfe: MatrixStage {
     let best = certifies && budget == .row && step != .pairwise ? 4 : 0
     let terms = certifies ? min(256, matrix.rows) * matrix.columns * 8 : 0
     return WorkingSet(
-      weights: sizes.tensorBytes, factor: sizes.factorBytes,
+      weightPages: sizes.tensorBytes, gramPages: sizes.factorBytes,
       rows: rows * matrix.columns * (12 + best) + terms + 4 * matrix.rows
         * Mask.rowBytes(matrix.columns)
         + sizes.threads * matrix.columns * 64 + 128 * matrix.columns * 12)

@@ -7,7 +7,7 @@ extension UnitSizes {
   /// in memory at a time.
   func withLossFactor(_ rest: WorkingSet) -> WorkingSet {
     var all = rest
-    all.factor =
+    all.gramPages =
       keepsLossFactor(beside: rest)
       ? factorBytes
       : min(factorBytes, GramMatrix.panelByteCount(columns: matrix?.columns ?? 0, threads: threads))

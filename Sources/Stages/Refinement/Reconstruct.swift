@@ -40,7 +40,7 @@ public struct Reconstruct: MatrixStage {
     let kept = sizes.pattern?.kept(ofColumns: matrix.columns) ?? min(1024, matrix.columns)
     let narrow = kept <= 1024 ? sizes.threads * kept * kept * 8 : 0
     return WorkingSet(
-      weights: sizes.tensorBytes, factor: sizes.factorBytes,
+      weightPages: sizes.tensorBytes, gramPages: sizes.factorBytes,
       rows: min(256, matrix.rows) * matrix.columns * 28 + 2 * matrix.rows * Mask.rowBytes(matrix.columns)
         + narrow)
   }

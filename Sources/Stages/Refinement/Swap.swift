@@ -80,7 +80,7 @@ public struct Swap: MatrixStage {
     // The Gram matrix is mapped, but counts: all of it is read again and again.
     let options = SwapOptions(moves: moves, budget: budget == .row ? .row : .matrix(floor: floor))
     return WorkingSet(
-      weights: sizes.tensorBytes, factor: sizes.factorBytes,
+      weightPages: sizes.tensorBytes, gramPages: sizes.factorBytes,
       rows: 2 * matrix.rows * Mask.rowBytes(matrix.columns)
         + max(
           options.workingSet(
@@ -123,7 +123,7 @@ public struct Swap: MatrixStage {
     _ unit: UnitContext, _ weight: LinearWeight, _ gram: GramMatrix, heldOut: GramMatrix?, _ mask: inout Mask
   ) throws -> MatrixReport {
     let options = SwapOptions(limit: maxSwaps, moves: moves, heldOut: heldOut)
-    let outcome = try refineBySwaps(weight, gram: gram, mask: &mask, options: options, on: unit.job.device) {
+    let outcome = try refineBySwaps(weight, gram: gram, mask: &mask, options: options, on: unit.device) {
       done, total in
       try unit.progress(done, of: total)
     }
@@ -149,8 +149,7 @@ public struct Swap: MatrixStage {
     _ unit: UnitContext, _ weight: LinearWeight, _ gram: GramMatrix, _ mask: inout Mask
   ) throws -> MatrixReport {
     let options = SwapOptions(limit: maxSwaps, budget: .matrix(floor: floor))
-    let outcome = try refineAcrossRows(weight, gram: gram, mask: &mask, options: options, on: unit.job.device)
-    {
+    let outcome = try refineAcrossRows(weight, gram: gram, mask: &mask, options: options, on: unit.device) {
       done, total in
       try unit.progress(done, of: total)
     }

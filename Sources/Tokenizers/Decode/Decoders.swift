@@ -57,7 +57,7 @@ enum Decoder: Sendable {
     }
   }
 
-  /// Turns runs of `<0xE2>` into the characters that they spell, or one U+FFFD each where they spell none.
+  /// Replaces runs of `<0xE2>` with the characters they encode, or with one U+FFFD each if they encode none.
   private static func withBytes(_ tokens: [[UInt8]]) -> [[UInt8]] {
     var output: [[UInt8]] = []
     var bytes: [UInt8] = []

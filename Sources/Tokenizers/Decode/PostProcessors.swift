@@ -1,13 +1,13 @@
 import EspalierCore
 
-/// One step that puts special tokens around the tokens of a text.
+/// One step that adds special tokens to the tokens of a text.
 ///
-/// A text is one encoding on its way in; a template leaves one for each of its pieces, which the next step sees.
+/// The first step gets one encoding; a template returns one for each of its pieces, which the next step gets.
 enum PostProcessor: Sendable {
-  /// Changes offsets in the reference, and no token.
+  /// In the reference, it changes offsets but no token.
   case none
   case template(single: [Piece], pair: [Piece])
-  /// BERT and RoBERTa: a token before and one after, and between two encodings.
+  /// BERT and RoBERTa: one token before, one after, and one or two between two encodings.
   case surround(first: Int32, last: Int32, between: Int32?)
 
   enum Piece: Sendable {

@@ -1,8 +1,8 @@
-/// The decoder `WordPiece`: tokens become words with spaces between.
+/// The decoder `WordPiece`: joins tokens to words separated by spaces.
 struct WordPieceJoiner: Sendable {
-  /// Begins the tokens that continue a word.
+  /// The prefix of tokens that continue a word.
   let prefix: [UInt8]
-  /// Whether the spaces before punctuation and contractions go.
+  /// Whether spaces before punctuation and contractions are removed.
   let cleansUp: Bool
 
   private static let contractions: [(String, String)] = [
@@ -23,7 +23,7 @@ struct WordPieceJoiner: Sendable {
 }
 
 extension [UInt8] {
-  /// Replaces every occurrence from left to right; an empty string occurs nowhere.
+  /// Replaces every occurrence from left to right; an empty string never occurs.
   func replacing(_ part: [UInt8], with replacement: [UInt8]) -> [UInt8] {
     guard let first = part.first, contains(first) else { return self }
     var output: [UInt8] = []

@@ -1,24 +1,24 @@
 import EspalierCore
 
-/// Byte-pair encoding: a word begins as characters, and the merge of lowest rank is made until none is left.
+/// Byte-pair encoding: a word starts as characters, and the merge of lowest rank is applied until none is left.
 struct BytePairModel: Sendable {
   let vocabulary: Vocabulary
   private let rules: MergeRules
-  /// The tokens `<0x00>` to `<0xFF>`, which stand for the bytes of characters that the vocabulary lacks.
+  /// The tokens `<0x00>` to `<0xFF>`, which represent the bytes of characters missing from the vocabulary.
   private let byteTokens: [Int32?]?
   private let unknownToken: String?
   private let unknown: Int32?
-  /// Whether a run of unknown characters is one unknown token.
+  /// Whether a run of unknown characters becomes one unknown token.
   private let fusesUnknown: Bool
-  /// Whether a word that is a token itself is not merged from its characters.
+  /// Whether a word that is itself a token is taken whole instead of being merged from its characters.
   private let prefersWholeWords: Bool
-  /// Stand before every character of a word but the first, and after its last.
+  /// Added before every character of a word except the first, and after the last.
   private let prefix: [UInt8]
   private let suffix: [UInt8]
-  /// The tokens of the first characters of Unicode, which hold the byte-level alphabet; -1 for none.
+  /// The tokens of the first Unicode characters, which include the byte-level alphabet; -1 for none.
   private let commonCharacters: [Int32]
 
-  /// What one call of `encode` keeps from word to word.
+  /// Memory that one call of `encode` reuses from word to word.
   struct Scratch {
     fileprivate var merger = WordMerger()
     fileprivate var cache = WordCache()
@@ -66,10 +66,10 @@ struct BytePairModel: Sendable {
     }
   }
 
-  /// Takes a word apart into characters and merges them.
+  /// Splits a word into characters and merges them.
   private func merge(_ word: Span<UInt8>, _ scratch: inout Scratch, into ids: inout [Int32]) throws {
     var index = 0
-    // An unknown token waits for the next known character; bytes overtake it, as in the reference.
+    // As in the reference, an unknown token is emitted at the next known character, and byte tokens come before it.
     var waiting: Int32?
     while index < word.count {
       let end = min(index + UTF8.width(ofLead: word[index]), word.count)
@@ -104,8 +104,8 @@ struct BytePairModel: Sendable {
     } else if let unknownToken {
       guard let unknown else {
         throw EspalierError.badInput(
-          "model.unk_token: a character is not in the vocabulary, and neither is \"\(unknownToken)\", "
-            + "which would stand for it.")
+          "model.unk_token: a character is not in the vocabulary, and neither is its replacement \"\(unknownToken)\"."
+        )
       }
       if let earlier = waiting, !fusesUnknown { try merger.append(earlier, rules, into: &ids) }
       waiting = unknown

@@ -1,14 +1,14 @@
-/// Byte strings numbered in the order of their insertion: one contiguous arena and an open-addressing hash over it.
+/// Byte strings, numbered in the order of insertion: one contiguous arena and an open-addressing hash table.
 ///
-/// - Complexity: O(length) to find or insert; 12 bytes and the string itself per entry, no allocation of its own.
+/// - Complexity: O(length) to find or insert; each entry takes 12 bytes plus its string, without an allocation per entry.
 struct ByteStringTable: Sendable {
   private var arena: [UInt8] = []
   private var ends: [Int] = [0]
-  /// The upper half holds the hash, the lower half the entry's number plus one; zero is a free slot.
+  /// Upper half: the hash. Lower half: the entry's number plus one. Zero: a free slot.
   private var slots: [UInt64]
   private let seed = ByteStringTable.processSeed
 
-  /// Drawn once per process: keys come from files, and a file must not be able to choose its collisions.
+  /// Random for each process, so that a file cannot contain keys that collide.
   private static let processSeed = UInt64.random(in: .min ... .max)
 
   init(minimumCapacity: Int = 16) {
@@ -36,7 +36,7 @@ struct ByteStringTable: Sendable {
     return nil
   }
 
-  /// Adds an entry and returns its number, or returns nil where these bytes are in the table already.
+  /// Adds an entry and returns its number; nil if the table already has these bytes.
   @discardableResult
   mutating func insert(_ key: Span<UInt8>) -> Int? {
     guard find(key) == nil else { return nil }

@@ -1,14 +1,14 @@
 import EspalierCore
 
-/// The merges of a byte-pair model, and what follows from them.
+/// The merges of a byte-pair model, and tables derived from them.
 struct MergeRules: Sendable {
   let table: MergeTable
-  /// What each rank merges to.
+  /// The merged token of each rank.
   let results: [Int32]
-  /// The pairs of initial symbols over which some merge reaches; nil where that is not known.
+  /// The pairs of adjacent initial symbols that some merge can join; nil if that is unknown.
   ///
-  /// Between two symbols that are no such pair a word can be cut, and the parts merge by themselves to the same
-  /// tokens. So a text that is all one word needs no queue as long as itself.
+  /// Between any other two symbols a word can be cut, and the parts merge to the same tokens. So a text that is one long word needs no
+  /// queue as long as itself.
   private let bridges: MergeTable?
 
   private struct Rule {
@@ -28,7 +28,7 @@ struct MergeRules: Sendable {
       guard let (left, right) = Self.parts(of: element, areStrings: areStrings) else {
         throw JSONNode(json: element, path: "\(node.path)[\(index)]")
           .failure(
-            "two tokens are expected, \(areStrings ? "with one space between" : "as an array of strings").")
+            "two tokens are expected, \(areStrings ? "separated by one space" : "as an array of strings").")
       }
       let result = left + right.dropFirst(prefix.count)
       let ids = try [left, right, result].map { token in
@@ -50,7 +50,7 @@ struct MergeRules: Sendable {
     bridges = canBeInitial.flatMap { Self.bridges(rules, vocabulary: vocabulary, canBeInitial: $0) }
   }
 
-  /// Whether a word can be cut between two neighbouring initial symbols.
+  /// Whether a word can be cut between two adjacent initial symbols.
   func canCut(between left: Int32, and right: Int32) -> Bool {
     guard let bridges else { return false }
     return bridges[left, right] == nil
@@ -82,7 +82,7 @@ struct MergeRules: Sendable {
       firsts[Int(rule.result)] = unknown
       lasts[Int(rule.result)] = unknown
     }
-    // Rules stand after the rules that make their parts, as training wrote them: one pass, and one to see it.
+    // Training writes a rule after the rules that make its parts, so one pass is enough, and one more to confirm it.
     for pass in 0... {
       var changed = false
       for rule in rules {

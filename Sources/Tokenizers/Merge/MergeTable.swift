@@ -1,9 +1,9 @@
-/// Pairs of ids with what they merge to: open addressing over one array.
+/// Maps pairs of ids to their merge: an open-addressing hash table in one array.
 ///
 /// - Complexity: O(1) to find; 32 to 64 bytes per pair.
 struct MergeTable: Sendable {
   struct Merge: Sendable {
-    /// Merges of lower rank come first.
+    /// Merges of lower rank are applied first.
     let rank: Int32
     let id: Int32
   }
@@ -14,10 +14,10 @@ struct MergeTable: Sendable {
   }
 
   private var slots: [Slot]
-  /// Ids come from files, and a file must not be able to choose its collisions.
+  /// Random, so that a file cannot contain ids that collide.
   private let seed = UInt64.random(in: .min ... .max) | 1
 
-  /// No id is negative, so no pair has this key.
+  /// Ids are not negative, so no pair has this key.
   private static let free = UInt64.max
 
   init(capacity: Int) {
@@ -31,7 +31,7 @@ struct MergeTable: Sendable {
     return slot.key == Self.free ? nil : slot.merge
   }
 
-  /// Sets what a pair merges to; at most as many pairs as the capacity says.
+  /// Sets the merge of a pair; the number of pairs must not exceed the capacity.
   mutating func set(_ left: Int32, _ right: Int32, _ merge: Merge) {
     let key = Self.key(left, right)
     slots[place(of: key)] = Slot(key: key, merge: merge)

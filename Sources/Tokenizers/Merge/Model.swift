@@ -1,13 +1,13 @@
 import EspalierCore
 
-/// What turns words into tokens.
+/// The model that turns words into tokens.
 enum Model: Sendable {
   case bytePair(BytePairModel)
   case unigram(UnigramModel)
   case wordLevel(WordLevelModel)
   case wordPiece(WordPieceModel)
 
-  /// What one call of `encode` keeps from word to word.
+  /// Memory that one call of `encode` reuses from word to word.
   struct Scratch {
     fileprivate var bytePair = BytePairModel.Scratch()
     fileprivate var unigram = UnigramModel.Scratch()
@@ -25,7 +25,7 @@ enum Model: Sendable {
     }
   }
 
-  /// The oldest files do not name the type; the members that only one type has tell it.
+  /// The oldest files do not name the type; it follows from members that only one type has.
   private static func unnamedType(_ node: JSONNode) -> String? {
     if node.optional("merges") != nil { return "BPE" }
     if node.optional("max_input_chars_per_word") != nil { return "WordPiece" }

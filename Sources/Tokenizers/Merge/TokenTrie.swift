@@ -1,14 +1,14 @@
-/// Tokens as a tree of their bytes: finds all tokens that begin at a place in one walk.
+/// Tokens as a tree of their bytes: one walk finds all tokens that begin at a position.
 ///
-/// The edges of all nodes lie in one open-addressing table.
+/// The edges of all nodes are in one open-addressing hash table.
 ///
-/// - Complexity: O(1) for a step; 16 to 32 bytes per node.
+/// - Complexity: O(1) per step; 16 to 32 bytes per node.
 struct TokenTrie: Sendable {
-  /// The upper half holds the node and the byte, the lower half the child; zero is a free slot.
+  /// Upper half: the node and the byte. Lower half: the child. Zero: a free slot.
   private var edges = [UInt64](repeating: 0, count: 1 << 10)
   /// The token that ends at each node.
   private var tokens: [Int32] = [none]
-  /// Tokens come from files, and a file must not be able to choose its collisions.
+  /// Random, so that a file cannot contain tokens that collide.
   private let seed = UInt64.random(in: .min ... .max) | 1
 
   static let root: Int32 = 0
@@ -17,7 +17,7 @@ struct TokenTrie: Sendable {
   private static let maximumCount = 1 << 24
   private static let maximumLength = 1 << 10
 
-  /// Adds a token; false where there is no room for it.
+  /// Adds a token; false if it is too long or there are too many.
   mutating func insert(_ token: ArraySlice<UInt8>, id: Int32) -> Bool {
     guard token.count <= Self.maximumLength, tokens.count + token.count < Self.maximumCount else {
       return false

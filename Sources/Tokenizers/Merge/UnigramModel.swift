@@ -1,23 +1,23 @@
 import EspalierCore
 
-/// A model of tokens with scores: of all ways to write a word in tokens, the one with the largest sum is taken.
+/// Unigram: of all ways to split a word into tokens, takes the one with the largest sum of scores.
 struct UnigramModel: Sendable {
   let vocabulary: Vocabulary
   private let trie: TokenTrie
-  /// The score of each token; a sum of logarithms, so that the larger is the more likely.
+  /// The score of each token, a log-probability.
   private let scores: [Double]
   private let unknown: Int32?
   private let unknownScore: Double
   private let byteTokens: [Int32?]?
 
-  /// What one call of `encode` keeps from word to word.
+  /// Memory that one call of `encode` reuses from word to word.
   struct Scratch {
     fileprivate var cache = WordCache()
     fileprivate var path: [Node] = []
     fileprivate var pieces: [Piece] = []
   }
 
-  /// The best way to a place of the word: the token that ends there, and where it begins.
+  /// The best path to a position of the word: the last token and its start.
   fileprivate struct Node {
     var score: Double
     var start: Int32
@@ -29,7 +29,7 @@ struct UnigramModel: Sendable {
     let range: Range<Int>
   }
 
-  /// An unknown character is that much worse than the worst token.
+  /// How much lower an unknown character scores than the worst token.
   private static let unknownPenalty = 10.0
   private static let unreached: Int32 = -1
   private static let maximumLength = 1 << 26
@@ -60,7 +60,7 @@ struct UnigramModel: Sendable {
   func encode(_ word: Span<UInt8>, _ scratch: inout Scratch, into ids: inout [Int32]) throws {
     if let known = scratch.cache[word] { return ids.append(contentsOf: known) }
     let first = ids.count
-    // The path begins at `base`, and all before it is in `ids` already.
+    // The path begins at `base`; the tokens before that are already in `ids`.
     var base = 0
     var path = scratch.path
     scratch.path = []
@@ -68,7 +68,7 @@ struct UnigramModel: Sendable {
     path.append(Node(score: 0, start: Self.unreached, token: Self.unreached))
     var place = 0
     while place < word.count {
-      // Where no token reaches beyond this place, the way to it is decided. A run of unknown characters must stay whole.
+      // If no token extends beyond this position, the path to it is final. A run of unknown characters must stay whole.
       if place - base == path.count - 1, place > base, path[place - base].token != unknown {
         take(path, of: word, from: base, &scratch.pieces, into: &ids)
         path[0].score = path[place - base].score
@@ -83,7 +83,7 @@ struct UnigramModel: Sendable {
     scratch.cache.insert(word, ids[first...])
   }
 
-  /// Tries all tokens that begin at a place. Of equal sums the one found first stays, as in the reference.
+  /// Tries all tokens that begin at a position. As in the reference, the first one found wins a tie.
   private func extend(
     _ path: inout [Node], over word: Span<UInt8>, base: Int, at place: Int
   ) throws {
@@ -92,7 +92,7 @@ struct UnigramModel: Sendable {
     let score = path[start].score
     guard start < Self.maximumLength else {
       throw EspalierError.badInput(
-        "The tokenizer takes the whole text for one word; encode it in smaller parts.")
+        "The tokenizer treats the whole text as one word; encode it in smaller parts.")
     }
     func offer(_ token: Int32, _ total: Double, end: Int) {
       while path.count <= end {
@@ -127,7 +127,7 @@ struct UnigramModel: Sendable {
     offer(unknown, unknownScore + score, end: end)
   }
 
-  /// Follows the path back to its beginning, and hands on its tokens from there.
+  /// Follows the path back to its start, and appends its tokens in order.
   private func take(
     _ path: [Node], of word: Span<UInt8>, from base: Int, _ pieces: inout [Piece], into ids: inout [Int32]
   ) {
@@ -136,7 +136,7 @@ struct UnigramModel: Sendable {
     while end > 0 {
       let node = path[end]
       let start = Int(node.start)
-      // A run of unknown characters is one piece.
+      // A run of unknown characters becomes one piece.
       if let last = pieces.last, node.token == unknown, last.token == unknown {
         pieces[pieces.count - 1] = Piece(token: node.token, range: base + start..<last.range.upperBound)
       } else {
@@ -153,7 +153,7 @@ struct UnigramModel: Sendable {
     }
   }
 
-  /// A run of unknown characters may be a token that lost against its parts, or its bytes may be tokens.
+  /// A run of unknown characters may be a token that scored lower than its parts, or its bytes may be tokens.
   private func appendUnknown(_ piece: Span<UInt8>, else unknown: Int32, into ids: inout [Int32]) {
     if let id = vocabulary.id(of: piece) { return ids.append(id) }
     guard let byteTokens, piece.indices.allSatisfy({ byteTokens[Int(piece[$0])] != nil }) else {

@@ -1,12 +1,12 @@
 import EspalierCore
 
-/// The tokens of a model with their ids, both ways; keys are bytes, since Swift compares strings by canonical
-/// equivalence and a vocabulary does not.
+/// Maps the tokens of a model to ids and back. Keys are bytes, since Swift compares strings by canonical equivalence and a vocabulary
+/// does not.
 struct Vocabulary: Sendable {
   private var table: ByteStringTable
   /// The id of each entry of the table.
   private var ids: [Int32] = []
-  /// All ids with their entries, in the order of the ids: ids may have holes, and memory must not follow them.
+  /// All ids with their entries, sorted by id. Ids may have gaps, which must not cost memory.
   private var byID: [(id: Int32, entry: Int32)] = []
 
   /// Reads an object of tokens and ids.
@@ -19,7 +19,7 @@ struct Vocabulary: Sendable {
       guard let id = value.tokenID, let entry = table.insert(token.utf8.span) else {
         let entry = JSONNode(json: value, path: "\(node.path)[\"\(token)\"]")
         _ = try entry.id()
-        throw entry.failure("the token is there twice.")
+        throw entry.failure("the token occurs twice.")
       }
       ids.append(id)
       byID.append((id, Int32(entry)))
@@ -31,7 +31,7 @@ struct Vocabulary: Sendable {
     }
   }
 
-  /// The tokens whose ids are their places. Of equal tokens the last counts, as in the reference.
+  /// Tokens whose ids are their positions. As in the reference, the last one wins if tokens are equal.
   init(inOrder tokens: [String]) {
     table = ByteStringTable(minimumCapacity: tokens.count)
     for (token, id) in zip(tokens, Int32(0)...) {
@@ -42,7 +42,7 @@ struct Vocabulary: Sendable {
     }
   }
 
-  /// Number of ids, which is less than the largest id plus one where ids have holes.
+  /// Number of ids; less than the largest id plus one if ids have gaps.
   var count: Int { byID.count }
 
   var largestID: Int32? { byID.last?.id }
@@ -67,7 +67,7 @@ struct Vocabulary: Sendable {
     return table[Int(byID[low].entry)]
   }
 
-  /// The tokens `<0x00>` to `<0xFF>`, which stand for the bytes of characters that the vocabulary lacks.
+  /// The tokens `<0x00>` to `<0xFF>`, which represent the bytes of characters missing from the vocabulary.
   func byteTokens() -> [Int32?] {
     let digits = Array("0123456789ABCDEF".utf8)
     return (0..<256).map {
@@ -75,7 +75,7 @@ struct Vocabulary: Sendable {
     }
   }
 
-  /// A tree of all tokens, spelled byte by byte.
+  /// A tree of all tokens.
   func trie(_ node: JSONNode) throws -> TokenTrie {
     var trie = TokenTrie()
     for (entry, id) in ids.enumerated() where !trie.insert(table[entry], id: id) {

@@ -1,10 +1,10 @@
-/// The tokens of words seen before; belongs to one call of `encode`.
+/// The tokens of words seen earlier; belongs to one call of `encode`.
 struct WordCache {
   private var words = ByteStringTable()
   private var ids: [Int32] = []
   private var ends: [Int] = [0]
 
-  /// Long words seldom come again, and a full cache keeps what it has: the frequent words come early.
+  /// Long words seldom repeat, and a full cache is left as it is, since frequent words come early.
   private static let maximumLength = 64
   private static let maximumCount = 1 << 16
 

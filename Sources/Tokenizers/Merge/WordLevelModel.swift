@@ -1,6 +1,6 @@
 import EspalierCore
 
-/// A model that knows whole words only.
+/// WordLevel: a model of whole words.
 struct WordLevelModel: Sendable {
   let vocabulary: Vocabulary
   private let unknownToken: String
@@ -15,7 +15,7 @@ struct WordLevelModel: Sendable {
   func encode(_ word: Span<UInt8>, into ids: inout [Int32]) throws {
     guard let id = vocabulary.id(of: word) ?? unknown else {
       throw EspalierError.badInput(
-        "model.unk_token: a word is not in the vocabulary, and neither is \"\(unknownToken)\", which would stand for it."
+        "model.unk_token: a word is not in the vocabulary, and neither is its replacement \"\(unknownToken)\"."
       )
     }
     ids.append(id)

@@ -39,7 +39,7 @@ struct WordMerger {
     }
     guard symbols.count < Self.maximumLength else {
       throw EspalierError.badInput(
-        "The tokenizer takes the whole text for one word; encode it in smaller parts.")
+        "The tokenizer treats the whole text as one word; encode it in smaller parts.")
     }
     let place = Int32(symbols.count)
     symbols.append(Symbol(id: id, previous: place - 1, next: place + 1))

@@ -1,17 +1,17 @@
 import EspalierCore
 
-/// A model that takes the longest token at the beginning of a word, then again at the beginning of the rest.
+/// WordPiece: takes the longest token at the start of a word, then at the start of the rest, and so on.
 struct WordPieceModel: Sendable {
   let vocabulary: Vocabulary
   private let trie: TokenTrie
-  /// The node of the trie below which the tokens lie that continue a word.
+  /// The node of the trie that holds the tokens that continue a word.
   private let continuation: Int32
   private let unknownToken: String
   private let unknown: Int32?
-  /// A word of more characters than that is unknown.
+  /// Words with more characters are unknown.
   private let maximumCharacters: Int
 
-  /// What one call of `encode` keeps from word to word.
+  /// Memory that one call of `encode` reuses from word to word.
   struct Scratch {
     fileprivate var cache = WordCache()
   }
@@ -33,7 +33,7 @@ struct WordPieceModel: Sendable {
       ids.removeLast(ids.count - first)
       guard let unknown else {
         throw EspalierError.badInput(
-          "model.unk_token: a word is not in the vocabulary, and neither is \"\(unknownToken)\", which would stand for it."
+          "model.unk_token: a word is not in the vocabulary, and neither is its replacement \"\(unknownToken)\"."
         )
       }
       ids.append(unknown)
@@ -41,7 +41,7 @@ struct WordPieceModel: Sendable {
     scratch.cache.insert(word, ids[first...])
   }
 
-  /// Writes a word in tokens; false where it cannot be written.
+  /// Splits a word into tokens; false if that is not possible.
   private func split(_ word: Span<UInt8>, into ids: inout [Int32]) -> Bool {
     var start = 0
     while start < word.count {
@@ -62,7 +62,7 @@ struct WordPieceModel: Sendable {
     return true
   }
 
-  /// Number of characters, as far as it matters.
+  /// Number of characters, or of bytes if those are few enough.
   private func characters(of word: Span<UInt8>) -> Int {
     guard word.count > maximumCharacters else { return word.count }
     var count = 0

@@ -1,4 +1,4 @@
-/// What BERT does to a text before it is split.
+/// BERT's normalization.
 extension Normalizer {
   /// Reads the steps of `BertNormalizer`, and adds them to `steps`.
   static func readBert(_ node: JSONNode, into steps: inout [Normalizer]) throws {
@@ -11,7 +11,7 @@ extension Normalizer {
     if lowercase { steps.append(.lowercase) }
   }
 
-  /// Leaves out what does not print, and turns white space into spaces.
+  /// Removes control characters and replaces white space with spaces.
   static func cleaned(_ text: Span<UInt8>) -> [UInt8] {
     text.mappingScalars { scalar, output in
       switch scalar {
@@ -24,7 +24,7 @@ extension Normalizer {
     }
   }
 
-  /// Puts spaces around Chinese characters, which are words of their own.
+  /// Puts spaces around Chinese characters, so that each becomes a word.
   static func withSpacedIdeographs(_ text: Span<UInt8>) -> [UInt8] {
     text.mappingScalars { scalar, output in
       guard isIdeograph(scalar) else { return output.append(scalar) }
@@ -40,7 +40,7 @@ extension Normalizer {
     }
   }
 
-  /// The blocks that BERT names, which are not all ideographs that there are today.
+  /// The blocks in BERT's list, which lacks some of today's ideographs.
   private static func isIdeograph(_ scalar: Unicode.Scalar) -> Bool {
     switch scalar.value {
     case 0..<0x3400: false

@@ -1,15 +1,15 @@
 import EspalierCore
 
-/// The normalizer `Precompiled`: a table of SentencePiece that says what characters become.
+/// The normalizer `Precompiled`: SentencePiece's table of character replacements.
 ///
-/// The table is a double-array trie over the bytes of what is replaced, and the replacements, each ended by a zero.
+/// The table is a double-array trie over the bytes to replace, followed by the zero-terminated replacements.
 struct CharacterMap: Sendable {
   private let units: [UInt32]
   private let replacements: [UInt8]
-  /// What each character of ASCII becomes; nil for itself.
+  /// The replacement of each ASCII character; nil if it stays.
   private var ascii: [Range<Int>?] = []
 
-  /// Clusters of this many bytes or more are taken character by character.
+  /// Clusters of at least this many bytes are replaced character by character.
   private static let clusterLimit = 6
 
   /// Reads the Base64 of `precompiled_charsmap`: the length of the trie in bytes, the trie, the replacements.
@@ -38,7 +38,7 @@ struct CharacterMap: Sendable {
     ascii = (UInt8(0)..<128).map { byte in replacement(of: [byte].span) }
   }
 
-  /// Replaces each cluster of characters that the table knows, and else each character that it knows.
+  /// Replaces each grapheme cluster in the table; of other clusters, each character in the table.
   func normalized(_ text: Span<UInt8>) throws -> [UInt8] {
     var output: [UInt8] = []
     output.reserveCapacity(text.count)
@@ -68,8 +68,7 @@ struct CharacterMap: Sendable {
     return output
   }
 
-  /// The replacement of the shortest part that `text` begins with and the table knows: for the whole of `text`, as in
-  /// the reference.
+  /// The replacement of the shortest prefix of `text` in the table; as in the reference, it replaces the whole of `text`.
   private func replacement(of text: Span<UInt8>) -> Range<Int>? {
     var place = Self.offset(units[0])
     for index in text.indices {
@@ -93,7 +92,7 @@ struct CharacterMap: Sendable {
 
   private static func value(_ unit: UInt32) -> Int { Int(unit & 0x7FFF_FFFF) }
 
-  /// The byte that leads to this unit; with the uppermost bit it is a value, and no byte leads there.
+  /// The byte that leads to this unit. If the top bit is set, the unit is a value, which no byte leads to.
   private static func label(_ unit: UInt32) -> UInt32 { unit & 0x8000_00FF }
 
   private static func offset(_ unit: UInt32) -> Int { Int(unit >> 10) << Int((unit & 0x200) >> 6) }

@@ -1,8 +1,8 @@
-/// Properties of single characters as the reference's several libraries see them, each with a Unicode of its own.
+/// Properties of single characters as defined by the reference's libraries, which use different versions of Unicode.
 ///
-/// The Swift library's data is newer than all of them, so a character's age tells what they did not know yet.
+/// Swift's data is newer than all of them; a character's age tells whether a library knows it.
 extension Unicode.Scalar {
-  /// White space in the sense of Unicode; no version has changed it for long.
+  /// Unicode white space, which has not changed between these versions.
   var isSpace: Bool { isASCII ? value == 0x20 || (0x09...0x0D).contains(value) : properties.isWhitespace }
 
   var isNumber: Bool {
@@ -13,7 +13,7 @@ extension Unicode.Scalar {
     }
   }
 
-  /// Punctuation of Unicode 8 (the crate `unicode_categories`) and all of ASCII's signs.
+  /// Punctuation of Unicode 8 (the crate `unicode_categories`), and all ASCII symbols.
   var isPunctuation: Bool {
     if isASCII {
       return switch value {
@@ -25,7 +25,7 @@ extension Unicode.Scalar {
     case .connectorPunctuation, .dashPunctuation, .openPunctuation, .closePunctuation, .initialPunctuation,
       .finalPunctuation, .otherPunctuation:
       return isKnown(toUnicode: 8)
-    // Punctuation once, a symbol and a mark since.
+    // Reclassified since: one to a symbol, one to a mark.
     default: return value == 0x166D || value == 0x111C9
     }
   }
@@ -34,9 +34,9 @@ extension Unicode.Scalar {
   var isCombiningMark: Bool {
     guard value >= 0x300 else { return false }
     switch properties.generalCategory {
-    // Punctuation then, a mark since.
+    // Reclassified since, from punctuation to a mark.
     case .nonspacingMark, .spacingMark, .enclosingMark: return isKnown(toUnicode: 9) && value != 0x111C9
-    // Marks once, letters since.
+    // Reclassified since, from marks to letters.
     default: return value == 0x1CF2 || value == 0x1CF3
     }
   }
@@ -45,7 +45,7 @@ extension Unicode.Scalar {
   var isNonspacingMark: Bool {
     guard value >= 0x300 else { return false }
     return switch value {
-    // Nonspacing then, spacing since; and the other way round.
+    // Reclassified since, from nonspacing to spacing marks, and the reverse.
     case 0x1734, 0x1171E: true
     case 0x1885, 0x1886, 0xA9BD, 0x111C9: false
     default: properties.generalCategory == .nonspacingMark && isKnown(toUnicode: 8)
@@ -62,7 +62,7 @@ extension Unicode.Scalar {
     }
   }
 
-  /// A part of a word for the crate `regex` (Unicode 16).
+  /// A word character of the crate `regex` (Unicode 16).
   var isWordPart: Bool {
     if isASCII { return value == 0x5F || isNumber || properties.isAlphabetic }
     guard isKnown(toUnicode: 16) else { return false }
@@ -73,7 +73,7 @@ extension Unicode.Scalar {
     }
   }
 
-  /// Whether the character was assigned in that version of Unicode.
+  /// Whether the character was already assigned in this version of Unicode.
   func isKnown(toUnicode major: Int) -> Bool {
     guard let age = properties.age else { return false }
     return age.major < major || age.major == major && age.minor == 0

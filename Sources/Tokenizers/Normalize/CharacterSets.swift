@@ -1,32 +1,32 @@
-/// A set of characters as a part of a PCRE2 character class: what stands between the brackets.
+/// A set of characters, as the content of a PCRE2 bracket expression.
 struct CharacterItems {
   var text: String
-  /// Whether the set is everything but these.
+  /// Whether the set is the complement of `text`.
   var negated = false
 
-  /// Whether the set tells the cases of letters apart.
+  /// Whether the set depends on the case of letters.
   var knowsCase: Bool {
     [#"\p{Lu}"#, #"\p{Ll}"#, #"\p{Lt}"#, #"\p{Uppercase}"#, #"\p{Lowercase}"#].contains { text.contains($0) }
   }
 }
 
-/// The sets that Oniguruma's escapes, properties and POSIX brackets stand for.
+/// The character sets of Oniguruma's escapes, properties and POSIX brackets.
 ///
-/// PCRE2's own `\s`, `\w` and POSIX classes differ (U+180E counts as a space, marks not as parts of words), and its
-/// properties are those of Unicode 14: each set is spelled out, with the characters that came since. A PCRE2 newer
-/// than Unicode 16 knows characters beyond that, which no text of today's models holds.
+/// PCRE2's own `\s`, `\w` and POSIX classes differ (U+180E counts as a space, marks do not count as word characters), and its
+/// properties are those of Unicode 14. So each set is spelled out, with the characters added since. A PCRE2 newer than Unicode 16
+/// knows further characters, which are too new to matter.
 enum CharacterSets {
   static let space = CharacterItems(
     text: #"\t-\r\x{20}\x{85}\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000}"#)
   static let hexadecimal = CharacterItems(text: "0-9A-Fa-f")
   static let digit = properties("Nd")
   static let word = properties("Alphabetic", "M", "Nd", "Pc")
-  /// Outside brackets, Oniguruma counts the superscripts and fractions of Latin-1 to the words too.
+  /// Outside brackets, Oniguruma also counts the superscripts and fractions of Latin-1 as word characters.
   static let looseWord = CharacterItems(text: word.text + #"\x{B2}\x{B3}\x{B9}\x{BC}-\x{BE}"#)
-  /// The reference's other engine, for `Whitespace` and whole words, counts the joiners.
+  /// The reference's other engine, used for `Whitespace` and whole words, also counts the joiners.
   static let rustWord = CharacterItems(text: word.text + #"\x{200C}\x{200D}"#)
 
-  /// The set of a property, `\p{name}`; a name that is not known is taken for a script's.
+  /// The set of a property, `\p{name}`; unknown names are assumed to be scripts.
   static func property(_ name: String) -> CharacterItems {
     let key = name.lowercased().filter { !" _-".contains($0) }
     if let category = categories[key] { return properties(category) }
@@ -42,7 +42,7 @@ enum CharacterSets {
     return CharacterItems(text: #"\p{sc:"# + name + "}" + (recent[name] ?? ""))
   }
 
-  /// The set of a POSIX bracket, `[:name:]`; signs count as punctuation here only.
+  /// The set of a POSIX bracket, `[:name:]`; only here, symbols count as punctuation.
   static func posix(_ name: String) -> CharacterItems? {
     switch name {
     case "alpha", "alphabetic": properties("Alphabetic")
@@ -70,7 +70,7 @@ enum CharacterSets {
       .joined()
   }
 
-  /// Characters that PCRE2 lacks, by property.
+  /// Characters unknown to PCRE2, by property.
   private static let recent: [String: String] = {
     var sets: [String: String] = [:]
     var name = ""
@@ -85,7 +85,7 @@ enum CharacterSets {
     return sets
   }()
 
-  /// General categories by their names, in lower case without separators.
+  /// General categories by name, in lower case and without separators.
   private static let categories: [String: String] = [
     "l": "L", "letter": "L", "lu": "Lu", "uppercaseletter": "Lu", "ll": "Ll", "lowercaseletter": "Ll",
     "lt": "Lt",

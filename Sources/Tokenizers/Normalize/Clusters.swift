@@ -1,8 +1,8 @@
 extension Span<UInt8> {
-  /// Hands on the extended grapheme clusters of the text, which must be valid UTF-8.
+  /// Calls `body` with each extended grapheme cluster of the text, which must be valid UTF-8.
   ///
-  /// Between two characters of ASCII there is always a boundary, but in CR LF; only what lies between such places is
-  /// asked of the Swift library.
+  /// Between two ASCII characters there is always a boundary, except in CR LF. Only the text between such places goes through the
+  /// Swift library.
   func forEachCluster(_ body: (Range<Int>) throws -> Void) rethrows {
     var start = 0
     while start < count {

@@ -1,5 +1,5 @@
 extension Normalizer {
-  /// What machine translation does to control characters and to unusual white space.
+  /// The normalizer `Nmt`: removes control characters and replaces unusual white space.
   static func translationSpaces(_ text: Span<UInt8>) -> [UInt8] {
     text.mappingScalars { scalar, output in
       switch scalar.value {

@@ -1,14 +1,14 @@
 @_spi(_Unicode) import Swift
 
-/// The normal forms of Unicode as the reference computes them.
+/// The Unicode normal forms as the reference computes them.
 ///
-/// Its tables (the crate `unicode-normalization-alignments`) are those of Unicode 9: later characters neither
-/// decompose nor compose there, and block the reordering of marks. So the text is cut at them, and the parts go
-/// through the Swift library, whose tables agree on all older characters.
+/// Its tables (the crate `unicode-normalization-alignments`) are those of Unicode 9: newer characters neither decompose nor compose,
+/// and block the reordering of marks. So the text is cut at newer characters, and the parts go through the Swift library, whose tables
+/// agree on all older ones.
 enum NormalForm: Sendable {
   case nfc, nfd, nfkc, nfkd
 
-  /// Below this, every character is in this form already and never joins what stands before it.
+  /// Every character below this is in this form already, and never composes with the one before it.
   private var inertLimit: UInt32 {
     switch self {
     case .nfc: 0x300
@@ -18,7 +18,7 @@ enum NormalForm: Sendable {
   }
 
   private var isCompatible: Bool { self == .nfkc || self == .nfkd }
-  /// Whether characters join where they can.
+  /// Whether characters are composed.
   var isComposed: Bool { self == .nfc || self == .nfkc }
 
   func normalized(_ text: Span<UInt8>) -> [UInt8] {
@@ -35,7 +35,7 @@ enum NormalForm: Sendable {
     return output
   }
 
-  /// Where the characters that stay as they are end; the last of them may yet compose with what follows.
+  /// The end of the characters that stay unchanged; the last of them may still compose with what follows.
   private func inertEnd(of text: Span<UInt8>, from start: Int) -> Int {
     var index = start
     var last = start
@@ -48,7 +48,7 @@ enum NormalForm: Sendable {
     return index
   }
 
-  /// Where the next run of characters that stay as they are begins, after at least one that may not.
+  /// The start of the next run of unchanged characters, after at least one that may change.
   private func activeEnd(of text: Span<UInt8>, from start: Int) -> Int {
     var index = start
     var sawActive = false
@@ -91,7 +91,7 @@ enum NormalForm: Sendable {
 }
 
 extension NormalForm {
-  /// The marks that decompose to marks; the Swift library does not reorder what stands on either side of them.
+  /// The marks that decompose to marks; the Swift library does not reorder across them.
   fileprivate static func marks(of scalar: Unicode.Scalar) -> [Unicode.Scalar]? {
     switch scalar.value {
     case 0x344: ["\u{308}", "\u{301}"]
@@ -103,7 +103,7 @@ extension NormalForm {
   }
 }
 
-/// Compatibility decompositions, which the Swift library does not have.
+/// Compatibility decompositions, which the Swift library lacks.
 private enum Compatibility {
   private struct Entry {
     let source: UInt32

@@ -1,9 +1,9 @@
 import EspalierCore
 
-/// A text on its way through the normalizers.
+/// A text being normalized.
 struct NormalizedText {
   var bytes: [UInt8]
-  /// How many of the first bytes stem from the first character of the whole input; `Metaspace` asks for it.
+  /// How many leading bytes come from the first character of the whole input; `Metaspace` needs it.
   var head: Int
 }
 
@@ -47,7 +47,7 @@ enum Normalizer: Sendable {
     }
   }
 
-  /// Applies several steps, one after the other.
+  /// Applies several steps in order.
   static func apply(_ steps: [Normalizer], to text: inout NormalizedText) throws {
     let start = text.bytes.count
     for step in steps {
@@ -80,7 +80,7 @@ enum Normalizer: Sendable {
 }
 
 extension NormalizedText {
-  /// Replaces the text by a function of it, and the head by what stems from the head.
+  /// Applies `transform` to the text, and updates the head.
   fileprivate mutating func map(_ function: (Span<UInt8>) throws -> [UInt8]) rethrows {
     let result = try function(bytes.span)
     head = head == 0 ? 0 : min(try function(bytes.span.extracting(first: head)).count, result.count)
@@ -90,7 +90,7 @@ extension NormalizedText {
   fileprivate mutating func normalize(_ form: NormalForm) {
     let result = form.normalized(bytes.span)
     if head > 0 {
-      // Marks of the characters behind the head can come before its own marks, or join its last character.
+      // Marks of later characters can move before the head's own marks, or compose with its last character.
       let alone = form.normalized(bytes.span.extracting(first: head))
       head = zip(alone, result).prefix { $0 == $1 }.count
       while head > 0, head < result.count, result[head] & 0xC0 == 0x80 { head -= 1 }

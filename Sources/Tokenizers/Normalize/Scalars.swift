@@ -1,5 +1,5 @@
 extension UTF8 {
-  /// Bytes of the scalar that this byte begins.
+  /// Byte count of the scalar with this first byte.
   static func width(ofLead byte: UInt8) -> Int {
     byte < 0xC0 ? 1 : byte < 0xE0 ? 2 : byte < 0xF0 ? 3 : 4
   }
@@ -25,7 +25,7 @@ extension Span<UInt8> {
     return scalar(at: start)
   }
 
-  /// The text that arises when each scalar is written anew; the bytes must be valid UTF-8.
+  /// The text with each scalar replaced; the bytes must be valid UTF-8.
   func mappingScalars(_ write: (Unicode.Scalar, inout [UInt8]) -> Void) -> [UInt8] {
     var output: [UInt8] = []
     output.reserveCapacity(count)

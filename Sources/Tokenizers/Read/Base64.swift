@@ -1,6 +1,6 @@
-/// Base64 in its usual alphabet, with the padding at the end.
+/// Base64 in the standard alphabet, with padding.
 enum Base64 {
-  /// The bytes that a text stands for; nil where it is not Base64.
+  /// The decoded bytes; nil if the text is not Base64.
   static func decoded(_ text: String) -> [UInt8]? {
     var digits = Array(text.utf8)
     guard digits.count % 4 == 0 else { return nil }

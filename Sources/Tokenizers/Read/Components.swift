@@ -1,7 +1,6 @@
 import EspalierCore
 
-/// How the parts of a tokenizer are written in `tokenizer.json`. A part that is not known is an error: leaving it
-/// out would give other tokens.
+/// Reads the parts of a tokenizer from `tokenizer.json`. An unknown part is an error, since ignoring it would give wrong tokens.
 extension Normalizer {
   /// Reads the steps that `node` describes and adds them to `steps`.
   static func read(_ node: JSONNode, into steps: inout [Normalizer]) throws {
@@ -32,7 +31,7 @@ extension Normalizer {
 }
 
 extension PreTokenizer {
-  /// GPT-2's words: contractions, letters, numbers and signs with the space before them, white space.
+  /// GPT-2's words: contractions; letters, numbers or symbols with the space before them; white space.
   private static let words =
     #"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"#
 
@@ -100,7 +99,7 @@ struct MetaspaceOptions {
     case "never": scheme = .never
     case let name: throw node.failure("the prepend_scheme \"\(name)\" is not known.")
     }
-    // An option of older files, which may stand beside the newer one and must not contradict it.
+    // An option of older files, which may be present beside the newer one but must not contradict it.
     if try node.optional("add_prefix_space")?.bool() == false, scheme != .never {
       throw node.failure("add_prefix_space is false, but prepend_scheme is not \"never\".")
     }

@@ -1,6 +1,6 @@
 import EspalierCore
 
-/// A value of `tokenizer.json` with its path, so that every complaint names the place in the file.
+/// A value of `tokenizer.json` with its path, so that errors name the place in the file.
 struct JSONNode {
   let json: JSON
   let path: String
@@ -46,9 +46,9 @@ struct JSONNode {
   /// The name of the component that this object describes.
   func type() throws -> String { try required("type").string() }
 
-  /// The error for a component that this room does not know.
+  /// The error for an unsupported component.
   func unsupported(_ what: String, _ type: String) -> EspalierError {
-    failure("the \(what) \"\(type)\" is not supported; convert the tokenizer to one that espalier knows.")
+    failure("the \(what) \"\(type)\" is not supported; convert the tokenizer to a supported one.")
   }
 }
 

@@ -1,6 +1,6 @@
 import EspalierCore
 
-/// The settings of a tokenizer in parts, with the ids of its special tokens.
+/// The settings of a tokenizer without `tokenizer.json`, with the ids of its special tokens.
 struct PartSettings {
   /// `tokenizer_config.json`.
   let node: JSONNode
@@ -18,13 +18,13 @@ struct PartSettings {
     return name
   }
 
-  /// A token and its id, as BERT's and RoBERTa's post-processors take them.
+  /// A token and its id, in the form of BERT's and RoBERTa's post-processors.
   func pair(_ role: String) throws -> JSON {
     let name = try name(role)
     return [.string(name), id(of: name)]
   }
 
-  /// A post-processor that puts these tokens around the text.
+  /// A post-processor that adds these tokens around the text.
   func template(before: String?, after: String?) throws -> JSON {
     func special(_ name: String?) -> [JSON] {
       name.map { [["SpecialToken": ["id": .string($0), "type_id": 0]]] } ?? []
@@ -42,7 +42,7 @@ struct PartSettings {
     ]
   }
 
-  /// Every special token is an added token, whose id is known.
+  /// The id of a special token, all of which are added tokens.
   private func id(of name: String) -> JSON {
     tokens.first { $0["content"]?.string?.utf8.elementsEqual(name.utf8) == true }?["id"] ?? .null
   }

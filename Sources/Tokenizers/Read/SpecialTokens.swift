@@ -1,7 +1,6 @@
 import EspalierCore
 
-/// The special and added tokens that the files of a tokenizer in parts name, in the order in which `transformers` adds
-/// them.
+/// The special and added tokens in the files of a tokenizer without `tokenizer.json`, in the order in which `transformers` adds them.
 struct SpecialTokens: Sendable {
   /// The tokens with a role, such as `bos_token`.
   private var named: [(role: String, token: Token)] = []
@@ -26,11 +25,11 @@ struct SpecialTokens: Sendable {
     let list = settings.optional("added_tokens_decoder")
     var members = Members()
     members.insert(settings)
-    // Where the settings number the tokens, the older files do not count.
+    // If the settings give ids for the tokens, the older files are ignored.
     if list == nil { members.insert(parts.node(parts.specialTokens, "special_tokens_map.json")) }
     numbered = try list.map(Self.numbered) ?? []
     var places = ByteStringTable(minimumCapacity: numbered.count)
-    // Two ids for one token: the later one counts.
+    // If a token has two ids, the later one wins.
     let tokens = numbered.reversed().filter { places.insert($0.content.utf8.span) != nil }
 
     let others = members.nodes.filter { $0.json.string != nil || $0.json.object != nil }.map(\.key)
@@ -52,7 +51,7 @@ struct SpecialTokens: Sendable {
       further = try extra.elements().map { try Self.token($0, special: true) }
     }
     guard list == nil, let added = parts.addedTokens else { return }
-    // A token is special only if a file says so; what the family has by default comes later.
+    // A token is special only if a file says so; the family's defaults are added later.
     var special = ByteStringTable()
     for (role, token) in named where members[role] != nil { special.insert(token.content.utf8.span) }
     if members["extra_special_tokens"] != nil {
@@ -64,7 +63,7 @@ struct SpecialTokens: Sendable {
   /// The token with this role, if there is one.
   func name(_ role: String) -> String? { named.first { $0.role == role }?.token.content }
 
-  /// The array `added_tokens`. A token that the vocabulary lacks gets the next id.
+  /// The array `added_tokens`. A token missing from the vocabulary gets the next id.
   func added(to vocabulary: JSONNode) throws -> [JSON] {
     guard let members = vocabulary.json.object?.members else {
       throw vocabulary.failure("an object is expected.")
@@ -126,7 +125,7 @@ struct SpecialTokens: Sendable {
   }
 }
 
-/// Members of several objects by their keys; those that come later replace those before.
+/// The members of several objects by key; later ones replace earlier ones.
 private struct Members {
   private var keys = ByteStringTable()
   private(set) var nodes: [(key: String, json: JSON, path: String)] = []

@@ -1,10 +1,10 @@
 import EspalierCore
 
-/// The tokenizers that are published in parts, and what their files do not say.
+/// The tokenizers that are published without `tokenizer.json`, and the defaults that their files do not state.
 enum TokenizerFamily: Sendable {
   case gpt2, codeGen, gptNeoX, qwen2, qwen35, roberta, bert
 
-  /// By the name of the class of `transformers`, with or without `Fast`.
+  /// From the class name in `transformers`, with or without `Fast`.
   init?(className: String) {
     switch className.hasSuffix("Fast") ? String(className.dropLast(4)) : className {
     case "GPT2Tokenizer": self = .gpt2
@@ -22,7 +22,7 @@ enum TokenizerFamily: Sendable {
     }
   }
 
-  /// By the `model_type` of `config.json`.
+  /// From the `model_type` of `config.json`.
   init?(modelType: String) {
     switch modelType {
     case "gpt2", "gpt_neo", "gptj", "gpt_bigcode", "codegen", "opt", "phi", "starcoder2", "dbrx", "jais2":
@@ -40,7 +40,7 @@ enum TokenizerFamily: Sendable {
     }
   }
 
-  /// The special tokens that the family has where no file names them.
+  /// The family's default special tokens.
   var names: [String: String] {
     let end = "<|endoftext|>"
     return switch self {
@@ -94,7 +94,7 @@ enum TokenizerFamily: Sendable {
     ]
   }
 
-  /// How a text is split, where it is not done as GPT-2 does.
+  /// The pattern that splits a text, if it is not GPT-2's.
   private var pattern: String? {
     let contractions = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
     let spaces = #"\s*[\r\n]+|\s+(?!\S)|\s+"#

@@ -2,9 +2,9 @@ import EspalierCore
 import EspalierIO
 
 extension Tokenizer {
-  /// The tokenizer of a checkpoint folder: its `tokenizer.json`, or the vocabulary files that older models have.
+  /// Reads the tokenizer of a checkpoint folder: its `tokenizer.json`, or the vocabulary files of older models.
   ///
-  /// - Throws: ``EspalierError`` that names the file and the place in it, or says how to make the file that is missing.
+  /// - Throws: bad input that names the file and the place in it, or says how to make a missing file.
   public init(folder: String) throws {
     let files = try Self.files(in: folder)
     if let path = files["tokenizer"] {
@@ -17,9 +17,9 @@ extension Tokenizer {
     }
   }
 
-  /// The files that the tokenizer of a folder is read from, by a name for each.
+  /// The paths of the files that the tokenizer of a folder is read from, each with a name.
   ///
-  /// - Throws: ``EspalierError`` (bad input) where there are none that can be read.
+  /// - Throws: bad input if there are none that can be read.
   public static func files(in folder: String) throws -> [String: String] {
     func isThere(_ name: String) throws -> Bool { try Folder.entry(folder + "/" + name) != nil }
     if try isThere("tokenizer.json") { return ["tokenizer": folder + "/tokenizer.json"] }

@@ -1,15 +1,15 @@
 import EspalierCore
 import EspalierIO
 
-/// The files of a tokenizer that is published in parts, without a `tokenizer.json`.
+/// The files of a tokenizer that is published without a `tokenizer.json`.
 ///
-/// ``json()`` puts them together as Hugging Face's library `transformers` (version 5) does for the same files.
+/// ``json()`` combines them as Hugging Face's library `transformers` (version 5) does.
 public struct TokenizerParts: Sendable {
   /// `vocab.json`: tokens and ids.
   public var vocabulary: JSON?
-  /// `merges.txt`: two tokens a line.
+  /// `merges.txt`: two tokens per line.
   public var merges: String?
-  /// `vocab.txt`: a token a line, whose id is the number of the line.
+  /// `vocab.txt`: one token per line; its id is the line number.
   public var words: String?
   /// `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json`.
   public var settings: JSON?
@@ -29,9 +29,9 @@ public struct TokenizerParts: Sendable {
   /// No files yet.
   public init() {}
 
-  /// Reads the files that are in a folder.
+  /// Reads those of the files that a folder has.
   ///
-  /// - Throws: ``EspalierError`` that names the file.
+  /// - Throws: an I/O error or bad input that names the file.
   public init(folder: String) throws {
     func json(_ name: String) throws -> JSON? {
       let path = folder + "/" + name
@@ -56,8 +56,7 @@ public struct TokenizerParts: Sendable {
 
   /// The same tokenizer as a `tokenizer.json`.
   ///
-  /// - Throws: ``EspalierError`` (bad input) where a file is missing or wrong, or the family of the tokenizer is not
-  ///   known.
+  /// - Throws: bad input if a file is missing or invalid, or the tokenizer's family is unknown.
   public func json() throws -> JSON {
     let family = try family()
     let vocabulary = try family == .bert ? wordList() : pairs()
@@ -78,7 +77,7 @@ public struct TokenizerParts: Sendable {
     JSONNode(json: json ?? .object(JSONObject()), path: name)
   }
 
-  /// By the class that the tokenizer names, or else by the type of the model.
+  /// The family of the tokenizer's class, otherwise that of the model's type.
   private func family() throws -> TokenizerFamily {
     let named =
       try node(settings, "tokenizer_config.json").optional("tokenizer_class")?.string()
@@ -88,16 +87,18 @@ public struct TokenizerParts: Sendable {
     if let family = type.flatMap(TokenizerFamily.init(modelType:)) { return family }
     let what = named.map { "tokenizer_class \"\($0)\"" } ?? type.map { "model_type \"\($0)\"" }
     throw EspalierError.badInput(
-      "how \(what ?? "this model") splits text is in no file here; make a tokenizer.json with transformers' AutoTokenizer."
+      "no file here says how \(what ?? "this model") splits text; make a tokenizer.json with transformers' AutoTokenizer."
     )
   }
 
   private func pairs() throws -> JSONNode {
-    guard let vocabulary else { throw EspalierError.badInput("vocab.json is missing beside merges.txt.") }
+    guard let vocabulary else {
+      throw EspalierError.badInput("merges.txt is there, but vocab.json is missing.")
+    }
     return JSONNode(json: vocabulary, path: "vocab.json")
   }
 
-  /// The lines of `vocab.txt`, without white space at their ends; of equal lines the last counts.
+  /// The lines of `vocab.txt`, without trailing white space; if lines are equal, the last one wins.
   private func wordList() throws -> JSONNode {
     guard let words else { throw EspalierError.badInput("vocab.txt is missing.") }
     var lines = words.unicodeScalars.split(separator: "\n", omittingEmptySubsequences: false)
@@ -126,7 +127,7 @@ public struct TokenizerParts: Sendable {
         "unk_token": .string(try setting.name("unk_token")), "max_input_chars_per_word": 100,
       ]
     }
-    guard let merges else { throw EspalierError.badInput("merges.txt is missing beside vocab.json.") }
+    guard let merges else { throw EspalierError.badInput("vocab.json is there, but merges.txt is missing.") }
     var lines = merges.utf8.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false)
     if lines.last?.isEmpty == true { lines.removeLast() }
     let rules = lines.map { line in

@@ -1,16 +1,16 @@
 import EspalierCore
 
-/// A token that is found in the text itself, before the model sees it.
+/// A token that is matched in the text itself, before the model sees it.
 struct AddedToken: Equatable, Sendable {
   let content: [UInt8]
-  /// Counts only where no letter, digit or the like stands on either side.
+  /// Whether it matches only if no word character is on either side.
   let singleWord: Bool
-  /// Takes the white space before it, and after it.
+  /// Whether the match includes white space before or after it.
   let stripsLeft: Bool
   let stripsRight: Bool
-  /// Is looked for in the normalized text, in its normalized form.
+  /// Whether its normalized form is matched in the normalized text.
   let normalized: Bool
-  /// Is left out in decoding on request.
+  /// Whether decoding can skip it.
   let special: Bool
 
   init(_ node: JSONNode) throws {
@@ -24,11 +24,11 @@ struct AddedToken: Equatable, Sendable {
   }
 }
 
-/// The tokens beside the model's vocabulary.
+/// The tokens in addition to the model's vocabulary.
 struct AddedTokens: Sendable {
   private let tokens: [Int32: AddedToken]
   private let ids: [[UInt8]: Int32]
-  /// The normalized form of tokens that normalization changes.
+  /// The normalized form of the tokens that normalization changes.
   private let normalizedForms: [Int32: [UInt8]]
   private var special: Set<[UInt8]> = []
   private let verbatim: TokenMatcher
@@ -40,15 +40,15 @@ struct AddedTokens: Sendable {
     case token(Int32)
   }
 
-  /// Which tokens a search is for.
+  /// Which tokens to search for.
   enum Search {
     case verbatim, normalized
   }
 
   /// Reads the array `added_tokens`.
   ///
-  /// As in the reference, a token has the id of its content in the vocabulary, or else the next one after as many
-  /// as the vocabulary has tokens; the ids in the file do not count.
+  /// As in the reference, a token gets the id of its content in the vocabulary, otherwise the next free one after the vocabulary's
+  /// token count; the ids in the file are ignored.
   init(_ node: JSONNode?, model: Model, normalizers: [Normalizer]) throws {
     var nextID = Int32(clamping: model.vocabulary.count)
     var tokens: [Int32: AddedToken] = [:]
@@ -63,8 +63,8 @@ struct AddedTokens: Sendable {
       if token.normalized {
         var form = NormalizedText(bytes: token.content, head: 0)
         try Normalizer.apply(normalizers, to: &form)
-        // The reference would find it everywhere, and stop at the first character beyond ASCII.
-        guard !form.bytes.isEmpty else { throw element.failure("normalization leaves nothing of the token.") }
+        // The reference would match it everywhere, and fail at the first non-ASCII character.
+        guard !form.bytes.isEmpty else { throw element.failure("normalization removes the whole token.") }
         if form.bytes != token.content { forms[id] = form.bytes }
       }
       ids[token.content] = id
@@ -82,17 +82,17 @@ struct AddedTokens: Sendable {
 
   func id(of token: [UInt8]) -> Int32? { ids[token] }
 
-  /// The token as decoding sees it: in its normalized form.
+  /// The token as decoding writes it, in its normalized form.
   func token(_ id: Int32) -> [UInt8]? { normalizedForms[id] ?? tokens[id]?.content }
 
   func isSpecial(_ token: [UInt8]) -> Bool { special.contains(token) }
 
-  /// Cuts a text at the tokens in it, from left to right.
+  /// Splits a text at its added tokens, from left to right.
   func split(_ text: Span<UInt8>, _ search: Search, _ emit: (Part) throws -> Void) throws {
     let matcher = search == .verbatim ? verbatim : normalized
     var done = 0
     var index = 0
-    // The white space that was taken last; tokens made of white space would walk over it again and again.
+    // The last white space that was taken, cached because tokens made of white space would scan it again and again.
     var taken = 0..<0
     while !matcher.isEmpty, let (id, range) = matcher.firstMatch(in: text, from: index) {
       index = range.upperBound
@@ -109,8 +109,7 @@ struct AddedTokens: Sendable {
       }
       let end = token.stripsRight && !taken.isEmpty ? taken.upperBound : range.upperBound
       if done < start { try emit(.text(done..<start)) }
-      // White space that the token before has taken is met once more by tokens that are made of it, and so is what
-      // follows them: so it is in the reference.
+      // As in the reference, white space that belongs to the previous token can match again, as a token made of white space.
       if start < end { try emit(.token(id)) }
       done = end
     }

@@ -1,6 +1,6 @@
-/// The 256 printable characters that stand for the bytes in a byte-level vocabulary.
+/// The 256 printable characters that represent bytes in a byte-level vocabulary.
 ///
-/// Bytes that print in Latin-1 stand for themselves, the others for the characters from U+0100 on.
+/// Bytes that are printable in Latin-1 represent themselves; the others are represented by characters from U+0100 on.
 enum ByteLevelAlphabet {
   /// The character of each byte, in UTF-8.
   static let characters: [[UInt8]] = {
@@ -36,7 +36,7 @@ enum ByteLevelAlphabet {
     }
   }
 
-  /// The bytes that a token's characters stand for; nil where one of them stands for none.
+  /// The bytes that a token's characters represent; nil if one of them represents none.
   static func decoded(_ token: [UInt8]) -> [UInt8]? {
     var result: [UInt8] = []
     var index = 0

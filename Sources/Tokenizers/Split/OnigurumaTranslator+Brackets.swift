@@ -1,7 +1,7 @@
 /// Brackets: `[a-z\s[:digit:][^x]&&[y]]`.
 extension OnigurumaTranslator {
   mutating func bracket(depth: Int) throws(PatternProblem) -> String {
-    guard depth <= Self.maximumDepth else { throw problem("brackets are nested too deep") }
+    guard depth <= Self.maximumDepth else { throw problem("brackets are nested too deeply") }
     let negated = take("^")
     var operands = [CharacterUnion()]
     var first = true
@@ -20,7 +20,7 @@ extension OnigurumaTranslator {
     position += 1
     for operand in operands where operand.isEmpty { throw problem("a bracket is empty") }
     guard !ignoresCase || operands.count == 1 && operands[0].nested.isEmpty else {
-      throw problem("a bracket in a bracket is not supported without regard to case")
+      throw problem("nested brackets are not supported when case is ignored")
     }
     if operands.count == 1 { return operands[0].pattern(negated: negated) }
     let all = operands.map { "(?=" + $0.pattern(negated: false) + ")" }.joined() + "(?s:.)"
@@ -35,14 +35,14 @@ extension OnigurumaTranslator {
       union.items += Self.number(low)
       return
     }
-    // Oniguruma reads a bracket behind a dash in a way of its own.
+    // Oniguruma reads a bracket after a dash in its own way.
     guard peek() != "[", !take("&&"), let high = try bracketCharacter(into: &union), low <= high else {
       throw problem("a range of characters is not valid")
     }
     union.items += Self.number(low) + "-" + Self.number(high)
   }
 
-  /// One character of a bracket; nil where it was a set, which is in the union then.
+  /// One character of a bracket; nil if it was a set, which is then added to the union.
   private mutating func bracketCharacter(
     into union: inout CharacterUnion
   ) throws(PatternProblem) -> Unicode.Scalar? {
@@ -56,7 +56,7 @@ extension OnigurumaTranslator {
     return try characterEscape()
   }
 
-  /// `[:alpha:]`; nil where no such name stands here.
+  /// `[:alpha:]`; nil if there is none here.
   private mutating func posixBracket() throws(PatternProblem) -> CharacterItems? {
     let start = position
     if take("[:") {
@@ -75,7 +75,7 @@ extension OnigurumaTranslator {
   }
 }
 
-/// Characters, sets and nested brackets between two brackets.
+/// The characters, sets and nested brackets in a bracket expression.
 private struct CharacterUnion {
   var items = ""
   /// Expressions that match one character each.

@@ -1,30 +1,32 @@
-/// Writes an Oniguruma pattern anew in PCRE2's dialect, or says what of it is not supported.
+/// Translates an Oniguruma pattern to PCRE2's dialect, or reports what is not supported.
 ///
 /// The differences that matter in tokenizers:
 /// - `\p{...}`, `\s`, `\w`, `\d`, `\b` and POSIX brackets follow Oniguruma's Unicode, see ``CharacterSets``;
-/// - `\h` is a hexadecimal digit, `(?m)` lets the point match a line feed, `^` and `$` always know lines;
-/// - `a{1,2}+` repeats a repetition (`a++` is possessive in both), `a{2}?` is optional, `a{,2}` begins at zero;
+/// - `\h` is a hexadecimal digit, `(?m)` lets `.` match a line feed, `^` and `$` always match at line ends;
+/// - `a{1,2}+` repeats a repetition (`a++` is possessive in both), `a{2}?` is optional, `a{,2}` starts at zero;
 /// - brackets nest and intersect: `[a-z&&[^aeiou]]`;
 /// - `a(?i)b|c` is `a(?i:b|c)`.
 ///
-/// Without regard to case the two differ in much: Oniguruma lets `ss` match `ß` and `\p{Lu}` any cased letter. There,
-/// only what they agree on is taken: ASCII letters, plain brackets and properties without case.
+/// When case is ignored, the two differ a lot: in Oniguruma, `ss` matches `ß` and `\p{Lu}` matches any cased letter. Then only what
+/// they agree on is supported: ASCII letters, plain brackets and properties that do not depend on case.
 struct OnigurumaTranslator {
   let source: [Unicode.Scalar]
   var position = 0
   private(set) var ignoresCase = false
-  /// The character just read, where it is taken without regard to case.
+  /// Whether case is ignored at the current position.
   private var caselessNeighbour: Unicode.Scalar?
 
-  /// Groups and brackets inside each other.
+  /// Nesting limit of groups and brackets.
   static let maximumDepth = 100
-  /// Repetitions of repetitions.
+  /// Limit of repetitions of repetitions.
   private static let maximumRepetitions = 4
 
   static func translate(_ pattern: String) throws(PatternProblem) -> String {
     var translator = OnigurumaTranslator(source: Array(pattern.unicodeScalars))
     let result = try translator.alternatives(depth: 0)
-    guard translator.peek() == nil else { throw translator.problem("a group is closed that was not opened") }
+    guard translator.peek() == nil else {
+      throw translator.problem("a closing parenthesis has no opening one")
+    }
     return result
   }
 
@@ -33,7 +35,7 @@ struct OnigurumaTranslator {
   // MARK: Structure
 
   private mutating func alternatives(depth: Int) throws(PatternProblem) -> String {
-    guard depth <= Self.maximumDepth else { throw problem("groups are nested too deep") }
+    guard depth <= Self.maximumDepth else { throw problem("groups are nested too deeply") }
     var result = try sequence(depth: depth)
     while take("|") { result += "|" + (try sequence(depth: depth)) }
     return result
@@ -75,7 +77,7 @@ struct OnigurumaTranslator {
       let pair = [neighbour, caselessNeighbour]
       let folded: [[Unicode.Scalar?]] = [["s", "s"], ["f", "f"], ["f", "i"], ["f", "l"], ["s", "t"]]
       guard scalar.isASCII, !folded.contains(pair) else {
-        throw problem("this character cannot be taken without regard to case")
+        throw problem("this character is not supported when case is ignored")
       }
     }
     return Self.literal(scalar)
@@ -87,9 +89,11 @@ struct OnigurumaTranslator {
     var count = 0
     while let quantifier = try quantifier() {
       caselessNeighbour = nil
-      // A star of a star matches the same, and many of them keep a matcher busy for very long.
+      // A star of a star matches the same as one star, and many of them would take a matcher very long.
       if quantifier == "*", last == "*" { continue }
-      guard count < Self.maximumRepetitions else { throw problem("too many repetitions follow each other") }
+      guard count < Self.maximumRepetitions else {
+        throw problem("there are too many consecutive repetitions")
+      }
       result = (last == nil ? result : "(?:\(result))") + quantifier
       last = quantifier
       count += 1
@@ -144,7 +148,7 @@ struct OnigurumaTranslator {
     return options + ":"
   }
 
-  /// `(?i)`, which holds until its group ends; nil where something else stands here.
+  /// `(?i)`, which applies until its group ends; nil if there is none here.
   private mutating func isolatedOptions() -> String? {
     let start = (position, ignoresCase)
     if take("(?"), let options = try? self.options(), take(")") { return options }
@@ -207,7 +211,7 @@ struct OnigurumaTranslator {
     }
   }
 
-  /// An escape that stands for a set of characters, in brackets or outside; nil where it is another.
+  /// An escape that represents a set of characters, in brackets or outside; nil for other escapes.
   mutating func setEscape(outside: Bool) throws(PatternProblem) -> CharacterItems? {
     guard let next = peek() else { return nil }
     var set: CharacterItems
@@ -228,7 +232,7 @@ struct OnigurumaTranslator {
       }
       set = CharacterSets.property(name)
       guard !ignoresCase || !set.knowsCase else {
-        throw problem("\\p{\(name)} is not supported without regard to case")
+        throw problem("\\p{\(name)} is not supported when case is ignored")
       }
       if outside, set.text == CharacterSets.word.text { set = CharacterSets.looseWord }
       if negated != (next == "P") { set.negated.toggle() }
@@ -259,7 +263,7 @@ struct OnigurumaTranslator {
         return scalar
       }
       let scalar = try scalar(digits(radix: 16, maximum: 2, minimum: 1), radix: 16)
-      // Oniguruma takes these for single bytes of UTF-8.
+      // Oniguruma treats these as single UTF-8 bytes.
       guard scalar.isASCII else { throw problem("bytes are not supported; write \\x{...}") }
       return scalar
     case _ where next.isASCII && next.properties.isAlphabetic || ("1"..."9").contains(next):

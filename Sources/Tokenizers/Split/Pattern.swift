@@ -8,23 +8,23 @@ struct PatternProblem: Error {
 
 /// A regular expression as `tokenizer.json` holds it, compiled by PCRE2.
 ///
-/// The reference runs Oniguruma; ``OnigurumaTranslator`` writes the pattern anew in PCRE2's dialect.
+/// The reference uses Oniguruma; ``OnigurumaTranslator`` translates the pattern to PCRE2's dialect.
 final class Pattern {
   private let code: OpaquePointer
   private let limits: OpaquePointer
   private let source: String
 
-  /// Steps and memory that one match may take, so that no pattern runs forever: Oniguruma has no such limit by
-  /// default, but no pattern that is of use comes near.
+  /// Limits on the steps and memory of one match, so that no pattern runs forever. Oniguruma has no such limits by default, but no
+  /// useful pattern comes near them.
   private static let matchLimit: UInt32 = 50_000_000
   private static let heapLimitKiB: UInt32 = 256 << 10
 
-  /// Compiles a pattern of Oniguruma's dialect.
+  /// Compiles a pattern in Oniguruma's dialect.
   convenience init(_ oniguruma: String) throws(PatternProblem) {
     try self.init(translated: try OnigurumaTranslator.translate(oniguruma), source: oniguruma)
   }
 
-  /// Compiles a pattern of PCRE2's dialect; `source` is what errors call it.
+  /// Compiles a pattern in PCRE2's dialect; errors show `source` instead.
   init(translated: String, source: String) throws(PatternProblem) {
     let pattern = Array(translated.utf8)
     let context = pcre2_compile_context_create_8(nil)
@@ -39,11 +39,11 @@ final class Pattern {
     guard let compiled else { throw Self.problem(error) }
     guard let limits = pcre2_match_context_create_8(nil) else {
       pcre2_code_free_8(compiled)
-      throw PatternProblem(text: "no memory is left for it")
+      throw PatternProblem(text: "there is not enough memory for it")
     }
     pcre2_set_match_limit_8(limits, Self.matchLimit)
     pcre2_set_heap_limit_8(limits, Self.heapLimitKiB)
-    // Without a just-in-time compiler, matching is interpreted: slower, the same matches.
+    // Without the just-in-time compiler, matching is slower but gives the same matches.
     _ = pcre2_jit_compile_8(compiled, PCRE2_JIT_COMPLETE)
     code = compiled
     self.source = source
@@ -55,13 +55,13 @@ final class Pattern {
     pcre2_match_context_free_8(limits)
   }
 
-  /// The matches in `text`, which must be valid UTF-8, from left to right without overlap.
+  /// The non-overlapping matches in `text`, which must be valid UTF-8, from left to right.
   ///
-  /// An empty match right behind another match does not count, as in the reference.
+  /// As in the reference, an empty match right after another match does not count.
   func forEachMatch(in text: Span<UInt8>, _ body: (Range<Int>) throws -> Void) throws {
     guard !text.isEmpty else { return }
     guard let data = pcre2_match_data_create_8(1, nil), let bounds = pcre2_get_ovector_pointer_8(data) else {
-      throw failure("no memory is left")
+      throw failure("there is not enough memory")
     }
     defer { pcre2_match_data_free_8(data) }
     try text.withUnsafeBufferPointer { buffer in
@@ -101,5 +101,5 @@ final class Pattern {
   }
 }
 
-// Code and limits are written in `init` and only read after; each search has match data of its own.
+// Code and limits are written only in `init`; each search has its own match data.
 extension Pattern: @unchecked Sendable {}

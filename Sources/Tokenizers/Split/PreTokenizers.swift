@@ -1,20 +1,20 @@
 import EspalierCore
 
-/// One step of cutting a text into the words that the model sees.
+/// One step of splitting a text into the words that the model sees.
 enum PreTokenizer: Sendable {
   case byteLevel(addPrefixSpace: Bool, pattern: Pattern?)
   case metaspace(Metaspace)
   case split(TextPattern, SplitBehavior, inverted: Bool)
   case characters(CharacterKind, SplitBehavior)
-  /// Pieces of that many characters.
+  /// Pieces of this many characters.
   case fixedLength(Int)
 
-  /// The characters at which a text is split.
+  /// Classes of characters to split at.
   enum CharacterKind: Sendable {
     case space, number, punctuation
   }
 
-  /// The step `Metaspace`: spaces become a visible character, which begins a word.
+  /// The step `Metaspace`: spaces are replaced with a visible character that begins a word.
   struct Metaspace: Sendable {
     enum Scheme: Sendable {
       case first, never, always
@@ -27,7 +27,7 @@ enum PreTokenizer: Sendable {
 
   var isByteLevel: Bool { if case .byteLevel = self { true } else { false } }
 
-  /// Hands on the pieces of `text`, each with the number of its bytes that stem from the input's first character.
+  /// Calls `body` with each piece of `text` and how many of its bytes come from the input's first character.
   func split(
     _ text: Span<UInt8>, head: Int, _ pool: BufferPool, _ emit: (Span<UInt8>, Int) throws -> Void
   ) throws {
@@ -78,7 +78,7 @@ enum PreTokenizer: Sendable {
     }
   }
 
-  /// Cuts where the pattern says, and writes each piece in the characters that stand for its bytes.
+  /// Splits at the pattern, and writes each piece in the characters that represent its bytes.
   private static func splitBytes(
     _ text: Span<UInt8>, head: Int, _ pattern: Pattern?, _ pool: BufferPool,
     _ emit: (Span<UInt8>, Int) throws -> Void
@@ -99,7 +99,7 @@ enum PreTokenizer: Sendable {
     }
   }
 
-  /// Puts a text through several steps; each works on every piece of the step before.
+  /// Applies several steps; each works on every piece of the previous one.
   static func split(
     _ text: Span<UInt8>, head: Int, by steps: ArraySlice<PreTokenizer>, _ pool: BufferPool,
     _ emit: (Span<UInt8>) throws -> Void
@@ -135,7 +135,7 @@ extension PreTokenizer.Metaspace {
       if prepends, text[0] != 0x20, !text.starts(with: replacement) {
         replaced.append(contentsOf: replacement)
       }
-      // What is prepended shares the origin of the first character, and so does its replacement.
+      // The prepended character, and its replacement, count as part of the first character.
       var newHead = head > 0 ? replaced.count : 0
       for index in text.indices {
         if text[index] == 0x20 {
@@ -158,7 +158,7 @@ extension PreTokenizer.Metaspace {
   }
 }
 
-/// Buffers for the pieces under way, used again for the next piece; belongs to one call of `encode`.
+/// Reusable buffers for pieces; belongs to one call of `encode`.
 final class BufferPool {
   private var free: [[UInt8]] = []
 

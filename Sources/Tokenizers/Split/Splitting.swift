@@ -1,4 +1,4 @@
-/// What becomes of the places where a text is split.
+/// What happens to the delimiters at which a text is split.
 enum SplitBehavior: Sendable {
   case removed, isolated, mergedWithPrevious, mergedWithNext, contiguous
 
@@ -16,12 +16,12 @@ enum SplitBehavior: Sendable {
 
 /// Turns matches, given from left to right, into the pieces of a text.
 ///
-/// The spans between matches are pieces too; empty pieces are dropped, but empty matches still part their neighbours.
+/// The spans between matches are pieces too. Empty pieces are dropped, but empty matches still separate their neighbors.
 struct Splitter {
   let behavior: SplitBehavior
-  /// Whether the spans between the matches are the places to split at, and the matches the text.
+  /// Whether the matches are the text, and the spans between them the delimiters.
   let inverted: Bool
-  /// The piece that the next span may still join, and whether it ends with a match.
+  /// The piece that the next span may still extend, and whether it ends with a match.
   private var open: Range<Int>?
   private var afterMatch = false
   private var end = 0

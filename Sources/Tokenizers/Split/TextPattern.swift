@@ -1,4 +1,4 @@
-/// What `Split` and `Replace` look for: fixed bytes or a regular expression.
+/// What `Split` and `Replace` search for: fixed bytes or a regular expression.
 enum TextPattern: Sendable {
   case literal([UInt8])
   case regular(Pattern)
@@ -33,7 +33,7 @@ enum TextPattern: Sendable {
 }
 
 extension JSONNode {
-  /// Compiles a pattern that stands at this place.
+  /// Compiles the pattern of this node.
   func pattern(_ text: String) throws -> Pattern {
     do {
       return try Pattern(text)

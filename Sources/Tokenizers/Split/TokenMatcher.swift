@@ -1,14 +1,14 @@
-/// Finds the longest of a set of byte strings at a place of a text.
+/// Finds the longest of a set of byte strings at a position of a text.
 ///
-/// The strings lie sorted; each further byte of the text narrows the range of those that still match. A search costs
-/// at most the length of the longest string at each place, and nothing where no string begins with the byte there.
+/// The strings are sorted; each further byte of the text narrows the range of those that still match. A search costs at most the
+/// length of the longest string at each position, and nothing at positions whose byte begins no string.
 struct TokenMatcher: Sendable {
   private let contents: [[UInt8]]
   private let ids: [Int32]
-  /// For each first byte, where its strings begin; one entry more for the end.
+  /// The start of each first byte's strings, and the end of the last.
   private let starts: [Int]
 
-  /// Of equal strings the smallest id counts; empty strings never match.
+  /// If strings are equal, the smallest id wins; empty strings never match.
   init(_ tokens: [(content: [UInt8], id: Int32)]) {
     let sorted = tokens.filter { !$0.content.isEmpty }.sorted {
       $0.content == $1.content ? $0.id < $1.id : $0.content.lexicographicallyPrecedes($1.content)
@@ -23,7 +23,7 @@ struct TokenMatcher: Sendable {
 
   var isEmpty: Bool { contents.isEmpty }
 
-  /// The leftmost match from `start` on, of several there the longest.
+  /// The leftmost match from `start` on; the longest one there.
   func firstMatch(in text: Span<UInt8>, from start: Int) -> (id: Int32, range: Range<Int>)? {
     var index = start
     while index < text.count {

@@ -37,7 +37,7 @@ import Testing
     #expect(error?.message.hasPrefix("another run (process 1 on elsewhere) is using") == true)
     #expect(
       error?.message.hasSuffix("If that machine is gone for good, remove the file \(path).") == true)
-    // The same machine before it was started anew.
+    // The same machine before it was restarted.
     let lock = try FolderLock(folder: temporary.path + "/other")
     let own = String(decoding: try Folder.read(temporary.path + "/other/lock"), as: UTF8.self)
     #expect(own.contains("\nboot "))
@@ -47,7 +47,7 @@ import Testing
     try held.write(Array("process 1 on \(host)\nboot 0-1\n".utf8), at: 0)
     let again = #expect(throws: EspalierError.self) { _ = try FolderLock(folder: temporary.path) }
     #expect(again?.message.contains("If that machine is gone") == true)
-    // As it says; the old lock is then on a file that nobody looks at.
+    // Following the advice leaves the old lock on a file that nobody looks at.
     try Folder.remove(path)
     let next = try FolderLock(folder: temporary.path)
     #expect(throws: EspalierError.self) { _ = try FolderLock(folder: temporary.path) }

@@ -24,7 +24,7 @@ import Testing
     let entry = try #require(try Folder.entry(folder / "f"))
     #expect(entry.isFile && !entry.isFolder && entry.size == 3)
     #expect(try Folder.entry(folder / "f") == entry)
-    // A file is no folder; nothing is below it.
+    // A file is not a folder; nothing is below it.
     #expect(try Folder.entry(folder / "f/x") == nil)
     try put("abcd", folder / "f")
     #expect(try Folder.entry(folder / "f")?.identity != entry.identity)
@@ -95,7 +95,7 @@ import Testing
       #expect(try Folder.names(in: folder.path) == ["f"])
       #expect(try Folder.read(folder / "f") == Array(text.utf8))
     }
-    // A target that cannot be replaced: the error comes through, nothing temporary stays.
+    // If the target cannot be replaced, the error is thrown and nothing temporary stays.
     try put("x", folder / "full/f")
     #expect(throws: EspalierError.self) { try Folder.writeAtomically([1], to: folder / "full") }
     #expect(throws: EspalierError.self) { try Folder.writeAtomically([1], to: folder / "missing/f") }

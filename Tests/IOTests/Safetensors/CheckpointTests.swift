@@ -52,7 +52,7 @@ import Testing
         == (others + (shards == 1 ? [] : ["model.safetensors.index.json"]) + ["tokenizer.json"]).sorted())
   }
 
-  /// The same tensors, however they are laid out.
+  /// The same tensors, regardless of their layout in files.
   @Test func shardingDoesNotMatter() throws {
     try write(1)
     let one = try Checkpoint(folder: folder)

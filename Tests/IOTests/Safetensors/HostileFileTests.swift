@@ -5,7 +5,7 @@ import Testing
 
 @testable import EspalierIO
 
-/// Files and folders that are made to do harm.
+/// Hostile files and folders.
 @Suite struct HostileFileTests {
   private let temporary: TemporaryFolder
   private var folder: String { temporary.path }
@@ -34,7 +34,7 @@ import Testing
 
   // MARK: - Large headers
 
-  /// What is longer than a header may be is refused before any of it is read. (`tools/fuzz` reads one of 100 MB.)
+  /// A header above the size limit is refused before any of it is read. (`tools/fuzz` reads one of 100 MB.)
   @Test func headersOfAHundredMegabytes() throws {
     let path = folder + "/x.safetensors"
     for size in [100_000_001, 1 << 40, Int.max] {
@@ -79,7 +79,7 @@ import Testing
   @Test(arguments: ["a", "a/b", "...", "..a", "a..", ".a", "a b", "é", "c/0/0/0", "a/\u{301}b"])
   func pathsThatStayInTheirFolder(path: String) { #expect(Folder.isBelow(path)) }
 
-  /// A slash with a combining mark behind it is one character and no slash for a String, but a slash for the system.
+  /// A slash followed by a combining mark is one character, not a slash, to String, but a slash to the system.
   @Test(arguments: [
     "../x", "/x", "..", ".", "a/b", "a/\u{301}b", "../\u{301}x", "\\u0000", "a\\u0000b", "\\u001b[2J",
     "a\\nb", "\\u007f",
@@ -96,7 +96,7 @@ import Testing
     #expect(failure { _ = try Checkpoint.weightMap(index(256)) }.contains("not a plain file name"))
   }
 
-  /// Even with the right digest of itself, a manifest cannot name what lies outside of its artifact.
+  /// Even with a correct digest of itself, a manifest cannot name files outside its artifact.
   @Test(arguments: ["../x", "/etc/passwd", "a/../../x", "../\u{301}x", "", ".", "a\u{0}b"])
   func manifestsThatReachOutside(path: String) throws {
     let digest = SHA256.digest(of: "")
@@ -110,9 +110,9 @@ import Testing
     #expect(try file("a/b") != nil)
   }
 
-  // MARK: - Links and what is no file
+  // MARK: - Links, pipes and devices
 
-  /// Hubs keep shards elsewhere and link to them: links are followed where they lead to a file, and nowhere else.
+  /// Hugging Face's cache links to shards elsewhere: links to files are followed, others are not.
   @Test func linksOutOfTheFolder() throws {
     let model = folder + "/model"
     try TinyCheckpoint().write(to: model)
@@ -126,7 +126,7 @@ import Testing
     }
   }
 
-  /// What stands in the way of a new file is replaced, not followed.
+  /// A link in the way of a new file is replaced, not followed.
   @Test func writingDoesNotFollowLinks() throws {
     try Folder.writeAtomically(Array("precious".utf8), to: folder + "/precious")
     try link("record", to: "precious")
@@ -135,7 +135,7 @@ import Testing
     #expect(try Folder.read(folder + "/record") == Array("new".utf8))
   }
 
-  /// Reading a pipe that nobody writes to would wait for ever.
+  /// Reading a pipe that nobody writes to would wait forever.
   @Test(.timeLimit(.minutes(30)))
   func pipesAndDevices() throws {
     #expect(mkfifo(folder + "/pipe", 0o644) == 0)

@@ -76,7 +76,7 @@ import Testing
     }
   }
 
-  /// Bits past the last column count for nothing, even where they make up for one that is missing.
+  /// Bits past the last column do not count, even if they make up for a missing one.
   @Test func bitsPastTheLastColumnAreRefused() throws {
     for (metadata, bits) in [
       ([("columns", "5"), ("sparsity", "0.4")], 0b0010_0011),

@@ -18,7 +18,7 @@ import Testing
       #expect(bytes.allSatisfy { $0 == 0 })
       for index in bytes.indices { bytes[index] = UInt8(truncatingIfNeeded: index * 7) }
     }
-    // What was given back is read again.
+    // Released pages are read again.
     b.release(0..<9000)
     b.withUnsafeMutable { bytes in
       #expect(bytes.indices.allSatisfy { bytes[$0] == UInt8(truncatingIfNeeded: $0 * 7) })
@@ -26,7 +26,7 @@ import Testing
     }
     try draft.write([7, 8] as [UInt16], to: "c")
     try draft.write([0.5], to: "a")
-    // Unfinished, it is no file yet.
+    // Unfinished, it is not a valid file yet.
     #expect(throws: EspalierError.self) { _ = try SafetensorsFile(path: path) }
     try draft.finish(metadata: [("tokens", "3")])
     let file = try SafetensorsFile(path: path)
@@ -49,7 +49,7 @@ import Testing
     }
   }
 
-  /// A disk without room is told when the file is made, before anything is written to its map.
+  /// A full disk is reported when the file is created, before anything is written to its map.
   @Test func aFullDiskIsAnErrorAtTheStart() throws {
     #expect {
       _ = try SafetensorsDraft(path: path, tensors: [("a", .f32, [1 << 21, 1 << 20])])

@@ -10,7 +10,7 @@ import Testing
 
   init() throws { folder = try TemporaryFolder() }
 
-  /// A file with this header, and so many bytes after it.
+  /// A file with this header and this many bytes after it.
   private func put(_ header: String, data: Int, claiming: UInt64? = nil) throws {
     let length = withUnsafeBytes(of: (claiming ?? UInt64(header.utf8.count)).littleEndian) { Array($0) }
     let bytes = length + Array(header.utf8) + (0..<data).map { UInt8(truncatingIfNeeded: $0) }
@@ -59,7 +59,7 @@ import Testing
         read.release()
         #expect(read.withBytes { Array($0) } == bytes)
       }
-      // Data begins at a multiple of eight, for whoever maps it.
+      // Data begins at a multiple of eight, for readers that map it.
       #expect(file.header.tensors.first.map { $0.range.lowerBound % 8 } ?? 0 == 0)
     }
   }
@@ -283,7 +283,7 @@ import Testing
     )
   }
 
-  /// Whoever made the file may know more types than this version; its bytes can be copied, and no more.
+  /// A tensor of a type unknown to this version can be copied, but nothing else.
   @Test func unknownTypesAreKept() throws {
     try put(
       #"{"b":{"dtype":"F4","shape":[3],"data_offsets":[1,3]},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}  "#,
@@ -295,7 +295,7 @@ import Testing
     #expect(throws: EspalierError.self) { try file.tensor("b").integers() }
   }
 
-  /// Empty tensors may stand anywhere, several at one place.
+  /// Empty tensors may be anywhere, several at one position.
   @Test func emptyTensorsTakeNoRoom() throws {
     try put(
       #"{"z":{"dtype":"F32","shape":[0,7],"data_offsets":[4,4]},"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"y":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}"#,

@@ -3,12 +3,12 @@ import EspalierIO
 import EspalierTestSupport
 import Testing
 
-/// Tensors seen as other matrices than the file says, mapped and read.
+/// Tensors viewed as other matrices than the file describes, mapped and read.
 @Suite struct StoredTensorLayoutTests {
   let folder: TemporaryFolder
   init() throws { folder = try TemporaryFolder() }
 
-  /// A tensor of random bytes, behind another one so that it does not begin at an even place.
+  /// A tensor of random bytes, after another one so that it begins at an odd position.
   private func tensor(_ dtype: DType, _ shape: [Int], reading: ReadMode) throws -> StoredTensor {
     let path = folder.path + "/\(dtype.rawValue)-\(shape)-\(reading).safetensors"
     var random = SeededRandom(seed: 17)
@@ -54,7 +54,7 @@ import Testing
         let part = try stack.part(index)
         #expect(part.shape == [5, 7] && part.dtype == dtype)
         #expect(bytes(part) == Array(all[index * size..<(index + 1) * size]))
-        // Turned around and back, as a stack of matrices that are stored by columns is written.
+        // Transposed and back, as for a stack of matrices that are stored by columns.
         #expect(try bytes(part.transposed().transposed()) == bytes(part))
       }
       let row = try stack.part(2).part(4)

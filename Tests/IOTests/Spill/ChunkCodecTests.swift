@@ -69,7 +69,7 @@ import Testing
     }
   }
 
-  /// Another size inside a valid frame with a valid checksum: refused, and nothing written beyond the chunk.
+  /// A valid frame with a valid checksum but another size is refused, and nothing is written beyond the chunk.
   @Test(arguments: codecs) func chunksOfAnotherSizeAreRefused(codec: SpillCodec) throws {
     let format = ChunkFormat(codec: codec, elementBytes: 2, elements: 100)
     for elements in [1, 99, 101, 20_000] {

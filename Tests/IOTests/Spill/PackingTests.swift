@@ -38,7 +38,7 @@ import Testing
     #expect(try unpack(packed(zeros, packing), packing) == zeros)
   }
 
-  /// `cat a.gz b.gz` is a file of both, for zstd too; tapes fill gzip up with zeros.
+  /// `cat a.gz b.gz` is a valid file of both, also for zstd; tapes pad gzip files with zeros.
   @Test(arguments: Packing.allCases) func membersFollowEachOther(_ packing: Packing) throws {
     var random = SeededRandom(seed: 9)
     for sizes in [[10, 20], [0, 5, 0], [1 << 20, 1 << 20], [300_000, 1, 700_000]] {
@@ -63,7 +63,7 @@ import Testing
         bad[Int.random(in: bad.indices, using: &random)] ^= 1 << UInt8.random(in: 0..<8, using: &random)
       }
       do {
-        // Bits of the header that mean nothing for the content may be other ones.
+        // Some bits of the header do not affect the content.
         #expect(try unpack(bad, packing) == bytes)
       } catch let error as EspalierError {
         #expect(error.code == .badInput && error.message.contains("fetch it again"))
@@ -80,7 +80,7 @@ import Testing
     #expect(Packing(path: "x.jsonl.zst") == .zstd && Packing(path: "x.gz.txt") == nil)
   }
 
-  /// What a file claims is no more than a claim.
+  /// The claimed size is not trusted.
   @Test(arguments: Packing.allCases) func claimsThatCannotBe(_ packing: Packing) throws {
     for bytes: [UInt8] in [
       [], [1], [UInt8](repeating: 0xFF, count: 17), [UInt8](repeating: 0xFF, count: 40),

@@ -3,7 +3,7 @@ import Testing
 
 @testable import EspalierIO
 
-/// Whatever happens to its files, an array gives the values that were written or says that it cannot.
+/// Whatever happens to its files, an array gives the values that were written or throws an error.
 @Suite struct SpillDamageTests {
   static let codecs: [SpillCodec] = [.none, .lz4, .zstd(level: 1)]
 
@@ -22,7 +22,7 @@ import Testing
       try layout.write(values, to: path)
     }
 
-    /// nil where reading everything fails with a typed error that names the way out; the values otherwise.
+    /// The values; nil if reading everything fails with a typed error that says what to do.
     func read() throws -> [Float]? {
       do {
         let array = try SpillArray(folder: path, sizes: SpillLayout.small)
@@ -35,7 +35,7 @@ import Testing
       }
     }
 
-    // Not truncated to nothing first: ext4 then waits for the disk on every close.
+    // Not truncated first, since ext4 would then wait for the disk on every close.
     func put(_ bytes: [UInt8], _ path: String) throws {
       let file = try File(writing: path)
       try file.resize(to: bytes.count)
@@ -138,7 +138,7 @@ import Testing
     #expect(try subject.read() == nil)
   }
 
-  /// Each shard by itself is in order; only the content digest knows their places.
+  /// Each shard is valid by itself; only the content digest depends on their order.
   @Test func exchangedShardsAreNoticedByTheContentDigest() throws {
     let subject = try Subject(.none)
     let (first, second) = try (Folder.read(subject.shards[0]), Folder.read(subject.shards[1]))

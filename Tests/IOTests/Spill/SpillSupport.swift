@@ -3,7 +3,7 @@ import Foundation
 
 @testable import EspalierIO
 
-/// A folder of its own for one test, removed with all that it holds when the test lets go of it.
+/// A folder for one test, removed with its contents when its owner is gone.
 final class SpillFolder: Sendable {
   let path: String
 
@@ -44,7 +44,7 @@ extension SpillLayout {
 
   var count: Int { sequences * tokens * width }
 
-  /// Values that every element type holds exactly, no two neighbours alike.
+  /// Values that every element type represents exactly.
   func exactValues(seed: UInt64 = 1) -> [Float] {
     var numbers = SpillNumbers(seed: seed)
     return (0..<count).map { _ in Float(Int.random(in: -120...120, using: &numbers)) / 8 }

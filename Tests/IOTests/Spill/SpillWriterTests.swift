@@ -3,11 +3,11 @@ import Testing
 
 @testable import EspalierIO
 
-/// The thread behind a writer: its errors come out, it ends with the writer, and nothing unfinished is read.
+/// The thread of a writer: its errors are thrown, it ends with the writer, and unfinished arrays are not read.
 @Suite struct SpillWriterTests {
   @Test func howItIsAppendedChangesNoByte() throws {
     let folder = try SpillFolder()
-    // More chunks than may wait at a time.
+    // More chunks than the ring holds.
     let layout = try SpillLayout.small([90, 3, 7], .f32)
     #expect(layout.chunkCount > 4 * SpillThread.slots(layout))
     let values = layout.exactValues()
@@ -57,7 +57,7 @@ import Testing
     #expect(error?.code == .io)
   }
 
-  /// However many sequences came: no array is there, no thread writes any more, nothing holds its memory.
+  /// After any number of sequences: there is no array, no thread still writes, and the memory is free.
   @Test func aWriterThatIsDroppedLeavesNothingBehind() throws {
     let folder = try SpillFolder()
     let layout = try SpillLayout.small([40, 3, 7], .f32)

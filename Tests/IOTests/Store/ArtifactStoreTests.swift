@@ -166,11 +166,11 @@ import Testing
     #expect(try store.unusableManifests().isEmpty)
     try put("{", manifestPath(key))
     let named = try store.unusableManifests()
-    #expect(named.map(\.path) == [manifestPath(key)] && named[0].problem.contains("not what was written"))
+    #expect(named.map(\.path) == [manifestPath(key)] && named[0].problem.contains("is damaged"))
     #expect(try store.manifests().isEmpty)
   }
 
-  /// A later version may add members without a word; what it cannot mean any more, it says by the format.
+  /// A later version may add members without notice, but raises the format if it changes the meaning of one.
   @Test func manifestsOfALaterVersionAreNamedAndMadeAgain() throws {
     let made = try commit(key)
     let good = try Folder.read(manifestPath(key))
@@ -194,7 +194,7 @@ import Testing
     for value: JSON in [0, -1, 1.5, "2", .null] {
       try write(format(value))
       #expect(try store.manifest(key) == nil)
-      #expect(try store.unusableManifests().map(\.problem) == ["the manifest is not what was written."])
+      #expect(try store.unusableManifests().map(\.problem) == ["the manifest is damaged."])
     }
     #expect(try commit(key).digest == made.digest && store.unusableManifests().isEmpty)
     #expect(try Folder.read(manifestPath(key)) == good)
@@ -210,7 +210,7 @@ import Testing
       #expect(error?.code == .usage && error?.subject == folder)
       #expect(error?.message.contains("a later version of espalier made this work folder (format 2") == true)
     }
-    // A mark that is lost or damaged is no later version.
+    // A missing or damaged format file does not mean a later version.
     for place in good.indices {
       var bad = good
       bad[place] ^= 2
@@ -219,6 +219,38 @@ import Testing
     }
     try Folder.remove(path)
     #expect(try ArtifactStore(folder: folder).manifest(key) != nil && Folder.read(path) == good)
+  }
+
+  /// A spill array is one object, whose bytes are hashed once, by its writer; a flipped bit in any of its files is found all the same.
+  @Test(arguments: [SpillCodec.none, .lz4])
+  func damagedArraysAreFound(codec: SpillCodec) throws {
+    let partial = try store.begin(key)
+    var writer = try SpillWriter(
+      folder: partial + "/deep/hidden", sequences: 3, tokens: 4, width: 5, element: .bf16, codec: codec)
+    try writer.append([Float](repeating: 0.5, count: 60).span)
+    let content = try writer.finish()
+    let manifest = try store.commit(key, components: .null, report: .null)
+    #expect(manifest.objects.map(\.path) == ["deep/hidden"] && manifest.objects.map(\.digest) == [content])
+    let array = store.path(key, "deep/hidden")
+    let files = ["zarr.json", "c/0/0/0"].map { "\(array)/\($0)" }
+    #expect(try manifest.objects[0].size == files.reduce(0) { try $0 + (Folder.entry($1)?.size ?? 0) })
+    #expect(try store.isPresent(manifest) && store.damagedObjects(of: manifest).isEmpty)
+    for path in files {
+      let good = try Folder.read(path)
+      for index in good.indices {
+        var bad = good
+        bad[index] ^= 1 << UInt8(index % 8)
+        try File(writing: path).write(bad, at: 0)
+        #expect(try store.damagedObjects(of: manifest).count == 1, "byte \(index) of \(path)")
+      }
+      try File(writing: path).write(good, at: 0)
+      try Folder.move(path, to: path + ".away")
+      #expect(try !store.damagedObjects(of: manifest).isEmpty)
+      try Folder.move(path + ".away", to: path)
+    }
+    #expect(try store.damagedObjects(of: manifest).isEmpty)
+    try Folder.remove(array)
+    #expect(try !store.isPresent(manifest) && store.damagedObjects(of: manifest).count == 1)
   }
 
   @Test func damagedObjectsAreFound() throws {
@@ -230,7 +262,7 @@ import Testing
         var bad = good
         bad[place] ^= 0x40
         try File(writing: path).write(bad, at: 0)
-        // Of the right size, so that only reading it tells.
+        // Of the right size, so that only reading it shows the damage.
         #expect(try store.isPresent(manifest) && store.damagedObjects(of: manifest).map(\.path) == [name])
       }
       try File(writing: path).write(good, at: 0)
@@ -263,7 +295,8 @@ import Testing
 
   @Test func aFolderThatIsNoStoreIsTold() throws {
     let error = failure { _ = try ArtifactStore(existing: temporary.path) }
-    #expect(error?.code == .io && error?.description.contains("this is no work folder of espalier") == true)
+    #expect(
+      error?.code == .io && error?.description.contains("this is not a work folder of espalier") == true)
     try File(writing: temporary.path + "/file").write([1], at: 0)
     #expect(failure { _ = try ArtifactStore(folder: temporary.path + "/file") }?.code == .io)
   }

@@ -94,7 +94,8 @@ import Testing
         for start in stride(from: 0, to: count, by: 30) {
           let rows = min(30, count - start)
           espalier_raise_correlations(
-            count, start, rows, Array(gram[start * count..<(start + rows) * count]), inverse, &largest)
+            count, start, rows, rows * count, Array(gram[start * count..<(start + rows) * count]), inverse,
+            &largest)
         }
         for i in 0..<count {
           let expected = (0..<count).filter { $0 != i }.map {

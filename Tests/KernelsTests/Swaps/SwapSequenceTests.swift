@@ -144,7 +144,7 @@ import Testing
     let diagonal = (0..<n).map { Double(problem.gram[$0 * n + $0]) }
     let norms = diagonal.map { Float($0.squareRoot()) + 1e-18 }
     var largest = [Float](repeating: 0, count: n)
-    espalier_raise_correlations(n, 0, n, problem.gram, norms.map { 1 / $0 }, &largest)
+    espalier_raise_correlations(n, 0, n, n * n, problem.gram, norms.map { 1 / $0 }, &largest)
     for channel in 0..<n { largest[channel] *= 1 + 4e-6 }
     var kept = problem.kept + problem.kept
     var outcomes = [espalier_swap_outcome](repeating: espalier_swap_outcome(), count: 2)

@@ -190,7 +190,7 @@ import Testing
   private func poison() throws -> Digest {
     let poison = SHA256.digest(of: "poison")
     let json = try Folder.readJSON(cache)
-    let members = try #require(json.opened()?["sources"]?.object?.members).map { file, value in
+    let members = try #require(json.opened()?["finiteSources"]?.object?.members).map { file, value in
       let names = value["digests"]?.object?.members.map(\.key) ?? []
       return (
         key: file,
@@ -200,7 +200,7 @@ import Testing
         ] as JSON
       )
     }
-    let forged = (["sources": .object(JSONObject(members))] as JSON).sealed()
+    let forged = (["finiteSources": .object(JSONObject(members))] as JSON).sealed()
     try Folder.writeAtomically(Array(forged.text.utf8), to: cache)
     return poison
   }
@@ -260,7 +260,7 @@ import Testing
     }
     #expect(checkpoint.tensors.count == 459 && sizes.count < 100)
     try digests.save()
-    let saved = try Folder.readJSON(cache).opened()?["sources"]?.object?.members ?? []
+    let saved = try Folder.readJSON(cache).opened()?["finiteSources"]?.object?.members ?? []
     #expect(saved.reduce(0) { $0 + ($1.value["digests"]?.object?.members.count ?? 0) } == 459)
   }
 

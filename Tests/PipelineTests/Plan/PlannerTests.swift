@@ -13,7 +13,7 @@ import Testing
     #expect(plan.stages.map(\.id) == ["words", "stream", "sum", "first", "better", "write", "score"])
     #expect(plan.stages.map(\.units) == [1, 2, 4, 6, 6, 1, 1] && plan.units == 21)
     // A site streams with its source and, if memory allows, with the other site of its block.
-    #expect(plan.stages[2].memory.total == 1030 && plan.stages[2].memory.factor == 1000)
+    #expect(plan.stages[2].memory.total == 1030 && plan.stages[2].memory.gram == 1000)
     #expect(plan.leastMemory == Planner.processBytes + 1030)
     #expect(plan.peakMemory == Planner.processBytes + 2030)
     let tight = try Planner.plan(
@@ -217,7 +217,7 @@ private struct Elastic: SiteStage {
   }
 
   func workingSet(_ sizes: UnitSizes) -> WorkingSet {
-    WorkingSet(factor: max(least, min(most, sizes.available)))
+    WorkingSet(gram: max(least, min(most, sizes.available)))
   }
 
   func sink(_ unit: UnitContext) throws -> any SiteSink {

@@ -114,7 +114,7 @@ import Testing
     #expect(failure { _ = try RunHistory(work: folder.path) }?.code == .badInput)
     try Probe.write("{\"event\":\"start\"}\n", to: folder.path + "/events.jsonl")
     #expect(
-      failure { _ = try RunHistory(work: folder.path) }?.description.contains("this is no work folder")
+      failure { _ = try RunHistory(work: folder.path) }?.description.contains("this is not a work folder")
         == true)
   }
 }
