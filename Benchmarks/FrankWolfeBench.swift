@@ -30,9 +30,11 @@ struct FrankWolfeBench: ParsableCommand {
   @Flag(help: "Print JSON.") var json = false
 
   func run() throws {
-    if let threads { Threads.use(threads) }
-    if let columns { return try show(columns, alpha) }
-    for columns in [1024, 4096] { for alpha in [0, 0.5, 0.75, 0.9] { try show(columns, alpha) } }
+    let device = Device(threads: threads ?? Device.availableProcessors)
+    if let columns { return try show(columns, alpha, on: device) }
+    for columns in [1024, 4096] {
+      for alpha in [0, 0.5, 0.75, 0.9] { try show(columns, alpha, on: device) }
+    }
   }
 
   private struct Turn {
@@ -40,15 +42,17 @@ struct FrankWolfeBench: ParsableCommand {
     var seconds = Double.infinity
     var outcome = FrankWolfeOutcome()
 
-    mutating func add(_ problem: CorrelatedProblem, _ start: Mask, _ options: FrankWolfeOptions) throws {
+    mutating func add(
+      _ problem: CorrelatedProblem, _ start: Mask, _ options: FrankWolfeOptions, on device: Device
+    ) throws {
       var mask = start
       let begin = now()
-      outcome = try frankWolfe(problem.weight, gram: problem.gram, mask: &mask, options: options)
+      outcome = try frankWolfe(problem.weight, gram: problem.gram, mask: &mask, options: options, on: device)
       seconds = min(seconds, now() - begin)
     }
   }
 
-  private func show(_ columns: Int, _ alpha: Double) throws {
+  private func show(_ columns: Int, _ alpha: Double, on device: Device) throws {
     let pattern: SparsityPattern =
       if let keep, let of {
         .groups(keep: keep, of: of)
@@ -56,18 +60,18 @@ struct FrankWolfeBench: ParsableCommand {
     guard pattern.fits(columns: columns) else { throw ValidationError("--of must divide --columns.") }
     try withFolder { folder in
       let problem = try CorrelatedProblem(
-        rows: rows, columns: columns, folder: folder, on: Device(threads: Threads.count))
+        rows: rows, columns: columns, folder: folder, on: device)
       let start = mostSalient(
         problem.weight, .wanda, diagonal: problem.diagonal, pattern: pattern,
-        on: Device(threads: Threads.count))
+        on: device)
       var sparse = Turn()
       var dense = noDense || step == .pairwise ? nil : Turn()
       // In turns: what else the machine does falls on both.
       for _ in 0...turns {
-        try sparse.add(problem, start, options(alpha, refreshInterval: 100))
-        try dense?.add(problem, start, options(alpha, refreshInterval: 1))
+        try sparse.add(problem, start, options(alpha, refreshInterval: 100), on: device)
+        try dense?.add(problem, start, options(alpha, refreshInterval: 1), on: device)
       }
-      if json { return print(report(columns, alpha, pattern, sparse, dense).prettyText) }
+      if json { return print(report(columns, alpha, pattern, device.threads, sparse, dense).prettyText) }
       let outcome = sparse.outcome
       var line =
         "\(rows) x \(columns) at \(pattern), alpha \(alpha), \(iterations) iterations, \(step.rawValue): "
@@ -93,14 +97,13 @@ struct FrankWolfeBench: ParsableCommand {
   }
 
   private func report(
-    _ columns: Int, _ alpha: Double, _ pattern: SparsityPattern, _ sparse: Turn, _ dense: Turn?
-  )
-    -> JSON
-  {
+    _ columns: Int, _ alpha: Double, _ pattern: SparsityPattern, _ threads: Int, _ sparse: Turn,
+    _ dense: Turn?
+  ) -> JSON {
     let outcome = sparse.outcome
     var fields: [(String, JSON)] = [
       ("columns", .integer(columns)), ("rows", .integer(rows)), ("pattern", .string(pattern.description)),
-      ("threads", .integer(Threads.count)), ("alpha", .number(alpha)), ("iterations", .integer(iterations)),
+      ("threads", .integer(threads)), ("alpha", .number(alpha)), ("iterations", .integer(iterations)),
       ("step", .string(step.rawValue)), ("seconds", .number(sparse.seconds)),
       ("objective", .number(outcome.relaxedLoss)), ("changedShare", .number(outcome.changedShare)),
       ("gap", .number(outcome.relaxedLoss > 0 ? outcome.gap / outcome.relaxedLoss : 0)),

@@ -58,17 +58,17 @@ BODY size_t first_not_finite_f32_body(size_t n, const stored_float *x) {
 TIERS(size_t, first_not_finite_f32, (size_t n, const void *x), (n, x))
 
 // Sixteen elements at a time, of which each lane looks at its own bit.
-#define MASK(name, element, lanes)                                                          \
+#define MASK(name, element, lanes)                                                             \
   BODY void name(size_t n, size_t bytes, const uint8_t *restrict kept, void *restrict values) { \
-    lanes bit;                                                                              \
-    for (int lane = 0; lane < 16; lane++) bit[lane] = (element)(1u << lane);                \
-    char *x = values;                                                                       \
-    size_t i = 0;                                                                           \
-    for (; i + 16 <= n; i += 16) {                                                          \
-      lanes bits = (element)(kept[i / 8] | kept[i / 8 + 1] << 8);                           \
-      *(lanes *)(x + i * sizeof(element)) &= (lanes)((bits & bit) != 0);                    \
-    }                                                                                       \
-    for (; i < n; i++)                                                                      \
+    lanes bit;                                                                                 \
+    for (int lane = 0; lane < 16; lane++) bit[lane] = (element)(1u << lane);                   \
+    char *x = values;                                                                          \
+    size_t i = 0;                                                                              \
+    for (; i + 16 <= n; i += 16) {                                                             \
+      lanes bits = (element)(kept[i / 8] | kept[i / 8 + 1] << 8);                              \
+      *(lanes *)(x + i * sizeof(element)) &= (lanes)((bits & bit) != 0);                       \
+    }                                                                                          \
+    for (; i < n; i++)                                                                         \
       if (!(kept[i >> 3] >> (i & 7) & 1)) memset(x + i * sizeof(element), 0, sizeof(element)); \
   }
 MASK(mask_f32_body, uint32_t, u32x16)

@@ -1,15 +1,13 @@
-import COpenBLAS
 import EspalierCore
+import Synchronization
 
-/// Lower bounds of the loss of any mask with a pattern, so that a mask can be told how far from the best it
-/// is at most.
+/// Lower bounds of the loss of any mask with a pattern: they tell how far from the best mask another one is at most.
 ///
-/// For any relaxed mask x, whether feasible or not, `f(M) >= f(x) + <grad f(x), M - x>` since the loss f is
-/// convex; the least of the right side over all masks M of the pattern is at a vertex (the Frank-Wolfe gap:
-/// Jaggi, ICML 2013, section 2). Nothing in it depends on how x was found: the bounds hold for every mask of
-/// the pattern, whatever refines it later.
+/// For any relaxed mask x, feasible or not, `f(M) >= f(x) + <grad f(x), M - x>` since the loss f is convex; the least of the right side
+/// over all masks M of the pattern is at a vertex (the Frank-Wolfe gap: Jaggi, ICML 2013, section 2). Nothing in it depends on how x
+/// was found: the bounds hold for every mask of the pattern, whatever refines it later.
 public struct Certificate: Sendable, Equatable {
-  /// One for each row; one alone for a pattern whose counts are those of the whole matrix.
+  /// One for each row, or a single one if the pattern has one budget for the matrix.
   public let lowerBounds: [Double]
 
   public init(lowerBounds: [Double]) { self.lowerBounds = lowerBounds }
@@ -20,127 +18,103 @@ public struct Certificate: Sendable, Equatable {
   /// The share of a loss by which that of the best mask can be lower, at most.
   public func gap(ofLoss loss: Double) -> Double { loss > 0 ? max(0, (loss - lowerBound) / loss) : 0 }
 
-  /// The same for a mask of the pattern.
-  public func gap(of mask: Mask, _ weight: LinearWeight, gram: GramMatrix) -> Double {
-    gap(ofLoss: rowLosses(weight, gram: gram, mask: mask).reduce(0, +))
-  }
-}
-
-extension Certificate {
-  /// Bytes that ``rowLosses(_:gram:mask:)`` takes, without the pages of the weight and the Gram matrix.
+  /// Bytes that ``rowLosses(_:gram:mask:on:)`` takes, without the pages of the weight and the Gram matrix.
   public static func lossesWorkingSet(rows: Int, columns: Int, threads: Int) -> Int {
-    (min(preciseRows, rows) * 16 + preciseDepth * 4 + 4) * columns
-      + min(threads, (columns + precisePanel - 1) / precisePanel) * preciseDepth * precisePanel * 8
+    preciseByteCount(rows: rows, columns: columns)
+      + max(columns * 4, preciseProductByteCount(columns: columns, threads: threads))
   }
 }
 
 /// `((1-m).w)^T G ((1-m).w)` of every row, in f64.
-public func rowLosses(_ weight: LinearWeight, gram: GramMatrix, mask: Mask) -> [Double] {
+public func rowLosses(_ weight: LinearWeight, gram: GramMatrix, mask: Mask, on device: Device) -> [Double] {
   precondition(
     gram.columns == weight.columns && mask.rows == weight.rows && mask.columns == weight.columns
       && weight.mask == nil)
   let columns = weight.columns
-  var losses: [Double] = []
-  var row = Buffer<Float>(count: columns)
-  for rows in parts(of: weight.rows, size: preciseRows) {
-    var block = PreciseBlock(rows: rows.count, columns: columns)
-    block.withPruned { pruned in
-      row.withUnsafeMutable { row in
-        guard let w = row.baseAddress else { return }
-        for index in rows {
-          weight.load(index..<index + 1, into: w)
-          let d = pruned + (index - rows.lowerBound) * columns
-          for column in 0..<columns { d[column] = mask[index, column] ? 0 : Double(w[column]) }
-        }
+  return parts(of: weight.rows, size: preciseRows).flatMap { rows in
+    var pruned = Buffer<Double>(count: rows.count * columns)
+    do {
+      let pruned = pruned.mutableRowSpans(columns: columns)
+      var row = Buffer<Float>(unfilled: columns)
+      var w = row.mutableSpan
+      for index in rows {
+        weight.load(index..<index + 1, into: &w)
+        var d = pruned[index - rows.lowerBound]
+        for column in d.indices { d[column] = mask[index, column] ? 0 : Double(w[column]) }
       }
     }
-    block.multiply(gram)
-    block.withProduct { pruned, product in
-      for index in 0..<rows.count {
-        let start = index * columns
-        losses.append((start..<start + columns).reduce(0.0) { $0 + pruned[$1] * product[$1] })
-      }
-    }
+    let product = preciseProduct(pruned, gram, on: device)
+    return (0..<rows.count).map { preciseDot(pruned, product, row: $0, columns: columns) }
   }
-  return losses
 }
 
 /// Rows that are held in f64 at a time.
-let preciseRows = 64
-/// Rows of G that are held in f64 at a time, and columns that one thread multiplies.
-private let preciseDepth = 128
-private let precisePanel = 512
+private let preciseRows = 64
+/// Rows of G that are held at a time, and columns that one thread multiplies.
+private let (preciseDepth, precisePanel) = (128, 512)
 
-/// What is pruned of a block of rows, and its product with G; all in f64.
-struct PreciseBlock: ~Copyable {
-  let rows: Int
-  let columns: Int
-  private var pruned: Buffer<Double>
-  private var product: Buffer<Double>
-
-  init(rows: Int, columns: Int) {
-    (self.rows, self.columns) = (rows, columns)
-    pruned = Buffer(count: rows * columns)
-    product = Buffer(count: rows * columns)
-  }
-
-  /// Lets `body` write what is pruned, row after row.
-  mutating func withPruned(_ body: (UnsafeMutablePointer<Double>) -> Void) {
-    pruned.withUnsafeMutable { if let pruned = $0.baseAddress { body(pruned) } }
-  }
-
-  /// Sets the product; each of its elements is summed by one thread, in the order of the rows of G.
-  mutating func multiply(_ gram: GramMatrix) {
-    let (rows, columns) = (rows, columns)
-    let panels = parts(of: columns, size: precisePanel)
-    var slab = Buffer<Float>(count: preciseDepth * columns)
-    slab.withUnsafeMutable { slab in
-      pruned.withUnsafe { pruned in
-        product.withUnsafeMutable { product in
-          guard let slab = slab.baseAddress, let pruned = pruned.baseAddress,
-            let product = product.baseAddress
-          else { return }
-          nonisolated(unsafe) let (g, d, c) = (slab, pruned, product)
-          for depth in parts(of: columns, size: preciseDepth) {
-            gram.load(depth, into: g)
-            Threads.forEach(panels.count, scratch: { Buffer<Double>(count: preciseDepth * precisePanel) }) {
-              wide, index in
-              let panel = panels[index]
-              wide.withUnsafeMutable { wide in
-                guard let wide = wide.baseAddress else { return }
-                for row in 0..<depth.count {
-                  for column in 0..<panel.count {
-                    wide[row * panel.count + column] = Double(g[row * columns + panel.lowerBound + column])
-                  }
-                }
-                cblas_dgemm(
-                  CblasRowMajor, CblasNoTrans, CblasNoTrans, blasint(rows), blasint(panel.count),
-                  blasint(depth.count), 1, d + depth.lowerBound, blasint(columns), wide, blasint(panel.count),
-                  depth.lowerBound == 0 ? 0 : 1, c + panel.lowerBound, blasint(columns))
-              }
-            }
-          }
+/// `D G` in f64 for rows D. One thread sums up each element, in the order of the rows of G.
+private func preciseProduct(_ d: borrowing Buffer<Double>, _ gram: GramMatrix, on device: Device) -> Buffer<
+  Double
+> {
+  let columns = gram.columns
+  let rows = d.count / columns
+  let panels = parts(of: columns, size: precisePanel)
+  var product = Buffer<Double>(count: d.count)
+  var slab = Matrix(unfilled: min(preciseDepth, columns), columns: columns)
+  for depth in parts(of: columns, size: preciseDepth) {
+    do {
+      var loaded = slab.mutableRowSpans[0..<depth.count]
+      gram.load(depth, into: &loaded)
+    }
+    let g = slab.rowSpans
+    let d = d.span.extracting(depth.lowerBound..<d.count)
+    let sums = product.mutableRowSpans(columns: columns)
+    device.forEach(
+      panels.count,
+      scratch: { Buffer<Double>(count: min(preciseDepth, columns) * min(precisePanel, columns)) }
+    ) { wide, index in
+      let panel = panels[index]
+      var widened = wide.mutableSpan
+      for row in 0..<depth.count {
+        for column in 0..<panel.count {
+          widened[row * panel.count + column] = Double(g[row][panel.lowerBound + column])
         }
       }
+      var all = sums[0..<rows]
+      var part = all.part(panel.lowerBound..<all.count)
+      multiply(
+        rows: rows, columns: panel.count, inner: depth.count, Operand(d, stride: columns),
+        Operand(widened.span, stride: panel.count), adding: depth.lowerBound > 0, into: &part, stride: columns
+      )
     }
   }
-
-  /// Hands over what is pruned and the product, both row after row.
-  borrowing func withProduct(_ body: (UnsafePointer<Double>, UnsafePointer<Double>) -> Void) {
-    pruned.withUnsafe { pruned in
-      product.withUnsafe { product in
-        if let pruned = pruned.baseAddress, let product = product.baseAddress { body(pruned, product) }
-      }
-    }
-  }
+  return product
 }
 
-extension RelaxedBlock {
-  /// Lower bounds of every row's loss from its best x, with c computed anew in f64; none is below 0.
+private func preciseDot(
+  _ d: borrowing Buffer<Double>, _ c: borrowing Buffer<Double>, row: Int, columns: Int
+) -> Double {
+  let (d, c) = (d.rowSpans(columns: columns)[row], c.rowSpans(columns: columns)[row])
+  return (0..<columns).reduce(0.0) { $0 + d[$1] * c[$1] }
+}
+
+/// Bytes of the largest block of rows and of its product.
+private func preciseByteCount(rows: Int, columns: Int) -> Int { min(preciseRows, rows) * columns * 16 }
+
+/// Bytes that ``preciseProduct(_:_:on:)`` takes beside them.
+private func preciseProductByteCount(columns: Int, threads: Int) -> Int {
+  let depth = min(preciseDepth, columns)
+  let panels = (columns + precisePanel - 1) / precisePanel
+  return depth * columns * 4 + min(threads, panels) * depth * min(precisePanel, columns) * 8
+}
+
+extension RelaxedRows {
+  /// Lower bounds of every row's loss from its best x, with c computed in f64; none is below 0.
   ///
-  /// With d = (1 - x) . w, c = G d and s = w . c the bound is twice the sum of the s that the best mask of
-  /// the linear model prunes, less d c.
-  func lowerBounds(_ pattern: SparsityPattern) -> [Double] {
+  /// With d = (1 - x) . w, c = G d and s = w . c the bound is twice the sum of the s that the best mask of the linear model prunes,
+  /// less d c.
+  mutating func lowerBounds(_ pattern: SparsityPattern) -> [Double] {
     let span = pattern.span(ofColumns: columns)
     return preciseTerms { scores, row in
       let keep = if case .groups(let keep, _) = pattern { keep } else { row.kept }
@@ -152,34 +126,53 @@ extension RelaxedBlock {
     }.map { max(0, $0) }
   }
 
+  /// A lower bound of the loss of any mask that keeps as many weights of the matrix, from x, with c computed in f64.
+  ///
+  /// What the `kept` largest scores sum to is at most `kept t` and what each score exceeds t by, for any t.
+  mutating func lowerBound(kept: Int, near threshold: Float) -> Double {
+    let threshold = Double(threshold)
+    let terms = preciseTerms { scores, _ in scores.reduce(0) { $0 + min($1, threshold) } }
+    let taken = kept > 0 ? 2 * threshold * Double(kept) : 0
+    return max(0, terms.reduce(0, +) - taken)
+  }
+
+  /// Bytes that the bounds take.
+  static func boundsByteCount(rows: Int, columns: Int, threads: Int) -> Int {
+    preciseByteCount(rows: rows, columns: columns)
+      + max(
+        min(threads, rows) * RowScratch.byteCount(columns: columns),
+        preciseProductByteCount(columns: columns, threads: threads))
+  }
+
   /// For every row twice what `share` makes of its scores s, less d c; all in f64.
-  func preciseTerms(_ share: ([Double], RelaxedRow) -> Double) -> [Double] {
-    var terms = [Double](repeating: 0, count: rows.count)
+  private mutating func preciseTerms(_ share: @Sendable ([Double], RowState) -> Double) -> [Double] {
     let columns = columns
-    for part in parts(of: rows.count, size: preciseRows) {
-      var block = PreciseBlock(rows: part.count, columns: columns)
-      block.withPruned { pruned in
-        forEachRow(part) { scratch, arrays in
-          let d = pruned + (arrays.index - part.lowerBound) * columns
-          let x = arrays.best ?? arrays.x
-          scratch.load(self.weight, row: arrays.row) { w, _, _, _ in
-            for column in 0..<columns { d[column] = Double(w[column]) * (1 - Double(x[column])) }
-          }
+    var terms = [Double](repeating: 0, count: range.count)
+    for part in parts(of: range.count, size: preciseRows) {
+      var pruned = Buffer<Double>(count: part.count * columns)
+      do {
+        let pruned = pruned.mutableRowSpans(columns: columns)
+        forEachRow(part) { row, scratch in
+          row.loadWeights(into: scratch)
+          var d = pruned[row.index - part.lowerBound]
+          let w = scratch.weights[0]
+          let x = row.bestX
+          for column in d.indices { d[column] = Double(w[column]) * (1 - Double(x[column])) }
         }
       }
-      block.multiply(gram)
-      terms.withUnsafeMutableBufferPointer { terms in
-        block.withProduct { pruned, product in
-          forEachRow(part) { scratch, arrays in
-            let start = (arrays.index - part.lowerBound) * columns
-            let (d, c) = (pruned + start, product + start)
-            scratch.load(self.weight, row: arrays.row) { w, _, _, _ in
-              let scores = (0..<columns).map { Double(w[$0]) * c[$0] }
-              let loss = (0..<columns).reduce(0.0) { $0 + d[$1] * c[$1] }
-              terms[arrays.index] = 2 * share(scores, arrays.state.pointee) - loss
-            }
-          }
-        }
+      let product = preciseProduct(pruned, gram, on: device)
+      let products = product.rowSpans(columns: columns)
+      let found = Mutex(terms)
+      forEachRow(part) { row, scratch in
+        row.loadWeights(into: scratch)
+        let w = scratch.weights[0]
+        let c = products[row.index - part.lowerBound]
+        let linear = share(c.indices.map { Double(w[$0]) * c[$0] }, row.state)
+        found.withLock { $0[row.index] = 2 * linear }
+      }
+      terms = found.withLock { $0 }
+      for row in part {
+        terms[row] -= preciseDot(pruned, product, row: row - part.lowerBound, columns: columns)
       }
     }
     return terms

@@ -212,23 +212,27 @@ extension GramMatrix {
     body(rows.span)
   }
 
-  /// `output = D G` for the first `rows` rows of D and output, both `>= rows x columns`; the threads share the columns.
-  package func multiply(_ block: borrowing Matrix, rows: Int, into output: inout Matrix, on device: Device) {
+  /// `output = D G` for the first `rows` rows of D; the threads share the columns.
+  ///
+  /// - Parameter first: the row of the output that the first product becomes.
+  package func multiply(
+    _ block: borrowing Matrix, rows: Int, into output: inout Matrix, at first: Int = 0, on device: Device
+  ) {
     precondition(block.columns == columns && output.columns == columns)
-    precondition(rows <= block.rows && rows <= output.rows)
+    precondition(rows <= block.rows && first >= 0 && first + rows <= output.rows)
     guard rows > 0, columns > 0 else { return }
     let d = block.rowSpans[0..<rows]
-    let sums = output.mutableRowSpans
+    let (sums, range) = (output.mutableRowSpans, first..<first + rows)
     switch storage {
-    case .whole(let elements): elements.withSpan { product(rows, columns, d, $0, into: sums, on: device) }
+    case .whole(let elements): elements.withSpan { product(range, columns, d, $0, into: sums, on: device) }
     case .factored(let factor, let rank, let rest):
       let columns = columns
       factor.withSpan { factor in
         let thin = thinProduct(factor, rank, d, rows, on: device)
-        product(rows, rank, thin.elements.span, factor, into: sums, on: device)
+        product(range, rank, thin.elements.span, factor, into: sums, on: device)
       }
       device.forEach(rows) { row in
-        var line = sums[row]
+        var line = sums[first + row]
         for column in 0..<columns { line[column] += d[row * columns + column] * rest[column] }
       }
     }
@@ -323,19 +327,19 @@ extension GramMatrix {
     return thin
   }
 
-  /// `output = x y` for x of `rows x inner` and y of `inner x columns`.
+  /// The rows of `output` become `x y`, for x of `rows.count x inner` and y of `inner x columns`.
   private func product(
-    _ rows: Int, _ inner: Int, _ x: Span<Float>, _ y: Span<Float>, into output: MutableRowSpans<Float>,
+    _ rows: Range<Int>, _ inner: Int, _ x: Span<Float>, _ y: Span<Float>, into output: MutableRowSpans<Float>,
     on device: Device
   ) {
     let columns = columns
     let panels = parts(of: columns, size: columnPanel)
     device.forEach(panels.count) { index in
       let panel = panels[index]
-      var all = output[0..<rows]
+      var all = output[rows]
       var part = all.part(panel.lowerBound..<all.count)
       EspalierKernels.multiply(
-        rows: rows, columns: panel.count, inner: inner, Operand(x, stride: inner),
+        rows: rows.count, columns: panel.count, inner: inner, Operand(x, stride: inner),
         Operand(y.extracting(min(panel.lowerBound, y.count)..<y.count), stride: columns), into: &part,
         stride: columns)
     }

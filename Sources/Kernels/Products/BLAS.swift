@@ -2,13 +2,13 @@ import COpenBLAS
 import EspalierCore
 
 /// A matrix as OpenBLAS takes it: rows, `stride` elements apart, read as they are or transposed.
-struct Operand: ~Escapable {
-  let elements: Span<Float>
+struct Operand<Element: BitwiseCopyable>: ~Escapable {
+  let elements: Span<Element>
   let stride: Int
   let isTransposed: Bool
 
   @_lifetime(copy elements)
-  init(_ elements: Span<Float>, stride: Int, isTransposed: Bool = false) {
+  init(_ elements: Span<Element>, stride: Int, isTransposed: Bool = false) {
     self.elements = elements
     self.stride = stride
     self.isTransposed = isTransposed
@@ -25,8 +25,8 @@ struct Operand: ~Escapable {
 ///
 /// - Parameter stride: distance between the rows of C.
 func multiply(
-  rows: Int, columns: Int, inner: Int, factor: Float = 1, _ a: Operand, _ b: Operand, adding: Bool = false,
-  into c: inout MutableSpan<Float>, stride: Int
+  rows: Int, columns: Int, inner: Int, factor: Float = 1, _ a: Operand<Float>, _ b: Operand<Float>,
+  adding: Bool = false, into c: inout MutableSpan<Float>, stride: Int
 ) {
   precondition(a.holds(rows: rows, columns: inner) && b.holds(rows: inner, columns: columns))
   precondition(Operand(c.span, stride: stride).holds(rows: rows, columns: columns))
@@ -39,6 +39,27 @@ func multiply(
           b.isTransposed ? CblasTrans : CblasNoTrans, blasint(rows), blasint(columns), blasint(inner),
           factor, x.baseAddress, blasint(a.stride), y.baseAddress, blasint(b.stride), adding ? 1 : 0,
           c.baseAddress, blasint(stride))
+      }
+    }
+  }
+}
+
+/// The same in f64, without transposition.
+func multiply(
+  rows: Int, columns: Int, inner: Int, _ a: Operand<Double>, _ b: Operand<Double>, adding: Bool,
+  into c: inout MutableSpan<Double>, stride: Int
+) {
+  precondition(a.holds(rows: rows, columns: inner) && b.holds(rows: inner, columns: columns))
+  precondition(!a.isTransposed && !b.isTransposed)
+  precondition(Operand(c.span, stride: stride).holds(rows: rows, columns: columns))
+  guard rows > 0, columns > 0 else { return }
+  c.withUnsafeMutableBufferPointer { c in
+    a.elements.withUnsafeBufferPointer { x in
+      b.elements.withUnsafeBufferPointer { y in
+        cblas_dgemm(
+          CblasRowMajor, CblasNoTrans, CblasNoTrans, blasint(rows), blasint(columns), blasint(inner), 1,
+          x.baseAddress, blasint(a.stride), y.baseAddress, blasint(b.stride), adding ? 1 : 0, c.baseAddress,
+          blasint(stride))
       }
     }
   }

@@ -39,10 +39,11 @@ struct RowBlock: ~Copyable {
     let spans = spans
     device.forEach(rows.count) { index in
       var values = spans.weights[index]
-      weight.load(rows.lowerBound + index..<rows.lowerBound + index + 1, into: &values)
+      let row = rows.lowerBound + index
+      weight.load(row..<row + 1, into: &values)
       guard let mask else { return }
       var kept = spans.kept[index]
-      unpackBits(mask.row(rows.lowerBound + index), into: &kept)
+      unpackBits(mask.row(row), into: &kept)
     }
   }
 

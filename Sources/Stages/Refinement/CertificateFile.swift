@@ -47,7 +47,7 @@ extension UnitContext {
     _ certificate: Certificate, _ mask: Mask, _ weight: LinearWeight, _ gram: GramMatrix,
     into report: inout MatrixReport
   ) throws {
-    let losses = rowLosses(weight, gram: gram, mask: mask)
+    let losses = rowLosses(weight, gram: gram, mask: mask, on: device)
     try CertificateFile.write(certificate, losses: losses, to: folder)
     report.lowerBound = certificate.lowerBound
     if certificate.lowerBounds.count == losses.count {

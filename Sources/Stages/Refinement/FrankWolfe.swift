@@ -81,16 +81,18 @@ public struct FrankWolfe: MatrixStage {
 
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
     guard let matrix = sizes.matrix else { return WorkingSet() }
-    let rows = budget == .matrix ? matrix.rows : min(256, matrix.rows)
-    // Three f32 values per weight, the best mask so far, and the terms of the bound in f64 for a block of rows.
-    let certifies = alphas.contains(0)
-    let best = certifies && budget == .row && step != .pairwise ? 4 : 0
-    let terms = certifies ? min(256, matrix.rows) * matrix.columns * 8 : 0
+    let options = alphas.map { FrankWolfeOptions(alpha: $0, iterations: iterations, step: step) }
+    let pattern = sizes.pattern ?? (budget == .matrix ? .matrix(sparsity: 0) : nil)
+    let steps = options.map {
+      $0.workingSet(
+        rows: matrix.rows, columns: matrix.columns, pattern: pattern, rank: sizes.factorRank,
+        threads: sizes.threads)
+    }
+    let losses = Certificate.lossesWorkingSet(
+      rows: matrix.rows, columns: matrix.columns, threads: sizes.threads)
     return WorkingSet(
       weightPages: sizes.tensorBytes, gramPages: sizes.factorBytes,
-      rows: rows * matrix.columns * (12 + best) + terms + 4 * matrix.rows
-        * Mask.rowBytes(matrix.columns)
-        + sizes.threads * matrix.columns * 64 + 128 * matrix.columns * 12)
+      rows: max(steps.max() ?? 0, losses) + 4 * matrix.rows * Mask.rowBytes(matrix.columns))
   }
 
   public func work(_ sizes: UnitSizes) -> Work {
@@ -120,7 +122,8 @@ public struct FrankWolfe: MatrixStage {
         alpha: alpha, iterations: iterations, step: step, tolerance: tolerance, saliency: order,
         heldOut: factor.heldOut, onlyImproves: onlyImproves)
       var mask = start
-      let outcome = try frankWolfe(weight, gram: gram, mask: &mask, options: options) { done, total in
+      let outcome = try frankWolfe(weight, gram: gram, mask: &mask, options: options, on: unit.device) {
+        done, total in
         try unit.progress(index * total + done, of: alphas.count * total)
       }
       // If the losses are equal, the lower alpha wins: alpha 0 comes with a certificate.

@@ -2,7 +2,7 @@ import CKernels
 import EspalierTestSupport
 import Testing
 
-/// The choices and updates of frankwolfe.c, on every instruction set.
+/// The steps and choices of Frank-Wolfe in C, on every instruction set.
 @Suite(.serialized) struct FrankWolfeKernelTests {
   /// Scores full of ties, negative ones and zeros among them; zeros after the last.
   private func scores(_ count: Int, _ random: inout SeededRandom) -> [Float] {
@@ -50,10 +50,11 @@ import Testing
         for (guess, width) in [(0, 0), (near, 0), (near * 1.01, 0.1), (3, 0.25), (1e30, 0.2)]
           as [(Float, Float)]
         {
-          var state = [guess, width]
+          var state = espalier_fw_guess(least: guess, margin: width)
           var scratch = [Float](repeating: 0, count: padded(count))
           var vertex = [UInt64](repeating: 0, count: padded(count) / 64)
-          let sum = espalier_fw_largest(padded(count), budget, s, &state, &scratch, &vertex)
+          let sum = espalier_fw_largest(
+            vertex.count, padded(count), budget, s, &state, &scratch, &vertex)
           #expect(vertex == bits(Set(expected), padded(count)))
           #expect(abs(sum - expected.reduce(0.0) { $0 + Double(s[$1]) }) < 1e-4)
         }
@@ -79,7 +80,8 @@ import Testing
           expected.formUnion(chosen)
         }
         var vertex = [UInt64](repeating: .max, count: padded(count) / 64)
-        let found = espalier_fw_largest_in_groups(count, size, keep, s, bits(frozen, padded(count)), &vertex)
+        let found = espalier_fw_largest_in_groups(
+          vertex.count, padded(count), count, size, keep, s, bits(frozen, padded(count)), &vertex)
         #expect(vertex == bits(expected.union(frozen), padded(count)))
         #expect(abs(found - sum) < 1e-4)
       }
@@ -92,8 +94,7 @@ import Testing
         let (rows, tiles) = (3, (n + Int(ESPALIER_FW_TILE) - 1) / Int(ESPALIER_FW_TILE))
         // Small integers: every sum is exact.
         let gram = (0..<n * n).map { _ in Float(Int.random(in: -3...3, using: &random)) }
-        var changes = [espalier_fw_change](repeating: espalier_fw_change(), count: rows * n)
-        var starts = [UInt32](repeating: 0, count: rows * (tiles + 1))
+        var (changes, starts): ([espalier_fw_change], [UInt32]) = ([], [])
         var product = [Float](repeating: 1, count: rows * n)
         var expected = product
         for row in 0..<rows {
@@ -102,13 +103,13 @@ import Testing
           let was = Set((0..<n).filter { _ in Double.random(in: 0...1, using: &random) < share })
           let next = Set((0..<n).filter { _ in Double.random(in: 0...1, using: &random) < share })
           var vertex = bits(was, padded(n))
-          let count = changes.withUnsafeMutableBufferPointer { changes in
-            starts.withUnsafeMutableBufferPointer { starts in
-              espalier_fw_changes(
-                padded(n), w, bits(next, padded(n)), &vertex, n, changes.baseAddress.map { $0 + row * n },
-                starts.baseAddress.map { $0 + row * (tiles + 1) })
-            }
-          }
+          var own = [espalier_fw_change](repeating: espalier_fw_change(), count: n)
+          var ownStarts = [UInt32](repeating: 0, count: tiles + 1)
+          let words = padded(n) / 64
+          let count = espalier_fw_changes(
+            words, padded(n), w, bits(next, padded(n)), &vertex, n, &own, tiles + 1, &ownStarts)
+          changes += own
+          starts += ownStarts
           #expect(vertex == bits(next, padded(n)) && count == was.symmetricDifference(next).count)
           for i in was.symmetricDifference(next) {
             for j in 0..<n { expected[row * n + j] += (next.contains(i) ? -w[i] : w[i]) * gram[i * n + j] }
@@ -116,18 +117,15 @@ import Testing
           // Too many to list: they are counted.
           var other = bits(was, padded(n))
           var few = [espalier_fw_change](repeating: espalier_fw_change(), count: 1)
-          var room = [UInt32](repeating: 0, count: tiles + 1)
-          #expect(espalier_fw_changes(padded(n), w, bits(next, padded(n)), &other, 1, &few, &room) == count)
+          #expect(
+            espalier_fw_changes(
+              words, padded(n), w, bits(next, padded(n)), &other, 1, &few, tiles + 1, &ownStarts) == count)
         }
         let half = n / 2
         for (from, width, backwards) in [(0, half, Int32(0)), (half, n - half, 1)] {
-          product.withUnsafeMutableBufferPointer { product in
-            gram.withUnsafeBufferPointer { gram in
-              espalier_fw_apply(
-                rows, width, tiles, n, gram.baseAddress.map { $0 + from }, n, changes, starts, backwards,
-                product.baseAddress.map { $0 + from })
-            }
-          }
+          espalier_fw_apply(
+            n, from, width, backwards, gram.count, gram, n, changes.count, changes, tiles, starts.count,
+            starts, product.count, &product)
         }
         #expect(product == expected)
       }
@@ -139,14 +137,14 @@ import Testing
       for n in [1, 63, 64, 200] {
         let p = padded(n)
         let pad = { (values: [Float]) in values + [Float](repeating: 0, count: p - n) }
-        let (w, cv) = (pad(random.normals(n)), pad(random.normals(n)))
+        let (w, cv) = (pad(random.normals(n)), random.normals(n))
         var (x, c) = (pad(random.normals(n).map { min(1, abs($0)) }), pad(random.normals(n)))
         let (oldX, oldC) = (x, c)
         let frozen = Set((0..<n).filter { _ in Bool.random(using: &random) })
         let vertex = Set((0..<n).filter { _ in Bool.random(using: &random) })
         var s = [Float](repeating: 0, count: p)
-        var sums = [0.0, 0.0]
-        espalier_fw_advance(p, 0.25, w, bits(frozen, p), bits(vertex, p), cv, &x, &c, &s, &sums)
+        let sums = espalier_fw_step(
+          p / 64, p, n, 0.25, w, bits(frozen, p), bits(vertex, p), cv, &x, &c, &s)
         var (loss, inside, atVertex) = (0.0, 0.0, 0.0)
         for i in 0..<n {
           let newX = 0.75 * Double(oldX[i]) + (vertex.contains(i) ? 0.25 : 0)
@@ -158,8 +156,8 @@ import Testing
           inside += frozen.contains(i) ? 0 : score * newX
           atVertex += vertex.contains(i) ? 0 : Double(w[i]) * Double(cv[i])
         }
-        #expect(abs(sums[0] - loss) < 1e-4 && abs(sums[1] - inside) < 1e-4)
-        #expect(abs(espalier_fw_vertex_loss(p, w, bits(vertex, p), cv) - atVertex) < 1e-4)
+        #expect(abs(sums.loss - loss) < 1e-4 && abs(sums.inside - inside) < 1e-4)
+        #expect(abs(espalier_fw_vertex_loss(p / 64, p, n, w, bits(vertex, p), cv) - atVertex) < 1e-4)
       }
     }
   }

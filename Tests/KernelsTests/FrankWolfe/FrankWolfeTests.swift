@@ -36,7 +36,7 @@ import Testing
     var mask = start
     let outcome = try frankWolfe(
       problem.weight, gram: problem.matrix, mask: &mask,
-      options: FrankWolfeOptions(alpha: 0.5, iterations: 200, keepsRelaxed: true))
+      options: FrankWolfeOptions(alpha: 0.5, iterations: 200, keepsRelaxed: true), on: device)
     let bytes = (0..<rows).flatMap { row in (0..<columns).map { mask[row, $0] ? UInt8(1) : 0 } }
     #expect(try bytes == file.tensor("\(name).fw.mask", dtype: .u8).withBytes { Array($0) })
     let relaxed = try file.tensor("\(name).fw.x").doubles()
@@ -70,7 +70,7 @@ import Testing
         let outcome = try frankWolfe(
           problem.weight, gram: problem.matrix, mask: &mask,
           options: FrankWolfeOptions(
-            alpha: alpha, iterations: 8, refreshInterval: refreshInterval, keepsRelaxed: true))
+            alpha: alpha, iterations: 8, refreshInterval: refreshInterval, keepsRelaxed: true), on: device)
         // Two scores that are equal to the rounding of f32 may be chosen either way.
         for row in 0..<2 where expected[row].margin > 1e-6 {
           compared += 1
@@ -93,7 +93,7 @@ import Testing
       var mask = start
       let outcome = try frankWolfe(
         problem.weight, gram: problem.matrix, mask: &mask,
-        options: FrankWolfeOptions(alpha: alpha, iterations: 3, step: step, keepsRelaxed: true))
+        options: FrankWolfeOptions(alpha: alpha, iterations: 3, step: step, keepsRelaxed: true), on: device)
       var (loss, gap) = (0.0, 0.0)
       var all: [Double] = []
       var budget = 0
@@ -143,7 +143,7 @@ import Testing
         var mask = start
         let outcome = try frankWolfe(
           problem.weight, gram: problem.matrix, mask: &mask,
-          options: FrankWolfeOptions(alpha: alpha, iterations: 20, step: step))
+          options: FrankWolfeOptions(alpha: alpha, iterations: 20, step: step), on: device)
         #expect(mask.firstRowOffPattern() == nil && mask.keptCount == start.keptCount)
         for row in 0..<problem.rows {
           let frozen = problem.frozen(start, row, share: alpha)
@@ -169,7 +169,7 @@ import Testing
         let start = mask
         let outcome = try frankWolfe(
           problem.weight, gram: problem.matrix, mask: &mask,
-          options: FrankWolfeOptions(alpha: alpha, iterations: 5, step: step))
+          options: FrankWolfeOptions(alpha: alpha, iterations: 5, step: step), on: device)
         #expect(mask == start)
         if let certificate = outcome.certificate {
           #expect(abs(certificate.lowerBound - outcome.lossAfter) <= 1e-9 * outcome.lossAfter)
@@ -180,7 +180,6 @@ import Testing
 
   @Test(arguments: [SparsityPattern.rows(sparsity: 0.5), .groups(keep: 2, of: 4), .matrix(sparsity: 0.5)])
   func anyNumberOfThreadsGivesTheSameBits(pattern: SparsityPattern) throws {
-    defer { Threads.use(Threads.available) }
     var random = SeededRandom(seed: 12)
     // More than one block of rows.
     let problem = try FrankWolfeProblem(rows: 270, columns: 16, tokens: 30, &random, folder)
@@ -188,11 +187,11 @@ import Testing
       let start = problem.start(pattern)
       var results: [(Mask, [Float], [Double])] = []
       for threads in [1, 2, 5] {
-        Threads.use(threads)
         var mask = problem.start(pattern)
         let outcome = try frankWolfe(
           problem.weight, gram: problem.matrix, mask: &mask,
-          options: FrankWolfeOptions(alpha: 0, iterations: 6, step: step, keepsRelaxed: true))
+          options: FrankWolfeOptions(alpha: 0, iterations: 6, step: step, keepsRelaxed: true),
+          on: Device(threads: threads))
         results.append((mask, outcome.relaxed, outcome.certificate?.lowerBounds ?? []))
       }
       for result in results.dropFirst() { #expect(result == results[0]) }
@@ -203,19 +202,17 @@ import Testing
   }
 
   @Test func everyInstructionSetGivesTheSameBits() throws {
-    defer { _ = espalier_isa_limit(99) }
     var random = SeededRandom(seed: 15)
     let problem = try FrankWolfeProblem(rows: 12, columns: 216, tokens: 400, &random, folder)
-    let best = espalier_isa_limit(99)
     for pattern in Self.patterns {
       for step in FrankWolfeOptions.Step.allCases {
         var results: [(Mask, [Float])] = []
-        for tier in 0...best {
-          _ = espalier_isa_limit(tier)
+        for instructions in Device.Instructions.allCases {
           var mask = problem.start(pattern)
           let outcome = try frankWolfe(
             problem.weight, gram: problem.matrix, mask: &mask,
-            options: FrankWolfeOptions(alpha: 0.5, iterations: 20, step: step, keepsRelaxed: true))
+            options: FrankWolfeOptions(alpha: 0.5, iterations: 20, step: step, keepsRelaxed: true),
+            on: Device(threads: 2, instructions: instructions))
           results.append((mask, outcome.relaxed))
         }
         for result in results.dropFirst() { #expect(result == results[0], "\(pattern), \(step)") }
@@ -244,8 +241,9 @@ import Testing
       for step in FrankWolfeOptions.Step.allCases {
         var (a, b) = (problem.start(pattern), problem.start(pattern))
         let options = FrankWolfeOptions(alpha: 0, iterations: 60, step: step, tolerance: 1e-4)
-        let first = try frankWolfe(problem.weight, gram: problem.matrix, mask: &a, options: options)
-        let second = try frankWolfe(problem.weight, gram: factored, mask: &b, options: options)
+        let first = try frankWolfe(
+          problem.weight, gram: problem.matrix, mask: &a, options: options, on: device)
+        let second = try frankWolfe(problem.weight, gram: factored, mask: &b, options: options, on: device)
         // Both bounds hold for both masks.
         let (least, most) = (
           min(first.lossAfter, second.lossAfter),
@@ -267,7 +265,7 @@ import Testing
         var told: [Int] = []
         _ = try frankWolfe(
           problem.weight, gram: problem.matrix, mask: &mask,
-          options: FrankWolfeOptions(alpha: 0.5, iterations: 5, step: step)
+          options: FrankWolfeOptions(alpha: 0.5, iterations: 5, step: step), on: device
         ) { done, all in
           told.append(done)
           #expect(done <= all)
@@ -277,7 +275,7 @@ import Testing
         #expect(throws: Ended.self) {
           _ = try frankWolfe(
             problem.weight, gram: problem.matrix, mask: &other,
-            options: FrankWolfeOptions(iterations: 5, step: step)
+            options: FrankWolfeOptions(iterations: 5, step: step), on: device
           ) { done, _ in if done > 0 { throw Ended() } }
         }
       }
@@ -293,11 +291,15 @@ import Testing
       for held in [nil, heldOut.matrix] {
         var (any, better) = (start, start)
         var options = FrankWolfeOptions(alpha: 0.2, iterations: 4, heldOut: held)
-        let free = try frankWolfe(problem.weight, gram: problem.matrix, mask: &any, options: options)
+        let free = try frankWolfe(
+          problem.weight, gram: problem.matrix, mask: &any, options: options, on: device)
         options.onlyImproves = true
-        let outcome = try frankWolfe(problem.weight, gram: problem.matrix, mask: &better, options: options)
+        let outcome = try frankWolfe(
+          problem.weight, gram: problem.matrix, mask: &better, options: options, on: device)
         #expect(free.rowsKept == 0)
-        let losses = { (mask: Mask) in rowLosses(problem.weight, gram: held ?? problem.matrix, mask: mask) }
+        let losses = { (mask: Mask) in
+          rowLosses(problem.weight, gram: held ?? problem.matrix, mask: mask, on: device)
+        }
         let (before, rounded, after) = (losses(start), losses(any), losses(better))
         if case .matrix = pattern {
           #expect(after.reduce(0, +) <= before.reduce(0, +))
