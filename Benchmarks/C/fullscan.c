@@ -6,7 +6,7 @@
 // A part of G of BLOCK rows and TILE columns stays in the second cache while all rows of the weight look at it.
 enum { WIDTH = 16, TILE = 1024, BLOCK = 64, AT_ONCE = 4 };
 
-// One row of the weight: a and b are infinite where they are none, `twice` is 2 w.
+// One row of the weight: a is infinite for pruned weights and b for kept ones, `twice` is 2 w.
 typedef struct {
   float *a, *b;
   const float *w;

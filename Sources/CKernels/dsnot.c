@@ -15,20 +15,20 @@ espalier_dsnot espalier_dsnot_row(size_t n, size_t span, uint64_t limit, double 
   double enough = threshold * sqrt(energy);
   while (row.moves < limit && fabs(row.after) > enough) {
     double sign = row.after > 0 ? 1 : -1, most = 0;
-    size_t grown = n;
+    size_t restored = n;
     for (size_t i = 0; i < n; i++) {
       double part = sign * w[i] * means[i];
       if (kept[i] || moved[i] || !(part > 0)) continue;
-      // An input that is always the same has no variance; the floor keeps it a number.
+      // A constant input has no variance; the floor avoids a division by 0.
       double variance = fmax(squares[i] - means[i] * means[i], 1e-12 * squares[i]);
       if (part / variance > most) {
         most = part / variance;
-        grown = i;
+        restored = i;
       }
     }
-    if (grown == n) break;
-    moved[grown] = 1;
-    size_t start = grown / span * span, pruned = n;
+    if (restored == n) break;
+    moved[restored] = 1;
+    size_t start = restored / span * span, pruned = n;
     double least = INFINITY;
     for (size_t i = start; i < start + span; i++) {
       if (!kept[i] || moved[i] || (span == n && !(sign * w[i] * means[i] < 0))) continue;
@@ -43,10 +43,10 @@ espalier_dsnot espalier_dsnot_row(size_t n, size_t span, uint64_t limit, double 
       if (span < n) continue;
       break;
     }
-    double after = row.after - w[grown] * means[grown] + w[pruned] * means[pruned];
+    double after = row.after - w[restored] * means[restored] + w[pruned] * means[pruned];
     if (!(fabs(after) < fabs(row.after))) break;
     moved[pruned] = 1;
-    kept[grown] = 1;
+    kept[restored] = 1;
     kept[pruned] = 0;
     row.after = after;
     row.moves++;

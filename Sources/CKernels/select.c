@@ -9,7 +9,7 @@
 void espalier_select_kept(size_t n, size_t keep, const float *scores, uint32_t *scratch, uint8_t *kept) {
   size_t prune = n - keep;
   if (n <= 32) {
-    // A group of N:M: how many stand before each.
+    // A group of N:M: how many come before each.
     for (size_t i = 0; i < n; i++) {
       size_t before = 0;
       for (size_t j = 0; j < i; j++) before += scores[j] <= scores[i];
@@ -30,7 +30,7 @@ void espalier_select_kept(size_t n, size_t keep, const float *scores, uint32_t *
     prefix |= digit << shift;
     mask |= 255u << shift;
   }
-  // `prefix` is now the (prune + 1)-th smallest score, and `below` of its equals are to go, the first ones.
+  // `prefix` is now the (prune + 1)-th smallest score, and the first `below` scores that are equal to it are pruned.
   for (size_t i = 0; i < n; i++) {
     int equal = scratch[i] == prefix;
     int goes = scratch[i] < prefix || (equal && below > 0);

@@ -5,15 +5,15 @@
 //
 //     2 w_u w_p G_up  <=  min(x_u s_p, x_p s_u)      x_j = 2 s_j r_j
 //
-// so that b_p + h(x_p), h(x) = min over u of a_u - x s_u, bounds every pair of p from below, and a_u + h'(x_u) every pair of u. Both
-// h are concave: above the chords between their values at a few slopes.
+// so that b_p + h(x_p), h(x) = min over u of a_u - x s_u, bounds every pair of p from below, and a_u + h'(x_u), defined alike, every pair of u.
+// Both h are concave, and so above the chords between their values at a few slopes.
 //
-// One pass over the row brings c up to date and takes h and h' at the slopes; a second one finds the channels whose bound reaches
-// the change of a pair that is known: the best of those that were good at the last swap. Those few are paired, the pair's own bound
-// is tested, and what passes reads G.
+// Each swap makes two passes over the row. The first updates c and computes h and h' at the slopes. The second finds the channels
+// whose bound is not above the change of a known pair, the best of those that were good at earlier swaps. Only these channels are
+// paired, and G is read only for pairs whose own bound passes.
 //
-// Bounds carry the rounding of f32 with them; what decides is computed in f64, without contractions, ties going to the lower u, then
-// the lower p: on every instruction set the swaps are those of a full search in f64.
+// Bounds include the rounding of f32. What decides is computed in f64 without contractions, and ties go to the lower u, then the lower
+// p: on every instruction set the swaps are those of a full search in f64.
 
 #include "search.h"
 
@@ -21,7 +21,7 @@
 
 enum {
   WIDTH = 16,
-  // Slopes at which h is taken over a whole row, and over the few channels that are left.
+  // Slopes at which h is computed over a whole row, and over the few channels that are left.
   SLOPES = 4,
   FINE = 12,
   RECENT = 64,
@@ -69,20 +69,19 @@ typedef struct {
   const float *w;
   const double *diagonal;
   double *c;
-  // All padded. `twice` is 2 w where kept and -2 w where pruned, so that a or b is s^2 + twice c; `low` is a lower
-  // bound of it.
+  // All padded. `twice` is 2 w if kept and -2 w if pruned, so that a or b is s^2 + twice c; `low` is a lower bound of it.
   uint8_t *kept;
   float *twice, *s, *x, *low;
   float slopes[SLOPES], fine[FINE], largest_s;
-  // Of every run: of the kept, and of the pruned.
+  // Two for every run: of its kept, and of its pruned weights.
   envelope *envelopes;
   shortlist kept_list, pruned_list;
-  // Room for rows of G that are made from a factor.
+  // Space for rows of G that are made from a factor.
   float *made_u, *made_p;
-  // Pairs that were good of late.
+  // Pairs that were good at earlier swaps.
   entry recent[RECENT];
   size_t recents;
-  // What the last swap asks for: c += wu gu - wp gp.
+  // The update that the last swap leaves to do: c += wu gu - wp gp.
   double wu, wp;
   const float *gu, *gp;
   double loss;
@@ -108,7 +107,7 @@ BODY exchange better(exchange best, size_t u, size_t p, double change) {
   return (exchange){u, p, change};
 }
 
-// The least of the lanes, less what h may have lost to rounding.
+// The least of the lanes, minus the rounding of h.
 BODY envelope envelope_of(const search_state *row, int count, const float *slopes, const f32x16 *minima) {
   envelope h;
   for (int k = 0; k < count; k++) {
@@ -118,7 +117,7 @@ BODY envelope envelope_of(const search_state *row, int count, const float *slope
   return h;
 }
 
-// What one step of an update reads and writes, on its own, so that the compiler does not read it again after each store.
+// What one step of an update reads and writes; `restrict`, so that nothing is loaded again after a store.
 typedef struct {
   double *restrict c;
   const float *restrict twice, *restrict s;
@@ -132,7 +131,7 @@ typedef struct {
   f32x16 kept[SLOPES], pruned[SLOPES];
 } minima;
 
-// c += wu gu - wp gp, the new bounds, and what they do to the envelopes; gu and gp point at what belongs to i.
+// c += wu gu - wp gp, the new bounds, and the envelopes with these channels; gu and gp point at element i.
 BODY void update_lanes(const updated *row, size_t i, i32x16 inside, const float *gu, const float *gp, minima *m) {
   f64x16 *c = (f64x16 *)(row->c + i);
   f64x16 up = widen16(load16(gu)), down = widen16(load16(gp));
@@ -145,14 +144,13 @@ BODY void update_lanes(const updated *row, size_t i, i32x16 inside, const float 
   f32x16 a = kept & inside ? low : all16(INFINITY), b = kept | ~inside ? all16(INFINITY) : low;
 #pragma clang loop unroll(full)
   for (int k = 0; k < SLOPES; k++) {
-    // Two products cost less than one whose result goes to either side.
+    // Two products cost less than one product and a selection.
     m->kept[k] = lesser16(k == 0 ? a : a - row->slopes[k] * s, m->kept[k]);
     m->pruned[k] = lesser16(k == 0 ? b : b - row->slopes[k] * s, m->pruned[k]);
   }
 }
 
-// Brings the run [start, end) up to date, and takes its envelopes. `next` is the row that comes after: what it will ask of G is
-// called for meanwhile.
+// Updates the run [start, end), and computes its envelopes. Meanwhile the rows of G that the `next` row will read are prefetched.
 BODY void update(const search_state *row, const search_state *next, size_t start, size_t end, envelope *kept, envelope *pruned) {
   const float *gu = row->gu, *gp = row->gp, *next_u = next->gu, *next_p = next->gp;
   updated lines = {row->c, row->twice, row->s, row->low, row->kept, row->wu, row->wp, {}};
@@ -168,7 +166,7 @@ BODY void update(const search_state *row, const search_state *next, size_t start
     update_lanes(&lines, i, (i32x16)(-1), gu + i, gp + i, &m);
   }
   if (i < end) {
-    // Zeros leave what belongs to the next run as it is.
+    // Zeros leave the next run unchanged.
     float last_u[WIDTH] = {0}, last_p[WIDTH] = {0};
     memcpy(last_u, gu + i, (end - i) * sizeof(float));
     memcpy(last_p, gp + i, (end - i) * sizeof(float));
@@ -205,13 +203,13 @@ BODY void pad(shortlist *list) {
   }
 }
 
-// Where the bits of 64 indices from `first_index` on are set, the indices; returns how many there are now.
+// Appends the indices, counted from `first_index`, of the bits that are set; returns the new count.
 BODY size_t spread(uint64_t bits, size_t first_index, size_t count, uint32_t *index) {
   for (; bits != 0; bits &= bits - 1) index[count++] = (uint32_t)(first_index + (size_t)__builtin_ctzll(bits));
   return count;
 }
 
-// What the list needs to know of its channels.
+// The values of the channels of a list.
 BODY void fill(const search_state *row, shortlist *list) {
   for (size_t k = 0; k < list->count; k++) {
     size_t j = list->index[k];
@@ -224,7 +222,7 @@ BODY void fill(const search_state *row, shortlist *list) {
   pad(list);
 }
 
-// Everyone of the run [start, end) who may have a partner, given the envelopes.
+// The channels of the run [start, end) that may be in the best pair, given the envelopes.
 BODY void gather(search_state *row, size_t start, size_t end, const envelope *kept, const envelope *pruned, float limit) {
   chords over_kept = chords_of(SLOPES, row->slopes, kept), over_pruned = chords_of(SLOPES, row->slopes, pruned);
   const float *xs = row->x, *lows = row->low;
@@ -248,7 +246,7 @@ BODY void gather(search_state *row, size_t start, size_t end, const envelope *ke
   fill(row, &row->pruned_list);
 }
 
-// Leaves those of a list who may have a partner in the other one.
+// Keeps only the channels of a list that may be in the best pair with one of the other list.
 BODY void narrow_down(const search_state *row, shortlist *list, const shortlist *partners, float limit) {
   f32x16 minima[FINE];
   for (int k = 0; k < FINE; k++) minima[k] = all16(INFINITY);
@@ -297,7 +295,7 @@ BODY exchange best_of(search_state *row, size_t count, const uint32_t (*pairs)[2
 // The best pair of the two lists, or `best`.
 BODY exchange pair(search_state *row, exchange best, float limit) {
   const shortlist *us = &row->kept_list, *ps = &row->pruned_list;
-  // Elements of G come from far, and are called for together.
+  // Elements of G come from memory, and are prefetched together.
   uint32_t passed[AT_ONCE + 64][2];
   size_t count = 0;
   for (size_t k = 0; k < us->count; k++) {
@@ -326,7 +324,7 @@ BODY exchange pair(search_state *row, exchange best, float limit) {
   return best_of(row, count, passed, best);
 }
 
-// The best of the pairs that were good of late.
+// The best of the pairs that were good at earlier swaps.
 BODY exchange best_recent(search_state *row, exchange best) {
   size_t count = row->recents < RECENT ? row->recents : RECENT;
   for (size_t k = 0; k < count; k++) {
@@ -343,7 +341,7 @@ BODY exchange search(search_state *row, size_t start, size_t end, const envelope
                      double stop) {
   float limit = upper(fmin(best.change, -stop));
   gather(row, start, end, kept, pruned, limit);
-  // Where many are left, closer slopes leave fewer of them.
+  // If many are left, closer slopes leave fewer of them.
   if (row->kept_list.count * row->pruned_list.count > 1024) {
     narrow_down(row, &row->pruned_list, &row->kept_list, limit);
     narrow_down(row, &row->kept_list, &row->pruned_list, limit);
@@ -368,7 +366,7 @@ BODY size_t lowest(const search_state *row, size_t start, size_t end, i32x16 sid
   return (size_t)where[k];
 }
 
-// A pair that is likely to be good, for a start: the least a and the least b of a run.
+// A pair that is likely to be good, to begin with: the least a and the least b of a run.
 BODY exchange likely(search_state *row, size_t start, size_t end, exchange best) {
   size_t u = lowest(row, start, end, (i32x16)(-1)), p = lowest(row, start, end, (i32x16)(0));
   if (u == (size_t)-1 || p == (size_t)-1) return best;
@@ -382,7 +380,7 @@ BODY void set_kept(search_state *row, size_t j, int kept) {
   row->twice[j] = kept ? 2 * row->w[j] : -2 * row->w[j];
 }
 
-// 0, and slopes up to the steepest: most x lie below their mean, a few far above it.
+// 0, and slopes up to the steepest, spaced by a ratio: most x are below their mean, a few far above it.
 BODY void place_slopes(int count, float steepest, float mean, float *slopes) {
   float gentle = 0.5f * mean, ratio = gentle > 0 ? powf(steepest / gentle, 1 / (float)(count - 2)) : 1;
   slopes[0] = 0;
@@ -392,7 +390,7 @@ BODY void place_slopes(int count, float steepest, float mean, float *slopes) {
 
 // Lays the arrays of a row out in `scratch`, or only counts their bytes.
 BODY size_t lay_out(search_state *row, size_t n, size_t span, uint8_t *scratch) {
-  // The last lanes of a run reach past its end, and a run may begin anywhere.
+  // The last lanes of a run go past its end, and a run may begin anywhere.
   size_t padded = (n + 2 * WIDTH - 1) / WIDTH * WIDTH, used = 0;
   // The widest elements first, so that all are aligned.
   struct {

@@ -1,16 +1,17 @@
-// The best move within any group of a row, again and again: a swap of a kept and a pruned weight, or a whole new pattern.
+// The best move within any group of a row, again and again: a swap of a kept and a pruned weight, or a whole new pattern (SparseSwaps,
+// arXiv 2512.10922).
 //
-// Swaps. y_j is what flipping weight j alone would change: y = +-2 w c + w^2 G_jj, + if it is kept. A swap of u and p changes
-// the loss by y_u + y_p - 2 w_u w_p G_up. So the search is: for every pair of a group y_i + y_j + x_ij, with
+// Swaps. y_j is the change of the loss from flipping weight j alone: y = +-2 w c + w^2 G_jj, + if it is kept. A swap of u and p changes
+// the loss by y_u + y_p - 2 w_u w_p G_up. So the search is for the least y_i + y_j + x_ij of all pairs of a group, with
 // x_ij = -2 w_i w_j G_ij if one of the two is kept, and infinite otherwise.
 //
 // Whole groups. With c' the correlations without the group's own part and y = 2 w c' + w^2 G_jj, pruning the set S of a group costs
 // V(S) = the sum of y over S + the sum x_S of 2 w_i w_j G_ij over the pairs of S. x_S never changes, and y does not change by moves
-// of its own group. A move changes the loss by V(S) - V(S now). Where fewer weights are kept than pruned, y has the other sign and
-// its sums run over what is kept: the sum of all y of the group is in every V.
+// of its own group. A move changes the loss by V(S) - V(S now). If fewer weights are kept than pruned, y has the other sign and its
+// sums are over the kept weights: V changes only by the sum of all y of the group, which is the same for every S.
 //
-// y is kept in f64. What is searched are lower bounds in f32, eight groups side by side; the groups whose bound is not above the
-// best change are computed in f64, so that the moves are those of a full search in f64.
+// y is in f64. The search uses lower bounds in f32 of eight groups side by side; groups whose bound is not above the best change are
+// then computed in f64, so that the moves are those of a full search in f64.
 
 #include "search.h"
 
@@ -28,13 +29,13 @@ typedef struct {
   uint32_t whole;
   // Values that are compared for each group: of its pairs of weights, or of its patterns.
   uint32_t count;
-  // Whole groups: a pattern is told by the weights that it prunes, or by those that it keeps if these are fewer (by_kept). The
-  // sum of y over them is made of `parts` sums of one or two weights each, whose indices are in `sums`.
+  // Whole groups: a pattern is given by the weights that it prunes, or by those that it keeps if these are fewer (by_kept). The sum
+  // of y over them is made of `parts` sums of one or two weights each, whose indices are in `sums`.
   uint32_t by_kept, parts;
   uint16_t sums[ESPALIER_MOST_PATTERNS][4];
   // Bit i is set if the pattern keeps weight i of the group.
   uint32_t masks[ESPALIER_MOST_PATTERNS];
-  // Eight groups are side by side in vectors: the place of each group, and the group at each place.
+  // The lane of each of eight groups in vectors, and the group of each lane.
   uint8_t place[WIDTH], placed[WIDTH];
 } group_plan;
 
@@ -49,11 +50,11 @@ typedef struct {
   float *x;
   // The least bound of every group.
   float *low;
-  // Whole groups: 1 if the weight is one of those whose y are summed, as [eight groups][weight][group]; upper bounds of x_S now.
+  // Whole groups: 1 for the weights whose y are summed, as [eight groups][weight][group]; upper bounds of x_S now.
   float *chosen, *now;
   // Space for two rows of G, zeros at first, and for the ends of two rows.
   float *made_rows, *tail;
-  // Weights that the last move flipped, those pruned and those restored in turns, in y only of their own group yet.
+  // Weights that the last move flipped, a pruned and a restored one alternately. Only the y of their own group include it yet.
   uint32_t flips, flipped[ESPALIER_LARGEST_GROUP];
   held_out held;
   int ended;
@@ -71,7 +72,7 @@ static size_t whole_lanes(size_t count) { return (count + WIDTH - 1) / WIDTH * W
 
 // ---- plan
 
-// Places 0, 2, 4, 6 and 1, 3, 5, 7 of two vectors, in an order of their own: lanes stay in their half, which is fast.
+// The even and the odd lanes of two vectors, in an order in which lanes stay in their half, which is fast.
 BODY void part(f32x8 *x, f32x8 *y) {
   f32x8 a = *x, b = *y;
   *x = __builtin_shufflevector(a, b, 0, 2, 8, 10, 4, 6, 12, 14);
@@ -85,8 +86,8 @@ BODY void deal_four(f32x8 *v) {
   part(&v[1], &v[3]);
 }
 
-// Eight groups: `of` vectors of consecutive weights become one vector for each weight of a group. In which order the groups lie
-// there, is the same for all.
+// Turns `of` vectors of consecutive weights of eight groups into one vector for each weight of a group. All of them have the groups
+// in the same order.
 BODY void deal(size_t of, f32x8 *v) {
   if (of == 2) part(&v[0], &v[1]);
   if (of == 4) deal_four(v);
@@ -107,7 +108,7 @@ static uint32_t sum_index(uint32_t of, uint32_t i, uint32_t j) {
   return i == j ? i : of + i * (2 * of - i - 1) / 2 + (j - i - 1);
 }
 
-// Weights that tell a pattern.
+// The number of weights that give a pattern.
 static uint32_t chosen_of(const group_plan *plan) { return plan->by_kept ? plan->keep : plan->of - plan->keep; }
 
 static void plan_groups(uint32_t of, uint32_t keep, int whole, group_plan *plan) {
@@ -127,7 +128,7 @@ static void plan_groups(uint32_t of, uint32_t keep, int whole, group_plan *plan)
   }
   if (!whole) plan->count = of * (of - 1) / 2;
   if (!whole || chosen == 0) return;
-  // Every choice of weights, in the order of pairs if two are chosen.
+  // Every choice of weights; two of them in the order of pairs.
   uint32_t choice[ESPALIER_LARGEST_GROUP];
   for (uint32_t k = 0; k < chosen; k++) choice[k] = k;
   for (;;) {
@@ -161,8 +162,8 @@ BODY f32x8 least_pattern(const group_plan *plan, size_t parts, const f32x8 *sums
   return low;
 }
 
-// Updates y by two rows of G, and bounds from the new y what each group can change at best. The rows of G that will be needed next
-// are fetched on the way. `of` is a constant in the fast copies of this body, for which `dealt` is 1.
+// Updates y by two rows of G, and bounds the best change of each group from the new y. Meanwhile the rows of G that the next row will
+// read are prefetched. `of` is a constant in the fast copies of this body, for which `dealt` is 1.
 BODY float sweep(const group_plan *plan, size_t of, int dealt, int whole, const group_state *s, size_t n, double wu,
                  const float *gu, double wp, const float *gp, const float *next_u, const float *next_p) {
   size_t count = plan->count, span = WIDTH * of;
@@ -244,7 +245,7 @@ BODY float sweep_of(const group_plan *plan, const group_state *s, size_t n, doub
 #undef SWEEP
 }
 
-// ---- what decides, in f64
+// ---- decisions, in f64
 
 static double pair_term(const group_plan *plan, const group_state *s, const float *blocks, size_t i, size_t j) {
   return 2.0 * s->w[i] * s->w[j] * blocks[i * plan->of + j % plan->of];
@@ -259,7 +260,7 @@ static group_move best_swap(const group_plan *plan, group_state *s, const float 
     for (size_t p = start; p < end; p++) {
       if (kept[p]) continue;
       double change = s->y[u] + s->y[p] - pair_term(plan, s, blocks, u, p);
-      // Groups come in ascending order, and so do u and p in them: the first of equals stays.
+      // Groups come in ascending order, and so do u and p in them: of equals the first is taken.
       if (change < best.change) best = (group_move){group, u, p, change};
     }
   }
@@ -273,7 +274,7 @@ static uint32_t mask_of(const group_plan *plan, const uint8_t *kept, size_t grou
   return mask;
 }
 
-// The sum of y over the weights that tell a pattern.
+// The sum of y over the weights that give a pattern.
 static double own_sum(const group_plan *plan, const group_state *s, size_t group, uint32_t mask) {
   double sum = 0;
   const double *y = s->y + group * plan->of;
@@ -319,22 +320,20 @@ BODY group_move best_of_group(const group_plan *plan, group_state *s, const floa
   return plan->whole ? best_pattern(plan, s, blocks, group, best) : best_swap(plan, s, blocks, group, best);
 }
 
-// The first eight groups from `start` on of which one has a bound that is not above `limit`; the end if there is none.
-BODY size_t next_reached(const group_state *s, size_t start, float limit) {
+// Whether one of `vectors` vectors of bounds has one that is not above `limit`.
+BODY int any_within(const float *low, size_t vectors, float limit) {
+  i32x8 within = 0;
+  int any = 0;
+  for (size_t k = 0; k < vectors; k++) within |= load8(low + k * WIDTH) <= limit;
+  for (int k = 0; k < WIDTH; k++) any |= within[k];
+  return any;
+}
+
+// The first eight groups from `start` on with a bound that is not above `limit`; the end if there are none.
+BODY size_t next_within(const group_state *s, size_t start, float limit) {
   size_t g = start;
-  for (; g + 4 * WIDTH <= s->groups; g += 4 * WIDTH) {
-    i32x8 reached = load8(s->low + g) <= limit;
-    for (size_t k = 1; k < 4; k++) reached |= load8(s->low + g + k * WIDTH) <= limit;
-    int any = 0;
-    for (int k = 0; k < WIDTH; k++) any |= reached[k];
-    if (any) break;
-  }
-  for (; g < s->groups; g += WIDTH) {
-    i32x8 reached = load8(s->low + g) <= limit;
-    int any = 0;
-    for (int k = 0; k < WIDTH; k++) any |= reached[k];
-    if (any) break;
-  }
+  while (g + 4 * WIDTH <= s->groups && !any_within(s->low + g, 4, limit)) g += 4 * WIDTH;
+  while (g < s->groups && !any_within(s->low + g, 1, limit)) g += WIDTH;
   return g;
 }
 
@@ -342,12 +341,12 @@ BODY size_t next_reached(const group_state *s, size_t start, float limit) {
 BODY group_move best_move(const group_plan *plan, group_state *s, const float *blocks, float least) {
   const group_move none = {0, 0, 0, INFINITY};
   if (!(least < INFINITY)) return none;
-  // One group of the least bound tells which change the others must reach.
-  size_t first = next_reached(s, 0, least), lane = 0;
+  // The change of a group with the least bound limits the bounds of the others.
+  size_t first = next_within(s, 0, least), lane = 0;
   while (s->low[first + lane] > least) lane++;
   float limit = upper(best_of_group(plan, s, blocks, first + plan->placed[lane], none).change);
   group_move best = none;
-  for (size_t g = next_reached(s, 0, limit); g < s->groups; g = next_reached(s, g + WIDTH, limit)) {
+  for (size_t g = next_within(s, 0, limit); g < s->groups; g = next_within(s, g + WIDTH, limit)) {
     for (size_t k = 0; k < WIDTH; k++)
       if (s->low[g + plan->place[k]] <= limit) best = best_of_group(plan, s, blocks, g + k, best);
   }
@@ -356,7 +355,7 @@ BODY group_move best_move(const group_plan *plan, group_state *s, const float *b
 
 // ---- a row
 
-// x of the pairs of a group: infinite if a pair is not a swap.
+// x of the pairs of a group: infinite if a pair is no swap.
 static void pack_swaps(const group_plan *plan, const group_state *s, const float *blocks, size_t group) {
   float *x = s->x + group / WIDTH * WIDTH * plan->count + plan->place[group % WIDTH];
   const uint8_t *kept = s->kept;
@@ -400,7 +399,7 @@ static size_t place_of(const group_plan *plan, size_t group) {
   return group / WIDTH * WIDTH + plan->place[group % WIDTH];
 }
 
-// What the sums of the group's pattern are compared with.
+// The value of the group's own pattern, which the others are compared with.
 static void pack_now(const group_plan *plan, const group_state *s, const float *blocks, size_t group) {
   uint32_t mask = mask_of(plan, s->kept, group);
   double magnitude, sum = pair_sum(plan, s, blocks, group, mask, &magnitude);
@@ -441,8 +440,8 @@ BODY void begin(const group_plan *plan, group_state *s, const float *blocks, siz
   }
 }
 
-// Brings y up to date with the last move, and bounds what every group can change: the least of all bounds.
-BODY float catch_up(const espalier_gram *gram, const group_plan *plan, const group_state *s, const group_state *next) {
+// Updates y by the last move; returns the least bound of the change of all groups.
+BODY float update(const espalier_gram *gram, const group_plan *plan, const group_state *s, const group_state *next) {
   const float *w = s->w;
   size_t n = gram->n, whole_end = n / (WIDTH * plan->of) * (WIDTH * plan->of), span = WIDTH * plan->of;
   const float *next_u = NULL, *next_p = NULL;
@@ -450,7 +449,7 @@ BODY float catch_up(const espalier_gram *gram, const group_plan *plan, const gro
     next_u = gram->elements + next->flipped[0] * n;
     next_p = gram->elements + next->flipped[1] * n;
   }
-  // What the last move changed in its own group is in y already.
+  // The y of the last move's own group already include it.
   float *own = s->t + (s->flips ? s->flipped[0] / plan->of * plan->of : 0), saved[ESPALIER_LARGEST_GROUP];
   memcpy(saved, own, plan->of * sizeof(float));
   memset(own, 0, s->flips ? plan->of * sizeof(float) : 0);
@@ -515,7 +514,7 @@ BODY void step(const espalier_gram *gram, const group_plan *plan, const float *b
   s->outcome.limited = s->outcome.moves >= limit;
   s->ended = 1;
   if (!s->outcome.limited) {
-    group_move best = best_move(plan, s, blocks, catch_up(gram, plan, s, next));
+    group_move best = best_move(plan, s, blocks, update(gram, plan, s, next));
     uint64_t each = plan->whole ? plan->count - 1 : (uint64_t)plan->keep * (plan->of - plan->keep);
     s->outcome.choices += gram->n / plan->of * each;
     if (best.change < -LEAST_GAIN * fabs(s->loss)) {
@@ -524,7 +523,7 @@ BODY void step(const espalier_gram *gram, const group_plan *plan, const float *b
       s->ended = s->outcome.stopped != 0;
     }
   }
-  // The other row asks what this one will read next.
+  // So that the other row does not prefetch for this one.
   if (s->ended) s->flips = 0;
 }
 

@@ -95,8 +95,8 @@ private struct SaliencyScratch: ~Copyable {
   var sums: Buffer<Double>
   var kept: Buffer<UInt8>
 
-  /// The most bytes, and one that reading a row takes.
-  static func byteCount(columns: Int) -> Int { columns * (4 + 4 + 4 + 8 + 1) + 1 }
+  /// The most bytes.
+  static func byteCount(columns: Int) -> Int { columns * (4 + 4 + 4 + 8 + 1) }
 
   init(columns: Int, span: Int) {
     weights = Buffer(count: columns)

@@ -94,15 +94,13 @@ public func refineAcrossRows(
 /// Bytes that ``refineAcrossRows(_:gram:mask:options:on:progress:)`` takes.
 func matrixBudgetWorkingSet(rows: Int, columns: Int, rank: Int?, threads: Int) -> Int {
   let product = RowBlock.prunedByteCount(rows: rows, columns: columns)
-  let making =
-    product
-    + max(
-      RowBlock.byteCount(rows: rows, columns: columns),
-      GramMatrix.productByteCount(rows: min(RowBlock.mostRows, rows), rank: rank))
+  let making = max(
+    RowBlock.byteCount(rows: rows, columns: columns),
+    GramMatrix.productByteCount(rows: min(RowBlock.mostRows, rows), rank: rank))
   return rows * (columns * 4 + MemoryLayout<BudgetState>.stride)
     + max(
       ChannelBounds.workingSet(columns: columns, rank: rank, threads: threads),
-      product + max(making, min(max(2, threads), rows) * BudgetScratch.byteCount(columns: columns)))
+      product + making, min(max(2, threads), max(2, rows)) * BudgetScratch.byteCount(columns: columns))
 }
 
 /// One row of a matrix, at a local optimum of swaps.
@@ -158,21 +156,18 @@ private struct BudgetMatrix: ~Copyable {
   mutating func optimizeAll(_ progress: (Int, Int) throws -> Void) rethrows {
     let (rows, columns) = (rows, mask.columns)
     for block in parts(of: mask.rows, size: RowBlock.mostRows) {
-      var products = Matrix(unfilled: block.count, columns: columns)
       do {
         let pruned = RowBlock(rows.weight, mask, rows: block, on: rows.device).prunedPart(on: rows.device)
-        rows.gram.multiply(pruned, rows: block.count, into: &products, on: rows.device)
+        rows.gram.multiply(
+          pruned, rows: block.count, into: &correlations, at: block.lowerBound, on: rows.device)
       }
       do {
         let spans = Spans(&self)
-        let products = products.rowSpans
         rows.gram.withKernel { gram in
           rows.device.forEach(block.count, scratch: { BudgetScratch(rows: 1, columns: columns) }) {
             scratch, index in
-            let row = block.lowerBound + index
-            var stored = spans.correlations[row]
-            stored.copy(products[index])
-            spans.optimize(row, flipping: nil, rows, gram, BudgetScratch.Spans(&scratch), 0)
+            spans.optimize(
+              block.lowerBound + index, flipping: nil, rows, gram, BudgetScratch.Spans(&scratch), 0)
           }
         }
       }
@@ -274,9 +269,9 @@ private struct BudgetScratch: ~Copyable {
     outcomes = Buffer(count: rows)
   }
 
-  /// Bytes for one row, and one that reading it takes.
+  /// Bytes for one row.
   static func byteCount(columns: Int) -> Int {
-    columns * 18 + espalier_swap_scratch(columns, columns, 0) + MemoryLayout<espalier_swap_outcome>.stride + 1
+    columns * 18 + espalier_swap_scratch(columns, columns, 0) + MemoryLayout<espalier_swap_outcome>.stride
   }
 
   /// The rows of all of it, for threads that each have one.

@@ -43,10 +43,13 @@ import Testing
         let options = SwapOptions(budget: .matrix(floor: 0.5))
         for threads in [1, 2] {
           var mask = problem.mask(.rows(sparsity: 0.5))
+          let pattern = mask.pattern
           expect(
-            options.workingSet(
-              rows: rows, columns: columns, pattern: mask.pattern, rank: rank, holdsOut: false,
-              threads: threads)
+            threads: threads,
+            {
+              options.workingSet(
+                rows: rows, columns: columns, pattern: pattern, rank: rank, holdsOut: false, threads: $0)
+            }
           ) {
             _ = refineAcrossRows(
               problem.weight, gram: problem.gram, mask: &mask, options: options, on: Device(threads: threads)
@@ -64,16 +67,19 @@ import Testing
         for threads in [1, 2] {
           let device = Device(threads: threads)
           var mask = problem.mask(.rows(sparsity: 0.5))
-          expect(Saliency.workingSet(rows: rows, columns: columns, threads: threads)) {
+          expect(threads: threads, { Saliency.workingSet(rows: rows, columns: columns, threads: $0) }) {
             mask = mostSalient(
               problem.weight, .ria(power: 0.5), diagonal: problem.gram.diagonal, pattern: mask.pattern,
               on: device)
           }
-          expect(Loss.workingSet(rows: rows, columns: columns, rank: rank, threads: threads)) {
+          expect(threads: threads, { Loss.workingSet(rows: rows, columns: columns, rank: rank, threads: $0) })
+          {
             _ = Loss(problem.gram, on: device).of(problem.weight, mask)
           }
           let options = DSnoTOptions()
-          expect(options.workingSet(rows: rows, columns: columns, pattern: nil, threads: threads)) {
+          expect(
+            threads: threads, { options.workingSet(rows: rows, columns: columns, pattern: nil, threads: $0) }
+          ) {
             _ = refineByDSnoT(
               problem.weight, diagonal: problem.gram.diagonal, means: problem.gram.diagonal, tokens: 9,
               mask: &mask, options: options, on: device)
@@ -117,22 +123,27 @@ private func swaps(
   let problem = try MemoryProblem(rows: shape.rows, columns: shape.columns, rank: rank)
   let options = SwapOptions(limit: 3, moves: moves, heldOut: holdsOut ? problem.gram : nil)
   var mask = problem.mask(pattern)
-  let planned = options.workingSet(
-    rows: shape.rows, columns: shape.columns, pattern: pattern, rank: rank, holdsOut: holdsOut,
-    threads: threads)
-  try expect(planned) {
+  try expect(
+    threads: threads,
+    {
+      options.workingSet(
+        rows: shape.rows, columns: shape.columns, pattern: pattern, rank: rank, holdsOut: holdsOut,
+        threads: $0)
+    }
+  ) {
     _ = try refineBySwaps(
       problem.weight, gram: problem.gram, mask: &mask, options: options, on: Device(threads: threads))
   }
 }
 
-/// The body takes no more bytes than planned, and not much less.
-private func expect(_ planned: Int, _ body: () throws -> Void) rethrows {
+/// The body takes no more bytes than planned, and not much less than planned for one thread: on a busy machine others may come too
+/// late to take a part.
+private func expect(threads: Int, _ planned: (Int) -> Int, _ body: () throws -> Void) rethrows {
   MemoryMeter.reset()
   let before = MemoryMeter.byteCount
   try body()
   let taken = MemoryMeter.peak - before
-  #expect(taken <= planned && 2 * taken >= planned, "\(taken) bytes of \(planned)")
+  #expect(taken <= planned(threads) && 2 * taken >= planned(1), "\(taken) bytes of \(planned(threads))")
 }
 
 private struct MemoryProblem {
