@@ -25,15 +25,16 @@ struct ChannelBounds: Sendable {
     var found = Matrix(rows: blocks.count, columns: columns)
     do {
       let rows = found.mutableRowSpans
+      let made = gram.isFactored ? rowsAtATime * columns : 0
       device.forEach(
-        blocks.count, scratch: { Buffer<Float>(count: gram.isFactored ? rowsAtATime * columns : 0) }
-      ) { made, index in
-        let block = blocks[index]
-        var largest = rows[index]
-        gram.withRows(block, using: &made) {
-          espalier_raise_correlations(block.lowerBound, block.count, $0, inverse.span, &largest)
-        }
-      }
+        blocks.count, scratch: { Buffer<Float>(count: made) },
+        { made, index in
+          let block = blocks[index]
+          var largest = rows[index]
+          gram.withRows(block, using: &made) {
+            espalier_raise_correlations(block.lowerBound, block.count, $0, inverse.span, &largest)
+          }
+        })
     }
     // The sums of a factor's products carry the rounding of as many terms as it has rows.
     let slack = gram.withKernel { 4e-6 + Float($0.rank) * 1.2e-7 }
