@@ -21,10 +21,11 @@ BODY double dot_body(size_t n, const float *restrict x, const float *restrict y)
 }
 TIERS(double, dot, (size_t n, const float *x, const float *y), (n, x, y))
 
-size_t espalier_fit_gather(size_t n, const uint8_t *kept, const float *inverse, const float *damping, const float *gram, const float *r,
-                           uint32_t *channels, double *matrix, double *side) {
+size_t espalier_fit_gather(size_t n, const uint8_t *kept, const float *inverse, const float *damping, size_t elements,
+                           const float *gram, const float *r, size_t most, uint32_t *channels, size_t squares, double *matrix,
+                           double *side) {
   size_t count = 0;
-  for (size_t i = 0; i < n; i++)
+  for (size_t i = 0; i < n && count < most; i++)
     if (kept[i] && inverse[i] > 0) channels[count++] = (uint32_t)i;
   for (size_t j = 0; j < count; j++) {
     size_t channel = channels[j];
@@ -71,8 +72,8 @@ BODY espalier_fit fit_step_body(size_t n, double left, const uint8_t *restrict k
     for (size_t k = 0; k < LANES; k++) rest[k] += (double)r[i + k] * (double)(inverse[i + k] * r[i + k]);
   for (size_t i = whole; i < n; i++) rest[i - whole] += (double)r[i] * (double)(inverse[i] * r[i]);
   double now = total(rest);
-  float turn = (float)(now / left);
-  for (size_t i = 0; i < n; i++) p[i] = inverse[i] * r[i] + turn * p[i];
+  float share = (float)(now / left);
+  for (size_t i = 0; i < n; i++) p[i] = inverse[i] * r[i] + share * p[i];
   return (espalier_fit){now, length * left};
 }
 TIERS(espalier_fit, fit_step,
@@ -89,16 +90,17 @@ double espalier_fit_end(size_t n, const uint8_t *kept, const float *damping, con
   return sum;
 }
 
-BODY void obs_scores_body(size_t n, size_t ld, const float *restrict factor, const float *restrict w, float *restrict scores) {
+BODY void obs_scores_body(size_t n, size_t ld, size_t elements, const float *restrict factor, const float *restrict w, float *restrict scores) {
   for (size_t i = 0; i < n; i++) {
     float share = w[i] / factor[i * (ld + 1)];
     scores[i] = share * share;
   }
 }
-TIERS(void, obs_scores, (size_t n, size_t ld, const float *factor, const float *w, float *scores), (n, ld, factor, w, scores))
+TIERS(void, obs_scores, (size_t n, size_t ld, size_t elements, const float *factor, const float *w, float *scores),
+      (n, ld, elements, factor, w, scores))
 
-BODY void obs_row_body(size_t n, size_t ld, const float *restrict factor, size_t group, size_t prune, float *restrict w,
-                       uint8_t *restrict kept, float *restrict errors) {
+BODY void obs_row_body(size_t n, size_t ld, size_t elements, const float *restrict factor, size_t group, size_t prune,
+                       float *restrict w, uint8_t *restrict kept, float *restrict errors) {
   for (size_t i = 0; i < n; i++) {
     if (group > 0 && i % group == 0) {
       for (size_t j = i; j < i + group; j++) kept[j] = 1;
@@ -126,8 +128,8 @@ BODY void obs_row_body(size_t n, size_t ld, const float *restrict factor, size_t
   }
 }
 TIERS(void, obs_row,
-      (size_t n, size_t ld, const float *factor, size_t group, size_t prune, float *w, uint8_t *kept, float *errors),
-      (n, ld, factor, group, prune, w, kept, errors))
+      (size_t n, size_t ld, size_t elements, const float *factor, size_t group, size_t prune, float *w, uint8_t *kept, float *errors),
+      (n, ld, elements, factor, group, prune, w, kept, errors))
 
 BODY void admm_side_body(size_t n, float rho, float shrink, const uint8_t *restrict kept, const float *restrict w,
                          const float *restrict y, float *restrict t) {

@@ -9,17 +9,19 @@ public struct RoundedWeights: ~Copyable, Sendable {
   /// The bytes to write, row after row.
   public let bytes: Buffer<UInt8>
 
-  /// Nil where a weight is not finite in that type.
+  /// Nil if a weight is not finite in that type.
   public init?(_ weights: borrowing Matrix, as dtype: DType) {
     precondition(dtype.isWeight)
     rows = weights.rows
     columns = weights.columns
     self.dtype = dtype
     let count = rows * columns
-    var bytes = Buffer<UInt8>(count: count * dtype.byteCount)
+    var bytes = Buffer<UInt8>(unfilled: count * dtype.byteCount)
     bytes.withUnsafeMutable { bytes in
       weights.elements.withUnsafe { weights in
-        let (input, output) = (weights.baseAddress!, UnsafeMutableRawPointer(bytes.baseAddress!))
+        guard let input = weights.baseAddress, let output = UnsafeMutableRawPointer(bytes.baseAddress) else {
+          return
+        }
         switch dtype {
         case .bf16: espalier_f32_to_bf16(count, input, output.assumingMemoryBound(to: UInt16.self))
         case .f16: espalier_f32_to_f16(count, input, output.assumingMemoryBound(to: UInt16.self))
@@ -33,12 +35,16 @@ public struct RoundedWeights: ~Copyable, Sendable {
 
   /// The weights as they will be read: `rows x columns`.
   public borrowing func values() -> Matrix {
-    var values = Matrix(rows: rows, columns: columns)
-    values.elements.withUnsafeMutable { values in
-      bytes.withUnsafe {
-        load32(UnsafeRawPointer($0.baseAddress!), dtype, count: rows * columns, into: values.baseAddress!)
-      }
+    var values = Matrix(unfilled: rows, columns: columns)
+    var output = values.elements.mutableSpan
+    bytes.withUnsafe {
+      if let start = $0.baseAddress { load32(start, dtype, count: rows * columns, into: &output) }
     }
     return values
+  }
+
+  /// Bytes of rounded rows and of their ``values()``.
+  public static func workingSet(rows: Int, columns: Int, weightBytes: Int) -> Int {
+    rows * columns * (weightBytes + 4)
   }
 }

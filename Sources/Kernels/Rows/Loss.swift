@@ -61,4 +61,8 @@ public struct Loss: Sendable {
         GramMatrix.formsByteCount(
           rows: min(RowBlock.mostRows, rows), columns: columns, rank: rank, threads: threads))
   }
+  /// Bytes that ``ofUpdate(_:_:firstRow:)`` takes for `rows` rows of new weights, without them.
+  public static func updateWorkingSet(rows: Int, columns: Int, rank: Int?, threads: Int) -> Int {
+    rows * columns * 4 + GramMatrix.formsByteCount(rows: rows, columns: columns, rank: rank, threads: threads)
+  }
 }

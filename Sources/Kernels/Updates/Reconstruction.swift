@@ -2,12 +2,11 @@ import CKernels
 import COpenBLAS
 import EspalierCore
 
-/// How the kept weights of a mask are fitted anew.
+/// How the kept weights of a mask are fitted.
 public struct ReconstructOptions: Sendable {
   /// What moving a weight costs, as a share of the mean of G's diagonal.
   public var damping: Double
-  /// A row ends where what is left of its gradient, in the norm of the preconditioner, is this share of the
-  /// first.
+  /// A row ends when what is left of its gradient, in the norm of the preconditioner, is this share of the first.
   public var tolerance: Double
   /// The most steps of one row.
   public var limit: Int
@@ -24,8 +23,7 @@ public struct ReconstructOutcome: Sendable {
   /// Sum over the rows of `(w - w')^T G (w - w')`, with w' the masked weights, and with w' the fitted ones.
   public var lossBefore = 0.0
   public var lossAfter = 0.0
-  /// Steps of conjugate gradients in all rows, and the most of one row; none where the rows were solved
-  /// directly.
+  /// Steps of conjugate gradients in all rows, and the most of one row; none if the rows were solved directly.
   public var steps = 0
   public var mostSteps = 0
   /// Rows that stopped at the limit.
@@ -44,11 +42,11 @@ public struct ReconstructOutcome: Sendable {
 
 /// Fits the kept weights of every row so that they make up for the pruned ones.
 ///
-/// w' minimises `(w - w')^T G (w - w') + d |w - w'|^2` among the weights that the mask allows, d being
-/// `damping` times the mean of G's diagonal.
+/// w' minimises `(w - w')^T G (w - w') + d |w - w'|^2` among the weights that the mask allows, d being `damping` times the mean of G's
+/// diagonal.
 ///
-/// Narrow rows are solved by a Cholesky factor of G on what they keep, wide ones by conjugate gradients, the
-/// rows of a block in one product with G; both end at the same weights.
+/// Narrow rows are solved by a Cholesky factor of G on what they keep, wide ones by conjugate gradients, the rows of a block in one
+/// product with G; both end at the same weights.
 ///
 /// - Parameters:
 ///   - weight: `rows x columns`, dense.
@@ -57,48 +55,79 @@ public struct ReconstructOutcome: Sendable {
 /// - Throws: what `write` throws.
 public func reconstruct(
   _ weight: LinearWeight, gram: GramMatrix, mask: Mask, options: ReconstructOptions = ReconstructOptions(),
-  write: (borrowing Matrix) throws -> Void
+  on device: Device, write: (borrowing Matrix) throws -> Void
 ) throws -> ReconstructOutcome {
   precondition(
     gram.columns == weight.columns && mask.rows == weight.rows && mask.columns == weight.columns
       && weight.mask == nil)
   var outcome = ReconstructOutcome()
   let system = FitSystem(gram, options)
-  for rows in parts(of: weight.rows, size: fittedRows) {
-    var weights = weight.matrix(rows)
-    var kept = KeptRows(mask, rows: rows)
-    outcome.add(fit(&weights, &kept, system))
-    try write(weights)
+  for rows in parts(of: weight.rows, size: RowBlock.mostRows) {
+    var block = RowBlock(weight, mask, rows: rows, on: device)
+    outcome.add(fit(&block, system, on: device))
+    try write(block.weights)
   }
   return outcome
-}
-
-/// What the new weights lose of the layer's outputs: `(w - w')^T G (w - w')` of each row, summed in f64.
-///
-/// - Parameters:
-///   - weight: `rows x columns`, dense.
-///   - new: consecutive rows of new weights, that of `firstRow` first.
-public func updateLoss(
-  _ weight: LinearWeight, _ new: borrowing Matrix, firstRow: Int, gram: GramMatrix
-) -> [Double] {
-  precondition(new.columns == weight.columns && gram.columns == weight.columns && weight.mask == nil)
-  let (rows, columns) = (new.rows, new.columns)
-  var difference = weight.matrix(firstRow..<firstRow + rows)
-  var product = Matrix(rows: rows, columns: columns)
-  difference.elements.withUnsafeMutable { difference in
-    new.elements.withUnsafe { new in
-      for index in 0..<rows * columns { difference[index] -= new[index] }
-    }
-  }
-  gram.multiply(difference, rows: rows, into: &product)
-  return difference.dots(product)
 }
 
 /// The most weights that a factor of their own is made for: 8 MiB for each thread.
 private let widestFactor = 1024
 
+extension ReconstructOptions {
+  /// Operations that fitting one row with `kept` weights takes, about.
+  public static func operations(kept: Int, columns: Int) -> Double {
+    min(directOperations(kept), FitSystem.expectedSteps * 2 * Double(columns * columns))
+  }
+
+  /// A product in f32 runs at two and a half times the rate of a small factor in f64.
+  fileprivate static func directOperations(_ kept: Int) -> Double {
+    kept <= widestFactor ? 2.5 * Double(kept) * Double(kept) * Double(kept) / 3 : .infinity
+  }
+
+  /// Bytes that ``reconstruct(_:gram:mask:options:on:write:)`` takes, without the pages of the weight and the Gram matrix.
+  ///
+  /// - Parameters:
+  ///   - pattern: nil if it is not known; then the one that takes the most.
+  ///   - rank: the rows of the factor of the Gram matrix; nil if it is whole.
+  ///   - writing: bytes that `write` takes for some rows.
+  public static func workingSet(
+    rows: Int, columns: Int, pattern: SparsityPattern?, rank: Int?, threads: Int,
+    writing: (_ rows: Int) -> Int
+  ) -> Int {
+    let block = min(RowBlock.mostRows, rows)
+    let matrix = block * columns * 4
+    let product = GramMatrix.productByteCount(rows: block, rank: rank)
+    let widest = widestNarrowRow(columns: columns, pattern)
+    // Rows of a block are solved directly if the widest is narrow, which takes all of G.
+    let solving =
+      block * 8 + min(threads, block) * NarrowSystem.byteCount(widest: widest)
+      + (rank == nil || widest == 0 ? 0 : columns * columns * 4)
+    let descending = 2 * matrix + block * MemoryLayout<espalier_fit>.stride + product
+    return RowBlock.byteCount(rows: rows, columns: columns)
+      + max(2 * matrix + max(solving, descending), writing(block))
+  }
+
+  /// The most weights that a row of a pattern keeps and a factor of its own is made for; 0 if none is.
+  private static func widestNarrowRow(columns: Int, _ pattern: SparsityPattern?) -> Int {
+    func isNarrow(_ kept: Int) -> Bool {
+      FitSystem.isNarrow(kept, columns: columns, expectedSteps: FitSystem.expectedSteps)
+    }
+    switch pattern {
+    case .rows, .groups:
+      let kept = pattern?.kept(ofColumns: columns) ?? 0
+      return isNarrow(kept) ? kept : 0
+    case .matrix, nil:
+      // Rows keep any number.
+      return stride(from: min(columns, widestFactor), to: 0, by: -1).first(where: isNarrow) ?? 0
+    }
+  }
+}
+
 /// What all rows have in common: the system's matrix `G + diag(damping)`, and the inverse of its diagonal.
 struct FitSystem: Sendable {
+  /// Steps that conjugate gradients are expected to take.
+  static let expectedSteps = 40.0
+
   let gram: GramMatrix
   let options: ReconstructOptions
   let damping: [Float]
@@ -106,8 +135,7 @@ struct FitSystem: Sendable {
   let inverse: [Float]
   /// Of the square of the gradient.
   let tolerance: Double
-  /// What conjugate gradients are expected to take.
-  var expectedSteps = 40.0
+  var expectedSteps = Self.expectedSteps
 
   init(_ gram: GramMatrix, _ options: ReconstructOptions) {
     self.gram = gram
@@ -122,11 +150,8 @@ struct FitSystem: Sendable {
   }
 
   /// Whether a factor of the `kept` rows and columns of G costs less than conjugate gradients.
-  func isNarrow(_ kept: Int) -> Bool {
-    guard kept <= widestFactor else { return false }
-    let (kept, columns) = (Double(kept), Double(gram.columns))
-    // A product in f32 runs at two and a half times the rate of a small factor in f64.
-    return 2.5 * kept * kept * kept / 3 < expectedSteps * 2 * columns * columns
+  static func isNarrow(_ kept: Int, columns: Int, expectedSteps: Double) -> Bool {
+    ReconstructOptions.directOperations(kept) < expectedSteps * 2 * Double(columns) * Double(columns)
   }
 }
 
@@ -141,47 +166,56 @@ struct FitState {
 }
 
 /// Fits the kept weights of a block of rows, and sets the others to 0.
-func fit(_ weights: inout Matrix, _ kept: inout KeptRows, _ system: FitSystem) -> [FitState] {
-  let (rows, columns) = (weights.rows, weights.columns)
+func fit(_ block: inout RowBlock, _ system: FitSystem, on device: Device) -> [FitState] {
+  let (rows, columns) = (block.rows.count, block.columns)
   // Half of what is left of each row's gradient: at first G times the pruned part.
-  var rest = Matrix(rows: rows, columns: columns)
-  let pruned = kept.prunedPart(of: weights)
-  system.gram.multiply(pruned, rows: rows, into: &rest)
-  var states = pruned.dots(rest).map { FitState(before: $0) }
+  var rest = Matrix(unfilled: rows, columns: columns)
+  var states: [FitState]
+  do {
+    let pruned = block.prunedPart(on: device)
+    system.gram.multiply(pruned, rows: rows, into: &rest, on: device)
+    states = (0..<rows).map { FitState(before: espalier_dot(pruned.rowSpans[$0], rest.rowSpans[$0])) }
+  }
   // What the kept weights get.
   var x = Matrix(rows: rows, columns: columns)
-  kept.withRows { kept in
-    rest.withRows { rest in
-      x.withRows { x in
-        let open = solveDirectly(system, kept, rest, x, &states)
-        descend(open, system, kept, rest, x, &states)
-        weights.withRows { weights in
-          for row in 0..<rows {
-            let moved = espalier_fit_end(columns, kept[row], system.damping, x[row], weights[row])
-            states[row].after = max(0, states[row].before - states[row].gain - moved)
-          }
-        }
-      }
-    }
+  let spans = block.spans
+  let (rests, updates) = (rest.mutableRowSpans, x.mutableRowSpans)
+  let open = solveDirectly(system, spans.kept, rests, updates, &states, on: device)
+  descend(open, system, spans.kept, rests, updates, &states, on: device)
+  for row in 0..<rows {
+    let kept = spans.kept[row]
+    let x = updates[row]
+    var w = spans.weights[row]
+    let moved = espalier_fit_end(kept.span, system.damping.span, x.span, &w)
+    states[row].after = max(0, states[row].before - states[row].gain - moved)
   }
   return states
 }
 
-/// Solves the rows by a Cholesky factor each where that is cheap; returns the rows that are still to be
-/// fitted.
+/// Solves the rows by a Cholesky factor each if that is cheap; returns the rows that are still to be fitted.
 private func solveDirectly(
-  _ system: FitSystem, _ kept: RowPointers<UInt8>, _ rest: RowPointers<Float>, _ x: RowPointers<Float>,
-  _ states: inout [FitState]
+  _ system: FitSystem, _ kept: MutableRowSpans<UInt8>, _ rest: MutableRowSpans<Float>,
+  _ x: MutableRowSpans<Float>, _ states: inout [FitState], on device: Device
 ) -> [Int] {
   let columns = system.gram.columns
-  let widest = states.indices.map { row in (0..<columns).reduce(0) { $0 + Int(kept[row][$1]) } }.max() ?? 0
-  guard system.isNarrow(widest) else { return Array(states.indices) }
-  var gains = [Double](repeating: 0, count: states.count)
-  gains.withUnsafeMutableBufferPointer { gains in
-    system.gram.withElements { gram in
-      nonisolated(unsafe) let (gains, gram) = (gains, gram)
-      Threads.forEach(gains.count, scratch: { NarrowSystem(widest: widest) }) { scratch, row in
-        gains[row] = scratch.solve(system, gram, kept[row], rest[row], into: x[row])
+  let widest =
+    states.indices.map { row in
+      let kept = kept[row]
+      return kept.indices.reduce(0) { $0 + Int(kept[$1]) }
+    }.max() ?? 0
+  guard FitSystem.isNarrow(widest, columns: columns, expectedSteps: system.expectedSteps) else {
+    return Array(states.indices)
+  }
+  guard widest > 0 else { return [] }
+  var gains = Buffer<Double>(count: states.count)
+  do {
+    let gains = gains.mutableRowSpans(columns: 1)
+    let count = states.count
+    system.gram.withElements(on: device) { gram in
+      device.forEach(count, scratch: { NarrowSystem(widest: widest) }) { scratch, row in
+        var gain = gains[row]
+        var x = x[row]
+        gain[0] = scratch.solve(system, gram.span, kept[row].span, rest[row].span, into: &x)
       }
     }
   }
@@ -191,9 +225,9 @@ private func solveDirectly(
 
 /// The system of one row: the rows and columns of G that it keeps, in f64.
 private struct NarrowSystem: ~Copyable {
-  var channels: Buffer<UInt32>
-  var matrix: Buffer<Double>
-  var solution: Buffer<Double>
+  private var channels: Buffer<UInt32>
+  private var matrix: Buffer<Double>
+  private var solution: Buffer<Double>
 
   init(widest: Int) {
     channels = Buffer(count: widest)
@@ -201,86 +235,106 @@ private struct NarrowSystem: ~Copyable {
     solution = Buffer(count: widest)
   }
 
-  /// Returns by how much the damped loss falls; not a number where the matrix has no Cholesky factor.
+  static func byteCount(widest: Int) -> Int { widest * (4 + 8 + 8 * widest) }
+
+  /// Returns by how much the damped loss falls; not a number if the matrix has no Cholesky factor.
   mutating func solve(
-    _ system: FitSystem, _ gram: UnsafePointer<Float>, _ kept: UnsafePointer<UInt8>,
-    _ rest: UnsafePointer<Float>, into x: UnsafeMutablePointer<Float>
+    _ system: FitSystem, _ gram: Span<Float>, _ kept: Span<UInt8>, _ rest: Span<Float>,
+    into x: inout MutableSpan<Float>
   ) -> Double {
-    let columns = system.gram.columns
-    return channels.withUnsafeMutable { channels in
-      matrix.withUnsafeMutable { matrix in
-        solution.withUnsafeMutable { solution in
-          let (channels, matrix, solution) = (
-            channels.baseAddress!, matrix.baseAddress!, solution.baseAddress!
-          )
-          let count = espalier_fit_gather(
-            columns, kept, system.inverse, system.damping, gram, rest, channels, matrix, solution)
-          guard count > 0 else { return 0 }
-          var (order, one, info) = (blasint(count), blasint(1), blasint(0))
-          dpotrf_("L", &order, matrix, &order, &info)
-          guard info == 0 else { return .nan }
-          dpotrs_("L", &order, &one, matrix, &order, solution, &order, &info)
-          var gain = 0.0
-          for index in 0..<count {
-            let channel = Int(channels[index])
-            gain += solution[index] * Double(rest[channel])
-            x[channel] = Float(solution[index])
-          }
-          return gain.isFinite ? gain : .nan
-        }
+    let count = Self.gather(system, gram, kept, rest, &channels, &matrix, &solution)
+    guard count > 0 else { return 0 }
+    guard Self.solve(count, &matrix, &solution) else { return .nan }
+    var gain = 0.0
+    for index in 0..<count {
+      let channel = Int(channels[index])
+      gain += solution[index] * Double(rest[channel])
+      x[channel] = Float(solution[index])
+    }
+    return gain.isFinite ? gain : .nan
+  }
+
+  private static func gather(
+    _ system: FitSystem, _ gram: Span<Float>, _ kept: Span<UInt8>, _ rest: Span<Float>,
+    _ channels: inout Buffer<UInt32>, _ matrix: inout Buffer<Double>, _ side: inout Buffer<Double>
+  ) -> Int {
+    var channels = channels.mutableSpan
+    var matrix = matrix.mutableSpan
+    var side = side.mutableSpan
+    return espalier_fit_gather(
+      kept, system.inverse.span, system.damping.span, gram, rest, &channels, &matrix, &side)
+  }
+
+  /// Replaces the right side by the solution; false if the matrix is not positive definite.
+  private static func solve(_ count: Int, _ matrix: inout Buffer<Double>, _ side: inout Buffer<Double>)
+    -> Bool
+  {
+    matrix.withUnsafeMutable { matrix in
+      side.withUnsafeMutable { side in
+        var (order, one, info) = (blasint(count), blasint(1), blasint(0))
+        dpotrf_("L", &order, matrix.baseAddress, &order, &info)
+        guard info == 0 else { return false }
+        dpotrs_("L", &order, &one, matrix.baseAddress, &order, side.baseAddress, &order, &info)
+        return true
       }
     }
   }
 }
 
-/// Conjugate gradients of all open rows, with the inverse of the diagonal as preconditioner: one product with
-/// G a step.
+/// Conjugate gradients of all open rows, with the inverse of the diagonal as preconditioner: one product with G a step.
 private func descend(
-  _ rows: [Int], _ system: FitSystem, _ kept: RowPointers<UInt8>, _ rest: RowPointers<Float>,
-  _ x: RowPointers<Float>, _ states: inout [FitState]
+  _ rows: [Int], _ system: FitSystem, _ kept: MutableRowSpans<UInt8>, _ rest: MutableRowSpans<Float>,
+  _ x: MutableRowSpans<Float>, _ states: inout [FitState], on device: Device
 ) {
   guard !rows.isEmpty else { return }
   let columns = system.gram.columns
-  let (damping, inverse) = (system.damping, system.inverse)
   // Row k of these belongs to the k-th open row.
-  var direction = Matrix(rows: rows.count, columns: columns)
-  var product = Matrix(rows: rows.count, columns: columns)
+  var directions = Matrix(unfilled: rows.count, columns: columns)
+  var products = Matrix(unfilled: rows.count, columns: columns)
+  var steps = Buffer<espalier_fit>(count: rows.count)
   var open = rows
-  var left = [Double](repeating: 0, count: open.count)
-  direction.withRows { direction in
-    left = open.indices.map {
-      espalier_fit_begin(columns, kept[open[$0]], inverse, x[open[$0]], rest[open[$0]], direction[$0])
+  var left: [Double]
+  do {
+    let directions = directions.mutableRowSpans
+    left = open.indices.map { index in
+      let row = open[index]
+      var x = x[row]
+      var rest = rest[row]
+      var direction = directions[index]
+      return espalier_fit_begin(kept[row].span, system.inverse.span, &x, &rest, &direction)
     }
   }
   var first = left
   for step in 1...max(1, system.options.limit) {
-    system.gram.multiply(direction, rows: open.count, into: &product)
-    var steps = [espalier_fit](repeating: espalier_fit(), count: open.count)
-    steps.withUnsafeMutableBufferPointer { steps in
-      direction.withRows { direction in
-        product.withRows { product in
-          nonisolated(unsafe) let steps = steps
-          let (open, left) = (open, left)
-          Threads.forEach(open.count) { index in
-            let row = open[index]
-            steps[index] = espalier_fit_step(
-              columns, left[index], kept[row], damping, inverse, product[index], direction[index], x[row],
-              rest[row])
-          }
-        }
+    system.gram.multiply(directions, rows: open.count, into: &products, on: device)
+    let lines = directions.mutableRowSpans
+    do {
+      let products = products.rowSpans
+      let steps = steps.mutableRowSpans(columns: 1)
+      let (open, left) = (open, left)
+      device.forEach(open.count) { index in
+        let row = open[index]
+        var step = steps[index]
+        var direction = lines[index]
+        var x = x[row]
+        var rest = rest[row]
+        step[0] = espalier_fit_step(
+          left[index], kept[row].span, system.damping.span, system.inverse.span, products[index], &direction,
+          &x, &rest)
       }
     }
     var remaining = 0
-    direction.withRows { direction in
-      for index in open.indices {
-        let row = open[index]
-        states[row].gain += steps[index].gain
-        states[row].steps = step
-        guard steps[index].left > system.tolerance * first[index] else { continue }
-        direction[remaining].update(from: direction[index], count: columns)
-        (open[remaining], left[remaining], first[remaining]) = (row, steps[index].left, first[index])
-        remaining += 1
+    for index in open.indices {
+      let row = open[index]
+      states[row].gain += steps[index].gain
+      states[row].steps = step
+      guard steps[index].left > system.tolerance * first[index] else { continue }
+      if remaining < index {
+        var to = lines[remaining]
+        to.copy(lines[index].span)
       }
+      (open[remaining], left[remaining], first[remaining]) = (row, steps[index].left, first[index])
+      remaining += 1
     }
     open.removeLast(open.count - remaining)
     if open.isEmpty { return }

@@ -1,11 +1,9 @@
 import CKernels
-import COpenBLAS
 import EspalierCore
 
 /// How SparseGPT prunes.
 public struct SparseGPTOptions: Sendable {
-  /// What is added to the diagonal of G, as a share of its mean; ten times as much, again and again, where
-  /// that is not enough.
+  /// What is added to the diagonal of G, as a share of its mean; ten times as much, again and again, while that is not enough.
   public var damping: Double
   /// Columns whose masks are chosen at a time, rounded to whole groups for N:M.
   public var blockColumns: Int
@@ -14,46 +12,77 @@ public struct SparseGPTOptions: Sendable {
     self.damping = damping
     self.blockColumns = blockColumns
   }
+
+  /// Columns of a block.
+  fileprivate func width(columns: Int, _ pattern: SparsityPattern) -> Int {
+    let group = if case .groups(_, let of) = pattern { of } else { 1 }
+    return min(columns, max(1, blockColumns / group) * group)
+  }
+
+  /// Rows that are held at once.
+  fileprivate static func heldRows(_ rows: Int, _ pattern: SparsityPattern) -> Int {
+    if case .matrix = pattern { rows } else { min(RowBlock.mostRows, rows) }
+  }
+
+  /// Bytes that ``pruneBySparseGPT(_:gram:pattern:options:on:write:)`` takes, without the pages of the weight and the Gram matrix and
+  /// without the mask.
+  ///
+  /// - Parameters:
+  ///   - pattern: nil if it is not known; then the one that takes the most.
+  ///   - writing: bytes that `write` takes for some rows.
+  public func workingSet(
+    rows: Int, columns: Int, pattern: SparsityPattern?, threads: Int, writing: (_ rows: Int) -> Int
+  ) -> Int {
+    let pattern = pattern ?? .matrix(sparsity: 0)
+    let held = Self.heldRows(rows, pattern)
+    let width = width(columns: columns, pattern)
+    let sets =
+      switch pattern {
+      case .groups: 0
+      case .rows: min(threads, held)
+      case .matrix: held
+      }
+    let choosing = held * width * 4 + Choice.byteCount(sets * width)
+    let factor = columns * columns * 4
+    return max(
+      InverseFactor.byteCount(columns: columns), factor + held * columns * 5 + max(choosing, writing(held)))
+  }
 }
 
 /// What SparseGPT did.
 public struct SparseGPTOutcome: Sendable {
   public var mask: Mask
-  /// The damping that was used: more than what was asked for where G was not positive definite with that.
+  /// The damping that was used: more than what was asked for if G was not positive definite with that.
   public var damping: Double
 }
 
-/// Rows and columns of a product that one thread takes.
+/// Columns of a product that one thread takes.
 private let columnPanel = 512
 
-/// Prunes column by column, and lets the weights to the right make up for each that goes (SparseGPT, arXiv
-/// 2301.00774, algorithm 1).
+/// Prunes column by column, and lets the weights to the right make up for each that goes (SparseGPT, arXiv 2301.00774, algorithm 1).
 ///
-/// Counts are exact. In a row, the block of columns [a, b) of d prunes `floor(n b / d) - floor(n a / d)` of
-/// the n weights that go, the least of (w_j / U_jj)^2; with `.matrix` that is the count of the block over all
-/// rows, as in the published code, and all rows are held at once. In a group of N:M the least are chosen when
-/// its first column is reached. Channels without input lose their weights.
+/// Counts are exact. In a row, the block of columns [a, b) of d prunes `floor(n b / d) - floor(n a / d)` of the n weights that go, the
+/// least of (w_j / U_jj)^2; with `.matrix` that is the count of the block over all rows, as in the published code, and all rows are held
+/// at once. In a group of N:M the least are chosen when its first column is reached. Channels without input lose their weights.
 ///
 /// - Parameters:
 ///   - weight: `rows x columns`, dense.
 ///   - gram: `columns x columns`.
 ///   - write: takes the new weights, 0 where pruned, in blocks of rows, the first row first.
-/// - Throws: bad input where no damping makes G positive definite; what `write` throws.
+/// - Throws: bad input if no damping makes G positive definite; what `write` throws.
 public func pruneBySparseGPT(
   _ weight: LinearWeight, gram: GramMatrix, pattern: SparsityPattern,
-  options: SparseGPTOptions = SparseGPTOptions(), write: (borrowing Matrix) throws -> Void
+  options: SparseGPTOptions = SparseGPTOptions(), on device: Device, write: (borrowing Matrix) throws -> Void
 ) throws -> SparseGPTOutcome {
   precondition(
     gram.columns == weight.columns && pattern.fits(columns: weight.columns) && weight.mask == nil)
-  let curvature = try Curvature(gram, damping: options.damping)
+  let curvature = try Curvature(gram, damping: options.damping, on: device)
   var mask = Mask(rows: weight.rows, columns: weight.columns, pattern: pattern)
-  let rowsAtOnce = if case .matrix = pattern { weight.rows } else { fittedRows }
-  for rows in parts(of: weight.rows, size: rowsAtOnce) {
-    var weights = weight.matrix(rows)
-    var kept = KeptRows(rows: rows.count, columns: weight.columns)
-    prune(&weights, &kept, curvature, pattern, options)
-    kept.store(into: &mask, firstRow: rows.lowerBound)
-    try write(weights)
+  for rows in parts(of: weight.rows, size: SparseGPTOptions.heldRows(weight.rows, pattern)) {
+    var block = RowBlock(weight, nil, rows: rows, on: device)
+    prune(&block, curvature, pattern, options, on: device)
+    block.storeKept(into: &mask)
+    try write(block.weights)
   }
   return SparseGPTOutcome(mask: mask, damping: curvature.damping)
 }
@@ -65,14 +94,16 @@ private struct Curvature: ~Copyable {
   /// 0 for channels without input, else 1.
   let alive: [Float]
 
-  init(_ gram: GramMatrix, damping: Double) throws {
+  init(_ gram: GramMatrix, damping: Double, on device: Device) throws {
     var diagonal = gram.diagonal
     alive = diagonal.map { $0 > 0 ? 1 : 0 }
     for channel in diagonal.indices where alive[channel] == 0 { diagonal[channel] = 1 }
     let mean = diagonal.reduce(0, +) / Double(max(1, diagonal.count))
     var share = damping
     while true {
-      if let factor = InverseFactor(of: Self.hessian(gram, diagonal.map { Float($0 + share * mean) })) {
+      var hessian = gram.copy(on: device)
+      for channel in diagonal.indices { hessian[channel, channel] = Float(diagonal[channel] + share * mean) }
+      if let factor = InverseFactor(of: hessian, on: device) {
         self.factor = factor
         self.damping = share
         return
@@ -85,80 +116,67 @@ private struct Curvature: ~Copyable {
       }
     }
   }
-
-  private static func hessian(_ gram: GramMatrix, _ diagonal: [Float]) -> Matrix {
-    let columns = gram.columns
-    var hessian = Matrix(rows: columns, columns: columns)
-    hessian.withRows { rows in
-      let bands = parts(of: columns, size: 64)
-      Threads.forEach(bands.count) { index in
-        gram.load(bands[index], into: rows[bands[index].lowerBound])
-        for row in bands[index] { rows[row][row] = diagonal[row] }
-      }
-    }
-    return hessian
-  }
 }
 
-/// Prunes a block of rows, and sets `kept` to what stays.
+/// Prunes a block of rows, and sets what it keeps.
 private func prune(
-  _ weights: inout Matrix, _ kept: inout KeptRows, _ curvature: borrowing Curvature,
-  _ pattern: SparsityPattern, _ options: SparseGPTOptions
+  _ block: inout RowBlock, _ curvature: borrowing Curvature, _ pattern: SparsityPattern,
+  _ options: SparseGPTOptions, on device: Device
 ) {
-  let (rows, columns) = (weights.rows, weights.columns)
+  let (rows, columns) = (block.rows.count, block.columns)
   let (group, goesOfGroup) = if case .groups(let keep, let of) = pattern { (of, of - keep) } else { (0, 0) }
-  let width = max(1, options.blockColumns / max(1, group)) * max(1, group)
+  let width = options.width(columns: columns, pattern)
   let goes = columns - pattern.kept(ofColumns: columns)
-  var errors = Matrix(rows: rows, columns: width)
+  var errors = Matrix(unfilled: rows, columns: width)
   let alive = curvature.alive
-  curvature.factor.elements.elements.withUnsafe { factor in
-    weights.withRows { weights in
-      kept.withRows { kept in
-        errors.withRows { errors in
-          nonisolated(unsafe) let factor = factor.baseAddress!
-          Threads.forEach(rows) { row in
-            for channel in 0..<columns { weights[row][channel] *= alive[channel] }
-          }
-          for block in parts(of: columns, size: width) {
-            let start = block.lowerBound
-            nonisolated(unsafe) let diagonal = factor + start * (columns + 1)
-            if group == 0 {
-              // Multiplied first, so that the last block's count makes the total exact.
-              let count = goes * block.upperBound / columns - goes * start / columns
-              choose(block, count, diagonal, columns, weights, kept, rows: rows, pattern)
-            }
-            Threads.forEach(rows) { row in
-              espalier_obs_row(
-                block.count, columns, diagonal, group, goesOfGroup, weights[row] + start, kept[row] + start,
-                errors[row])
-            }
-            let panels = parts(of: columns - block.upperBound, size: columnPanel)
-            Threads.forEach(panels.count) { index in
-              let first = block.upperBound + panels[index].lowerBound
-              cblas_sgemm(
-                CblasRowMajor, CblasNoTrans, CblasNoTrans, blasint(rows), blasint(panels[index].count),
-                blasint(block.count), -1, errors[0], blasint(width),
-                factor + start * columns + first, blasint(columns), 1, weights[0] + first, blasint(columns))
-            }
-          }
-        }
-      }
+  let factor = curvature.factor.elements.elements.span
+  let spans = block.spans
+  let errorRows = errors.mutableRowSpans
+  device.forEach(rows) { row in
+    var w = spans.weights[row]
+    for channel in w.indices { w[channel] *= alive[channel] }
+  }
+  for part in parts(of: columns, size: width) {
+    let diagonal = factor.extracting(part.lowerBound * (columns + 1)..<factor.count)
+    if group == 0 {
+      // Multiplied first, so that the last block's count makes the total exact.
+      let count = goes * part.upperBound / columns - goes * part.lowerBound / columns
+      choose(part, count, diagonal, spans, rows: rows, pattern, on: device)
+    }
+    device.forEach(rows) { row in
+      var allWeights = spans.weights[row]
+      var allKept = spans.kept[row]
+      var allErrors = errorRows[row]
+      var w = allWeights.part(part)
+      var kept = allKept.part(part)
+      var errors = allErrors.part(0..<part.count)
+      espalier_obs_row(columns, diagonal, group, goesOfGroup, &w, &kept, &errors)
+    }
+    let panels = parts(of: columns - part.upperBound, size: columnPanel)
+    device.forEach(panels.count) { index in
+      let first = part.upperBound + panels[index].lowerBound
+      let errors = errorRows[0..<rows]
+      var all = spans.weights[0..<rows]
+      var rest = all.part(first..<all.count)
+      multiply(
+        rows: rows, columns: panels[index].count, inner: part.count, factor: -1,
+        Operand(errors.span, stride: width),
+        Operand(factor.extracting(part.lowerBound * columns + first..<factor.count), stride: columns),
+        adding: true, into: &rest, stride: columns)
     }
   }
 }
 
-/// Chooses the weights of a block of columns that go: `count` of every row, or as many over all rows with
-/// `.matrix`.
+/// Chooses the weights of a block of columns that go: `count` of every row, or as many over all rows with `.matrix`.
 private func choose(
-  _ block: Range<Int>, _ count: Int, _ diagonal: UnsafePointer<Float>, _ columns: Int,
-  _ weights: RowPointers<Float>, _ kept: RowPointers<UInt8>, rows: Int, _ pattern: SparsityPattern
+  _ part: Range<Int>, _ count: Int, _ diagonal: Span<Float>, _ spans: RowBlock.Spans, rows: Int,
+  _ pattern: SparsityPattern, on device: Device
 ) {
-  nonisolated(unsafe) let diagonal = diagonal
   let rowsTogether = if case .matrix = pattern { rows } else { 1 }
   let sets = parts(of: rows, size: rowsTogether)
-  Threads.forEach(
-    sets.count, scratch: { Choice(count: rowsTogether * block.count) },
-    { choice, index in choice.choose(sets[index], block, count, diagonal, columns, weights, kept) })
+  device.forEach(sets.count, scratch: { Choice(count: rowsTogether * part.count) }) { choice, index in
+    Choice.choose(&choice.scores, &choice.order, &choice.chosen, sets[index], part, count, diagonal, spans)
+  }
 }
 
 private struct Choice: ~Copyable {
@@ -167,31 +185,32 @@ private struct Choice: ~Copyable {
   var chosen: Buffer<UInt8>
 
   init(count: Int) {
-    scores = Buffer(count: count)
-    order = Buffer(count: count)
-    chosen = Buffer(count: count)
+    scores = Buffer(unfilled: count)
+    order = Buffer(unfilled: count)
+    chosen = Buffer(unfilled: count)
   }
 
-  mutating func choose(
-    _ rows: Range<Int>, _ block: Range<Int>, _ count: Int, _ diagonal: UnsafePointer<Float>, _ columns: Int,
-    _ weights: RowPointers<Float>, _ kept: RowPointers<UInt8>
+  static func byteCount(_ count: Int) -> Int { count * 9 }
+
+  static func choose(
+    _ scores: inout Buffer<Float>, _ order: inout Buffer<UInt32>, _ chosen: inout Buffer<UInt8>,
+    _ rows: Range<Int>, _ part: Range<Int>, _ count: Int, _ diagonal: Span<Float>, _ spans: RowBlock.Spans
   ) {
-    let width = block.count
-    scores.withUnsafeMutable { scores in
-      order.withUnsafeMutable { order in
-        chosen.withUnsafeMutable { chosen in
-          let (scores, chosen) = (scores.baseAddress!, chosen.baseAddress!)
-          for (index, row) in rows.enumerated() {
-            espalier_obs_scores(
-              width, columns, diagonal, weights[row] + block.lowerBound, scores + index * width)
-          }
-          espalier_select_kept(
-            rows.count * width, rows.count * (width - count), scores, order.baseAddress!, chosen)
-          for (index, row) in rows.enumerated() {
-            (kept[row] + block.lowerBound).update(from: chosen + index * width, count: width)
-          }
-        }
-      }
+    let width = part.count
+    let scoreRows = scores.mutableRowSpans(columns: width)
+    for (index, row) in rows.enumerated() {
+      var scores = scoreRows[index]
+      let w = spans.weights[row]
+      espalier_obs_scores(spans.weights.columns, diagonal, w.span.extracting(part), &scores)
+    }
+    var order = order.mutableSpan
+    var all = chosen.mutableSpan
+    let scores = scoreRows[0..<rows.count]
+    espalier_select_kept(rows.count * (width - count), scores.span, &order, &all)
+    for (index, row) in rows.enumerated() {
+      var kept = spans.kept[row]
+      var part = kept.part(part)
+      part.copy(all.span.extracting(index * width..<(index + 1) * width))
     }
   }
 }

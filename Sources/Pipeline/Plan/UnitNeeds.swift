@@ -61,7 +61,8 @@ struct UnitNeeds: Sendable {
       model: job.model, task: unit.task, samples: samples, length: length,
       batchTokens: min(Batching.sequences(length: length), max(1, samples)) * length,
       block: block, site: site, matrix: matrix, pattern: unit.pattern?.known,
-      writesHidden: graph.writesHidden(unit), holdOut: unit.holdOut,
+      isAcrossRows: unit.pattern?.isAcrossRows ?? false, writesHidden: graph.writesHidden(unit),
+      holdOut: unit.holdOut,
       precision: job.arithmetic.precision, weightBytes: weightBytes(unit), tensorBytes: tensorBytes(unit),
       factorBytes: factorBytes(unit), threads: job.device.threads, available: max(0, available))
   }

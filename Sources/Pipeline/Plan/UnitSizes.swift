@@ -16,6 +16,8 @@ public struct UnitSizes: Sendable {
   public let matrix: ModelOutline.Matrix?
   /// The pattern of the mask that the unit makes; nil if it is not known before any work. Then a stage plans for the worst case.
   public let pattern: SparsityPattern?
+  /// Whether rows of that mask may keep different numbers of weights.
+  public let isAcrossRows: Bool
   /// Whether hidden states are written while the unit runs: its own, or those of a unit that streams with it.
   public let writesHidden: Bool
   /// The share of the sequences that is left out of a site's factor.

@@ -11,6 +11,14 @@ public enum PlannedPattern: Hashable, Sendable {
   /// The whole pattern; nil if an allocation will decide how sparse it is.
   public var known: SparsityPattern? { if case .known(let pattern) = self { pattern } else { nil } }
 
+  /// Whether rows may keep different numbers of weights.
+  public var isAcrossRows: Bool {
+    switch self {
+    case .known(.matrix), .allocatedMatrix: true
+    case .known, .allocatedRows: false
+    }
+  }
+
   /// This pattern if weights may move from row to row; nil for groups, which do not allow it.
   public var acrossRows: PlannedPattern? {
     switch self {

@@ -19,8 +19,7 @@ public struct SparseGPT: MatrixStage {
 
   private let choice: PatternChoice
   private let budget: Budget
-  private let damping: Double
-  private let blockColumns: Int
+  private let options: SparseGPTOptions
 
   init(_ parameters: inout Parameters) {
     choice = PatternChoice(&parameters)
@@ -28,14 +27,15 @@ public struct SparseGPT: MatrixStage {
       "budget", default: .row,
       "Whether every row prunes its share of each block of columns, or all rows together, as in the published code."
     )
-    let options = SparseGPTOptions()
-    damping = parameters.number(
+    var options = SparseGPTOptions()
+    options.damping = parameters.number(
       "damping", default: options.damping, in: 0...1,
       "Added to the Gram matrix's diagonal, as a share of its mean; raised tenfold while that is not enough, as the report then says."
     )
-    blockColumns = parameters.integer(
+    options.blockColumns = parameters.integer(
       "blockColumns", default: options.blockColumns, in: 1...65_536,
       "Columns whose masks are chosen together.")
+    self.options = options
   }
 
   public var reads: Set<ArtifactKind> { choice.reads.union([.factor]) }
@@ -52,12 +52,12 @@ public struct SparseGPT: MatrixStage {
 
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
     guard let matrix = sizes.matrix else { return WorkingSet() }
-    let rows = budget == .matrix ? matrix.rows : min(256, matrix.rows)
-    // The factor of the inverse and the Gram matrix; rows, their errors and rounded values; buffers of the products.
     return WorkingSet(
-      weightPages: sizes.tensorBytes, gramPages: sizes.factorBytes, gram: matrix.columns * matrix.columns * 4,
-      rows: rows * (matrix.columns * 20 + blockColumns * 13) + 2 * matrix.rows * Mask.rowBytes(matrix.columns)
-        + sizes.threads * 3 << 20)
+      weightPages: sizes.tensorBytes, gramPages: sizes.factorBytes,
+      rows: 2 * matrix.rows * Mask.rowBytes(matrix.columns)
+        + options.workingSet(
+          rows: matrix.rows, columns: matrix.columns, pattern: sizes.patternOfAnySparsity,
+          threads: sizes.threads, writing: sizes.writingByteCount))
   }
 
   public func work(_ sizes: UnitSizes) -> Work {
@@ -67,7 +67,7 @@ public struct SparseGPT: MatrixStage {
     // pruned one by one.
     return Work(
       operations: columns * columns * columns * 2 / 3 + 1.5 * matrix.gramOperations,
-      memoryBytes: matrix.weights * (6 * Double(blockColumns) + 64))
+      memoryBytes: matrix.weights * (6 * Double(options.blockColumns) + 64))
   }
 
   public func run(_ unit: UnitContext) throws -> MatrixReport {
@@ -75,15 +75,16 @@ public struct SparseGPT: MatrixStage {
     let gram = try unit.factor().requireGram()
     var pattern = try choice.pattern(unit)
     if budget == .matrix { pattern = pattern.acrossRows ?? pattern }
-    let options = SparseGPTOptions(damping: damping, blockColumns: blockColumns)
     let (outcome, loss) = try unit.writeWeights(weight, gram: gram) {
-      try pruneBySparseGPT(weight, gram: gram, pattern: pattern, options: options, write: $0)
+      try pruneBySparseGPT(
+        weight, gram: gram, pattern: pattern, options: options, on: unit.device, write: $0)
     }
     try MaskFile.write(outcome.mask, to: unit.folder + "/" + MaskFile.name)
     weight.tensor.release()
-    if outcome.damping > damping {
+    if outcome.damping > options.damping {
       unit.note(
-        "the Gram matrix is nearly singular: the damping was raised from \(damping) to \(outcome.damping).")
+        "the Gram matrix is nearly singular: the damping was raised from \(options.damping) to \(outcome.damping)."
+      )
     }
     var report = try unit.matrixReport(pattern)
     report.lossAfter = loss

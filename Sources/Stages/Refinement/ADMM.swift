@@ -43,12 +43,12 @@ public struct ADMM: MatrixStage {
 
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
     guard let matrix = sizes.matrix else { return WorkingSet() }
-    var needs = Reconstruct.fitting(sizes)
-    let square = matrix.columns * matrix.columns * 4
-    // The eigenvectors, and their computation, which is done before rows are in memory.
-    needs.gram += square
-    needs.rows = max(needs.rows, 2 * square)
-    return needs
+    return WorkingSet(
+      weightPages: sizes.tensorBytes, gramPages: sizes.factorBytes,
+      rows: 2 * matrix.rows * Mask.rowBytes(matrix.columns)
+        + ADMMOptions.workingSet(
+          rows: matrix.rows, columns: matrix.columns, pattern: sizes.pattern, rank: sizes.factorRank,
+          threads: sizes.threads, writing: sizes.writingByteCount))
   }
 
   public func work(_ sizes: UnitSizes) -> Work {
@@ -67,7 +67,8 @@ public struct ADMM: MatrixStage {
     let gram = try unit.factor().requireGram()
     let pattern = try choice.pattern(unit)
     let (outcome, loss) = try unit.writeWeights(weight, gram: gram) {
-      try pruneByADMM(weight, gram: gram, pattern: pattern, options: options, write: $0)
+      try pruneByADMM(
+        weight, gram: gram, pattern: pattern, options: options, on: unit.device, write: $0)
     }
     try MaskFile.write(outcome.mask, to: unit.folder + "/" + MaskFile.name)
     weight.tensor.release()

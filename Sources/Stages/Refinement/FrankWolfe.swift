@@ -82,10 +82,10 @@ public struct FrankWolfe: MatrixStage {
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
     guard let matrix = sizes.matrix else { return WorkingSet() }
     let options = alphas.map { FrankWolfeOptions(alpha: $0, iterations: iterations, step: step) }
-    let pattern = sizes.pattern ?? (budget == .matrix ? .matrix(sparsity: 0) : nil)
     let steps = options.map {
       $0.workingSet(
-        rows: matrix.rows, columns: matrix.columns, pattern: pattern, rank: sizes.factorRank,
+        rows: matrix.rows, columns: matrix.columns, pattern: sizes.patternOfAnySparsity,
+        rank: sizes.factorRank,
         threads: sizes.threads)
     }
     let losses = Certificate.lossesWorkingSet(

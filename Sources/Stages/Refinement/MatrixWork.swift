@@ -14,6 +14,11 @@ extension UnitSizes {
     return all
   }
 
+  /// The pattern, with any sparsity if it is not known: for memory that does not depend on it.
+  var patternOfAnySparsity: SparsityPattern {
+    pattern ?? (isAcrossRows ? .matrix(sparsity: 0) : .rows(sparsity: 0))
+  }
+
   /// Rows of the factor of the Gram matrix; nil if it is whole.
   var factorRank: Int? {
     guard let matrix, factorBytes < matrix.columns * matrix.columns * 4 else { return nil }

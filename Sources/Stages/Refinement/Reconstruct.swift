@@ -31,18 +31,14 @@ public struct Reconstruct: MatrixStage {
 
   public func applies(to matrix: ModelOutline.Matrix) -> Bool { true }
 
-  public func workingSet(_ sizes: UnitSizes) -> WorkingSet { Self.fitting(sizes) }
-
-  /// The memory for fitting a block of rows.
-  static func fitting(_ sizes: UnitSizes) -> WorkingSet {
+  public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
     guard let matrix = sizes.matrix else { return WorkingSet() }
-    // A row that keeps at most 1024 weights is fitted by a factorization of its own.
-    let kept = sizes.pattern?.kept(ofColumns: matrix.columns) ?? min(1024, matrix.columns)
-    let narrow = kept <= 1024 ? sizes.threads * kept * kept * 8 : 0
     return WorkingSet(
       weightPages: sizes.tensorBytes, gramPages: sizes.factorBytes,
-      rows: min(256, matrix.rows) * matrix.columns * 28 + 2 * matrix.rows * Mask.rowBytes(matrix.columns)
-        + narrow)
+      rows: 2 * matrix.rows * Mask.rowBytes(matrix.columns)
+        + ReconstructOptions.workingSet(
+          rows: matrix.rows, columns: matrix.columns, pattern: sizes.pattern, rank: sizes.factorRank,
+          threads: sizes.threads, writing: sizes.writingByteCount))
   }
 
   public func work(_ sizes: UnitSizes) -> Work {
@@ -52,11 +48,8 @@ public struct Reconstruct: MatrixStage {
 
   /// Operations of fitting all rows, by a factorization for each row or by conjugate gradients, and of the losses before and after.
   static func fittingOperations(_ matrix: ModelOutline.Matrix, _ pattern: SparsityPattern?) -> Double {
-    let kept = Double(pattern?.kept(ofColumns: matrix.columns) ?? matrix.columns / 2)
-    // A small factorization in f64 takes as long as two and a half products in f32.
-    let direct = kept <= 1024 ? 2.5 * kept * kept * kept / 3 : .infinity
-    let expectedSteps = 40.0
-    return Double(matrix.rows) * min(direct, expectedSteps * 2 * Double(matrix.columns * matrix.columns))
+    let kept = pattern?.kept(ofColumns: matrix.columns) ?? matrix.columns / 2
+    return Double(matrix.rows) * ReconstructOptions.operations(kept: kept, columns: matrix.columns)
       + 2 * matrix.gramOperations
   }
 
@@ -66,7 +59,7 @@ public struct Reconstruct: MatrixStage {
     let mask = try MaskFile.read(unit.input(.mask, MaskFile.name))
     let options = ReconstructOptions(damping: damping, tolerance: tolerance)
     let (outcome, loss) = try unit.writeWeights(weight, gram: gram) {
-      try reconstruct(weight, gram: gram, mask: mask, options: options, write: $0)
+      try reconstruct(weight, gram: gram, mask: mask, options: options, on: unit.device, write: $0)
     }
     try MaskFile.write(mask, to: unit.folder + "/" + MaskFile.name)
     weight.tensor.release()

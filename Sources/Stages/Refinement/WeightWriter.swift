@@ -6,13 +6,13 @@ import EspalierPipeline
 /// Writes the fitted weights of a unit's matrix in the checkpoint's type, and computes the loss of the rounded weights.
 struct WeightWriter: ~Copyable {
   private let weight: LinearWeight
-  private let gram: GramMatrix
+  private let loss: Loss
   private let dtype: DType
   private var file: SafetensorsWriter
   /// Rows written so far.
   private(set) var row = 0
   /// Sum over the rows of `(w - w')^T G (w - w')`, with the rounded weights w'.
-  private(set) var loss = 0.0
+  private(set) var lossSum = 0.0
 
   init(_ unit: UnitContext, _ weight: LinearWeight, gram: GramMatrix) throws {
     guard let dtype = weight.tensor.dtype else {
@@ -22,7 +22,7 @@ struct WeightWriter: ~Copyable {
       path: unit.folder + "/" + PrunedMatrix.weightFile,
       tensors: [(PrunedMatrix.weightName, dtype, [weight.rows, weight.columns])])
     self.weight = weight
-    self.gram = gram
+    loss = Loss(gram, on: unit.device)
     self.dtype = dtype
   }
 
@@ -34,11 +34,20 @@ struct WeightWriter: ~Copyable {
       )
     }
     try file.append(rounded.bytes)
-    loss += updateLoss(weight, rounded.values(), firstRow: row, gram: gram).reduce(0) { $0 + max(0, $1) }
+    lossSum += loss.ofUpdate(weight, rounded.values(), firstRow: row).reduce(0) { $0 + max(0, $1) }
     row += rows.rows
   }
 
   consuming func finish() throws { try file.finish() }
+}
+
+extension UnitSizes {
+  /// Bytes of writing `rows` rows of fitted weights at a time.
+  func writingByteCount(rows: Int) -> Int {
+    guard let columns = matrix?.columns else { return 0 }
+    return RoundedWeights.workingSet(rows: rows, columns: columns, weightBytes: weightBytes)
+      + Loss.updateWorkingSet(rows: rows, columns: columns, rank: factorRank, threads: threads)
+  }
 }
 
 extension UnitContext {
@@ -55,7 +64,7 @@ extension UnitContext {
       try writer.append(rows)
       try progress(writer.row, of: weight.rows)
     }
-    let loss = writer.loss
+    let loss = writer.lossSum
     try writer.finish()
     return (outcome, loss)
   }

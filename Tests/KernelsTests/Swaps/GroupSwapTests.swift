@@ -414,7 +414,7 @@ import Testing
     var pruned = Matrix(rows: rows, columns: columns, weights.array())
     for index in 0..<rows * columns where start[index] == 1 { pruned.elements[index] = 0 }
     var correlations = Matrix(rows: rows, columns: columns)
-    gram.multiply(pruned, rows: rows, into: &correlations)
+    gram.multiply(pruned, rows: rows, into: &correlations, on: device)
     let masks = [1, 2, 5].map { threads in
       refine(
         gram, shape, weights: weights.array(), correlations: correlations.array(), kept: start,

@@ -17,7 +17,9 @@ import Testing
     let (n, ridge) = (layer.columns, layer.ridge(0.01))
     let weight = try layer.weight(in: folder)
     var new: [Float] = []
-    let outcome = try pruneByADMM(weight, gram: layer.matrix, pattern: pattern) { new += $0.array() }
+    let outcome = try pruneByADMM(weight, gram: layer.matrix, pattern: pattern, on: device) {
+      new += $0.array()
+    }
     #expect(outcome.mask.firstRowOffPattern() == nil)
     let wanda = mostSalient(
       weight, .wanda, diagonal: layer.diagonal, pattern: pattern, on: device)
@@ -63,7 +65,7 @@ import Testing
     let golden = try GoldenLayer(name)
     var new: [Float] = []
     let outcome = try pruneByADMM(
-      golden.layer.weight(in: folder), gram: golden.layer.matrix, pattern: golden.pattern
+      golden.layer.weight(in: folder), gram: golden.layer.matrix, pattern: golden.pattern, on: device
     ) { new += $0.array() }
     #expect(try outcome.mask == golden.mask("admm.mask"))
     for (one, other) in zip(new, try golden.doubles("admm.weights")) {
@@ -75,16 +77,15 @@ import Testing
   /// fitted afterwards.
   @Test(arguments: [.rows(sparsity: 0.6), .groups(keep: 2, of: 4)] as [SparsityPattern])
   func itBeatsAFitAfterSwaps(pattern: SparsityPattern) throws {
-    defer { Threads.use(Threads.available) }
     var random = SeededRandom(seed: 17)
     let layer = Layer.random(&random, rows: 270, columns: 96, tokens: 200)
     let weight = try layer.weight(in: folder)
     var results: [[Float]] = []
     for threads in [1, 3] {
-      Threads.use(threads)
+      let device = Device(threads: threads)
       var (new, loss): ([Float], Double) = ([], 0)
-      let outcome = try pruneByADMM(weight, gram: layer.matrix, pattern: pattern) { rows in
-        loss += updateLoss(weight, rows, firstRow: new.count / 96, gram: layer.matrix).reduce(0, +)
+      let outcome = try pruneByADMM(weight, gram: layer.matrix, pattern: pattern, on: device) { rows in
+        loss += Loss(layer.matrix, on: device).ofUpdate(weight, rows, firstRow: new.count / 96).reduce(0, +)
         new += rows.array()
       }
       #expect(outcome.rowsAtLimit == 0 && outcome.mostSteps > 3)
@@ -93,13 +94,13 @@ import Testing
         abs(outcome.fit.lossBefore / Loss(layer.matrix, on: device).of(weight, outcome.mask) - 1)
           < 1e-4)
       var again: [Float] = []
-      _ = try reconstruct(weight, gram: layer.matrix, mask: outcome.mask) { again += $0.array() }
+      _ = try reconstruct(weight, gram: layer.matrix, mask: outcome.mask, on: device) { again += $0.array() }
       #expect(again == new)
       var mask = mostSalient(
         weight, .wanda, diagonal: layer.diagonal, pattern: pattern, on: device)
       _ = try refineBySwaps(
         weight, gram: layer.matrix, mask: &mask, options: SwapOptions(), on: device)
-      let swapped = try reconstruct(weight, gram: layer.matrix, mask: mask) { _ in }
+      let swapped = try reconstruct(weight, gram: layer.matrix, mask: mask, on: device) { _ in }
       #expect(loss < swapped.lossAfter, "\(loss / swapped.lossAfter)")
       results.append(new)
     }
@@ -113,7 +114,7 @@ import Testing
       var layer = Layer.random(&random, rows: 3, columns: 12, tokens: Int.random(in: 1...14, using: &random))
       if trial == 0 { layer.gram = [Float](repeating: 0, count: 144) }
       let outcome = try pruneByADMM(
-        layer.weight(in: folder), gram: layer.matrix, pattern: .groups(keep: 1, of: 3)
+        layer.weight(in: folder), gram: layer.matrix, pattern: .groups(keep: 1, of: 3), on: device
       ) { #expect($0.array().allSatisfy { $0.isFinite }) }
       #expect(outcome.mask.firstRowOffPattern() == nil)
       #expect(outcome.fit.lossAfter <= outcome.fit.lossBefore * (1 + 1e-5) + 1e-5)

@@ -28,9 +28,16 @@ struct Layer {
     }
     let product = GramMatrix(
       factor: Matrix(rows: tokens, columns: columns, inputs), rest: [Float](repeating: 0, count: columns))
-    var gram = product.withElements { Array(UnsafeBufferPointer(start: $0, count: columns * columns)) }
+    var gram = product.copy(on: device).array()
     for i in 0..<columns { for j in 0..<i { gram[j * columns + i] = gram[i * columns + j] } }
     return Layer(rows: rows, columns: columns, weights: random.normals(rows * columns), gram: gram)
+  }
+
+  /// All rows, with what a mask keeps of them.
+  func block(_ mask: Mask) -> RowBlock {
+    var kept = Buffer<UInt8>(count: rows * columns)
+    for index in 0..<rows * columns { kept[index] = mask[index / columns, index % columns] ? 1 : 0 }
+    return RowBlock(rows: 0..<rows, weights: Matrix(rows: rows, columns: columns, weights), kept: kept)
   }
 
   var matrix: GramMatrix { GramMatrix(Matrix(rows: columns, columns: columns, gram)) }
@@ -153,13 +160,12 @@ struct GoldenLayer {
       let mask = layer.randomMask(&random)
       var system = FitSystem(layer.matrix, ReconstructOptions(damping: damping, tolerance: way.tolerance))
       system.expectedSteps = way.expectedSteps
-      var weights = Matrix(rows: 8, columns: columns, layer.weights)
-      var kept = KeptRows(mask, rows: 0..<8)
-      let states = fit(&weights, &kept, system)
+      var block = layer.block(mask)
+      let states = fit(&block, system, on: device)
       for row in 0..<8 {
-        let new = (0..<columns).map { Double(weights[row, $0]) }
+        let new = (0..<columns).map { Double(block.weights[row, $0]) }
         #expect(new.allSatisfy { $0.isFinite })
-        for column in 0..<columns where !mask[row, column] { #expect(weights[row, column] == 0) }
+        for column in 0..<columns where !mask[row, column] { #expect(block.weights[row, column] == 0) }
         let (masked, loss) = (
           layer.loss(
             row, (0..<columns).map { mask[row, $0] ? Double(layer.weights[row * columns + $0]) : 0 }),
@@ -197,7 +203,7 @@ struct GoldenLayer {
     let expected = try golden.doubles("fit.weights")
     var new: [Float] = []
     _ = try reconstruct(
-      golden.layer.weight(in: folder), gram: golden.layer.matrix, mask: golden.mask("wanda")
+      golden.layer.weight(in: folder), gram: golden.layer.matrix, mask: golden.mask("wanda"), on: device
     ) { new += $0.array() }
     #expect(new.count == expected.count)
     for (one, other) in zip(new, expected) { #expect(abs(Double(one) - other) < 2e-5) }
@@ -213,17 +219,15 @@ struct GoldenLayer {
     for expected in [0, 1e9] {
       var system = FitSystem(layer.matrix, ReconstructOptions(tolerance: 1e-6))
       system.expectedSteps = expected
-      var weights = Matrix(rows: 6, columns: 300, layer.weights)
-      var kept = KeptRows(mask, rows: 0..<6)
-      steps.append(fit(&weights, &kept, system).reduce(0) { $0 + $1.steps })
-      results.append(weights.array())
+      var block = layer.block(mask)
+      steps.append(fit(&block, system, on: device).reduce(0) { $0 + $1.steps })
+      results.append(block.weights.array())
     }
     #expect(steps[0] > 0 && steps[1] == 0)
     for (one, other) in zip(results[0], results[1]) { #expect(abs(one - other) < 1e-3) }
   }
 
   @Test func blocksComeInOrderAndTheThreadsDoNotMatter() throws {
-    defer { Threads.use(Threads.available) }
     var random = SeededRandom(seed: 4)
     let layer = Layer.random(&random, rows: 600, columns: 40, tokens: 60)
     let weight = try layer.weight(in: folder)
@@ -231,10 +235,10 @@ struct GoldenLayer {
       weight, .wanda, diagonal: layer.diagonal, pattern: .groups(keep: 2, of: 4), on: device)
     var results: [[Float]] = []
     for threads in [1, 3] {
-      Threads.use(threads)
+      let device = Device(threads: threads)
       var (all, losses): ([Float], [Double]) = ([], [])
-      let outcome = try reconstruct(weight, gram: layer.matrix, mask: mask) { rows in
-        losses += updateLoss(weight, rows, firstRow: all.count / 40, gram: layer.matrix)
+      let outcome = try reconstruct(weight, gram: layer.matrix, mask: mask, on: device) { rows in
+        losses += Loss(layer.matrix, on: device).ofUpdate(weight, rows, firstRow: all.count / 40)
         all += rows.array()
       }
       #expect(all.count == 600 * 40)
@@ -258,9 +262,7 @@ struct GoldenLayer {
     let factor = random.normals(12 * 30)
     let rest = (0..<30).map { Float($0 % 4) }
     let low = GramMatrix(factor: Matrix(rows: 12, columns: 30, factor), rest: rest)
-    let whole = low.withElements {
-      GramMatrix(Matrix(rows: 30, columns: 30, Array(UnsafeBufferPointer(start: $0, count: 900))))
-    }
+    let whole = GramMatrix(low.copy(on: device))
     let layer = Layer.random(&random, rows: 5, columns: 30, tokens: 1)
     let mask = layer.randomMask(&random)
     for expected in [0, 1e9] {
@@ -268,10 +270,9 @@ struct GoldenLayer {
       for gram in [low, whole] {
         var system = FitSystem(gram, ReconstructOptions(tolerance: 1e-6))
         system.expectedSteps = expected
-        var weights = Matrix(rows: 5, columns: 30, layer.weights)
-        var kept = KeptRows(mask, rows: 0..<5)
-        _ = fit(&weights, &kept, system)
-        results.append(weights.array())
+        var block = layer.block(mask)
+        _ = fit(&block, system, on: device)
+        results.append(block.weights.array())
       }
       #expect(zip(results[0], results[1]).allSatisfy { abs($0 - $1) < 1e-4 })
     }

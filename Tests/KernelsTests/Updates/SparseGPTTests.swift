@@ -17,7 +17,7 @@ import Testing
     let layer = Layer.random(&random, rows: 1, columns: columns, tokens: columns + 40)
     var original = layer.gram
     for i in 0..<columns { original[i * columns + i] += Float(columns) }
-    guard let factor = InverseFactor(of: Matrix(rows: columns, columns: columns, original)) else {
+    guard let factor = InverseFactor(of: Matrix(rows: columns, columns: columns, original), on: device) else {
       Issue.record("no factor")
       return
     }
@@ -37,7 +37,7 @@ import Testing
 
   @Test func whatIsNotPositiveDefiniteHasNoFactor() {
     for elements: [Float] in [[1, 2, 2, 1], [.nan, 0, 0, 1], [1, 0, 0, 0]] {
-      let hasFactor = InverseFactor(of: Matrix(rows: 2, columns: 2, elements)) != nil
+      let hasFactor = InverseFactor(of: Matrix(rows: 2, columns: 2, elements), on: device) != nil
       #expect(!hasFactor)
     }
   }
@@ -133,7 +133,7 @@ import Testing
       var new: [Float] = []
       let outcome = try pruneBySparseGPT(
         layer.weight(in: folder), gram: layer.matrix, pattern: pattern,
-        options: SparseGPTOptions(blockColumns: block)
+        options: SparseGPTOptions(blockColumns: block), on: device
       ) { new += $0.array() }
       #expect(outcome.damping == 0.01 && outcome.mask.firstRowOffPattern() == nil)
       for index in new.indices where !outcome.mask[index / columns, index % columns] {
@@ -164,7 +164,7 @@ import Testing
     var new: [Float] = []
     let outcome = try pruneBySparseGPT(
       golden.layer.weight(in: folder), gram: golden.layer.matrix, pattern: pattern,
-      options: SparseGPTOptions(blockColumns: 16)
+      options: SparseGPTOptions(blockColumns: 16), on: device
     ) { new += $0.array() }
     #expect(try outcome.mask == golden.mask("\(key).mask", pattern: pattern))
     for (one, other) in zip(new, try golden.doubles("\(key).weights")) {
@@ -176,29 +176,29 @@ import Testing
   @Test func dampingGrowsUntilThereIsAFactor() throws {
     let layer = Layer(rows: 1, columns: 2, weights: [1, 2], gram: [1, 1.3, 1.3, 1])
     let outcome = try pruneBySparseGPT(
-      layer.weight(in: folder), gram: layer.matrix, pattern: .rows(sparsity: 0.5)
+      layer.weight(in: folder), gram: layer.matrix, pattern: .rows(sparsity: 0.5), on: device
     ) { _ in }
     #expect(outcome.damping == 1)
     let broken = Layer(rows: 1, columns: 2, weights: [1, 2], gram: [1, 9, 9, 1])
     #expect(throws: EspalierError.self) {
       try pruneBySparseGPT(
-        broken.weight(in: folder), gram: broken.matrix, pattern: .rows(sparsity: 0.5)
+        broken.weight(in: folder), gram: broken.matrix, pattern: .rows(sparsity: 0.5), on: device
       ) { _ in }
     }
   }
 
   @Test func blocksComeInOrderAndTheThreadsDoNotMatter() throws {
-    defer { Threads.use(Threads.available) }
     var random = SeededRandom(seed: 9)
     let layer = Layer.random(&random, rows: 300, columns: 272, tokens: 300)
     let weight = try layer.weight(in: folder)
     for pattern in [SparsityPattern.rows(sparsity: 0.5), .matrix(sparsity: 0.5), .groups(keep: 2, of: 4)] {
       var results: [[Float]] = []
       for threads in [1, 3] {
-        Threads.use(threads)
+        let device = Device(threads: threads)
         var (new, loss): ([Float], Double) = ([], 0)
-        let outcome = try pruneBySparseGPT(weight, gram: layer.matrix, pattern: pattern) { rows in
-          loss += updateLoss(weight, rows, firstRow: new.count / 272, gram: layer.matrix).reduce(0, +)
+        let outcome = try pruneBySparseGPT(weight, gram: layer.matrix, pattern: pattern, on: device) { rows in
+          loss += Loss(layer.matrix, on: device).ofUpdate(weight, rows, firstRow: new.count / 272).reduce(
+            0, +)
           new += rows.array()
         }
         let masked = Loss(layer.matrix, on: device).of(weight, outcome.mask)
@@ -211,26 +211,25 @@ import Testing
 
   /// Whatever the instruction set: the same masks, and the weights to rounding.
   @Test func everyInstructionSetGivesTheSame() throws {
-    defer { _ = espalier_isa_limit(99) }
     var random = SeededRandom(seed: 23)
     let layer = Layer.random(&random, rows: 20, columns: 132, tokens: 200)
     let weight = try layer.weight(in: folder)
     var all: [(masks: [Mask], weights: [Float])] = []
-    for tier in 0...2 {
-      _ = espalier_isa_limit(Int32(tier))
+    for instructions in Device.Instructions.allCases {
+      let device = Device(threads: 2, instructions: instructions)
       var new: [Float] = []
-      let obs = try pruneBySparseGPT(weight, gram: layer.matrix, pattern: .groups(keep: 2, of: 4)) {
+      let obs = try pruneBySparseGPT(weight, gram: layer.matrix, pattern: .groups(keep: 2, of: 4), on: device)
+      {
         new += $0.array()
       }
-      let admm = try pruneByADMM(weight, gram: layer.matrix, pattern: .rows(sparsity: 0.5)) {
+      let admm = try pruneByADMM(weight, gram: layer.matrix, pattern: .rows(sparsity: 0.5), on: device) {
         new += $0.array()
       }
       var system = FitSystem(layer.matrix, ReconstructOptions(tolerance: 1e-6))
       system.expectedSteps = 0
-      var weights = Matrix(rows: 20, columns: 132, layer.weights)
-      var kept = KeptRows(obs.mask, rows: 0..<20)
-      _ = fit(&weights, &kept, system)
-      all.append(([obs.mask, admm.mask], new + weights.array()))
+      var block = layer.block(obs.mask)
+      _ = fit(&block, system, on: device)
+      all.append(([obs.mask, admm.mask], new + block.weights.array()))
     }
     for tier in all.dropFirst() {
       #expect(tier.masks == all[0].masks)
