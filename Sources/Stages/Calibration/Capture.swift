@@ -86,7 +86,9 @@ public struct Capture: SourceStage {
     if sizes.task == .embed {
       // Tables of tokens and of positions, or the patches of images.
       let states = 3 * sizes.batchTokens * sizes.model.hiddenSize * 4
-      return WorkingSet(weightPages: linearResidentBytes, activations: states + writerBytes(sizes))
+      // Pages of a table are released every few rows.
+      return WorkingSet(
+        weightPages: min(sizes.tensorBytes, 4 << 20), activations: states + writerBytes(sizes))
     }
     let widest = sizes.model.widestInput
     // A weight that is stored by columns is copied by rows.

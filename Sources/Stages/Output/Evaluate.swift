@@ -42,9 +42,10 @@ public struct Evaluate: EvaluationStage {
     let scratch =
       linearScratchBytes(columns: sizes.model.widestInput, .f32) + attentionScratchBytes(length: tokens, .f32)
     let head = headWorkingSet(tokens: tokens, columns: sizes.model.hiddenSize, threads: sizes.threads)
+    let largest = sizes.model.matrices.map { $0.parameters * sizes.weightBytes }.max() ?? 0
     let states = sizes.model.activationBytes(tokens: tokens, innerTokens: tokens)
     return WorkingSet(
-      weightPages: linearResidentBytes,
+      weightPages: min(linearResidentBytes, largest),
       activations: states + min(Scratch.limit, states) + sizes.threads * scratch + head,
       rows: needs.map { $0.memory + $0.textBytes } ?? 0)
   }
