@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
 #include "CLinux.h"
+#include <malloc.h>
 #include <sched.h>
 #include <unistd.h>
 
@@ -11,3 +12,5 @@ int espalier_available_processors(void) {
   cpu_set_t set;
   return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 0;
 }
+
+void espalier_return_free_memory(void) { malloc_trim(0); }

@@ -169,7 +169,10 @@ public struct Runner: Sendable {
   }
 
   private func execute(_ contexts: [UnitContext]) throws -> [UnitResult] {
-    defer { job.device.scratch.release() }
+    defer {
+      job.device.scratch.release()
+      returnFreeMemory()
+    }
     let first = contexts[0]
     switch first.unit.task {
     case .site, .propagate: return try stream(contexts)

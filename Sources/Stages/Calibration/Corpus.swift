@@ -57,6 +57,9 @@ struct Corpus: ~Copyable {
       + (Packing(path: path)?.rawValue ?? "")
   }
 
+  /// Memory of a tokenizer with its merges; measured: about 400 bytes for each token of the vocabulary.
+  static func tokenizerBytes(vocabulary: Int) -> Int { 400 * vocabulary }
+
   /// Whether the file holds tokens (`input_ids` in safetensors) and needs no tokenizer.
   static func holdsTokens(_ path: String) -> Bool { path.hasSuffix(".safetensors") }
 

@@ -71,7 +71,9 @@ public struct Tokenize: CorpusStage {
   }
 
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
-    WorkingSet(rows: Corpus.Needs(corpus).memory + samples * length * 4)
+    let needs = Corpus.Needs(corpus)
+    let tokenizer = Corpus.holdsTokens(corpus) ? 0 : Corpus.tokenizerBytes(vocabulary: sizes.model.vocabularySize)
+    return WorkingSet(rows: needs.memory + tokenizer + samples * length * 4)
   }
 
   public func work(_ sizes: UnitSizes) -> Work {

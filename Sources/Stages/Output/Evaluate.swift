@@ -47,7 +47,8 @@ public struct Evaluate: EvaluationStage {
     return WorkingSet(
       weightPages: min(linearResidentBytes, largest),
       activations: states + min(Scratch.limit, states) + sizes.threads * scratch + head,
-      rows: needs.map { $0.memory + $0.textBytes } ?? 0)
+      rows: (needs.map { $0.memory + $0.textBytes } ?? 0)
+        + Corpus.tokenizerBytes(vocabulary: sizes.model.vocabularySize))
   }
 
   public func work(_ sizes: UnitSizes) -> Work {

@@ -1,0 +1,4 @@
+import CLinux
+
+/// Returns the memory that malloc has free to the system. Otherwise the process would hold what earlier work took.
+public func returnFreeMemory() { espalier_return_free_memory() }
