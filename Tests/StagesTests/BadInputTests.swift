@@ -185,7 +185,8 @@ import Testing
     let size = try #require(try Folder.entry(output + "/model.safetensors")).size
     let file = try File(writing: output + "/model.safetensors")
     try file.write([0x12], at: size - 3)
-    #expect(try Verification(folder: output, on: device).findings.map(\.subject) == [output + "/model.safetensors"])
+    #expect(
+      try Verification(folder: output, on: device).findings.map(\.subject) == [output + "/model.safetensors"])
     try Folder.remove(output + "/config.json")
     #expect(try Verification(folder: output, on: device).findings.count == 2)
   }

@@ -28,7 +28,7 @@ import Testing
         ["warmStart: {keep: 2, of: 4}", "frankWolfe: {iterations: 20, step: pairwise}"],
         ["warmStart: {sparsity: 0.6}", "frankWolfe: {iterations: 20, budget: matrix}"],
         ["warmStart: {sparsity: 0.9}", "reconstruct"],
-        ["admm: {sparsity: 0.5, maxSteps: 10}"],
+        ["admm: {sparsity: 0.5}"], ["admm: {keep: 2, of: 4}"],
         ["sparseGPT: {sparsity: 0.5}"], ["sparseGPT: {sparsity: 0.5, budget: matrix}"],
       ])
     }

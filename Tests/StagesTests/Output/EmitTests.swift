@@ -53,7 +53,10 @@ import Testing
     #expect(matrices == 7)
     #expect(try Verification(folder: output, on: device).findings.isEmpty)
     try bench.write("x", to: output + "/original/params.json")
-    #expect(try Verification(folder: output, on: device).findings.map(\.subject) == [output + "/original/params.json"])
+    #expect(
+      try Verification(folder: output, on: device).findings.map(\.subject) == [
+        output + "/original/params.json"
+      ])
   }
 
   /// Before any work: an hour later nobody is there to hear it.
