@@ -25,7 +25,7 @@ struct FrankWolfeBench: ParsableCommand {
     FrankWolfeOptions.Step.openLoop
   @Option(help: "Ends a row at this relative gap.") var tolerance = 0.0
   @Option(help: "Threads. (default: all processors)") var threads: Int?
-  @Option(help: "Turns after the first; the least time counts.") var turns = 2
+  @Option(help: "Runs after the first; the least time counts.") var turns = 2
   @Flag(help: "Leave the dense products out.") var noDense = false
   @Flag(help: "Print JSON.") var json = false
 
@@ -37,8 +37,8 @@ struct FrankWolfeBench: ParsableCommand {
     }
   }
 
-  private struct Turn {
-    /// The least of all turns.
+  private struct Timing {
+    /// The least of all runs.
     var seconds = Double.infinity
     var outcome = FrankWolfeOutcome()
 
@@ -64,9 +64,9 @@ struct FrankWolfeBench: ParsableCommand {
       let start = mostSalient(
         problem.weight, .wanda, diagonal: problem.diagonal, pattern: pattern,
         on: device)
-      var sparse = Turn()
-      var dense = noDense || step == .pairwise ? nil : Turn()
-      // In turns: what else the machine does falls on both.
+      var sparse = Timing()
+      var dense = noDense || step == .pairwise ? nil : Timing()
+      // They alternate, so that other load on the machine falls on both.
       for _ in 0...turns {
         try sparse.add(problem, start, options(alpha, refreshInterval: 100), on: device)
         try dense?.add(problem, start, options(alpha, refreshInterval: 1), on: device)
@@ -97,8 +97,8 @@ struct FrankWolfeBench: ParsableCommand {
   }
 
   private func report(
-    _ columns: Int, _ alpha: Double, _ pattern: SparsityPattern, _ threads: Int, _ sparse: Turn,
-    _ dense: Turn?
+    _ columns: Int, _ alpha: Double, _ pattern: SparsityPattern, _ threads: Int, _ sparse: Timing,
+    _ dense: Timing?
   ) -> JSON {
     let outcome = sparse.outcome
     var fields: [(String, JSON)] = [

@@ -72,22 +72,23 @@ private func preciseProduct(_ d: borrowing Buffer<Double>, _ gram: GramMatrix, o
     let sums = product.mutableRowSpans(columns: columns)
     device.forEach(
       panels.count,
-      scratch: { Buffer<Double>(count: min(preciseDepth, columns) * min(precisePanel, columns)) }
-    ) { wide, index in
-      let panel = panels[index]
-      var widened = wide.mutableSpan
-      for row in 0..<depth.count {
-        for column in 0..<panel.count {
-          widened[row * panel.count + column] = Double(g[row][panel.lowerBound + column])
+      scratch: { Buffer<Double>(count: min(preciseDepth, columns) * min(precisePanel, columns)) },
+      { wide, index in
+        let panel = panels[index]
+        var widened = wide.mutableSpan
+        for row in 0..<depth.count {
+          for column in 0..<panel.count {
+            widened[row * panel.count + column] = Double(g[row][panel.lowerBound + column])
+          }
         }
-      }
-      var all = sums[0..<rows]
-      var part = all.part(panel.lowerBound..<all.count)
-      multiply(
-        rows: rows, columns: panel.count, inner: depth.count, Operand(d, stride: columns),
-        Operand(widened.span, stride: panel.count), adding: depth.lowerBound > 0, into: &part, stride: columns
-      )
-    }
+        var all = sums[0..<rows]
+        var part = all.part(panel.lowerBound..<all.count)
+        multiply(
+          rows: rows, columns: panel.count, inner: depth.count, Operand(d, stride: columns),
+          Operand(widened.span, stride: panel.count), adding: depth.lowerBound > 0, into: &part,
+          stride: columns
+        )
+      })
   }
   return product
 }

@@ -10,27 +10,29 @@ extension RelaxedRows {
     _ pattern: SparsityPattern, _ options: FrankWolfeOptions, _ progress: (_ iterations: Int) throws -> Void
   ) throws {
     let (limit, count) = (UInt64(options.iterations * columns), range.count)
-    try movePairs(0..<count, startsAtVertex: true, { try progress(options.iterations * $0 / count) }) {
-      row, scratch, pairs, gram in
-      let w = scratch.weights[0]
-      let frozen = row.frozen
-      var x = row.x
-      var c = pairs.c[0]
-      var floats = pairs.floats[0]
-      var next = scratch.next[0]
-      var state = row.state
-      let end =
-        if case .groups(let keep, let of) = pattern {
-          espalier_fw_group_pairs(
-            gram, w.span, frozen.span, of, keep, limit, options.tolerance, &x, &c, &floats)
-        } else {
-          espalier_fw_pairs(
-            gram, w.span, frozen.span, state.budget, limit, options.tolerance, &x, &c, &floats, &next)
-        }
-      (state.loss, state.gap) = (end.loss, max(0, end.gap))
-      state.iterations = (Int(end.steps) + row.columns - 1) / row.columns
-      row.state = state
-    }
+    try movePairs(
+      0..<count, startsAtVertex: true, { try progress(options.iterations * $0 / count) },
+      {
+        row, scratch, pairs, gram in
+        let w = scratch.weights[0]
+        let frozen = row.frozen
+        var x = row.x
+        var c = pairs.c[0]
+        var floats = pairs.floats[0]
+        var next = scratch.next[0]
+        var state = row.state
+        let end =
+          if case .groups(let keep, let of) = pattern {
+            espalier_fw_group_pairs(
+              gram, w.span, frozen.span, of, keep, limit, options.tolerance, &x, &c, &floats)
+          } else {
+            espalier_fw_pairs(
+              gram, w.span, frozen.span, state.budget, limit, options.tolerance, &x, &c, &floats, &next)
+          }
+        (state.loss, state.gap) = (end.loss, max(0, end.gap))
+        state.iterations = (Int(end.steps) + row.columns - 1) / row.columns
+        row.state = state
+      })
   }
 
   /// Exact steps of single entries of a block's rows, at a price of mass that is the same for all rows.
@@ -76,16 +78,18 @@ extension RelaxedRows {
     for part in parts(of: rows.count, size: rowsAtATime) {
       try progress(part.lowerBound)
       gram.withKernel { gram in
-        device.forEach(part.count, scratch: { PairScratch(padded: padded) }) { scratch, index in
-          let row = RelaxedRow(spans, rows.lowerBound + part.lowerBound + index)
-          let pairs = PairScratch.Spans(&scratch)
-          row.loadWeights(into: pairs.row)
-          var c = pairs.c[0]
-          if startsAtVertex { row.startAtVertex() }
-          let from = startsAtVertex ? row.product : row.c
-          for index in from.indices { c[index] = Double(from[index]) }
-          body(row, pairs.row, pairs, gram)
-        }
+        device.forEach(
+          part.count, scratch: { PairScratch(padded: padded) },
+          { scratch, index in
+            let row = RelaxedRow(spans, rows.lowerBound + part.lowerBound + index)
+            let pairs = PairScratch.Spans(&scratch)
+            row.loadWeights(into: pairs.row)
+            var c = pairs.c[0]
+            if startsAtVertex { row.startAtVertex() }
+            let from = startsAtVertex ? row.product : row.c
+            for index in from.indices { c[index] = Double(from[index]) }
+            body(row, pairs.row, pairs, gram)
+          })
       }
     }
   }

@@ -112,9 +112,11 @@ struct RelaxedRows: ~Copyable {
   mutating func forEachRow(_ rows: Range<Int>, _ body: @Sendable (RelaxedRow, RowScratch.Spans) -> Void) {
     let (device, padded) = (device, padded)
     let spans = spans
-    device.forEach(rows.count, scratch: { RowScratch(padded: padded) }) { scratch, index in
-      body(RelaxedRow(spans, rows.lowerBound + index), RowScratch.Spans(&scratch))
-    }
+    device.forEach(
+      rows.count, scratch: { RowScratch(padded: padded) },
+      { scratch, index in
+        body(RelaxedRow(spans, rows.lowerBound + index), RowScratch.Spans(&scratch))
+      })
   }
 
   /// Calls `body` once for each row, on all threads.
@@ -272,16 +274,18 @@ extension RelaxedRows {
     let (count, columns, device) = (range.count, columns, device)
     do {
       let spans = spans
-      device.forEach(count, scratch: { SelectionScratch(columns: columns) }) { scratch, index in
-        let row = RelaxedRow(spans, index)
-        var vertex = row.vertex
-        let bits = mask.row(row.rowOfMatrix)
-        for byte in bits.indices { vertex[byte / 8] |= UInt64(bits[byte]) << UInt64(byte % 8 * 8) }
-        let kept = mask.keptCount(row: row.rowOfMatrix)
-        let fixed = scores == nil ? 0 : min(kept, Int(options.alpha * Double(kept)))
-        if let scores { row.freeze(fixed, scores, SelectionScratch.Spans(&scratch)) }
-        row.state = RowState(kept: kept, budget: kept - fixed)
-      }
+      device.forEach(
+        count, scratch: { SelectionScratch(columns: columns) },
+        { scratch, index in
+          let row = RelaxedRow(spans, index)
+          var vertex = row.vertex
+          let bits = mask.row(row.rowOfMatrix)
+          for byte in bits.indices { vertex[byte / 8] |= UInt64(bits[byte]) << UInt64(byte % 8 * 8) }
+          let kept = mask.keptCount(row: row.rowOfMatrix)
+          let fixed = scores == nil ? 0 : min(kept, Int(options.alpha * Double(kept)))
+          if let scores { row.freeze(fixed, scores, SelectionScratch.Spans(&scratch)) }
+          row.state = RowState(kept: kept, budget: kept - fixed)
+        })
     }
     multiplyStart(heldOut: options.heldOut)
   }
@@ -290,9 +294,11 @@ extension RelaxedRows {
   mutating func round(_ pattern: SparsityPattern) {
     let (count, columns, device) = (range.count, columns, device)
     let spans = spans
-    device.forEach(count, scratch: { SelectionScratch(columns: columns) }) { scratch, index in
-      RelaxedRow(spans, index).round(pattern, SelectionScratch.Spans(&scratch))
-    }
+    device.forEach(
+      count, scratch: { SelectionScratch(columns: columns) },
+      { scratch, index in
+        RelaxedRow(spans, index).round(pattern, SelectionScratch.Spans(&scratch))
+      })
   }
 
   /// Takes the vertices of the rows, or those that are better, into the mask.

@@ -264,19 +264,21 @@ private struct SearchRows: ~Escapable, Sendable {
   func keepLargest(_ open: [Int], _ pattern: SparsityPattern, shrink: Float, on device: Device) {
     let span = pattern.span(ofColumns: kept.columns)
     let keep = pattern.kept(ofColumns: span)
-    device.forEach(open.count, scratch: { Buffer<UInt32>(unfilled: span) }) { scratch, index in
-      let row = open[index]
-      var order = scratch.mutableSpan
-      var kept = kept[row]
-      var change = sides[index]
-      var copy = copies[row]
-      var magnitudes = rotated[index]
-      espalier_admm_next(shrink, kept.span, scaled[row].span, &change, &copy, &magnitudes)
-      for start in stride(from: 0, to: kept.count, by: span) {
-        var chosen = kept.part(start..<start + span)
-        espalier_select_kept(keep, magnitudes.span.extracting(start..<start + span), &order, &chosen)
-      }
-    }
+    device.forEach(
+      open.count, scratch: { Buffer<UInt32>(unfilled: span) },
+      { scratch, index in
+        let row = open[index]
+        var order = scratch.mutableSpan
+        var kept = kept[row]
+        var change = sides[index]
+        var copy = copies[row]
+        var magnitudes = rotated[index]
+        espalier_admm_next(shrink, kept.span, scaled[row].span, &change, &copy, &magnitudes)
+        for start in stride(from: 0, to: kept.count, by: span) {
+          var chosen = kept.part(start..<start + span)
+          espalier_select_kept(keep, magnitudes.span.extracting(start..<start + span), &order, &chosen)
+        }
+      })
   }
 }
 

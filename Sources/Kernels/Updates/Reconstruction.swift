@@ -212,11 +212,13 @@ private func solveDirectly(
     let gains = gains.mutableRowSpans(columns: 1)
     let count = states.count
     system.gram.withElements(on: device) { gram in
-      device.forEach(count, scratch: { NarrowSystem(widest: widest) }) { scratch, row in
-        var gain = gains[row]
-        var x = x[row]
-        gain[0] = scratch.solve(system, gram.span, kept[row].span, rest[row].span, into: &x)
-      }
+      device.forEach(
+        count, scratch: { NarrowSystem(widest: widest) },
+        { scratch, row in
+          var gain = gains[row]
+          var x = x[row]
+          gain[0] = scratch.solve(system, gram.span, kept[row].span, rest[row].span, into: &x)
+        })
     }
   }
   for row in states.indices where !gains[row].isNaN { states[row].gain = gains[row] }

@@ -174,9 +174,11 @@ private func choose(
 ) {
   let rowsTogether = if case .matrix = pattern { rows } else { 1 }
   let sets = parts(of: rows, size: rowsTogether)
-  device.forEach(sets.count, scratch: { Choice(count: rowsTogether * part.count) }) { choice, index in
-    Choice.choose(&choice.scores, &choice.order, &choice.chosen, sets[index], part, count, diagonal, spans)
-  }
+  device.forEach(
+    sets.count, scratch: { Choice(count: rowsTogether * part.count) },
+    { choice, index in
+      Choice.choose(&choice.scores, &choice.order, &choice.chosen, sets[index], part, count, diagonal, spans)
+    })
 }
 
 private struct Choice: ~Copyable {
