@@ -123,47 +123,47 @@ public func attention(
   let headSteps = headSize / precision.valuesPerStep
   device.forEach(
     sequences * heads * tiles.count,
-    scratch: { AttentionScratch(rows: min(queryTile, length), length: length, precision, device) }
-  ) { scratch, index in
-    // The longest tiles come first, so that the threads end together.
-    let tile = tiles[tiles.count - 1 - index / (sequences * heads)]
-    let head = index % heads
-    let sequence = index / heads % sequences
-    let keyHead = head / (heads / keyHeads)
-    // Keys that no query of the tile sees are left out, whole panels of them before the first.
-    let end = shape.keys(of: tile.upperBound - 1, length: length).upperBound
-    let start = shape.keys(of: tile.lowerBound, length: length).lowerBound / panelWidth * panelWidth
-    let live = end - start
-    let firstQuery =
-      (sequence * panels + tile.lowerBound / panelWidth) * queryStride + head * headSteps * panelWidth
-    let firstKey = (sequence * panels + start / panelWidth) * keyStride + keyHead * headSteps * panelWidth
-    var scores = scratch.scores.part(0..<tile.count * live)
-    precision.multiply(
-      rows: tile.count, columns: live, steps: headSteps, q.extracting(firstQuery..<q.count), queryStride,
-      k.extracting(firstKey..<k.count), keyStride, adding: false, into: &scores, stride: live)
-    for row in 0..<tile.count {
-      let seen = shape.keys(of: tile.lowerBound + row, length: length)
-      var line = scores.part(row * live..<(row + 1) * live)
-      if isPlain, seen.lowerBound == start {
-        espalier_softmax(seen.upperBound - start, shape.scale, &line)
-      } else {
-        let bias = alibi.isEmpty ? alibi : alibi.extracting(head * length + start..<(head + 1) * length)
-        espalier_attention_softmax(
-          seen.lowerBound - start, seen.upperBound - start, shape.scale, shape.softCap, bias,
-          sinks.isEmpty ? -.infinity : sinks[head], &line)
+    scratch: { AttentionScratch(rows: min(queryTile, length), length: length, precision, device) },
+    { scratch, index in
+      // The longest tiles come first, so that the threads end together.
+      let tile = tiles[tiles.count - 1 - index / (sequences * heads)]
+      let head = index % heads
+      let sequence = index / heads % sequences
+      let keyHead = head / (heads / keyHeads)
+      // Keys that no query of the tile sees are left out, whole panels of them before the first.
+      let end = shape.keys(of: tile.upperBound - 1, length: length).upperBound
+      let start = shape.keys(of: tile.lowerBound, length: length).lowerBound / panelWidth * panelWidth
+      let live = end - start
+      let firstQuery =
+        (sequence * panels + tile.lowerBound / panelWidth) * queryStride + head * headSteps * panelWidth
+      let firstKey = (sequence * panels + start / panelWidth) * keyStride + keyHead * headSteps * panelWidth
+      var scores = scratch.scores.part(0..<tile.count * live)
+      precision.multiply(
+        rows: tile.count, columns: live, steps: headSteps, q.extracting(firstQuery..<q.count), queryStride,
+        k.extracting(firstKey..<k.count), keyStride, adding: false, into: &scores, stride: live)
+      for row in 0..<tile.count {
+        let seen = shape.keys(of: tile.lowerBound + row, length: length)
+        var line = scores.part(row * live..<(row + 1) * live)
+        if isPlain, seen.lowerBound == start {
+          espalier_softmax(seen.upperBound - start, shape.scale, &line)
+        } else {
+          let bias = alibi.isEmpty ? alibi : alibi.extracting(head * length + start..<(head + 1) * length)
+          espalier_attention_softmax(
+            seen.lowerBound - start, seen.upperBound - start, shape.scale, shape.softCap, bias,
+            sinks.isEmpty ? -.infinity : sinks[head], &line)
+        }
       }
-    }
-    scratch.packShares(rows: tile.count, live: live)
-    var results = output[sequence * length + tile.lowerBound..<sequence * length + tile.upperBound]
-    var own = results.part(head * valueSize..<results.count)
-    let firstValue =
-      (sequence * keyHeads + keyHead) * valuePanels * valueStride
-      + start / precision.valuesPerStep * panelWidth
-    precision.multiply(
-      rows: tile.count, columns: valueSize, steps: precision.steps(live), scratch.shares.span,
-      precision.steps(live) * panelWidth, v.extracting(firstValue..<v.count), valueStride, adding: false,
-      into: &own, stride: heads * valueSize)
-  }
+      scratch.packShares(rows: tile.count, live: live)
+      var results = output[sequence * length + tile.lowerBound..<sequence * length + tile.upperBound]
+      var own = results.part(head * valueSize..<results.count)
+      let firstValue =
+        (sequence * keyHeads + keyHead) * valuePanels * valueStride
+        + start / precision.valuesPerStep * panelWidth
+      precision.multiply(
+        rows: tile.count, columns: valueSize, steps: precision.steps(live), scratch.shares.span,
+        precision.steps(live) * panelWidth, v.extracting(firstValue..<v.count), valueStride, adding: false,
+        into: &own, stride: heads * valueSize)
+    })
 }
 
 /// The values of every sequence and head, for sums over their tokens: panels of 16 channels.

@@ -41,18 +41,18 @@ public func deltaRule(
   let output = output.mutableRowSpans
   device.forEach(
     tokens / length * heads,
-    scratch: { Buffer<Float>(unfilled: (shape.keySize + 1) * shape.valueSize + 2 * shape.keySize) }
-  ) { scratch, index in
-    let sequence = index / heads * length..<(index / heads + 1) * length
-    let head = index % heads
-    let key = head / (heads / shape.keyHeads) * shape.keySize
-    var scratch = scratch.mutableSpan
-    var output = output[sequence]
-    espalier_delta_rule(
-      length, shape.keySize, shape.valueSize, width, states[sequence], key, shape.keyWidth + key,
-      2 * shape.keyWidth + head * shape.valueSize, heads, head, decay[sequence], strength[sequence],
-      &scratch, shape.valueWidth, head * shape.valueSize, &output)
-  }
+    scratch: { Buffer<Float>(unfilled: (shape.keySize + 1) * shape.valueSize + 2 * shape.keySize) },
+    { scratch, index in
+      let sequence = index / heads * length..<(index / heads + 1) * length
+      let head = index % heads
+      let key = head / (heads / shape.keyHeads) * shape.keySize
+      var scratch = scratch.mutableSpan
+      var output = output[sequence]
+      espalier_delta_rule(
+        length, shape.keySize, shape.valueSize, width, states[sequence], key, shape.keyWidth + key,
+        2 * shape.keyWidth + head * shape.valueSize, heads, head, decay[sequence], strength[sequence],
+        &scratch, shape.valueWidth, head * shape.valueSize, &output)
+    })
 }
 
 /// A causal convolution of every channel over the tokens of its sequence.

@@ -82,25 +82,25 @@ public func logProbabilities(
       panels.count,
       scratch: {
         HeadScratch(tokens: tokens, rows: min(panelRows, head.rows), columns: head.columns, device)
-      }
-    ) { scratch, index in
-      let panel = panels[index]
-      defer { if !head.keepsPages { head.release(panel) } }
-      scratch.multiply(states, tokens: tokens, head, panel)
-      for token in 0..<tokens {
-        var row = scratch.logits.part(token * panel.count..<(token + 1) * panel.count)
-        output.finish(&row, panel)
-        var (top, sum): (Float, Double) = (0, 0)
-        espalier_log_sum_exp(row.span, &top, &sum)
-        var tops = largest[index]
-        var totals = sums[index]
-        (tops[token], totals[token]) = (top, sum)
-        if panel.contains(Int(targets[token])) {
-          var own = chosen[token]
-          own[0] = row[Int(targets[token]) - panel.lowerBound]
+      },
+      { scratch, index in
+        let panel = panels[index]
+        defer { if !head.keepsPages { head.release(panel) } }
+        scratch.multiply(states, tokens: tokens, head, panel)
+        for token in 0..<tokens {
+          var row = scratch.logits.part(token * panel.count..<(token + 1) * panel.count)
+          output.finish(&row, panel)
+          var (top, sum): (Float, Double) = (0, 0)
+          espalier_log_sum_exp(row.span, &top, &sum)
+          var tops = largest[index]
+          var totals = sums[index]
+          (tops[token], totals[token]) = (top, sum)
+          if panel.contains(Int(targets[token])) {
+            var own = chosen[token]
+            own[0] = row[Int(targets[token]) - panel.lowerBound]
+          }
         }
-      }
-    }
+      })
   }
   return (0..<tokens).map { token in
     var top = -Float.infinity

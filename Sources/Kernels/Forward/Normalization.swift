@@ -84,12 +84,14 @@ public func normalize(_ states: inout Matrix, _ norm: borrowing NormWeights, on 
   precondition(columns % norm.width == 0)
   let rows = states.mutableRowSpans
   let blocks = parts(of: rows.rows, size: 64)
-  device.forEach(blocks.count, scratch: { Buffer<Float>(unfilled: columns) }) { copy, index in
-    for row in blocks[index] {
-      var line = rows[row]
-      var saved = copy.mutableSpan
-      saved.copy(line.span)
-      norm.apply(copy.span, into: &line)
-    }
-  }
+  device.forEach(
+    blocks.count, scratch: { Buffer<Float>(unfilled: columns) },
+    { copy, index in
+      for row in blocks[index] {
+        var line = rows[row]
+        var saved = copy.mutableSpan
+        saved.copy(line.span)
+        norm.apply(copy.span, into: &line)
+      }
+    })
 }

@@ -262,31 +262,31 @@ extension GramMatrix {
     do {
       let sums = sums.mutableRowSpans(columns: rows)
       device.forEach(
-        panels.count, scratch: { Buffer<Float>(unfilled: rows * columnPanel) }
-      ) { scratch, index in
-        // The largest part first, so that the threads end together.
-        let index = panels.count - 1 - index
-        let (start, width) = (panels[index].lowerBound, panels[index].count)
-        let panel = elements.extracting(start * columns..<elements.count)
-        let own = d.extracting(start..<d.count)
-        var products = scratch.mutableSpan
-        if start > 0 {
+        panels.count, scratch: { Buffer<Float>(unfilled: rows * columnPanel) },
+        { scratch, index in
+          // The largest part first, so that the threads end together.
+          let index = panels.count - 1 - index
+          let (start, width) = (panels[index].lowerBound, panels[index].count)
+          let panel = elements.extracting(start * columns..<elements.count)
+          let own = d.extracting(start..<d.count)
+          var products = scratch.mutableSpan
+          if start > 0 {
+            EspalierKernels.multiply(
+              rows: rows, columns: width, inner: start, factor: 2, Operand(d, stride: columns),
+              Operand(panel, stride: columns, isTransposed: true), into: &products, stride: width)
+          }
           EspalierKernels.multiply(
-            rows: rows, columns: width, inner: start, factor: 2, Operand(d, stride: columns),
-            Operand(panel, stride: columns, isTransposed: true), into: &products, stride: width)
-        }
-        EspalierKernels.multiply(
-          rows: rows, columns: width, inner: width, Operand(own, stride: columns),
-          Operand(panel.extracting(start..<panel.count), stride: columns), adding: start > 0,
-          into: &products, stride: width)
-        var results = sums[index]
-        for row in 0..<rows {
-          results[row] = espalier_dot(
-            own.extracting(row * columns..<row * columns + width),
-            products.span.extracting(row * width..<(row + 1) * width))
-        }
-        if !keepsPages { release(panels[index]) }
-      }
+            rows: rows, columns: width, inner: width, Operand(own, stride: columns),
+            Operand(panel.extracting(start..<panel.count), stride: columns), adding: start > 0,
+            into: &products, stride: width)
+          var results = sums[index]
+          for row in 0..<rows {
+            results[row] = espalier_dot(
+              own.extracting(row * columns..<row * columns + width),
+              products.span.extracting(row * width..<(row + 1) * width))
+          }
+          if !keepsPages { release(panels[index]) }
+        })
     }
     return (0..<rows).map { row in panels.indices.reduce(0) { $0 + sums[$1 * rows + row] } }
   }

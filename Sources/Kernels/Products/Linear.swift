@@ -44,18 +44,18 @@ public func linear(
     let blocks = device.parts(of: group.count, most: most, step: panelWidth)
     device.forEach(
       blocks.count,
-      scratch: { LinearScratch(rows: min(most, rows), steps: steps, tokens: chunks[0].count, device) }
-    ) { scratch, index in
-      let block = group.lowerBound + blocks[index].lowerBound..<group.lowerBound + blocks[index].upperBound
-      scratch.load(weight, block, precision)
-      for chunk in chunks {
-        var results = output[first + chunk.lowerBound..<first + chunk.upperBound]
-        scratch.multiply(
-          panels.extracting(chunk.lowerBound / panelWidth * stride..<panels.count), rows: chunk.count,
-          columns: block.count, precision, adding: adding, into: &results, from: block.lowerBound,
-          stride: rows)
-      }
-    }
+      scratch: { LinearScratch(rows: min(most, rows), steps: steps, tokens: chunks[0].count, device) },
+      { scratch, index in
+        let block = group.lowerBound + blocks[index].lowerBound..<group.lowerBound + blocks[index].upperBound
+        scratch.load(weight, block, precision)
+        for chunk in chunks {
+          var results = output[first + chunk.lowerBound..<first + chunk.upperBound]
+          scratch.multiply(
+            panels.extracting(chunk.lowerBound / panelWidth * stride..<panels.count), rows: chunk.count,
+            columns: block.count, precision, adding: adding, into: &results, from: block.lowerBound,
+            stride: rows)
+        }
+      })
     if !weight.keepsPages { weight.release(group) }
   }
 }

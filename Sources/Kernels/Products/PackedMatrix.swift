@@ -94,13 +94,15 @@ public struct PackedMatrix: ~Copyable, Sendable {
     var words = Buffer<UInt32>(unfilled: count * steps * panelWidth, in: device.scratch)
     do {
       let (x, words) = (matrix.mutableRowSpans, words.mutableRowSpans(columns: steps * panelWidth))
-      device.forEach(count, scratch: { Buffer<UInt32>(unfilled: panelWidth * runSteps) }) { lines, index in
-        let rows = panels[index % panels.count]
-        let first = index / panels.count * length
-        var part = x[first + rows.lowerBound..<first + rows.upperBound]
-        var panel = words[index]
-        precision.packPanel(rows: rows.count, columns: columns, &part, lines: &lines, into: &panel)
-      }
+      device.forEach(
+        count, scratch: { Buffer<UInt32>(unfilled: panelWidth * runSteps) },
+        { lines, index in
+          let rows = panels[index % panels.count]
+          let first = index / panels.count * length
+          var part = x[first + rows.lowerBound..<first + rows.upperBound]
+          var panel = words[index]
+          precision.packPanel(rows: rows.count, columns: columns, &part, lines: &lines, into: &panel)
+        })
     }
     self.rows = rows
     self.columns = columns

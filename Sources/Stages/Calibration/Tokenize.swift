@@ -72,7 +72,8 @@ public struct Tokenize: CorpusStage {
 
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
     let needs = Corpus.Needs(corpus)
-    let tokenizer = Corpus.holdsTokens(corpus) ? 0 : Corpus.tokenizerBytes(vocabulary: sizes.model.vocabularySize)
+    let tokenizer =
+      Corpus.holdsTokens(corpus) ? 0 : Corpus.tokenizerBytes(vocabulary: sizes.model.vocabularySize)
     return WorkingSet(rows: needs.memory + tokenizer + samples * length * 4)
   }
 
