@@ -75,3 +75,8 @@ MASK(mask_f32_body, uint32_t, u32x16)
 TIERS(void, mask_f32, (size_t n, size_t bytes, const uint8_t *kept, float *x), (n, bytes, kept, x))
 MASK(mask_16_body, uint16_t, u16x16)
 TIERS(void, mask_16, (size_t n, size_t bytes, const uint8_t *kept, uint16_t *x), (n, bytes, kept, x))
+
+BODY void f32_to_f64_body(size_t n, const float *restrict x, double *restrict y) {
+  for (size_t i = 0; i < n; i++) y[i] = x[i];
+}
+TIERS(void, f32_to_f64, (size_t n, const float *x, double *y), (n, x, y))

@@ -6,25 +6,25 @@
 // Columns of the row that stay in the cache while the factor goes by.
 enum { COLUMNS = 512 };
 
-BODY void made_row_body(const espalier_gram *gram, size_t i, float *restrict room) {
+BODY void made_row_body(const espalier_gram *gram, size_t i, float *restrict made) {
   size_t n = gram->n;
   for (size_t start = 0; start < n; start += COLUMNS) {
     size_t end = start + COLUMNS < n ? start + COLUMNS : n;
-    memset(room + start, 0, (end - start) * sizeof(float));
+    memset(made + start, 0, (end - start) * sizeof(float));
     for (size_t r = 0; r < gram->rank; r++) {
       const float *f = gram->factor + r * n;
       float scale = f[i];
-      for (size_t j = start; j < end; j++) room[j] += scale * f[j];
+      for (size_t j = start; j < end; j++) made[j] += scale * f[j];
     }
   }
-  room[i] += gram->rest[i];
+  made[i] += gram->rest[i];
 }
-TIERS(void, made_row, (const espalier_gram *gram, size_t i, float *room), (gram, i, room))
+TIERS(void, made_row, (const espalier_gram *gram, size_t i, float *made), (gram, i, made))
 
-const float *espalier_gram_row(const espalier_gram *gram, size_t i, float *room) {
+const float *espalier_gram_row(const espalier_gram *gram, size_t i, float *made) {
   if (gram->elements) return gram->elements + i * gram->n;
-  espalier_made_row(gram, i, room);
-  return room;
+  espalier_made_row(gram, i, made);
+  return made;
 }
 
 double espalier_gram_entry(const espalier_gram *gram, size_t i, size_t j) {

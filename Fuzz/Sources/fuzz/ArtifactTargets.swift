@@ -131,7 +131,7 @@ enum FactorTarget: FuzzTarget {
   }
 
   private static func accumulator(_ form: GramForm) -> GramAccumulator {
-    var accumulator = GramAccumulator(columns: columns, form: form)
+    var accumulator = GramAccumulator(columns: columns, form: form, on: Device(threads: 1))
     accumulator.add(Matrix(rows: 3, columns: columns, (0..<12).map { Float($0 * $0 % 7) - 2 }))
     return accumulator
   }

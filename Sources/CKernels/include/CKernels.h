@@ -24,6 +24,8 @@ void espalier_f16_to_f32(size_t n, const void *x, float *y);
 /// Rounds to nearest even; a NaN stays a NaN.
 void espalier_f32_to_bf16(size_t n, const float *x, uint16_t *y);
 void espalier_f32_to_f16(size_t n, const float *x, uint16_t *y);
+/// The values in f64.
+void espalier_f32_to_f64(size_t n, const float *COUNTED(n) x, double *COUNTED(n) y);
 /// Index of the first element that is infinite or not a number; n if all are finite.
 size_t espalier_first_not_finite_f32(size_t n, const void *x);
 /// Sets x[i] to +0 if bit i of `kept` (least significant bit first) is 0.

@@ -18,8 +18,8 @@ typedef struct {
   const float *rest;
 } espalier_gram __attribute__((swift_attr("@Sendable")));
 
-/// Row i of G, of n: in place, or made from the factor in room[n].
-const float *espalier_gram_row(const espalier_gram *gram, size_t i, float *room);
+/// Row i of G, of n: in place, or made from the factor in made[n].
+const float *espalier_gram_row(const espalier_gram *gram, size_t i, float *made);
 /// G_ij.
 double espalier_gram_entry(const espalier_gram *gram, size_t i, size_t j);
 /// Raises largest[i] and largest[j] to |G_ij| inverse[i] inverse[j] for the i of [start, start + count) and all j >= start but i

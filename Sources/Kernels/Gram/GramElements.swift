@@ -190,8 +190,11 @@ struct GramElements: ~Copyable, Sendable {
       }
       for column in 0..<count {
         var line = g[start + column]
-        for row in 0..<rows.count {
-          line[rows.lowerBound + row] = Float(bitPattern: transposed[column * 16 + row])
+        var target = line.part(rows)
+        target.withUnsafeMutableBytes { target in
+          transposed.span.extracting(column * 16..<column * 16 + rows.count).withUnsafeBytes {
+            target.copyMemory(from: $0)
+          }
         }
       }
     }

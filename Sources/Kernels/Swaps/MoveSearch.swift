@@ -181,7 +181,8 @@ struct MoveSearch: ~Copyable {
 
 /// The values in f64, from the first element on.
 private func widen(_ values: Span<Float>, into wide: inout Buffer<Double>) {
-  for index in values.indices { wide[index] = Double(values[index]) }
+  var target = wide.part(0..<values.count)
+  espalier_f32_to_f64(values, &target)
 }
 
 extension GramMatrix {
