@@ -71,7 +71,8 @@ struct ProbeBench {
   func job(
     _ recipe: String = ProbeBench.recipe, overrides: [String] = [], output: String = "out",
     work: String = "work",
-    memory: Int = 1 << 30, threads: Int = 1, outline: ModelOutline = ProbeBench.outline()
+    memory: Int = 1 << 30, threads: Int = 1, outline: ModelOutline = ProbeBench.outline(),
+    arithmetic: Arithmetic = arithmetic
   ) throws -> Job {
     try Job(
       recipe: Recipe(

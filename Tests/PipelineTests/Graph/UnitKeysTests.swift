@@ -52,6 +52,18 @@ import Testing
     #expect(stages(changed(before, after)) == expected)
   }
 
+  /// Machines that compute differently do not take each other's artifacts; texts and the output depend on their inputs alone.
+  @Test(arguments: [
+    Arithmetic(bf16: "", fusesMultiplyAdd: false, blas: "test"),
+    Arithmetic(bf16: "", fusesMultiplyAdd: true, blas: "another"),
+  ])
+  func arithmeticIsInTheKeysOfWhatIsComputed(_ other: Arithmetic) throws {
+    let bench = try ProbeBench()
+    let before = try keys(bench.job()) { _ in "" }
+    let after = try keys(bench.job(arithmetic: other)) { _ in "" }
+    #expect(stages(changed(before, after)) == ["better", "embed", "first", "score", "stream", "sum"])
+  }
+
   @Test func nothingElseIsInKeys() throws {
     let bench = try ProbeBench()
     let before = try keys(bench.job())
