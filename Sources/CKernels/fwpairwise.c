@@ -10,7 +10,7 @@ typedef struct {
   const float *w;
   float *x;
   double *c;
-  // The weights, and how far x can rise and fall; 0 where frozen.
+  // The weights, and how far x can rise and fall; 0 if frozen.
   float *free, *rise, *fall;
   // free . c and w_j^2 G_jj.
   float *s, *square;
@@ -18,7 +18,7 @@ typedef struct {
   float *few, *row_p, *row_u;
 } relaxed_row;
 
-// The entry of the largest value, the lower index where several have it. Lane k has the value of the entry at[k] + k.
+// The entry of the largest value, the lower index if several have it. Lane k has the value of the entry at[k] + k.
 BODY size_t place_of_largest(f32x16 values, i32x16 at, float largest) {
   size_t place = SIZE_MAX;
   for (int k = 0; k < 16; k++) {
@@ -33,7 +33,7 @@ typedef struct {
   float value;
 } best_entry;
 
-// c += by_u G_u - by_p G_p and s anew; the largest s that can rise (below all where none can).
+// c += by_u G_u - by_p G_p and s again; the largest s that can rise (below all others if none can).
 BODY best_entry move_pair(const relaxed_row *row, double by_u, const float *gu, double by_p, const float *gp) {
   f32x16 most = (f32x16)(-INFINITY);
   i32x16 at = 0;
@@ -57,7 +57,7 @@ BODY best_entry move_pair(const relaxed_row *row, double by_u, const float *gu, 
   return (best_entry){place_of_largest(most, at, largest), largest};
 }
 
-// The entry that gains most by giving mass to p, and what it gains; 0 where none does.
+// The entry that gains most by giving mass to p, and what it gains; 0 if none does.
 BODY best_entry best_giver(const relaxed_row *row, size_t p, const float *gp) {
   best_entry best = {row->n, 0};
   float sp = row->s[p], square = row->square[p], most = row->rise[p], factor = -2 * row->w[p], least = 1e-7f * square + 1e-30f;
@@ -66,7 +66,7 @@ BODY best_entry best_giver(const relaxed_row *row, size_t p, const float *gp) {
     f32x16 slope = sp - load16(row->s + i), fall = load16(row->fall + i);
     f32x16 curve = square + load16(row->square + i) + factor * load16(row->free + i) * load_up_to16(left, gp + i);
     curve = __builtin_elementwise_max(curve, all16(least));
-    // No step gains more than slope^2 / curve; the division is left out where that is too little.
+    // No step gains more than slope^2 / curve; the division is skipped if that is too little.
     if (!bits_of16((fall > 0) & (slope > 0) & (slope * slope > best.value * curve))) continue;
     f32x16 by = __builtin_elementwise_min(slope / curve, __builtin_elementwise_min(fall, all16(most)));
     by = __builtin_elementwise_max(by, all16(0));
@@ -139,7 +139,7 @@ BODY espalier_fw_end fw_pairs_body(size_t words, size_t padded, espalier_gram gr
   espalier_fw_guess guess = {0, 0};
   best_entry top = move_pair(&row, 0, 0, 0, 0);
   for (;; end.steps++) {
-    // Nothing can rise where all is kept.
+    // Nothing can rise if all is kept.
     int last = end.steps >= limit || !(top.value > -INFINITY);
     if (end.steps % pause == 0 || last) {
       double inside = 0;

@@ -75,16 +75,16 @@ BODY double add_magnitudes_body(size_t n, const float *restrict w, double *restr
 }
 TIERS(double, add_magnitudes, (size_t n, const float *w, double *sums), (n, w, sums))
 
-void espalier_pack_bits(size_t n, const uint8_t *bytes, uint8_t *bits) {
+void espalier_pack_bits(size_t n, const uint8_t *bytes, size_t count, uint8_t *bits) {
   memset(bits, 0, (n + 7) / 8);
   for (size_t i = 0; i < n; i++) bits[i >> 3] |= (uint8_t)((bytes[i] != 0) << (i & 7));
 }
 
-void espalier_nonzero_bits(size_t n, const float *x, uint8_t *bits) {
+void espalier_nonzero_bits(size_t n, const float *x, size_t count, uint8_t *bits) {
   memset(bits, 0, (n + 7) / 8);
   for (size_t i = 0; i < n; i++) bits[i >> 3] |= (uint8_t)((x[i] != 0) << (i & 7));
 }
 
-void espalier_unpack_bits(size_t n, const uint8_t *bits, uint8_t *bytes) {
+void espalier_unpack_bits(size_t n, size_t count, const uint8_t *bits, uint8_t *bytes) {
   for (size_t i = 0; i < n; i++) bytes[i] = bits[i >> 3] >> (i & 7) & 1;
 }

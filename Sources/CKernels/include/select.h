@@ -16,10 +16,10 @@ double espalier_add_magnitudes(size_t n, const float *COUNTED(n) w, double *COUN
 void espalier_select_kept(size_t n, size_t keep, const float *COUNTED(n) scores, uint32_t *COUNTED(n) scratch,
                           uint8_t *COUNTED(n) kept);
 /// Bytes of 0 and 1 to bits, the least significant first; n bits.
-void espalier_pack_bits(size_t n, const uint8_t *bytes, uint8_t *bits);
+void espalier_pack_bits(size_t n, const uint8_t *COUNTED(n) bytes, size_t count, uint8_t *COUNTED(count) bits);
 /// Bits to bytes of 0 and 1.
-void espalier_unpack_bits(size_t n, const uint8_t *bits, uint8_t *bytes);
+void espalier_unpack_bits(size_t n, size_t count, const uint8_t *COUNTED(count) bits, uint8_t *COUNTED(n) bytes);
 /// Bit i is 1 if x[i] is not zero of either sign.
-void espalier_nonzero_bits(size_t n, const float *x, uint8_t *bits);
+void espalier_nonzero_bits(size_t n, const float *COUNTED(n) x, size_t count, uint8_t *COUNTED(count) bits);
 
 #endif

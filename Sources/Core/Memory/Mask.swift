@@ -55,13 +55,6 @@ public struct Mask: Sendable, Equatable {
     bits.span.extracting(row * rowBytes..<(row + 1) * rowBytes)
   }
 
-  /// For IO and Kernels only: the bits, to be written, within `body`.
-  public mutating func withUnsafeMutableBits<Result>(
-    _ body: (UnsafeMutableBufferPointer<UInt8>) throws -> Result
-  ) rethrows -> Result {
-    try bits.withUnsafeMutableBufferPointer { try body($0) }
-  }
-
   /// The bits row by row, for threads that write one row each.
   public var mutableRowSpans: MutableRowSpans<UInt8> {
     @_lifetime(&self)

@@ -104,32 +104,17 @@ struct RowBlock: ~Copyable {
 /// The bits of bytes of 0 and 1, the least significant first.
 func packBits(_ bytes: Span<UInt8>, into bits: inout MutableSpan<UInt8>) {
   precondition(bits.count == Mask.rowBytes(bytes.count))
-  bytes.withUnsafeBufferPointer { bytes in
-    bits.withUnsafeMutableBufferPointer { bits in
-      guard let from = bytes.baseAddress, let to = bits.baseAddress else { return }
-      espalier_pack_bits(bytes.count, from, to)
-    }
-  }
+  espalier_pack_bits(bytes, &bits)
 }
 
 /// A byte of 0 or 1 for each of the first `bytes.count` bits.
 func unpackBits(_ bits: Span<UInt8>, into bytes: inout MutableSpan<UInt8>) {
   precondition(bits.count == Mask.rowBytes(bytes.count))
-  bits.withUnsafeBufferPointer { bits in
-    bytes.withUnsafeMutableBufferPointer { bytes in
-      guard let from = bits.baseAddress, let to = bytes.baseAddress else { return }
-      espalier_unpack_bits(bytes.count, from, to)
-    }
-  }
+  espalier_unpack_bits(bits, &bytes)
 }
 
 /// Bit i is 1 if values[i] is not zero of either sign.
 func nonzeroBits(_ values: Span<Float>, into bits: inout MutableSpan<UInt8>) {
   precondition(bits.count == Mask.rowBytes(values.count))
-  values.withUnsafeBufferPointer { values in
-    bits.withUnsafeMutableBufferPointer { bits in
-      guard let from = values.baseAddress, let to = bits.baseAddress else { return }
-      espalier_nonzero_bits(values.count, from, to)
-    }
-  }
+  espalier_nonzero_bits(values, &bits)
 }

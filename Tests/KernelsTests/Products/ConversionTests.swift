@@ -60,8 +60,8 @@ import Testing
       let bytes = (0..<count).map { _ in UInt8.random(in: 0...1, using: &random) }
       var bits = [UInt8](repeating: 0xFF, count: (count + 7) / 8)
       var back = [UInt8](repeating: 9, count: count)
-      espalier_pack_bits(count, bytes, &bits)
-      espalier_unpack_bits(count, bits, &back)
+      espalier_pack_bits(count, bytes, bits.count, &bits)
+      espalier_unpack_bits(count, bits.count, bits, &back)
       #expect(back == bytes)
       #expect(bits.reduce(0) { $0 + $1.nonzeroBitCount } == bytes.reduce(0) { $0 + Int($1) })
     }
