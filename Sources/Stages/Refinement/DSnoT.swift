@@ -55,6 +55,7 @@ public struct DSnoT: MatrixStage {
   }
 
   public func run(_ unit: UnitContext) throws -> MatrixReport {
+    try unit.requireOwnTargets("dsnot")
     let weight = try unit.weight()
     let factor = try unit.lossFactor(beside: besideFactor)
     var mask = try MaskFile.read(unit.input(.mask, MaskFile.name))

@@ -111,6 +111,7 @@ public struct FrankWolfe: MatrixStage {
   }
 
   public func run(_ unit: UnitContext) throws -> MatrixReport {
+    try unit.requireOwnTargets("frankWolfe")
     let weight = try unit.weight()
     let factor = try unit.factor()
     let gram = try factor.requireGram()

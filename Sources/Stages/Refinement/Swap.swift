@@ -82,6 +82,7 @@ public struct Swap: MatrixStage {
     return WorkingSet(
       weightPages: sizes.tensorBytes, gramPages: sizes.factorBytes,
       rows: 2 * matrix.rows * Mask.rowBytes(matrix.columns)
+        + sizes.shiftByteCount(isAcrossRows: budget == .matrix) * (holdOut > 0 ? 2 : 1)
         + max(
           options.workingSet(
             rows: matrix.rows, columns: matrix.columns, pattern: sizes.pattern, rank: sizes.factorRank,
@@ -107,11 +108,12 @@ public struct Swap: MatrixStage {
     let weight = try unit.weight()
     let factor = try unit.factor()
     let gram = try factor.requireGram()
+    let shift = try unit.targetShift()
     var mask = try MaskFile.read(unit.input(.mask, MaskFile.name))
     var report =
       switch budget {
-      case .row: try refineRows(unit, weight, gram, heldOut: holdOut > 0 ? factor.heldOut : nil, &mask)
-      case .matrix: try refineMatrix(unit, weight, gram, &mask)
+      case .row: try refineRows(unit, weight, gram, shift, heldOut: holdOut > 0 ? factor.heldOut : nil, &mask)
+      case .matrix: try refineMatrix(unit, weight, gram, shift, &mask)
       }
     try MaskFile.write(mask, to: unit.folder + "/" + MaskFile.name)
     try unit.carryCertificate(mask, weight, gram, into: &report)
@@ -120,10 +122,15 @@ public struct Swap: MatrixStage {
   }
 
   private func refineRows(
-    _ unit: UnitContext, _ weight: LinearWeight, _ gram: GramMatrix, heldOut: GramMatrix?, _ mask: inout Mask
+    _ unit: UnitContext, _ weight: LinearWeight, _ gram: GramMatrix, _ shift: TargetShift?,
+    heldOut: GramMatrix?, _ mask: inout Mask
   ) throws -> MatrixReport {
-    let options = SwapOptions(limit: maxSwaps, moves: moves, heldOut: heldOut)
-    let outcome = try refineBySwaps(weight, gram: gram, mask: &mask, options: options, on: unit.device) {
+    let options = try SwapOptions(
+      limit: maxSwaps, moves: moves, heldOut: heldOut,
+      heldOutShift: heldOut == nil ? nil : unit.targetShift(onHeldOut: true))
+    let outcome = try refineBySwaps(
+      weight, gram: gram, shift: shift, mask: &mask, options: options, on: unit.device
+    ) {
       done, total in
       try unit.progress(done, of: total)
     }
@@ -146,10 +153,13 @@ public struct Swap: MatrixStage {
   }
 
   private func refineMatrix(
-    _ unit: UnitContext, _ weight: LinearWeight, _ gram: GramMatrix, _ mask: inout Mask
+    _ unit: UnitContext, _ weight: LinearWeight, _ gram: GramMatrix, _ shift: TargetShift?,
+    _ mask: inout Mask
   ) throws -> MatrixReport {
     let options = SwapOptions(limit: maxSwaps, budget: .matrix(floor: floor))
-    let outcome = try refineAcrossRows(weight, gram: gram, mask: &mask, options: options, on: unit.device) {
+    let outcome = try refineAcrossRows(
+      weight, gram: gram, shift: shift, mask: &mask, options: options, on: unit.device
+    ) {
       done, total in
       try unit.progress(done, of: total)
     }
