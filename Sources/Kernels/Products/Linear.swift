@@ -33,6 +33,13 @@ public func linear(
   precondition(input.columns == columns && output.columns == rows)
   precondition(first >= 0 && first + tokens <= output.rows)
   guard tokens > 0, rows > 0, columns > 0 else { return }
+  if case .few(let isPaired) = input.layout {
+    guard isPaired, !weight.isBF16 else {
+      return multiplyFew(input, isPaired, weight, adding: adding, into: &output, at: first, on: device)
+    }
+    let widened = input.widened(on: device)
+    return multiplyFew(widened, false, weight, adding: adding, into: &output, at: first, on: device)
+  }
   let (precision, steps, stride) = (input.precision, input.steps, input.stride)
   let most = rowsAtATime(steps)
   // Giving pages back interrupts every processor: it is done for many rows at once.

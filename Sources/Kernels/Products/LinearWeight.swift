@@ -84,6 +84,20 @@ public struct LinearWeight: Sendable {
     }
   }
 
+  var isBF16: Bool { dtype == .bf16 }
+
+  /// Rows as the file holds them, for products with few tokens; valid within `body`.
+  ///
+  /// - Parameter scratch: what they are read into if the file is not mapped.
+  func withPackedRows(_ range: Range<Int>, using scratch: inout ReadScratch, _ body: (PackedRows) -> Void) {
+    precondition(mask == nil, "weights of a decoder have no mask")
+    let type = dtype == .bf16 ? ESPALIER_BF16 : dtype == .f16 ? ESPALIER_F16 : ESPALIER_F32
+    tensor.withBytes(bytes(range), using: &scratch) {
+      guard let start = $0.baseAddress else { return }
+      body(PackedRows(type: Int32(type), values: start, valueBytes: $0.count, bits: nil))
+    }
+  }
+
   /// Rows that this many bytes hold, in whole blocks; at least one block.
   func rows(in bytes: Int) -> Int {
     max(1, bytes / max(1, rowBytes) / linearRowsAtATime) * linearRowsAtATime
@@ -120,6 +134,14 @@ public struct LinearWeight: Sendable {
     load(range, into: &rows)
     return matrix
   }
+}
+
+/// Some rows of a weight as `espalier_few_product` reads them; valid only inside the closure they are passed to.
+struct PackedRows {
+  let type: Int32
+  let values: UnsafeRawPointer
+  let valueBytes: Int
+  let bits: UnsafePointer<UInt8>?
 }
 
 /// Some rows of a weight as the file holds them, for the products; valid only inside the closure they are passed to.
