@@ -94,6 +94,7 @@ void espalier_delta_rule(size_t tokens, size_t keys, size_t values, size_t strid
                          const float *COUNTED(gates) strength, size_t scratch_count, float *COUNTED(scratch_count) scratch,
                          size_t out_stride, size_t out_column, size_t out_count, float *COUNTED(out_count) out);
 
+#include "compact.h"
 #include "dsnot.h"
 #include "frankwolfe.h"
 #include "gemm.h"
