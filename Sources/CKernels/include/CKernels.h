@@ -95,6 +95,7 @@ void espalier_delta_rule(size_t tokens, size_t keys, size_t values, size_t strid
                          int continues, size_t out_stride, size_t out_column, size_t out_count, float *COUNTED(out_count) out);
 
 #include "cachedattention.h"
+#include "compact.h"
 #include "dsnot.h"
 #include "fewtokens.h"
 #include "frankwolfe.h"

@@ -97,7 +97,7 @@ public func embed(_ ids: [Int32], table: LinearWeight, into output: inout Matrix
   for id in ids where id < 0 || Int(id) >= table.rows {
     throw EspalierError.badInput(
       "token id \(id) is outside of the embedding of \(table.rows) rows; tokenizer and model do not belong together.",
-      subject: table.tensor.file.path)
+      subject: table.tensor.path)
   }
   let output = output.mutableRowSpans
   for (index, id) in ids.enumerated() {
@@ -107,7 +107,7 @@ public func embed(_ ids: [Int32], table: LinearWeight, into output: inout Matrix
     if index % 64 == 63 { table.release(0..<table.rows) }
   }
   table.release(0..<table.rows)
-  try table.tensor.file.requireReadable()
+  try table.tensor.requireReadable()
 }
 
 extension Matrix {

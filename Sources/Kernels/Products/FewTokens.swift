@@ -1,6 +1,5 @@
 import CKernels
 import EspalierCore
-import EspalierIO
 
 /// Bytes of a dense weight that a thread takes at a time.
 private let bytesAtATime = 256 << 10
@@ -17,7 +16,7 @@ func multiplyFew(
   let words = input.panels
   let output = output.mutableRowSpans
   device.forEach(
-    blocks.count, scratch: { ReadScratch() },
+    blocks.count, scratch: { WeightScratch() },
     { scratch, index in
       let block = blocks[index]
       weight.withPackedRows(block, using: &scratch) { part in

@@ -73,7 +73,7 @@ private struct LinearScratch: ~Copyable {
   private var panels: Buffer<UInt32>
   private var lines = Buffer<UInt32>(unfilled: panelWidth * runSteps)
   private var sums: Buffer<Float>
-  private var read = ReadScratch()
+  private var read = WeightScratch()
 
   init(rows: Int, steps: Int, tokens: Int, _ device: Device) {
     self.steps = steps
@@ -89,17 +89,18 @@ private struct LinearScratch: ~Copyable {
 
   private static func load(
     _ weight: LinearWeight, _ rows: Range<Int>, _ steps: Int, _ precision: Precision,
-    _ read: inout ReadScratch, _ lines: inout Buffer<UInt32>, into panels: inout Buffer<UInt32>
+    _ read: inout WeightScratch, _ lines: inout Buffer<UInt32>, into panels: inout Buffer<UInt32>
   ) {
     let slices = parts(of: weight.columns, size: runSteps * precision.valuesPerStep)
     for (index, range) in parts(of: rows.count, size: panelWidth).enumerated() {
       let first = rows.lowerBound + range.lowerBound
       weight.withRows(first..<first + range.count, using: &read) { rows in
+        var cursors = rows.cursors()
         for slice in slices {
           let start = (index * steps + slice.lowerBound / precision.valuesPerStep) * panelWidth
           let end = (index + 1) * steps * panelWidth
           var target = panels.part(start..<end)
-          rows.pack(slice, precision, lines: &lines, into: &target)
+          rows.pack(slice, precision, &cursors, lines: &lines, into: &target)
         }
       }
     }

@@ -70,15 +70,15 @@ public struct TensorSource: Sendable {
 
   /// A table or router, which is never pruned, as `rows x columns`: leading axes of size 1 are dropped, further axes count as columns.
   func table(_ parameter: Blueprint.Parameter) throws -> LinearWeight {
-    try LinearWeight(stored(parameter).flattened(), pruned: nil, keepsPages: keepsPages)
+    try LinearWeight(stored(parameter).flattened(), keepsPages: keepsPages)
   }
 
   /// All elements as f32, in one row.
-  func floats(_ parameter: Blueprint.Parameter) throws -> Matrix { try stored(parameter).floats() }
+  func floats(_ parameter: Blueprint.Parameter) throws -> Matrix { try stored(parameter).dense().floats() }
 
-  private func stored(_ parameter: Blueprint.Parameter) throws -> StoredTensor {
+  private func stored(_ parameter: Blueprint.Parameter) throws -> CheckpointTensor {
     let tensor = try checkpoint.tensor(parameter.name, shape: parameter.shape)
-    return try parameter.part.map { try tensor.part($0) } ?? tensor
+    return try parameter.part.map { .dense(try tensor.dense().part($0)) } ?? tensor
   }
 
   /// A norm with its learned values.
