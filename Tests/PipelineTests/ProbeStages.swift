@@ -131,9 +131,7 @@ struct Stream: SourceStage {
 
   private func tensors(_ unit: UnitContext) throws -> [String] {
     try unit.unit.tensors.names(in: unit.model).compactMap { name in
-      try unit.checkpoint.tensors[name].map {
-        try unit.checkpoint.stored($0.entry, shard: $0.shard).digest().hex
-      }
+      try unit.checkpoint.tensors[name].map { try $0.dense().digest().hex }
     }
   }
 }
@@ -194,7 +192,8 @@ struct First: MatrixStage {
     let factor = blind ? "" : try Probe.text(unit.input(.factor, "factor"))
     let weights = try unit.checkpoint.tensor(
       unit.unit.tensors.names(in: unit.model)[0], shape: [unit.matrix?.rows ?? 0, unit.matrix?.columns ?? 0])
-    try Probe.make(unit.unit.id, unit.folder + "/mask", [factor, "\(share ?? -1)", try weights.digest().hex])
+    try Probe.make(
+      unit.unit.id, unit.folder + "/mask", [factor, "\(share ?? -1)", try weights.dense().digest().hex])
     return try report(unit, before: 8, after: 4)
   }
 }

@@ -11,9 +11,9 @@ public struct Checkpoint: Sendable {
   public let configuration: JSON
   /// Names of the shards, sorted.
   public let shards: [String]
-  /// Tensors by name, each with its shard.
-  public let tensors: [String: (shard: String, entry: TensorEntry)]
-  /// The tensors of each shard in the order of their bytes, including those that the index does not list.
+  /// Tensors by their plain names: of a compact matrix `M.weight`, not its parts.
+  public let tensors: [String: CheckpointTensor]
+  /// What each shard holds, in the order of the bytes, including tensors that the index does not list.
   public let entries: [String: [TensorEntry]]
   private let files: [String: FileBytes]
 
@@ -36,7 +36,7 @@ public struct Checkpoint: Sendable {
     }
     configuration = try Folder.readJSON(folder + "/config.json", limit: 16 << 20)
     let index = try Self.weightMap(of: folder)
-    var tensors: [String: (shard: String, entry: TensorEntry)] = [:]
+    var tensors: [String: StoredTensor] = [:]
     var entries: [String: [TensorEntry]] = [:]
     var files: [String: FileBytes] = [:]
     for shard in index.shards {
@@ -55,7 +55,7 @@ public struct Checkpoint: Sendable {
       }
       files[shard] = file
       for entry in entries[shard] ?? [] where index.map == nil || index.map?[entry.name] == shard {
-        tensors[entry.name] = (shard, entry)
+        tensors[entry.name] = try StoredTensor(entry: entry, file: file)
       }
     }
     for (name, shard) in index.map ?? [:] where tensors[name] == nil {
@@ -64,9 +64,27 @@ public struct Checkpoint: Sendable {
         subject: folder)
     }
     shards = index.shards
-    self.tensors = tensors
+    self.tensors = try Self.plain(tensors)
     self.entries = entries
     self.files = files
+  }
+
+  /// Tensors under their plain names.
+  private static func plain(_ stored: [String: StoredTensor]) throws -> [String: CheckpointTensor] {
+    var tensors = stored.mapValues(CheckpointTensor.dense)
+    for values in stored.keys {
+      guard let module = CompactMatrix.module(ofValues: values, exists: { stored[$0] != nil }) else {
+        continue
+      }
+      let matrix = try CompactMatrix(module: module) { stored[$0] }
+      for part in matrix.parts { tensors[part.name] = nil }
+      guard tensors.updateValue(.compact(matrix), forKey: matrix.name) == nil else {
+        throw EspalierError.badInput(
+          "the weight \(matrix.name) is stored twice, dense and compact; remove one of them.",
+          subject: matrix.values.file.path)
+      }
+    }
+    return tensors
   }
 
   private static func weightMap(of folder: String) throws -> (map: [String: String]?, shards: [String]) {
@@ -106,25 +124,25 @@ public struct Checkpoint: Sendable {
   ///
   /// - Parameter shape: the shape that `config.json` implies.
   /// - Throws: bad input if it is missing, has another shape, or has a type that cannot be a weight.
-  public func tensor(_ name: String, shape: [Int]) throws -> StoredTensor {
-    guard let (shard, entry) = tensors[name] else {
+  public func tensor(_ name: String, shape: [Int]) throws -> CheckpointTensor {
+    guard let tensor = tensors[name] else {
       throw EspalierError.badInput(
         "the tensor \(name) is missing, but config.json implies it with shape \(shape).", subject: folder)
     }
-    guard entry.shape == shape else {
+    guard tensor.shape == shape else {
       throw EspalierError.badInput(
-        "the tensor \(name) has shape \(entry.shape), but config.json implies \(shape).",
-        subject: "\(folder)/\(shard)")
+        "the tensor \(name) has shape \(tensor.shape), but config.json implies \(shape).",
+        subject: tensor.path)
     }
-    guard entry.dtype?.isWeight == true else {
+    guard tensor.dtype?.isWeight == true else {
       throw EspalierError.badInput(
         "the tensor \(name) is not F32, BF16 or F16; quantized checkpoints cannot be pruned.",
-        subject: "\(folder)/\(shard)")
+        subject: tensor.path)
     }
-    return try stored(entry, shard: shard)
+    return tensor
   }
 
-  /// Any tensor of a shard.
+  /// What a shard holds under this entry.
   public func stored(_ entry: TensorEntry, shard: String) throws -> StoredTensor {
     try StoredTensor(entry: entry, file: file(shard))
   }

@@ -14,6 +14,8 @@ struct BlockPass {
   let scope: PassScope
   /// Whether experts see all tokens, regardless of the router.
   var routesEveryToken = false
+  /// What came before these tokens; nil for whole sequences.
+  var cache: BlockCache?
 
   var precision: Precision { weights.precision }
   var device: Device { weights.device }
@@ -47,7 +49,7 @@ struct BlockPass {
       mixed = try convolve(convolution, hidden, observe)
     }
     guard var mixed = mixed.take() else { return false }
-    let input = PackedMatrix(rounding: &mixed, precision, on: device)
+    let input = weights.packed(&mixed)
     try observe("output", mixed, tokens(of: hidden))
     guard scope.continues(after: "output") else { return false }
     try deliver(output, input, norm: block.mixerOutputNorm, into: &hidden, at: 0)

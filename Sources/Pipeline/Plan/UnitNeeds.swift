@@ -72,7 +72,7 @@ struct UnitNeeds: Sendable {
     var weight = (unit.block.map { job.model.blocks[$0] } ?? job.model.blocks.first)?.sites.lazy
       .compactMap(\.matrices.first).first
     if case .matrix(let matrix) = unit.task { weight = matrix }
-    return weight.flatMap { job.checkpoint.tensors[$0.tensor]?.entry.dtype?.byteCount } ?? 4
+    return weight.flatMap { job.checkpoint.tensors[$0.tensor]?.dtype?.byteCount } ?? 4
   }
 
   /// Bytes of the factor that a matrix's unit reads.
@@ -104,7 +104,7 @@ struct UnitNeeds: Sendable {
   }
 
   static func bytes(of names: some Sequence<String>, _ checkpoint: Checkpoint) -> Int {
-    names.reduce(0) { $0 + (checkpoint.tensors[$1]?.entry.range.count ?? 0) }
+    names.reduce(0) { $0 + (checkpoint.tensors[$1]?.byteCount ?? 0) }
   }
 
   // MARK: - Needs

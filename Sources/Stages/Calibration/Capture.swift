@@ -70,8 +70,8 @@ public struct Capture: SourceStage {
     case .f32: return .f32
     case .bf16: return .bf16
     case .auto:
-      let weights = checkpoint.tensors.values.filter { $0.entry.shape.count == 2 }
-      return Precision.bf16.isAvailable && weights.allSatisfy { $0.entry.dtype == .bf16 } ? .bf16 : .f32
+      let weights = checkpoint.tensors.values.filter { $0.shape.count == 2 }
+      return Precision.bf16.isAvailable && weights.allSatisfy { $0.dtype == .bf16 } ? .bf16 : .f32
     }
   }
 
@@ -150,9 +150,7 @@ public struct Capture: SourceStage {
       try unit.progress(batch.upperBound, of: samples)
     }
     for name in unit.model.embeddingTensors {
-      if let (shard, entry) = unit.checkpoint.tensors[name] {
-        try unit.checkpoint.stored(entry, shard: shard).release()
-      }
+      unit.checkpoint.tensors[name]?.release()
     }
     return UnitResult(content: try writer.finish(), report: .hidden(HiddenReport(samples: samples)))
   }
@@ -200,7 +198,7 @@ public struct Capture: SourceStage {
     defer { for matrix in pruned.values { matrix.weights?.release() } }
     let weights = TensorSource(
       unit.checkpoint, pruned: pruned, precision: unit.job.arithmetic.precision,
-      keepsPages: keepsPages(tensors.reduce(0) { $0 + $1.entry.range.count }), on: unit.device)
+      keepsPages: keepsPages(tensors.reduce(0) { $0 + $1.byteCount }), on: unit.device)
     var writer = try propagation.map { try self.writer($0, samples: samples, length: length) }
     let sites = unit.model.blocks[block].sites
     let named = Dictionary(
@@ -259,10 +257,8 @@ public struct Capture: SourceStage {
   /// Has the system read a block's weights while the previous block is computed, if both fit into memory.
   private func readAhead(_ block: Int, _ unit: UnitContext) throws {
     guard block < unit.model.blocks.count else { return }
-    let tensors = try unit.model.blocks[block].tensors.map {
-      try unit.checkpoint.tensor($0.key, shape: $0.value)
-    }
-    guard tensors.reduce(0, { $0 + $1.entry.range.count }) <= unit.job.memory / 8 else { return }
+    let tensors = unit.model.blocks[block].tensors.keys.compactMap { unit.checkpoint.tensors[$0] }
+    guard tensors.reduce(0, { $0 + $1.byteCount }) <= unit.job.memory / 8 else { return }
     // On a slow disk, this call takes as long as reading.
     DispatchQueue.global(qos: .utility).async { for tensor in tensors { tensor.prefetch() } }
   }

@@ -181,9 +181,9 @@ public struct Emit: OutputStage {
       guard let masked = masks[entry.name], checkpoint.tensors[entry.name]?.shard == name else { continue }
       for one in masked.sorted(by: { $0.matrix.part ?? 0 < $1.matrix.part ?? 0 }) {
         let pruned = try PrunedMatrix(folder: one.folder)
-        let stored = try checkpoint.stored(one.matrix)
+        let stored = try checkpoint.stored(one.matrix).dense()
         try copy(to: stored.entry.range.lowerBound)
-        let weight = try LinearWeight(stored, order: one.matrix.order, pruned: pruned)
+        let weight = try LinearWeight(.dense(stored), order: one.matrix.order, pruned: pruned)
         try write(weight, of: stored, order: one.matrix.order) { bytes in
           let count = bytes.count
           try file.write(bytes.span.bytes, at: position)
@@ -207,7 +207,7 @@ public struct Emit: OutputStage {
     if order == .rows {
       for rows in parts(of: weight.rows, size: max(1, pieceBytes / rowBytes)) {
         try body(weight.maskedBytes(rows))
-        weight.tensor.release(rows.lowerBound * rowBytes..<rows.upperBound * rowBytes)
+        weight.release(rows)
       }
     } else {
       let masked = try StoredTensor(
