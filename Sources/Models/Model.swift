@@ -103,23 +103,61 @@ public struct Model: Sendable {
   ///   - hidden: `tokens x hiddenSize`, consecutive sequences of `length` tokens.
   ///   - wanted: names of sites; the pass may end once all of them have been observed, which leaves `hidden` undefined. Nil for the
   ///     whole block.
+  ///   - cut: where the pass begins, ``ModelOutline/Cut/start`` or ``ModelOutline/Cut/feedForward``; `hidden` holds the states there.
+  ///   - before: the hidden states that the mixer read, if the block is parallel and the pass begins at its feed-forward; see
+  ///     ``enter(block:hidden:length:weights:)``.
   ///   - routesEveryToken: whether every expert sees all tokens, regardless of the router; only to observe inputs, so `wanted` must be
   ///     given.
+  ///   - routings: records which experts are chosen, or says it.
   ///   - weights: the source of the block's tensors.
   ///   - cache: what the block keeps of the tokens before these, and keeps of these for those to come; nil for whole sequences.
   ///   - observe: called with the name of a site, the inputs of some tokens (`tokens x columns`) and which tokens of `hidden` they
   ///     belong to, in the order of the pass.
   public func forward(
-    block: Int, hidden: inout Matrix, length: Int, wanted: Set<String>? = nil, routesEveryToken: Bool = false,
-    weights: TensorSource, cache: BlockCache? = nil,
+    block: Int, hidden: inout Matrix, length: Int, from cut: ModelOutline.Cut = .start,
+    before: HeldMatrix? = nil, wanted: Set<String>? = nil, routesEveryToken: Bool = false,
+    routings: RoutingRecord? = nil, weights: TensorSource, cache: BlockCache? = nil,
     observe: (_ site: String, _ inputs: borrowing Matrix, _ rows: TokenRows) throws -> Void = { _, _, _ in }
   ) throws {
     precondition(wanted != nil || !routesEveryToken)
     let plan = blueprint.blocks[block]
     let pass = BlockPass(
       block: plan, length: min(length, hidden.rows), weights: weights,
-      scope: PassScope(wanted, in: plan), routesEveryToken: routesEveryToken, cache: cache)
-    try pass.run(&hidden, observe)
+      scope: PassScope(wanted, in: plan), routesEveryToken: routesEveryToken, routings: routings, cache: cache)
+    switch cut {
+    case .start: try pass.run(&hidden, observe)
+    case .feedForward: try pass.runFeedForward(&hidden, before: before, observe)
+    case .output, .down: throw EspalierError.internalFault("a pass observes nothing from a cut at inputs.")
+    }
+  }
+
+  /// Adds the outputs of the layer at a cut to the hidden states: from the mixer's output layer to the feed-forward, or from the last
+  /// layer of the MLP to the end of the block.
+  ///
+  /// - Parameters:
+  ///   - inputs: the states at ``ModelOutline/Cut/output`` or ``ModelOutline/Cut/down``; rounded in place as products round them.
+  ///   - hidden: the hidden states before the mixer, or before the feed-forward.
+  public func finish(
+    _ inputs: inout Matrix, at cut: ModelOutline.Cut, block: Int, hidden: inout Matrix, length: Int,
+    weights: TensorSource
+  ) throws {
+    let pass = pass(block, length: min(length, hidden.rows), weights)
+    switch cut {
+    case .output: try pass.finishMixer(&inputs, &hidden)
+    case .down: try pass.finishFeedForward(&inputs, &hidden)
+    case .start, .feedForward: throw EspalierError.internalFault("no layer begins at a cut of hidden states.")
+    }
+  }
+
+  /// The hidden states to which the mixer's output is added, from those that enter the block.
+  public func enter(block: Int, hidden: inout Matrix, length: Int, weights: TensorSource) throws {
+    try pass(block, length: length, weights).enter(&hidden)
+  }
+
+  private func pass(_ block: Int, length: Int, _ weights: TensorSource) -> BlockPass {
+    BlockPass(
+      block: blueprint.blocks[block], length: length, weights: weights,
+      scope: PassScope(nil, in: blueprint.blocks[block]))
   }
 
   /// The input of the head: the states after the last block, `tokens x hiddenSize`, normed and projected.

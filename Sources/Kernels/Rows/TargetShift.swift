@@ -27,12 +27,12 @@ public struct TargetShift: Sendable {
     if let cross, cross.rows != cross.columns {
       throw EspalierError.badInput(
         "the cross-Gram matrix \(cross.tensor.name) is \(cross.rows) x \(cross.columns), not square.",
-        subject: cross.tensor.file.path)
+        subject: cross.tensor.path)
     }
     if let cross, let residual, cross.columns != residual.columns {
       throw EspalierError.badInput(
         "\(residual.tensor.name) has \(residual.columns) columns, but \(cross.tensor.name) has \(cross.columns).",
-        subject: residual.tensor.file.path)
+        subject: residual.tensor.path)
     }
     self.cross = cross
     self.residual = residual

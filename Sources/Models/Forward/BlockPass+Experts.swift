@@ -51,6 +51,11 @@ extension BlockPass {
 
   /// Chooses the experts. The router is never pruned, and always computed in f32.
   private func routing(_ router: Blueprint.Router, _ input: borrowing Matrix) throws -> Routing {
+    if let routings { return try routings.next { try chosen(router, input) } }
+    return try chosen(router, input)
+  }
+
+  private func chosen(_ router: Blueprint.Router, _ input: borrowing Matrix) throws -> Routing {
     var states = try prepared(input, rows: input.rows, router.inputNorm)
     if let factors = router.inputScale { multiplyRows(&states, try weights.floats(factors)) }
     scale(&states, by: router.inputFactor, on: device)

@@ -30,6 +30,11 @@ public struct TensorSource: Sendable {
     self.keepsPages = keepsPages || decodes
   }
 
+  /// The same with these pruned matrices.
+  public func with(_ pruned: [String: PrunedMatrix]) -> TensorSource {
+    TensorSource(checkpoint, pruned: pruned, precision: precision, keepsPages: keepsPages, on: device)
+  }
+
   /// A linear weight, pruned if the pipeline has pruned it.
   public func weight(_ matrix: ModelOutline.Matrix) throws -> LinearWeight {
     func made() throws -> LinearWeight {

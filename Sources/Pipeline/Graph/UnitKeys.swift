@@ -108,7 +108,8 @@ struct UnitKeys: Sendable {
     case .corpus: "corpus"
     case .embed: "first block"
     case .site(let site): "block \(unit.block ?? 0) site \(site)"
-    case .propagate: "block \(unit.block ?? 0)"
+    case .propagate(to: .start): "block \(unit.block ?? 0)\(unit.isDense ? " dense" : "")"
+    case .propagate(let cut): "block \(unit.block ?? 0) to \(cut)\(unit.isDense ? " dense" : "")"
     case .matrix(let matrix): matrix.part.map { "\(matrix.tensor) part \($0)" } ?? matrix.tensor
     case .allocation: "allocation"
     case .model: "model"

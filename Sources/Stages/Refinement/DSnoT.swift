@@ -26,6 +26,8 @@ public struct DSnoT: MatrixStage {
 
   public var reads: Set<ArtifactKind> { [.factor, .mask] }
 
+  public var followsTarget: Bool { false }
+
   public func applies(to matrix: ModelOutline.Matrix) -> Bool { true }
 
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet { sizes.withLossFactor(besideFactor(sizes)) }
@@ -55,7 +57,6 @@ public struct DSnoT: MatrixStage {
   }
 
   public func run(_ unit: UnitContext) throws -> MatrixReport {
-    try unit.requireOwnTargets("dsnot")
     let weight = try unit.weight()
     let factor = try unit.lossFactor(beside: besideFactor)
     var mask = try MaskFile.read(unit.input(.mask, MaskFile.name))

@@ -72,6 +72,8 @@ public struct FrankWolfe: MatrixStage {
 
   public var reads: Set<ArtifactKind> { [.factor, .mask] }
 
+  public var followsTarget: Bool { false }
+
   public func applies(to matrix: ModelOutline.Matrix) -> Bool { true }
 
   public func pattern(after previous: PlannedPattern?) throws -> PlannedPattern? {
@@ -111,7 +113,6 @@ public struct FrankWolfe: MatrixStage {
   }
 
   public func run(_ unit: UnitContext) throws -> MatrixReport {
-    try unit.requireOwnTargets("frankWolfe")
     let weight = try unit.weight()
     let factor = try unit.factor()
     let gram = try factor.requireGram()

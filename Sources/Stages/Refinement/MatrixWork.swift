@@ -30,7 +30,7 @@ extension UnitSizes {
 
 extension UnitSizes {
   /// Whether the targets have a shift.
-  var isShifted: Bool { false }
+  var isShifted: Bool { target != .pruned }
 
   /// Bytes that the shifts of the targets take in a kernel, beside the pages of their tensors.
   ///
@@ -46,13 +46,10 @@ extension UnitContext {
   /// What the targets of the unit's matrix have beyond the outputs of its dense rows; nil if nothing.
   ///
   /// - Parameter onHeldOut: whether on the sequences that are held out, or on the others.
-  func targetShift(onHeldOut: Bool = false) throws -> TargetShift? { nil }
-
-  /// - Throws: a usage error if the targets have a shift, for stages that only know the dense rows' outputs.
-  func requireOwnTargets(_ stage: String) throws {
-    guard sizes.isShifted else { return }
-    throw EspalierError.usage(
-      "\(stage) knows only the outputs of the dense rows as targets; use swap, or set capture.target=pruned.")
+  func targetShift(onHeldOut: Bool = false) throws -> TargetShift? {
+    guard sizes.isShifted else { return nil }
+    let factor = try factor()
+    return onHeldOut ? factor.heldOutShift : factor.shift
   }
 
   /// The factor of the unit's site, only for losses; ``UnitSizes/withLossFactor(_:)`` computes its memory.
