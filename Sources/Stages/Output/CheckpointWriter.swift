@@ -327,10 +327,10 @@ struct CheckpointWriter {
     let isChanged = !forms.isEmpty || checkpoint.isCompact
     if name == Checkpoint.indexName, isChanged {
       let index = try Folder.readJSON(checkpoint.folder + "/" + name, limit: 256 << 20)
-      return try Folder.writeAtomically(Array((try newIndex(index).prettyText + "\n").utf8), to: path)
+      return try write(try newIndex(index), to: path, like: name)
     }
-    if name == "config.json", isChanged, let text = newConfiguration()?.prettyText {
-      return try Folder.writeAtomically(Array((text + "\n").utf8), to: path)
+    if name == "config.json", isChanged, let configuration = newConfiguration() {
+      return try write(configuration, to: path, like: name)
     }
     let source = try File(reading: checkpoint.folder + "/" + name)
     let size = try source.size()
@@ -341,6 +341,14 @@ struct CheckpointWriter {
       try progress(part.count)
     }
     try file.sync()
+  }
+
+  /// Writes JSON as transformers does; it ends with a new line if the file of the source does.
+  private func write(_ json: JSON, to path: String, like name: String) throws {
+    let source = try File(reading: checkpoint.folder + "/" + name)
+    let size = try source.size()
+    let endsLine = try size > 0 && source.bytes(size - 1..<size) == [UInt8(ascii: "\n")]
+    try Folder.writeAtomically(Array((json.prettyText + (endsLine ? "\n" : "")).utf8), to: path)
   }
 
   /// The index of the shards with the names of the new tensors.
