@@ -42,9 +42,19 @@ public struct CompactForm: Sendable {
     fitsTwoOfFour = fits
   }
 
-  /// Rows that are encoded at a time: about a MiB of the dense matrix.
+  /// Bytes of the dense matrix that are encoded at a time.
+  private static let bandBytes = 1 << 20
+
+  /// Rows that are encoded at a time; at least one.
   public static func bands(of weight: LinearWeight) -> [Range<Int>] {
-    parts(of: weight.rows, size: max(1, (1 << 20) / max(1, weight.columns * weight.dtype.byteCount)))
+    parts(of: weight.rows, size: max(1, bandBytes / max(1, weight.columns * weight.dtype.byteCount)))
+  }
+
+  /// Bytes that encoding a matrix of `rows` rows takes, whose dense form has `bytes`: a band, its values and its bits, and the places of
+  /// all rows.
+  public static func workingSet(rows: Int, bytes: Int) -> Int {
+    let band = min(bytes, bandBytes)
+    return 2 * band + band / 8 + rows + 2 * rows * 8
   }
 
   /// The shapes of the parts.

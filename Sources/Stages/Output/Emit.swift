@@ -83,12 +83,15 @@ public struct Emit: OutputStage {
     let transposed =
       sizes.model.matrices.filter { $0.order == .columns }.map { $0.parameters * sizes.weightBytes }.max()
       ?? 0
-    // A piece of a weight, and one of a file for its digest; in compact form the places of all rows too.
-    let rows = sizes.model.matrices.map(\.rows).max() ?? 0
+    // Embeddings may become compact too.
+    let compact = CompactForm.workingSet(
+      rows: max(sizes.model.vocabularySize, sizes.model.matrices.map(\.rows).max() ?? 0),
+      bytes: max(weight, sizes.model.vocabularySize * sizes.model.hiddenSize * sizes.weightBytes))
+    // A piece of a weight, and one of a file for its digest.
     return WorkingSet(
       weightPages: 2 * CheckpointWriter.pieceBytes,
-      rows: min(CheckpointWriter.pieceBytes, weight) + 4 * transposed + 2 * mask
-        + (format == .dense ? 0 : 2 * rows * 8))
+      rows: max(min(CheckpointWriter.pieceBytes, weight), format == .dense ? 0 : compact) + 4 * transposed
+        + 2 * mask)
   }
 
   public func run(_ unit: UnitContext) throws -> OutputReport {
