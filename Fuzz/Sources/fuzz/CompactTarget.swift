@@ -30,13 +30,15 @@ enum CompactTarget: FuzzTarget {
     let flags = taker.number(1)
     let type = types[Int(flags & 3)]
     let hasOffsets = flags & 4 != 0
-    let (rows, columns) = (Int(taker.number(1)), Int(taker.number(1)))
-    let count = Int(taker.number(2)) % 4096
+    // Few elements, so that there are many executions.
+    let (rows, columns) = (Int(taker.number(1)) % 6, Int(taker.number(1)) % 90)
+    let count = Int(taker.number(2)) % 512
     let width = (columns + 7) / 8
     func tensor(_ part: CompactMatrix.Part, _ type: DType, _ shape: [Int]) throws -> (String, StoredTensor) {
       let size = shape.reduce(type.byteCount, *)
       var buffer = Buffer<UInt8>(count: size)
-      for index in 0..<size { buffer[index] = UInt8(taker.number(1)) }
+      for (index, byte) in taker.rest.prefix(size).enumerated() { buffer[index] = byte }
+      taker.drop(size)
       let name = CompactMatrix.name(part, of: "m")
       let entry = TensorEntry(name: name, type: type.rawValue, shape: shape, range: 0..<size)
       return (name, try StoredTensor(entry: entry, file: FileBytes(buffer, of: "file")))
@@ -72,12 +74,13 @@ enum CompactTarget: FuzzTarget {
     let size = matrix.dtype.byteCount
     let values = matrix.values.withBytes { Array($0) }
     let mask = matrix.bitmask.withBytes { Array($0) }
-    var (output, next) = ([UInt8](), 0)
+    var output = [UInt8](repeating: 0, count: matrix.rows * matrix.columns * size)
+    var next = 0
     for row in 0..<matrix.rows {
       for column in 0..<matrix.columns {
-        let isKept = mask[row * matrix.maskRowBytes + column / 8] >> UInt8(column % 8) & 1 == 1
-        output += isKept ? Array(values[next..<next + size]) : [UInt8](repeating: 0, count: size)
-        next += isKept ? size : 0
+        guard mask[row * matrix.maskRowBytes + column / 8] >> UInt8(column % 8) & 1 == 1 else { continue }
+        for byte in 0..<size { output[(row * matrix.columns + column) * size + byte] = values[next + byte] }
+        next += size
       }
     }
     return output

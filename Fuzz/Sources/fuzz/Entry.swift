@@ -91,6 +91,9 @@ struct Taker {
     defer { rest = rest.dropFirst(count) }
     return rest.prefix(count).reversed().reduce(0) { $0 << 8 | UInt64($1) }
   }
+
+  /// Leaves out `count` bytes.
+  mutating func drop(_ count: Int) { rest = rest.dropFirst(count) }
 }
 
 /// A repeated text between two others.
