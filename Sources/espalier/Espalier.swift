@@ -24,7 +24,8 @@ struct Espalier: ParsableCommand {
     version: "0.1.0",
     subcommands: [
       PlanCommand.self, RunCommand.self, StatusCommand.self, ReportCommand.self, InspectCommand.self,
-      EvaluateCommand.self, VerifyCommand.self, ExplainCommand.self, StagesCommand.self,
+      PackCommand.self, UnpackCommand.self, EvaluateCommand.self, VerifyCommand.self, ExplainCommand.self,
+      StagesCommand.self,
     ])
 
   static func main() {
