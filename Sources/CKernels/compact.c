@@ -166,3 +166,62 @@ BODY size_t count_bits_body(size_t bytes, const uint8_t *bits) {
   return count;
 }
 TIERS(size_t, count_bits, (size_t bytes, const uint8_t *bits), (bytes, bits))
+
+// ---- The way back
+
+// Sixteen elements at a time.
+#define NONZERO(name, element, lanes)                                                                              \
+  BODY size_t name(size_t n, const void *restrict values, size_t bytes, uint8_t *restrict kept) {                  \
+    const char *x = values;                                                                                        \
+    size_t count = 0, i = 0;                                                                                       \
+    for (; i + 16 <= n; i += 16) {                                                                                 \
+      boolx16 packed = __builtin_convertvector(*(const lanes *)(x + i * sizeof(element)) != 0, boolx16);           \
+      memcpy(kept + i / 8, &packed, 2);                                                                            \
+      count += (size_t)__builtin_popcount(kept[i / 8] | kept[i / 8 + 1] << 8);                                     \
+    }                                                                                                              \
+    if (i < n) memset(kept + i / 8, 0, (n - i + 7) / 8);                                                           \
+    for (; i < n; i++) {                                                                                           \
+      element value;                                                                                               \
+      memcpy(&value, x + i * sizeof value, sizeof value);                                                          \
+      kept[i / 8] |= (uint8_t)((value != 0) << (i % 8));                                                           \
+      count += value != 0;                                                                                         \
+    }                                                                                                              \
+    return count;                                                                                                  \
+  }
+NONZERO(mark_nonzero_16_body, uint16_t, u16x16)
+TIERS(size_t, mark_nonzero_16, (size_t n, const void *values, size_t bytes, uint8_t *kept), (n, values, bytes, kept))
+NONZERO(mark_nonzero_32_body, uint32_t, u32x16)
+TIERS(size_t, mark_nonzero_32, (size_t n, const void *values, size_t bytes, uint8_t *kept), (n, values, bytes, kept))
+
+#define TAKE(name, element, stored)                                                                     \
+  size_t name(size_t n, size_t bytes, const uint8_t *kept, const void *values, size_t count, element *y) { \
+    const stored *x = values;                                                                           \
+    size_t taken = 0;                                                                                   \
+    for (size_t i = 0; i < n && taken < count; i++) {                                                   \
+      y[taken] = x[i];                                                                                  \
+      taken += kept[i / 8] >> (i % 8) & 1;                                                              \
+    }                                                                                                   \
+    return taken;                                                                                       \
+  }
+TAKE(espalier_take_16, uint16_t, stored_16)
+TAKE(espalier_take_32, uint32_t, stored_32)
+
+int espalier_fits_two_of_four(size_t bytes, const uint8_t *kept) {
+  unsigned over = 0;
+  for (size_t i = 0; i < bytes; i++) {
+    // Bits of each pair, then of each four: more than two of them.
+    unsigned pairs = kept[i] - (kept[i] >> 1 & 0x55u);
+    unsigned fours = (pairs & 0x33u) + (pairs >> 2 & 0x33u);
+    over |= (fours + 0x55u) & 0x88u;
+  }
+  return over == 0;
+}
+
+void espalier_fill_two_of_four(size_t n, size_t bytes, uint8_t *kept) {
+  for (size_t i = 0; i < n; i += 4) {
+    unsigned shift = i % 8;
+    unsigned four = kept[i / 8] >> shift & 15u;
+    while (__builtin_popcount(four) < 2) four |= four + 1;
+    kept[i / 8] |= (uint8_t)(four << shift);
+  }
+}

@@ -13,9 +13,17 @@ public struct Checkpoint: Sendable {
   public let shards: [String]
   /// Tensors by their plain names: of a compact matrix `M.weight`, not its parts.
   public let tensors: [String: CheckpointTensor]
-  /// What each shard holds, in the order of the bytes, including tensors that the index does not list.
-  public let entries: [String: [TensorEntry]]
+  /// What each shard holds, including tensors that the index does not list.
+  public let headers: [String: SafetensorsHeader]
   private let files: [String: FileBytes]
+
+  /// The name of the file that tells the shard of each tensor.
+  public static let indexName = "model.safetensors.index.json"
+
+  /// Whether any matrix is stored in compact form.
+  public var isCompact: Bool {
+    tensors.values.contains { if case .compact = $0 { true } else { false } }
+  }
 
   /// Opens the folder and checks every shard's header.
   ///
@@ -37,7 +45,7 @@ public struct Checkpoint: Sendable {
     configuration = try Folder.readJSON(folder + "/config.json", limit: 16 << 20)
     let index = try Self.weightMap(of: folder)
     var tensors: [String: StoredTensor] = [:]
-    var entries: [String: [TensorEntry]] = [:]
+    var headers: [String: SafetensorsHeader] = [:]
     var files: [String: FileBytes] = [:]
     for shard in index.shards {
       let path = folder + "/" + shard
@@ -46,7 +54,8 @@ public struct Checkpoint: Sendable {
           "the shard \(shard) is missing, but model.safetensors.index.json names it. Fetch it again.",
           subject: folder)
       }
-      entries[shard] = try SafetensorsHeader(path: path).tensors
+      let header = try SafetensorsHeader(path: path)
+      headers[shard] = header
       let file = try FileBytes(path, reading: reading)
       guard file.identity == entry.identity else {
         throw EspalierError(
@@ -54,7 +63,7 @@ public struct Checkpoint: Sendable {
           subject: path)
       }
       files[shard] = file
-      for entry in entries[shard] ?? [] where index.map == nil || index.map?[entry.name] == shard {
+      for entry in header.tensors where index.map == nil || index.map?[entry.name] == shard {
         tensors[entry.name] = try StoredTensor(entry: entry, file: file)
       }
     }
@@ -65,7 +74,7 @@ public struct Checkpoint: Sendable {
     }
     shards = index.shards
     self.tensors = try Self.plain(tensors)
-    self.entries = entries
+    self.headers = headers
     self.files = files
   }
 
@@ -89,7 +98,7 @@ public struct Checkpoint: Sendable {
 
   private static func weightMap(of folder: String) throws -> (map: [String: String]?, shards: [String]) {
     if try Folder.entry(folder + "/model.safetensors") != nil { return (nil, ["model.safetensors"]) }
-    let path = folder + "/model.safetensors.index.json"
+    let path = folder + "/" + indexName
     guard try Folder.entry(path) != nil else {
       throw EspalierError.badInput(
         "there is neither model.safetensors nor model.safetensors.index.json. Convert the weights to safetensors first.",

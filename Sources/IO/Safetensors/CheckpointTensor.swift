@@ -30,7 +30,7 @@ public enum CheckpointTensor: Sendable {
     }
   }
 
-  /// What the shards hold: the tensor itself, or the parts of a compact one.
+  /// What the shards hold: the tensor itself, or the parts of a compact one, the values first.
   public var parts: [StoredTensor] {
     switch self {
     case .dense(let tensor): [tensor]

@@ -23,7 +23,8 @@ public struct CompactMatrix: Sendable {
 
   private let isChecked = Flag()
 
-  var parts: [StoredTensor] { [values, bitmask, shape] + (rowOffsets.map { [$0] } ?? []) }
+  /// The values first.
+  public var parts: [StoredTensor] { [values, bitmask, shape] + (rowOffsets.map { [$0] } ?? []) }
 
   /// Kept values.
   public var count: Int { values.entry.range.count / dtype.byteCount }
@@ -31,8 +32,11 @@ public struct CompactMatrix: Sendable {
   /// Bytes of the mask of one row.
   public var maskRowBytes: Int { Mask.rowBytes(columns) }
 
-  /// The parts of a module's compact weight, in the order in which a shard holds them.
-  enum Part: String, CaseIterable {
+  /// The end of the plain name.
+  public static let weightSuffix = ".weight"
+
+  /// The parts of a module's compact weight.
+  public enum Part: String, CaseIterable {
     case rowOffsets = "row_offsets"
     case shape
     case values = "compressed"
@@ -47,7 +51,7 @@ public struct CompactMatrix: Sendable {
     return exists(Self.name(.bitmask, of: module)) ? module : nil
   }
 
-  static func name(_ part: Part, of module: String) -> String { "\(module).\(part.rawValue)" }
+  public static func name(_ part: Part, of module: String) -> String { "\(module).\(part.rawValue)" }
 
   /// The compact weight of a module, checked as far as headers and the shape tell; see ``check()``.
   ///
@@ -63,7 +67,8 @@ public struct CompactMatrix: Sendable {
     }
     let rowOffsets = try tensor(Self.name(.rowOffsets, of: module))
     try self.init(
-      name: module + ".weight", shape: shape, values: values, bitmask: bitmask, rowOffsets: rowOffsets)
+      name: module + Self.weightSuffix, shape: shape, values: values, bitmask: bitmask, rowOffsets: rowOffsets
+    )
   }
 
   private init(
@@ -94,7 +99,7 @@ public struct CompactMatrix: Sendable {
     } else {
       guard columns % 4 == 0 else {
         throw EspalierError.badInput(
-          "the matrix of \(values.name) has \(columns) columns, which are no groups of 4, and \(name.dropLast(7)).\(Part.rowOffsets.rawValue) is missing.",
+          "the matrix of \(values.name) has \(columns) columns, which are no groups of 4, and \(name.dropLast(Self.weightSuffix.count)).\(Part.rowOffsets.rawValue) is missing.",
           subject: values.file.path)
       }
       try require(values, dtype, [rows, columns / 2])

@@ -7,7 +7,7 @@ extension StoredTensor {
   public init(_ bytes: consuming Buffer<UInt8>, shape: [Int], derivedFrom origin: StoredTensor) throws {
     let file = FileBytes(bytes, of: origin.file.path)
     try self.init(
-      entry: TensorEntry(name: origin.name, dtype: origin.dtype, shape: shape, range: 0..<file.count),
+      entry: TensorEntry(name: origin.name, type: origin.entry.type, shape: shape, range: 0..<file.count),
       file: file)
   }
 
@@ -18,7 +18,8 @@ extension StoredTensor {
     while axes.count > 2, axes.first == 1 { axes.removeFirst() }
     return try StoredTensor(
       entry: TensorEntry(
-        name: name, dtype: dtype, shape: [axes.first ?? 1, axes.dropFirst().reduce(1, *)], range: entry.range),
+        name: name, type: entry.type, shape: [axes.first ?? 1, axes.dropFirst().reduce(1, *)],
+        range: entry.range),
       file: file)
   }
 
@@ -42,7 +43,7 @@ extension StoredTensor {
     let size = rest.reduce(1, *) * dtype.byteCount
     let start = entry.range.lowerBound + index * size
     return try StoredTensor(
-      entry: TensorEntry(name: name, dtype: dtype, shape: rest, range: start..<start + size), file: file)
+      entry: TensorEntry(name: name, type: entry.type, shape: rest, range: start..<start + size), file: file)
   }
 
   /// The transpose of the matrix, as a copy in memory.

@@ -12,7 +12,7 @@ public struct LinearWeight: Sendable {
   public let mask: Mask?
   /// Whether its pages stay in memory after a product; otherwise they are given back at once.
   public let keepsPages: Bool
-  private let dtype: DType
+  public let dtype: DType
 
   /// The weight as the pipeline left it; as the checkpoint has it if `pruned` is nil.
   ///

@@ -91,7 +91,7 @@ struct UnitKeys: Sendable {
   /// The place of each tensor in its shard: the same tensors in other shards give another output.
   private var layout: Digest {
     let lines = job.checkpoint.shards.flatMap { shard in
-      (job.checkpoint.entries[shard] ?? []).map { "\(shard) \($0.name) \($0.range)\n" }
+      (job.checkpoint.headers[shard]?.tensors ?? []).map { "\(shard) \($0.name) \($0.range)\n" }
     }
     return SHA256.digest(of: lines.joined())
   }

@@ -15,9 +15,12 @@ public enum Interruption {
     }
   }
 
+  /// Whether there was a signal.
+  public static var isRequested: Bool { requested.load(ordering: .relaxed) }
+
   /// - Throws: `interrupted` (exit 75) after a signal.
   public static func check() throws {
-    guard requested.load(ordering: .relaxed) else { return }
+    guard isRequested else { return }
     throw EspalierError(.interrupted, "stopped; what is done is kept. The same command continues.")
   }
 }

@@ -42,9 +42,9 @@ import Testing
       let tensor = try checkpoint.tensor(name, shape: shape).dense()
       #expect(tensor.dtype == .f32 && tensor.withBytes { $0.count } == shape.reduce(4, *))
       let shard = try #require(checkpoint.tensors[name]).shard
-      #expect(checkpoint.entries[shard]?.contains { $0.name == name } == true)
+      #expect(checkpoint.headers[shard]?.tensors.contains { $0.name == name } == true)
     }
-    #expect(checkpoint.entries.values.reduce(0) { $0 + $1.count } == expected.count)
+    #expect(checkpoint.headers.values.reduce(0) { $0 + $1.tensors.count } == expected.count)
     #expect(checkpoint.configuration["model_type"]?.string == "llama")
     let others = ["config.json", "generation_config.json"] + checkpoint.shards
     #expect(
@@ -164,7 +164,7 @@ import Testing
     #expect(checkpoint.tensors.keys.sorted() == ["lm_head.weight"])
     #expect(
       checkpoint.shards == ["model-1.safetensors"]
-        && checkpoint.entries["model-1.safetensors"]?.count ?? 0 > 1)
+        && checkpoint.headers["model-1.safetensors"]?.tensors.count ?? 0 > 1)
   }
 
   @Test func aFolderInPlaceOfAShardIsTold() throws {
