@@ -51,11 +51,15 @@ public final class Decoding {
 
   /// Goes on by some tokens, as many for every text, one text after the other.
   ///
-  /// - Parameter all: whether the logits of all these tokens are wanted; for short texts only.
+  /// - Parameters:
+  ///   - all: whether the logits of all these tokens are wanted; for short texts only.
+  ///   - progress: called after each block with its number.
   /// - Returns: the logits after the last token of each text, `sequences x vocabulary`; or of all, `next.count x vocabulary`.
   /// - Throws: bad input if an id is outside of the vocabulary or hidden states are not finite; an I/O error if the checkpoint cannot be
   ///   read.
-  public func append(_ next: [Int32], all: Bool = false) throws -> Matrix {
+  public func append(
+    _ next: [Int32], all: Bool = false, progress: (Int) throws -> Void = { _ in }
+  ) throws -> Matrix {
     var (next, count, past) = (next, next.count / sequences, length)
     precondition(count > 0 && next.count == count * sequences && past + count <= capacity)
     for sequence in 0..<sequences { ids[sequence] += next[sequence * count..<(sequence + 1) * count] }
@@ -69,6 +73,7 @@ public final class Decoding {
     for block in model.blueprint.blocks.indices {
       try model.forward(
         block: block, hidden: &hidden, length: count, weights: tensors, cache: caches[block])
+      try progress(block)
     }
     if !all, count > 1 {
       var last = device.matrix(unfilled: sequences, columns: hidden.columns)

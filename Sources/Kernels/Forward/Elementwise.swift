@@ -104,9 +104,9 @@ public func embed(_ ids: [Int32], table: LinearWeight, into output: inout Matrix
     var row = output[index]
     table.load(Int(id)..<Int(id) + 1, into: &row)
     // Rows lie anywhere in the table, and the system maps the pages around each: soon it would hold the whole table.
-    if index % 64 == 63 { table.release(0..<table.rows) }
+    if index % 64 == 63, !table.keepsPages { table.release(0..<table.rows) }
   }
-  table.release(0..<table.rows)
+  if !table.keepsPages { table.release(0..<table.rows) }
   try table.tensor.requireReadable()
 }
 
