@@ -101,6 +101,7 @@ void espalier_delta_rule(size_t tokens, size_t keys, size_t values, size_t strid
 #include "frankwolfe.h"
 #include "gemm.h"
 #include "gram.h"
+#include "refit.h"
 #include "rowloss.h"
 #include "select.h"
 #include "swap.h"

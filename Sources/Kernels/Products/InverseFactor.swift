@@ -30,6 +30,17 @@ struct InverseFactor: ~Copyable, Sendable {
     guard isPositive else { return nil }
   }
 
+  /// The diagonal of H^-1.
+  var inverseDiagonal: [Double] {
+    var sums = [Double](repeating: 0, count: columns)
+    let rows = elements.rowSpans
+    for i in 0..<columns {
+      let row = rows[i]
+      for j in i..<columns { sums[j] += Double(row[j]) * Double(row[j]) }
+    }
+    return sums
+  }
+
   /// Replaces every row x by `H^-1 x`.
   func solve(_ matrix: inout Matrix, on device: Device) {
     precondition(matrix.columns == columns)

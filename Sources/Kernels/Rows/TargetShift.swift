@@ -86,6 +86,15 @@ struct RowShifts: ~Copyable {
   /// No shifts.
   init() { values = Matrix(rows: 0, columns: 0) }
 
+  private init(values: consuming Matrix) { self.values = values }
+
+  /// Those of one row.
+  func row(_ row: Int) -> RowShifts {
+    guard !isNone else { return RowShifts() }
+    let values = values.rowSpans[row]
+    return RowShifts(values: Matrix(rows: 1, columns: values.count, values.indices.map { values[$0] }))
+  }
+
   var isNone: Bool { values.rows == 0 }
 
   /// Adds them to the rows of `output`, which has as many.

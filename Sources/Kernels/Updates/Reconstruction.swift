@@ -134,7 +134,7 @@ struct FitSystem: Sendable {
   static let expectedSteps = 40.0
 
   let gram: GramMatrix
-  let options: ReconstructOptions
+  var options: ReconstructOptions
   let damping: [Float]
   /// 0 for a channel without input: its weights stay as they are.
   let inverse: [Float]
