@@ -80,11 +80,10 @@ public struct Questions: Sendable {
   ) throws -> QuestionsReport {
     let tokenizer = try Tokenizer(folder: model.checkpoint.folder)
     let requests = try questions.flatMap(\.requests).map { try tokens($0, tokenizer) }
-    let scores = try TokenScorer(model: model, scratch: scratch, progress: progress, device: device).score(
-      requests.map(\.ids))
-    let sums = zip(requests, scores).map { request, scores in
-      scores.suffix(request.ids.count - request.contextCount).reduce(0, +)
-    }
+    let stream = BlockStream(
+      members: [.init(model: model, precision: ProductPrecision.auto.precision(of: model.checkpoint))],
+      scratch: scratch, memory: 1 << 30, progress: progress, device: device)
+    let sums = try stream.score(requests.map { ScoredSequence(ids: $0.ids, first: $0.contextCount) }).map(\.sum)
     var next = 0
     var right = 0
     var rightNormalized = 0

@@ -14,7 +14,7 @@ import Glibc
 ///   - scratch: a folder for hidden states; removed at the end.
 /// - Throws: bad input if the text is shorter than one window.
 public func windowPerplexity(
-  _ model: Model, text: String, length: Int, windows limit: Int?, scratch: String,
+  _ model: Model, text: String, length: Int, windows limit: Int?, scratch: String, precision: ProductPrecision = .auto,
   progress: @escaping (_ done: Int, _ total: Int) throws -> Void = { _, _ in },
   on device: Device
 ) throws -> PerplexityReport {
@@ -33,9 +33,11 @@ public func windowPerplexity(
       subject: text)
   }
   let sequences = (0..<count).map { Array(ids[$0 * length..<($0 + 1) * length]) }
-  let scores = try TokenScorer(model: model, scratch: scratch, progress: progress, device: device).score(
-    sequences)
-  let means = scores.map { $0.reduce(0, +) / Double($0.count) }
+  let stream = BlockStream(
+    members: [.init(model: model, precision: precision.precision(of: model.checkpoint))], scratch: scratch,
+    memory: 1 << 30, progress: progress, device: device)
+  let scores = try stream.score(sequences.map { ScoredSequence(ids: $0, first: 1) })
+  let means = scores.map { $0.sum / Double($0.logProbabilities.count) }
   return PerplexityReport(
     perplexity: exp(-means.reduce(0, +) / Double(means.count)), length: length, windows: count)
 }

@@ -41,7 +41,9 @@ public struct Evaluate: EvaluationStage {
     let needs = text.map(Corpus.Needs.init)
     let scratch =
       linearScratchBytes(columns: sizes.model.widestInput, .f32) + attentionScratchBytes(length: tokens, .f32)
-    let head = headWorkingSet(tokens: tokens, columns: sizes.model.hiddenSize, threads: sizes.threads)
+    let head = headWorkingSet(
+      tokens: tokens, columns: sizes.model.hiddenSize, vocabulary: sizes.model.vocabularySize, models: 1, .f32,
+      threads: sizes.threads)
     let largest = sizes.model.matrices.map { $0.parameters * sizes.weightBytes }.max() ?? 0
     let states = sizes.model.activationBytes(tokens: tokens, innerTokens: tokens)
     return WorkingSet(
