@@ -15,9 +15,12 @@ public enum Interruption {
     }
   }
 
+  /// - Parameter message: what becomes of the work.
   /// - Throws: `interrupted` (exit 75) after a signal.
-  public static func check() throws {
+  public static func check(
+    _ message: String = "stopped; what is done is kept. The same command continues."
+  ) throws {
     guard requested.load(ordering: .relaxed) else { return }
-    throw EspalierError(.interrupted, "stopped; what is done is kept. The same command continues.")
+    throw EspalierError(.interrupted, message)
   }
 }

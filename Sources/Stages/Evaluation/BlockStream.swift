@@ -3,7 +3,7 @@ import EspalierIO
 import EspalierKernels
 import EspalierModels
 
-/// Takes token sequences through all blocks of a model, or of two models in step. Each block's weights are read once for all sequences.
+/// Takes sequences of tokens or images through all blocks of a model, or of two models in step. Each block's weights are read once for all sequences.
 ///
 /// Sequences of similar length share a group. Shorter ones are padded on the right, which does not matter to causal attention; of a
 /// model that looks both ways, only sequences of one length share a group.
@@ -33,26 +33,24 @@ struct BlockStream {
   /// Tokens that pass a block together: enough that packing a weight costs little beside its product.
   static let batchTokens = 2048
 
-  /// - Parameter end: called for each batch, once, with a function that gives the states of a model after its last block, `tokens x
-  ///   hiddenSize`, and with sources of the models' tensors.
-  /// - Throws: bad input if an id is outside of the vocabulary or hidden states are not finite; an I/O error if a checkpoint cannot be
-  ///   read.
+  /// - Parameters:
+  ///   - lengths: tokens of each sequence.
+  ///   - embed: gives the states of a batch before the first block.
+  ///   - end: called for each batch, once, with a function that gives the states of a model after its last block, `tokens x
+  ///     hiddenSize`, and with sources of the models' tensors.
+  /// - Throws: bad input if hidden states are not finite; an I/O error if a checkpoint cannot be read.
   func run(
-    _ sequences: [[Int32]],
+    _ lengths: [Int], embed: (_ batch: Batch, _ model: Model, _ tensors: TensorSource) throws -> Matrix,
     end: (_ batch: Batch, _ states: (_ member: Int) throws -> Matrix, _ tensors: [TensorSource]) throws ->
       Void
   ) throws {
-    let batches = batches(sequences)
+    let batches = batches(lengths)
     var meter = Meter(members, batches, progress)
     let stores = try stores(batches)
     let tensors = members.map { TensorSource($0.model.checkpoint, precision: $0.precision, on: device) }
     for (member, part) in members.enumerated() {
       for (index, batch) in batches.enumerated() {
-        let ids = batch.sequences.flatMap { sequence in
-          let ids = sequences[sequence]
-          return ids + [Int32](repeating: ids[0], count: batch.length - ids.count)
-        }
-        let states = try part.model.embed(ids, length: batch.length, tensors: tensors[member])
+        let states = try embed(batch, part.model, tensors[member])
         try requireFinite(states, batch, "the embedding", part.model)
         try stores[member].put(states, at: index)
         try meter.add(0)
@@ -100,13 +98,9 @@ struct BlockStream {
   // MARK: - Batches
 
   /// Batches of sequences of similar length, the shortest first.
-  private func batches(_ sequences: [[Int32]]) -> [Batch] {
-    let lengths = Set(sequences.map(\.count))
-    let isPadded = members[0].model.blueprint.isCausal && lengths.count > 1
-    let groups = Dictionary(grouping: sequences.indices) { index in
-      let length = sequences[index].count
-      return isPadded ? (length + 15) / 16 * 16 : length
-    }
+  private func batches(_ lengths: [Int]) -> [Batch] {
+    let isPadded = members[0].model.blueprint.isCausal && Set(lengths).count > 1
+    let groups = Dictionary(grouping: lengths.indices) { isPadded ? (lengths[$0] + 15) / 16 * 16 : lengths[$0] }
     return groups.sorted { $0.key < $1.key }.flatMap { length, group in
       parts(of: group.count, size: max(1, Self.batchTokens / length)).map {
         Batch(sequences: Array(group[$0]), length: length)

@@ -3,11 +3,13 @@ import EspalierIO
 import EspalierKernels
 import EspalierModels
 
-/// Tokens whose last ones are scored.
-struct ScoredSequence {
-  let ids: [Int32]
-  /// Index of the first token that is scored, at least 1.
+/// Tokens that a model reads, and those that it should predict.
+struct ScoredSequence: Hashable {
+  let inputs: [Int32]
+  /// Index of the input before the first target.
   let first: Int
+  /// What follows that input and the next ones.
+  let targets: [Int32]
 }
 
 /// What a model, and the one that it is compared with, expected at the scored tokens of a sequence.
@@ -18,12 +20,18 @@ struct SequenceScores {
   var isFirstChoice: [Bool] = []
   /// Of the model that it is compared with; empty if there is none.
   var references: [Double] = []
+  var isFirstChoiceOfReference: [Bool] = []
   /// Kullback-Leibler divergence from that model, in nats, for each token.
   var divergences: [Double] = []
   /// Whether both models find the same token most probable.
   var agreements: [Bool] = []
 
   var sum: Double { logProbabilities.reduce(0, +) }
+
+  /// What the other model expected.
+  var ofReference: SequenceScores {
+    SequenceScores(logProbabilities: references, isFirstChoice: isFirstChoiceOfReference)
+  }
 }
 
 extension BlockStream {
@@ -41,17 +49,28 @@ extension BlockStream {
       }
       return head
     }
-    try run(sequences.map(\.ids)) { batch, states, tensors in
-      // A state predicts the token after it. Only those before scored tokens go on.
-      let rows = batch.sequences.enumerated().flatMap { offset, index in
-        let sequence = sequences[index]
-        return (sequence.first..<sequence.ids.count).map { Int32(offset * batch.length + $0 - 1) }
+    // Choices of one token often follow the same inputs.
+    let shared = Dictionary(grouping: sequences.indices) { sequences[$0].inputs }
+      .sorted { $0.value[0] < $1.value[0] }
+    try run(shared.map(\.key.count)) { batch, model, tensors in
+      let ids = batch.sequences.flatMap { index in
+        let ids = shared[index].key
+        return ids + [Int32](repeating: ids[0], count: batch.length - ids.count)
       }
-      let targets = batch.sequences.flatMap { sequences[$0].ids[sequences[$0].first...] }
+      return try model.embed(ids, length: batch.length, tensors: tensors)
+    } end: { batch, states, tensors in
+      // Only states before targets go on.
+      let parts = batch.sequences.enumerated().flatMap { offset, index in
+        shared[index].value.map { (index: $0, first: offset * batch.length + sequences[$0].first) }
+      }
+      let rows = parts.flatMap { part in
+        sequences[part.index].targets.indices.map { Int32(part.first + $0) }
+      }
+      let targets = parts.flatMap { sequences[$0.index].targets }
       var found = SequenceScores()
       let own = try states(0)
       let reference = members.count > 1 ? try states(1) : Matrix(rows: 0, columns: 0)
-      for part in parts(of: rows.count, size: Self.batchTokens) {
+      for part in EspalierCore.parts(of: rows.count, size: Self.batchTokens) {
         let (rows, targets) = (Array(rows[part]), Array(targets[part]))
         let input = try headInput(own, rows, 0, tensors)
         if members.count > 1 {
@@ -60,6 +79,7 @@ extension BlockStream {
             input, heads[0], reference: other, heads[1], targets: targets, on: device)
           found.append(own, targets)
           found.references += reference.logProbabilities
+          found.isFirstChoiceOfReference += zip(reference.choices, targets).map(==)
           found.divergences += divergences
           found.agreements += zip(own.choices, reference.choices).map(==)
         } else {
@@ -67,9 +87,9 @@ extension BlockStream {
         }
       }
       var next = 0
-      for index in batch.sequences {
-        let count = sequences[index].ids.count - sequences[index].first
-        scores[index] = found[next..<next + count]
+      for part in parts {
+        let count = sequences[part.index].targets.count
+        scores[part.index] = found[next..<next + count]
         next += count
       }
     }
@@ -98,6 +118,7 @@ extension SequenceScores {
     func part<Value>(_ values: [Value]) -> [Value] { values.isEmpty ? [] : Array(values[range]) }
     return SequenceScores(
       logProbabilities: part(logProbabilities), isFirstChoice: part(isFirstChoice),
-      references: part(references), divergences: part(divergences), agreements: part(agreements))
+      references: part(references), isFirstChoiceOfReference: part(isFirstChoiceOfReference),
+      divergences: part(divergences), agreements: part(agreements))
   }
 }

@@ -128,7 +128,7 @@ enum TaskText {
     case "lowerFirst": return (scalars.first?.properties.lowercaseMapping ?? "") + string(scalars.dropFirst())
     case "connector": return ["cause": "because", "effect": "therefore"][text]
     case "spaces": return replacing(text, "_", with: " ")
-    case "lastWord": return String(decoding: words.last ?? [], as: UTF8.self)
+    case "lastWord": return words.last.map { String(decoding: $0, as: UTF8.self) }
     case "butLastWord":
       return String(decoding: Array(words.dropLast().joined(separator: [0x20])), as: UTF8.self)
     default: return nil
