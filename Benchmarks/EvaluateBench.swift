@@ -28,8 +28,8 @@ struct EvaluateBench: ParsableCommand {
     let before = try squareRate(precision, turns: 20, on: device)
     let (start, busy) = (now(), Self.processorSeconds())
     try withFolder { folder in
-      _ = try windowPerplexity(
-        model, text: text, length: length, windows: windows, scratch: folder + "/scratch", on: device)
+      _ = try Evaluation(texts: [text], length: length, windows: windows).run(
+        model, scratch: folder + "/scratch", memory: 1 << 30, on: device)
     }
     let (seconds, processors) = (now() - start, Self.processorSeconds() - busy)
     let plain = try (before + squareRate(precision, turns: 20, on: device)) / 2

@@ -17,8 +17,9 @@ from pathlib import Path
 
 CACHE = tempfile.TemporaryDirectory()
 os.environ.update(HF_HOME=CACHE.name, HF_HUB_OFFLINE='1', DISABLE_MULTIPROC='1', TOKENIZERS_PARALLELISM='false')
-from lm_eval import evaluator_utils, tasks, utils  # noqa: E402
+from lm_eval import tasks, utils  # noqa: E402
 from lm_eval.api import metrics as measures  # noqa: E402
+from lm_eval.tasks._yaml_loader import load_yaml  # noqa: E402
 from lm_eval.api.task import ConfigurableTask  # noqa: E402
 
 LIMIT = 6
@@ -81,12 +82,13 @@ class Rows:
         return {'page': ' = T = \n ' + self.sentence() + ' s \' ( a ) , 1 @,@ 2 @-@ 3 " x " : \' y \' N = = z = = \n' + self.sentence() + " it 's /' 5/ [ q ] "
                 + self.random.choice(['', '( open', '{ }', '" ', ' \u00b0 C'])}
 
-HARNESS = {'mmlu': 'mmlu_high_school_physics', 'arc_challenge': 'arc_challenge'}
+HARNESS = {'mmlu': 'mmlu_high_school_physics'}
+
+INDEX = tasks.TaskManager().task_index
 
 def load(name, rows, examples, folder):
     """The harness's task over these rows, and the rows from which it draws examples."""
-    manager = tasks.TaskManager()
-    config = dict(manager._get_config(HARNESS.get(name, name))) if hasattr(manager, '_get_config') else manager.task_index[HARNESS.get(name, name)]
+    config = load_yaml(INDEX[HARNESS.get(name, name)].yaml_path, resolve_func=True)
     own = 'test' if config.get('test_split') else 'validation'
     pool = 'dev' if config.get('fewshot_split') else 'train'
     files = {own: rows, pool: examples}
@@ -151,9 +153,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
             # Python draws from small and from large lists in different ways.
-            for shots, count in [(0, 3)] if name == 'wikitext' else [(0, 3), (2, 12), (5, 40), (7, 90)]:
-                if name in ('lambada_openai', 'mmlu') and shots > 5:
-                    continue
+            for shots, count in [(0, 3)] if name == 'wikitext' else [(0, 3), (2, 12)] + [(5, 40), (7, 90)] * (name in ('arc_easy', 'copa')):
                 lines.append(golden(name, shots, count, folder))
     for count, longest in [(1, 8), (7, 8), (8, 8), (9, 8), (30, 8)]:
         tokens = list(range(100, 100 + count))

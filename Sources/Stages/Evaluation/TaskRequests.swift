@@ -53,18 +53,20 @@ struct TaskRequests {
     return try sequence(Array(whole.prefix(count)), Array(whole.dropFirst(count)))
   }
 
-  /// The windows of a document, each of which begins with the last token of the one before.
+  /// The windows of a document.
   func windows(_ document: String) throws -> [ScoredSequence] {
-    let prefix = try requirePrefix()
     let ids = try tokenizer.encode(document, addSpecialTokens: true)
-    var windows = [ScoredSequence]()
-    for part in parts(of: ids.count, size: longest) {
-      // The last window is as long as the others, if there is that much before it.
-      let start = part.lowerBound == 0 ? 0 : max(1, part.upperBound - longest)
-      let before = part.lowerBound == 0 ? [prefix] : Array(ids[start - 1..<part.lowerBound])
-      windows.append(try sequence(before, Array(ids[part])))
+    return try Self.windows(ids, prefix: requirePrefix(), longest: longest).map(sequence)
+  }
+
+  /// Windows that follow each other, with what precedes each: one token, and for the last one as many as are free.
+  static func windows(_ ids: [Int32], prefix: Int32, longest: Int) -> [(context: [Int32], targets: [Int32])] {
+    parts(of: ids.count, size: longest).map { part in
+      let start = max(0, part.upperBound - longest - 1)
+      return (
+        context: part.lowerBound == 0 ? [prefix] : Array(ids[start..<part.lowerBound]), targets: Array(ids[part])
+      )
     }
-    return windows
   }
 
   private func sequence(_ context: [Int32], _ targets: [Int32]) throws -> ScoredSequence {
