@@ -10,7 +10,8 @@ import Glibc
 struct EvaluateCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "evaluate",
-    abstract: "Perplexity on texts, tasks of the EleutherAI harness, distance from another model, of any checkpoint.",
+    abstract:
+      "Perplexity on texts, tasks of the EleutherAI harness, distance from another model, of any checkpoint.",
     discussion: """
       Perplexity is the papers' "window" definition: the text is tokenized once with the tokenizer's own special tokens and cut into \
       windows that do not overlap.

@@ -88,7 +88,9 @@ struct BlockStream {
     try checkpoint.requireReadable()
   }
 
-  private func requireFinite(_ states: borrowing Matrix, _ batch: Batch, _ place: String, _ model: Model) throws {
+  private func requireFinite(_ states: borrowing Matrix, _ batch: Batch, _ place: String, _ model: Model)
+    throws
+  {
     guard let (row, _) = states.firstNotFinite() else { return }
     throw EspalierError.badInput(
       "the hidden states after \(place) are not finite (sequence \(batch.sequences[row / batch.length]), token \(row % batch.length)); the model overflows on this text.",
@@ -100,7 +102,9 @@ struct BlockStream {
   /// Batches of sequences of similar length, the shortest first.
   private func batches(_ lengths: [Int]) -> [Batch] {
     let isPadded = members[0].model.blueprint.isCausal && Set(lengths).count > 1
-    let groups = Dictionary(grouping: lengths.indices) { isPadded ? (lengths[$0] + 15) / 16 * 16 : lengths[$0] }
+    let groups = Dictionary(grouping: lengths.indices) {
+      isPadded ? (lengths[$0] + 15) / 16 * 16 : lengths[$0]
+    }
     return groups.sorted { $0.key < $1.key }.flatMap { length, group in
       parts(of: group.count, size: max(1, Self.batchTokens / length)).map {
         Batch(sequences: Array(group[$0]), length: length)
@@ -151,7 +155,8 @@ struct BlockStream {
 
     /// Weights of a block that a token meets.
     private static func weights(_ block: ModelOutline.Block) -> Int {
-      Int(block.sites.reduce(0.0) { $0 + $1.tokenShare * Double($1.matrices.reduce(0) { $0 + $1.parameters }) })
+      Int(
+        block.sites.reduce(0.0) { $0 + $1.tokenShare * Double($1.matrices.reduce(0) { $0 + $1.parameters }) })
     }
   }
 }

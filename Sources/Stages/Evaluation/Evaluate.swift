@@ -32,13 +32,15 @@ public struct Evaluate: EvaluationStage {
       "windows", "Number of windows of each text, from the start; none takes all.")
     let rows = parameters.namedFiles(
       "tasks",
-      "Tasks as NAME=FILE, one or a list, with rows as JSON lines; the names are \(TaskFile.names.joined(separator: ", ")).")
+      "Tasks as NAME=FILE, one or a list, with rows as JSON lines; the names are \(TaskFile.names.joined(separator: ", "))."
+    )
     let examples = parameters.namedFiles(
       "examples",
       "Rows from which a task's few-shot examples are drawn, as NAME=FILE; without them, a task's own rows.")
     options.limit = parameters.optionalInteger(
       "limit", "Number of rows of each task, from the start; none takes all.")
-    options.shots = parameters.integer("shots", default: 0, in: 0...1000, "Examples before each row of a task.")
+    options.shots = parameters.integer(
+      "shots", default: 0, in: 0...1000, "Examples before each row of a task.")
     options.seed = parameters.integer(
       "seed", default: 1234, in: 0...Int(UInt32.max), "Seed of the draw of examples; 1234 is the harness's.")
     dense = parameters.flag(
@@ -127,7 +129,8 @@ public struct Evaluate: EvaluationStage {
     }
     let hidden = needed.all * sizes.model.hiddenSize
     work.add(
-      operations: 2 * Double(models * needed.scored * sizes.model.hiddenSize) * Double(sizes.model.vocabularySize),
+      operations: 2 * Double(models * needed.scored * sizes.model.hiddenSize)
+        * Double(sizes.model.vocabularySize),
       sizes.precision)
     let stateBytes = models * hidden * 4
     if stateBytes > Self.heldBytes(sizes) {

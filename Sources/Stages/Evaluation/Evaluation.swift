@@ -30,7 +30,9 @@ public struct Evaluation: Sendable {
   }
 
   /// Tokens of a window: 2048 as in the papers, or the model's maximum if that is less.
-  static func length(_ length: Int?, _ model: ModelOutline) -> Int { length ?? min(2048, model.maximumLength) }
+  static func length(_ length: Int?, _ model: ModelOutline) -> Int {
+    length ?? min(2048, model.maximumLength)
+  }
 
   /// Finds mistakes before any work.
   ///

@@ -42,7 +42,8 @@ extension BlockStream {
     var scores = [SequenceScores](repeating: SequenceScores(), count: sequences.count)
     let heads = try members.map { member in
       let model = member.model
-      guard model.blueprint.isCausal, let head = try model.head(TensorSource(model.checkpoint, on: device)) else {
+      guard model.blueprint.isCausal, let head = try model.head(TensorSource(model.checkpoint, on: device))
+      else {
         throw EspalierError.usage(
           "\(model.outline.modelType) does not predict the next token, so it has neither perplexity nor answers.",
           subject: model.checkpoint.folder)

@@ -59,7 +59,8 @@ struct Task: Sendable {
     self.format = format
     path = file.path
     shots = options.shots
-    let all = try Self.rows(file.path, format, limit: options.shots > 0 && file.examples == nil ? nil : options.limit)
+    let all = try Self.rows(
+      file.path, format, limit: options.shots > 0 && file.examples == nil ? nil : options.limit)
     let rows = Array(all.prefix(options.limit ?? .max))
     self.rows = rows
     guard options.shots > 0 else {
@@ -91,7 +92,9 @@ struct Task: Sendable {
         return try TaskRow(json, format, known)
       }
     }
-    guard !rows.isEmpty else { throw EspalierError.badInput("there are no rows in this file.", subject: path) }
+    guard !rows.isEmpty else {
+      throw EspalierError.badInput("there are no rows in this file.", subject: path)
+    }
     return rows
   }
 
@@ -157,7 +160,9 @@ private struct ExampleDraw {
   }
 
   private func tooFew(_ found: Int, _ what: String = "") -> EspalierError {
-    .usage("there are \(found) examples\(what), too few to draw \(count) for each row; give fewer shots, or a file of examples.")
+    .usage(
+      "there are \(found) examples\(what), too few to draw \(count) for each row; give fewer shots, or a file of examples."
+    )
   }
 
   /// CPython's `random.sample`.

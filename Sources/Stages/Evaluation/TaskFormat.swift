@@ -82,7 +82,8 @@ extension TaskFormat {
   private static let question = "Question: {question}\nAnswer:"
   private static let arc = [
     Layout(
-      context: question, choices: .column("choices.text"), answer: .label("answerKey", among: "choices.label")),
+      context: question, choices: .column("choices.text"), answer: .label("answerKey", among: "choices.label")
+    ),
     Layout(
       context: "Question: {question.stem}\nAnswer:", choices: .column("question.choices.text"),
       answer: .label("answerKey", among: "question.choices.label")),

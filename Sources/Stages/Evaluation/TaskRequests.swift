@@ -46,7 +46,8 @@ struct TaskRequests {
     guard !pair.context.isEmpty else {
       let prefix = try requirePrefix()
       let ids = try tokenizer.encode(pair.continuation, addSpecialTokens: false)
-      return try ids.first == prefix ? sequence(Array(ids.prefix(1)), Array(ids.dropFirst())) : sequence([prefix], ids)
+      return try ids.first == prefix
+        ? sequence(Array(ids.prefix(1)), Array(ids.dropFirst())) : sequence([prefix], ids)
     }
     let whole = try tokenizer.encode(context + spaces + pair.continuation, addSpecialTokens: true)
     let count = try tokenizer.encode(context, addSpecialTokens: true).count
@@ -64,7 +65,8 @@ struct TaskRequests {
     parts(of: ids.count, size: longest).map { part in
       let start = max(0, part.upperBound - longest - 1)
       return (
-        context: part.lowerBound == 0 ? [prefix] : Array(ids[start..<part.lowerBound]), targets: Array(ids[part])
+        context: part.lowerBound == 0 ? [prefix] : Array(ids[start..<part.lowerBound]),
+        targets: Array(ids[part])
       )
     }
   }

@@ -36,7 +36,8 @@ struct TaskRow: Sendable {
     case .column(let column): choices = try reader.texts(column).map(clean)
     case .blank(let column, let fillings):
       let sentence = try reader.fill("{\(column)}")
-      let parts = sentence.unicodeScalars.split(separator: "_", maxSplits: 1, omittingEmptySubsequences: false)
+      let parts = sentence.unicodeScalars.split(
+        separator: "_", maxSplits: 1, omittingEmptySubsequences: false)
       guard parts.count == 2 else {
         throw EspalierError.badInput("\"\(column)\" has no blank (_).")
       }
@@ -92,7 +93,9 @@ struct TaskRow: Sendable {
   static func fits(_ json: JSON, _ layout: TaskFormat.Layout) -> Bool {
     let reader = Reader(json: json)
     guard columns(of: layout).allSatisfy({ reader.value($0) != nil }) else { return false }
-    if case .name(let column, let names) = layout.answer { return reader.word(column).map(names.contains) ?? false }
+    if case .name(let column, let names) = layout.answer {
+      return reader.word(column).map(names.contains) ?? false
+    }
     if case .number(let column, _) = layout.answer { return reader.number(column) != nil }
     return true
   }
@@ -203,7 +206,8 @@ private struct Reader {
       return try checked(index, column)
     case .label(let column, let labels):
       let labels = try texts(labels)
-      guard let label = value(column)?.string, let index = labels.firstIndex(of: TaskText.stripped(label)) else {
+      guard let label = value(column)?.string, let index = labels.firstIndex(of: TaskText.stripped(label))
+      else {
         throw wrong(column, "one of the labels \(labels.joined(separator: ", "))")
       }
       return try checked(index, column)

@@ -84,14 +84,20 @@ enum TaskText {
     var text = replacing(page, "s '", with: "s'")
     text = withoutDigitMark(text)
     for (pattern, replacement) in [
-      (" @-@ ", "-"), (" @,@ ", ","), (" @.@ ", "."), (" : ", ": "), (" ; ", "; "), (" . ", ". "), (" ! ", "! "),
+      (" @-@ ", "-"), (" @,@ ", ","), (" @.@ ", "."), (" : ", ": "), (" ; ", "; "), (" . ", ". "),
+      (" ! ", "! "),
       (" ? ", "? "), (" , ", ", "),
     ] { text = replacing(text, pattern, with: replacement) }
-    for (open, close) in [("(", ")"), ("[", "]"), ("{", "}"), ("\"", "\""), ("'", "'")] as [(Unicode.Scalar, Unicode.Scalar)] {
-      text = replacingEnclosed(text, open, close) { [open] + Array(stripped(string($0)).unicodeScalars) + [close] }
+    for (open, close) in [("(", ")"), ("[", "]"), ("{", "}"), ("\"", "\""), ("'", "'")]
+      as [(Unicode.Scalar, Unicode.Scalar)]
+    {
+      text = replacingEnclosed(text, open, close) {
+        [open] + Array(stripped(string($0)).unicodeScalars) + [close]
+      }
     }
     for (pattern, replacement) in [
-      ("= = = =", "===="), ("= = =", "==="), ("= =", "=="), (" \u{B0} ", "\u{B0}"), (" \n", "\n"), ("\n ", "\n"),
+      ("= = = =", "===="), ("= = =", "==="), ("= =", "=="), (" \u{B0} ", "\u{B0}"), (" \n", "\n"),
+      ("\n ", "\n"),
       (" N ", " 1 "), (" 's", "'s"),
     ] { text = replacing(text, pattern, with: replacement) }
     return text

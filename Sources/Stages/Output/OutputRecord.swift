@@ -115,7 +115,9 @@ public struct OutputRecord: Sendable {
 
   /// One digest of the stages and parameters of a recipe that decide the output. An evaluation can be added later.
   static func stages(of recipe: Recipe) -> Digest {
-    let stages = recipe.entries.filter { $0.role.evaluation == nil }.map { ["id": .string($0.id), "parameters": $0.key] as JSON }
+    let stages = recipe.entries.filter { $0.role.evaluation == nil }.map {
+      ["id": .string($0.id), "parameters": $0.key] as JSON
+    }
     return SHA256.digest(of: JSON.array(stages).canonical.text)
   }
 

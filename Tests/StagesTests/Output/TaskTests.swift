@@ -1,9 +1,10 @@
 import EspalierCore
 import EspalierIO
 import EspalierPipeline
-@testable import EspalierStages
 import EspalierTestSupport
 import Testing
+
+@testable import EspalierStages
 
 @Suite struct TaskTests {
   /// Requests and measures of the EleutherAI harness for made-up rows; see tools/make_task_golden.py.
@@ -61,7 +62,9 @@ import Testing
     let same: [(task: String, first: JSON, second: JSON)] = [
       (
         "arc_easy",
-        ["question": "Why?", "choices": ["text": ["so", "not so"], "label": ["A", "B"]], "answerKey": "B"],
+        [
+          "question": "Why?", "choices": ["text": ["so", "not so"], "label": ["A", "B"]], "answerKey": "B",
+        ],
         [
           "question": [
             "stem": "Why?",
@@ -71,7 +74,9 @@ import Testing
       ),
       (
         "arc_easy",
-        ["question": "Why?", "choices": ["text": ["so", "not so"], "label": ["A", "B"]], "answerKey": "B"],
+        [
+          "question": "Why?", "choices": ["text": ["so", "not so"], "label": ["A", "B"]], "answerKey": "B",
+        ],
         ["query": "Question: Why?", "choices": ["so", "not so"], "gold": 1]
       ),
       (
@@ -83,7 +88,8 @@ import Testing
         ["premise": "A b.", "hypothesis": "B.", "label": "not_entailment"]
       ),
       (
-        "winogrande", ["sentence": "The cat saw _ run off.", "option1": "it", "option2": "her", "answer": "2"],
+        "winogrande",
+        ["sentence": "The cat saw _ run off.", "option1": "it", "option2": "her", "answer": "2"],
         ["context_options": ["The cat saw it", "The cat saw her"], "continuation": "run off.", "gold": 1]
       ),
       ("lambada_openai", ["text": "it was a cat"], ["context": "it was a", "continuation": "cat"]),
@@ -94,7 +100,8 @@ import Testing
         try Task(
           TaskFile(name: name, path: write(.array([row]), to: folder.path + "/rows.jsonl")), TaskOptions())
       }
-      #expect(tasks[0].pairs == tasks[1].pairs && tasks[0].rows[0].answer == tasks[1].rows[0].answer, "\(name)")
+      #expect(
+        tasks[0].pairs == tasks[1].pairs && tasks[0].rows[0].answer == tasks[1].rows[0].answer, "\(name)")
     }
   }
 
@@ -103,7 +110,10 @@ import Testing
     let path = folder.path + "/rows.jsonl"
     let good = "{\"goal\": \"a\", \"sol1\": \"b\", \"sol2\": \"c\", \"label\": 0}\n"
     for (line, number, words) in [
-      ("{\"question\": \"x\", \"answer\": 1}", 1, ["goal, sol1, sol2, label; or query, choices, gold", "question, answer"]),
+      (
+        "{\"question\": \"x\", \"answer\": 1}", 1,
+        ["goal, sol1, sol2, label; or query, choices, gold", "question, answer"]
+      ),
       (good + "{\"goal\": \"a\", \"sol1\": \"b\"}", 2, ["sol2"]),
       (good + "{\"goal\": \"a\", \"sol1\": \"b\", \"sol2\": \"c\", \"label\": 2}", 2, ["names no choice"]),
       (good + "{\"goal\": \"a\", \"sol1\": \"b\", \"sol2\": \"c\", \"label\": -1}", 2, ["names no choice"]),
