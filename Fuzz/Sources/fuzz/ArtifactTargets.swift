@@ -155,7 +155,8 @@ enum TasksTarget: FuzzTarget {
   static let name = "tasks"
   static let words =
     [
-      "query", "choices", "gold", "context_options", "continuation", "question", "sentence", "label", "page", "text",
+      "query", "choices", "gold", "context_options", "continuation", "question", "sentence", "label", "page",
+      "text",
       "answerKey",
     ].map { "\"\($0)\":" } + ["\n", "-1", "_", "[title]"]
 
@@ -166,7 +167,8 @@ enum TasksTarget: FuzzTarget {
       #"{"question":"a","choices":{"text":["b","c"],"label":["A","B"]},"answerKey":"B"}"#,
       #"{"sentence":"a _ b","option1":"c","option2":"d","answer":"2"}"#,
       #"{"activity_label":"a [x]","ctx_a":"b","ctx_b":"c","endings":["d","e"],"label":"1"}"#,
-      #"{"premise":"a.","choice1":"B","choice2":"c","question":"cause","label":0}"#, #"{"page":"( a ) , 1 @,@ 2"}"#,
+      #"{"premise":"a.","choice1":"B","choice2":"c","question":"cause","label":0}"#,
+      #"{"page":"( a ) , 1 @,@ 2"}"#,
     ].map { Array($0.utf8) }
   }
 

@@ -3,7 +3,8 @@ import EspalierIO
 import EspalierKernels
 import EspalierModels
 
-/// Takes sequences of tokens or images through all blocks of a model, or of two models in step. Each block's weights are read once for all sequences.
+/// Takes sequences of tokens or images through all blocks of a model, or of two models in step. Each block's weights are read once for
+/// all sequences.
 ///
 /// Sequences of similar length share a group. Shorter ones are padded on the right, which does not matter to causal attention; of a
 /// model that looks both ways, only sequences of one length share a group.
