@@ -8,8 +8,8 @@ struct Bench: ParsableCommand {
     discussion:
       "Run it from a release build: swift run -c release espalier-bench SUBCOMMAND. Quote ratios, not times.",
     subcommands: [
-      ForwardBench.self, CaptureBench.self, GramBench.self, SwapBench.self, RefitBench.self,
-      FrankWolfeBench.self, SpillBench.self, DecodeBench.self,
+      ForwardBench.self, CaptureBench.self, EvaluateBench.self, GramBench.self, SwapBench.self,
+      RefitBench.self, FrankWolfeBench.self, SpillBench.self, DecodeBench.self,
       SynthBench.self,
     ])
 }

@@ -80,7 +80,7 @@ def espalier(options, *arguments):
 
 def perplexity(options, model):
     result = espalier(options, "evaluate", model, "--text", options.evaluation, "--length", str(options.length), "--json")
-    return result["perplexity"]
+    return result["perplexities"][0]["perplexity"]
 
 
 def run(options, name, stages, pattern_text, folder):

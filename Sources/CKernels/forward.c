@@ -53,7 +53,7 @@ BODY float largest_of(size_t n, const float *x) {
   return largest;
 }
 
-BODY void softmax_body(size_t n, size_t live, float factor, float *x) {
+BODY float exponentials_body(size_t n, size_t live, float factor, float *x) {
   float largest = largest_of(live, x);
   float lanes[LANES] = {0};
   size_t i = 0;
@@ -69,11 +69,10 @@ BODY void softmax_body(size_t n, size_t live, float factor, float *x) {
     x[i] = exponential((x[i] - largest) * factor);
     sum += x[i];
   }
-  float scale = (float)(1.0 / sum);
-  for (i = 0; i < live; i++) x[i] *= scale;
   for (i = live; i < n; i++) x[i] = 0;
+  return (float)(1.0 / sum);
 }
-TIERS(void, softmax, (size_t n, size_t live, float factor, float *x), (n, live, factor, x))
+TIERS(float, exponentials, (size_t n, size_t live, float factor, float *x), (n, live, factor, x))
 
 BODY void log_sum_exp_body(size_t n, const float *restrict x, float *restrict largest, double *restrict sum) {
   float top = largest_of(n, x);
@@ -94,6 +93,36 @@ BODY void log_sum_exp_body(size_t n, const float *restrict x, float *restrict la
   *sum = total;
 }
 TIERS(void, log_sum_exp, (size_t n, const float *x, float *largest, double *sum), (n, x, largest, sum))
+
+BODY size_t index_of_body(size_t n, const float *x, float value) {
+  size_t i = 0;
+  for (; i + LANES <= n; i += LANES) {
+    int found = 0;
+    for (size_t j = 0; j < LANES; j++) found |= x[i + j] == value;
+    if (found) break;
+  }
+  while (i < n && x[i] != value) i++;
+  return i;
+}
+TIERS(size_t, index_of, (size_t n, const float *x, float value), (n, x, value))
+
+BODY double weighted_excess_body(size_t n, const float *restrict x, float largest, const float *restrict y) {
+  double total = 0;
+  // In runs, as above.
+  for (size_t start = 0; start < n; start += 64) {
+    size_t end = start + 64 < n ? start + 64 : n;
+    float lanes[LANES] = {0};
+    size_t i = start;
+    for (; i + LANES <= end; i += LANES)
+      for (size_t j = 0; j < LANES; j++) lanes[j] += exponential(x[i + j] - largest) * (x[i + j] - y[i + j]);
+    for (; i < end; i++) lanes[0] += exponential(x[i] - largest) * (x[i] - y[i]);
+    float run = 0;
+    for (size_t j = 0; j < LANES; j++) run += lanes[j];
+    total += run;
+  }
+  return total;
+}
+TIERS(double, weighted_excess, (size_t n, const float *x, float largest, const float *y), (n, x, largest, y))
 
 BODY void add_moments_body(size_t n, const float *restrict x, double *restrict sums, double *restrict squares) {
   for (size_t i = 0; i < n; i++) {

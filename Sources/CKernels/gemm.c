@@ -113,6 +113,11 @@ BODY void round_bf16_body(size_t n, float *restrict x, uint16_t *restrict y) {
 }
 TIERS(void, round_bf16, (size_t n, float *x, uint16_t *y), (n, x, y))
 
+BODY void scale_to_bf16_body(size_t n, float factor, const float *restrict x, uint16_t *restrict y) {
+  for (size_t i = 0; i < n; i++) y[i] = (uint16_t)rounded(bits_of_f32(factor * x[i]));
+}
+TIERS(void, scale_to_bf16, (size_t n, float factor, const float *x, uint16_t *y), (n, factor, x, y))
+
 // ---- Tiles
 
 // Adds a tile of 16-column vectors to C, or stores it.
@@ -159,7 +164,7 @@ BODY void tile_f32(size_t rows_at_once, size_t panels, size_t rows, size_t colum
 #define RUN_OF_TILES(tile, height, widest)                                                                        \
   for (size_t column = 0; column < columns;) {                                                                    \
     size_t left = (columns - column + PANEL - 1) / PANEL;                                                         \
-    size_t panels = SMALLER(left, (size_t)(widest));                                                              \
+    size_t panels = left == 4 ? SMALLER(2, (widest)) : SMALLER(left, (size_t)(widest));                           \
     size_t width = SMALLER(columns - column, panels * PANEL);                                                     \
     const uint32_t *right = b + column / PANEL * b_stride + start * PANEL;                                        \
     for (size_t row = 0; row < rows; row += (height)) {                                                           \

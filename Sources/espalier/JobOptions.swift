@@ -54,8 +54,11 @@ struct JobOptions: ParsableArguments {
       memory: bytes(), device: device, arithmetic: device.arithmetic)
   }
 
+  /// Half of the machine's memory.
+  static var defaultMemory: Int { sysconf(Int32(_SC_PHYS_PAGES)) * sysconf(Int32(_SC_PAGESIZE)) / 2 }
+
   private func bytes() throws -> Int {
-    guard let memory else { return sysconf(Int32(_SC_PHYS_PAGES)) * sysconf(Int32(_SC_PAGESIZE)) / 2 }
+    guard let memory else { return Self.defaultMemory }
     guard let size = ByteSize(memory) else {
       throw EspalierError.usage("--memory must be a size as 512MiB or 2GiB, not \"\(memory)\".")
     }

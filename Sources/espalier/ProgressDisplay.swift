@@ -11,6 +11,8 @@ final class ProgressDisplay: Sendable {
     var reused = 0
     var shown = 0.0
     let start = ProgressDisplay.now()
+    /// When the unit began that is shown.
+    var unitStart = ProgressDisplay.now()
   }
 
   private let isTerminal = isatty(STDERR_FILENO) == 1
@@ -20,6 +22,7 @@ final class ProgressDisplay: Sendable {
     state.withLock { state in
       switch event {
       case .began(let unit, let done, let total, let block, let blocks):
+        state.unitStart = Self.now()
         state.block = block.map { "block \($0 + 1)/\(blocks)  " } ?? ""
         renew(&state, unit, done, total, 0)
       case .progressed(let unit, let part, let count, let done, let total):
@@ -49,12 +52,16 @@ final class ProgressDisplay: Sendable {
     let now = Self.now()
     guard isTerminal, now - state.shown > 0.1 else { return }
     state.shown = now
-    let work = Double(state.computed) + part
-    let rate = work > 0 ? (now - state.start) / work : 0
-    let left = work >= 1 ? "  \(Terminal.duration(rate * (Double(total - done) - part))) left" : ""
-    let speed = work >= 1 ? "  \(Terminal.number(1 / max(rate, 1e-9))) units/s" : ""
+    let rate = state.computed > 0 ? (state.unitStart - state.start) / Double(state.computed) : nil
+    // Units differ: what is left of this one follows from itself, what is left of the others from those that are done.
+    let own = part > 0 ? (now - state.unitStart) * (1 - part) / part : rate
+    let others = rate.map { $0 * Double(total - done - 1) } ?? (total - done == 1 ? 0 : nil)
+    var left = ""
+    if let own, let others { left = "  \(Terminal.duration(own + others)) left" }
+    let speed = rate.map { "  \(Terminal.number(1 / max($0, 1e-9))) units/s" } ?? ""
     let percent = part > 0 ? "  \(Int(part * 100)) %" : ""
-    let text = "\(state.block)[\(done)/\(total)]  \(unit)\(percent)\(speed)\(left)"
+    let count = total > 1 ? "[\(done)/\(total)]  " : ""
+    let text = "\(state.block)\(count)\(unit)\(percent)\(speed)\(left)"
     Terminal.renew(String(text.prefix(Self.width() - 1)))
   }
 

@@ -79,30 +79,12 @@ enum ReportTable {
     }
     showScarceFactors(report.scarceFactors)
     for (stage, evaluation) in report.evaluations {
-      for (model, scores) in evaluation.models {
-        for line in scores.lines { Terminal.out("\(stage): \(model) \(line)") }
-      }
+      for line in evaluation.lines { Terminal.out("\(stage): \(line)") }
     }
     if let coverage = report.history.coverage { CoverageText.show(coverage) }
     Terminal.out("peak memory     \(ByteSize(bytes: report.history.peakMemory))")
     for output in report.history.outputs {
       Terminal.out(output.kind.name.padded(to: 16) + output.path)
     }
-  }
-}
-
-extension ModelScores {
-  /// One line for each measurement.
-  var lines: [String] { [perplexity?.line, questions?.line].compactMap(\.self) }
-}
-
-extension PerplexityReport {
-  var line: String { "window perplexity \(fixed(perplexity, 4)) (\(windows) windows of \(length) tokens)" }
-}
-
-extension QuestionsReport {
-  var line: String {
-    let normalized = normalizedAccuracy.map { ", acc_norm \(Terminal.percent($0))" } ?? ""
-    return "acc \(Terminal.percent(accuracy))\(normalized) (\(questions) questions)"
   }
 }

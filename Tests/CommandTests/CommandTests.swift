@@ -43,9 +43,10 @@ import Testing
     #expect(try Program.run(["verify", output]).exitCode == 0)
     #expect(try Program.run(["verify", work]).exitCode == 0)
 
-    let perplexity = try Program.run([
+    let evaluated = try Program.run([
       "evaluate", output, "--text", scene.text, "--length", "32", "--windows", "3", "--json",
     ]).json
+    let perplexity = try #require(evaluated["perplexities"]?.array?.first)
     #expect(perplexity["perplexity"]?.double == report["perplexities"]?["pruned"]?.double)
     #expect(
       perplexity["definition"]?.string == "window" && perplexity["windows"]?.integer == 3

@@ -269,7 +269,10 @@ struct Score: EvaluationStage {
 
   func run(_ unit: UnitContext) throws -> EvaluationReport {
     try Probe.make(unit.unit.id, unit.folder + "/score", [Probe.text(unit.output().path + "/result")])
-    let perplexity = PerplexityReport(perplexity: 7.5, length: 8, windows: 3)
-    return EvaluationReport(pruned: ModelScores(perplexity: perplexity, questions: nil), dense: nil)
+    var scores = ModelScores()
+    scores.perplexities = [PerplexityReport(text: "text", perplexity: 7.5, error: 0.5, length: 8, windows: 3)]
+    return EvaluationReport(pruned: scores, dense: nil, comparisons: [])
   }
+
+  func precision(of checkpoint: Checkpoint) -> Precision { .f32 }
 }

@@ -14,7 +14,7 @@ RECIPE = """stages:
   - swap
   - reconstruct
   - emit
-  - evaluate: {text: %(text)s, length: 32, windows: 2, questions: }
+  - evaluate: {text: %(text)s, length: 32, windows: 2, tasks: }
 """
 
 

@@ -150,22 +150,37 @@ enum FactorTarget: FuzzTarget {
   }
 }
 
-/// Questions in JSON lines.
-enum QuestionsTarget: FuzzTarget {
-  static let name = "questions"
+/// Rows of tasks in JSON lines.
+enum TasksTarget: FuzzTarget {
+  static let name = "tasks"
   static let words =
-    ["query", "choices", "gold", "context_options", "continuation"].map { "\"\($0)\":" } + ["\n", "-1"]
+    [
+      "query", "choices", "gold", "context_options", "continuation", "question", "sentence", "label", "page",
+      "text",
+      "answerKey",
+    ].map { "\"\($0)\":" } + ["\n", "-1", "_", "[title]"]
 
   static func seeds() -> [[UInt8]] {
     [
       #"{"query":"a","choices":["b","c"],"gold":1}"# + "\n\n"
-        + #"{"context_options":["a","b"],"continuation":"c","gold":0}"# + "\r\n"
+        + #"{"context_options":["a","b"],"continuation":"c","gold":0}"# + "\r\n",
+      #"{"question":"a","choices":{"text":["b","c"],"label":["A","B"]},"answerKey":"B"}"#,
+      #"{"sentence":"a _ b","option1":"c","option2":"d","answer":"2"}"#,
+      #"{"activity_label":"a [x]","ctx_a":"b","ctx_b":"c","endings":["d","e"],"label":"1"}"#,
+      #"{"premise":"a.","choice1":"B","choice2":"c","question":"cause","label":0}"#,
+      #"{"page":"( a ) , 1 @,@ 2"}"#,
     ].map { Array($0.utf8) }
   }
 
   static func run(_ input: [UInt8]) throws {
     try write(input)
-    _ = try Questions(path: memoryFile)
+    var options = TaskOptions()
+    for name in TaskFile.names {
+      for shots in 0...1 {
+        options.shots = shots
+        _ = try? Evaluation(texts: [], tasks: [TaskFile(name: name, path: memoryFile)], options: options)
+      }
+    }
   }
 }
 

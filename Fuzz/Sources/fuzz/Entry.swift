@@ -25,7 +25,7 @@ private let targets: [any FuzzTarget.Type] = [
   JSONTarget.self, SafetensorsTarget.self, IndexTarget.self, ConfigTarget.self, TokenizerTarget.self,
   RecipeTarget.self, ZarrMetadataTarget.self, ZarrIndexTarget.self, ZarrChunkTarget.self,
   ManifestTarget.self, RecordTarget.self, MaskTarget.self, CompactTarget.self, FactorTarget.self,
-  QuestionsTarget.self,
+  TasksTarget.self,
 ]
 
 /// The target that the environment names, since libFuzzer reads the arguments.

@@ -43,10 +43,15 @@ void espalier_silu_multiply(size_t n, const float *COUNTED(n) up, float *COUNTED
 void espalier_add(size_t n, const float *COUNTED(n) x, float *COUNTED(n) y);
 /// Rotates pairs (x[i], x[i + half]) of one head of n >= 2 * half by the angles with these cosines and sines.
 void espalier_rope(size_t half, size_t n, const float *COUNTED(half) cosine, const float *COUNTED(half) sine, float *COUNTED(n) x);
-/// Row softmax of x times a positive factor, in place: x[0..<live] becomes a distribution, x[live..<n] becomes 0.
-void espalier_softmax(size_t n, size_t live, float factor, float *COUNTED(n) x);
+/// Row softmax of x times a positive factor, in place, but for a factor: x[0..<live] becomes exp(factor * (x - largest)), x[live..<n]
+/// becomes 0. Returns what makes a distribution of it.
+float espalier_exponentials(size_t n, size_t live, float factor, float *COUNTED(n) x);
 /// Largest of x and the sum of exp(x - largest), in f64.
 void espalier_log_sum_exp(size_t n, const float *COUNTED(n) x, float *largest, double *sum);
+/// Index of the first x that equals `value`; n if there is none.
+size_t espalier_index_of(size_t n, const float *COUNTED(n) x, float value);
+/// The sum of exp(x - largest) * (x - y), in f64: what a divergence of two softmaxes is made of.
+double espalier_weighted_excess(size_t n, const float *COUNTED(n) x, float largest, const float *COUNTED(n) y);
 /// sums[j] += x[j] and squares[j] += x[j]^2, in f64.
 void espalier_add_moments(size_t n, const float *COUNTED(n) x, double *COUNTED(n) sums, double *COUNTED(n) squares);
 

@@ -23,6 +23,8 @@ void espalier_pack_columns_f32(size_t count, size_t k, size_t ld, size_t x_count
 /// The same in pairs of bf16, rounded to nearest even: (k + 1) / 2 steps.
 void espalier_pack_columns_bf16(size_t count, size_t k, size_t ld, size_t x_count, const float *COUNTED(x_count) x, size_t n,
                                 uint32_t *COUNTED(n) panel);
+/// y = factor * x[n], rounded to bf16.
+void espalier_scale_to_bf16(size_t n, float factor, const float *COUNTED(n) x, uint16_t *y);
 /// Rounds x[n] to bf16 in place, and writes the bf16 to y.
 void espalier_round_bf16(size_t n, float *COUNTED(n) x, uint16_t *y);
 

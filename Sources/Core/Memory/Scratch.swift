@@ -7,9 +7,9 @@ import Synchronization
 /// each time.
 public final class Scratch: Sendable {
   /// The largest block that is kept.
-  private static let largest = 8 << 20
+  private static let largest = 32 << 20
   /// The most bytes of all blocks that are kept.
-  public static let limit = 32 << 20
+  public static let limit = 64 << 20
 
   private struct Blocks {
     var addresses: [Int: [UInt]] = [:]

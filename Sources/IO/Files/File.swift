@@ -46,21 +46,31 @@ public struct File: ~Copyable, Sendable {
   ///
   /// - Throws: an I/O error, also if the file ends too early.
   public func read(_ range: Range<Int>, into buffer: inout MutableSpan<UInt8>) throws {
-    try buffer.withUnsafeMutableBytes { buffer in
-      let target = UnsafeMutableRawBufferPointer(rebasing: buffer[..<range.count])
-      var position = range.lowerBound
-      while position < range.upperBound {
-        let count = try attempt("read at byte \(position)", path) {
-          try descriptor.read(
-            fromAbsoluteOffset: Int64(position),
-            into: UnsafeMutableRawBufferPointer(rebasing: target[(position - range.lowerBound)...]))
-        }
-        guard count > 0 else {
-          throw EspalierError(
-            .io, "the file ends before byte \(position), which should be there.", subject: path)
-        }
-        position += count
+    try buffer.withUnsafeMutableBytes {
+      try read(range, UnsafeMutableRawBufferPointer(rebasing: $0[..<range.count]))
+    }
+  }
+
+  /// Fills `values` from byte `offset` on, as this machine writes them.
+  ///
+  /// - Throws: an I/O error, also if the file ends too early.
+  public func read(at offset: Int, into values: inout MutableSpan<Float>) throws {
+    try values.withUnsafeMutableBytes { try read(offset..<offset + $0.count, $0) }
+  }
+
+  private func read(_ range: Range<Int>, _ target: UnsafeMutableRawBufferPointer) throws {
+    var position = range.lowerBound
+    while position < range.upperBound {
+      let count = try attempt("read at byte \(position)", path) {
+        try descriptor.read(
+          fromAbsoluteOffset: Int64(position),
+          into: UnsafeMutableRawBufferPointer(rebasing: target[(position - range.lowerBound)...]))
       }
+      guard count > 0 else {
+        throw EspalierError(
+          .io, "the file ends before byte \(position), which should be there.", subject: path)
+      }
+      position += count
     }
   }
 

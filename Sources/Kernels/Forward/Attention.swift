@@ -137,20 +137,23 @@ public func attention(
       let firstQuery =
         (sequence * panels + tile.lowerBound / panelWidth) * queryStride + head * headSteps * panelWidth
       let firstKey = (sequence * panels + start / panelWidth) * keyStride + keyHead * headSteps * panelWidth
-      var scores = scratch.scores.part(0..<tile.count * live)
-      precision.multiply(
-        rows: tile.count, columns: live, steps: headSteps, q.extracting(firstQuery..<q.count), queryStride,
-        k.extracting(firstKey..<k.count), keyStride, adding: false, into: &scores, stride: live)
+      do {
+        var scores = scratch.scores.part(0..<tile.count * live)
+        precision.multiply(
+          rows: tile.count, columns: live, steps: headSteps, q.extracting(firstQuery..<q.count), queryStride,
+          k.extracting(firstKey..<k.count), keyStride, adding: false, into: &scores, stride: live)
+      }
       for row in 0..<tile.count {
         let seen = shape.keys(of: tile.lowerBound + row, length: length)
-        var line = scores.part(row * live..<(row + 1) * live)
-        if isPlain, seen.lowerBound == start {
-          espalier_softmax(seen.upperBound - start, shape.scale, &line)
-        } else {
+        scratch.soften(row, live: live) { line in
+          if isPlain, seen.lowerBound == start {
+            return espalier_exponentials(seen.upperBound - start, shape.scale, &line)
+          }
           let bias = alibi.isEmpty ? alibi : alibi.extracting(head * length + start..<(head + 1) * length)
           espalier_attention_softmax(
             seen.lowerBound - start, seen.upperBound - start, shape.scale, shape.softCap, bias,
             sinks.isEmpty ? -.infinity : sinks[head], &line)
+          return 1
         }
       }
       scratch.packShares(rows: tile.count, live: live)
@@ -206,31 +209,46 @@ public func attentionScratchBytes(length: Int, _ precision: Precision) -> Int {
 private struct AttentionScratch: ~Copyable {
   private let precision: Precision
   var scores: Buffer<Float>
+  /// What the scores of each row are still multiplied with.
+  private var factors: Buffer<Float>
   private(set) var shares: Buffer<UInt32>
   private var lines = Buffer<UInt32>(unfilled: panelWidth * runSteps)
 
   init(rows: Int, length: Int, _ precision: Precision, _ device: Device) {
     self.precision = precision
     scores = Buffer(unfilled: rows * length, in: device.scratch)
+    factors = Buffer(count: rows)
     shares = Buffer(
       unfilled: (rows + panelWidth - 1) / panelWidth * panelWidth * precision.steps(length),
       in: device.scratch)
   }
 
-  /// Packs `rows x live` scores.
+  /// Turns the scores of one row into their softmax, but for a factor, which `body` returns.
+  mutating func soften(_ row: Int, live: Int, _ body: (inout MutableSpan<Float>) -> Float) {
+    let factor: Float
+    do {
+      var line = scores.part(row * live..<(row + 1) * live)
+      factor = body(&line)
+    }
+    factors[row] = factor
+  }
+
+  /// Packs `rows x live` scores times their factors.
   mutating func packShares(rows: Int, live: Int) {
-    Self.pack(rows: rows, live: live, precision, &scores, &lines, into: &shares)
+    Self.pack(rows: rows, live: live, precision, factors, &scores, &lines, into: &shares)
   }
 
   private static func pack(
-    rows: Int, live: Int, _ precision: Precision, _ scores: inout Buffer<Float>,
-    _ lines: inout Buffer<UInt32>, into shares: inout Buffer<UInt32>
+    rows: Int, live: Int, _ precision: Precision, _ factors: borrowing Buffer<Float>,
+    _ scores: inout Buffer<Float>, _ lines: inout Buffer<UInt32>, into shares: inout Buffer<UInt32>
   ) {
     let stride = precision.steps(live) * panelWidth
     for (index, range) in parts(of: rows, size: panelWidth).enumerated() {
       var values = scores.part(range.lowerBound * live..<range.upperBound * live)
       var panel = shares.part(index * stride..<(index + 1) * stride)
-      precision.packPanel(rows: range.count, columns: live, &values, lines: &lines, into: &panel)
+      precision.packPanel(
+        rows: range.count, columns: live, &values, times: factors.span.extracting(range), lines: &lines,
+        into: &panel)
     }
   }
 }

@@ -91,7 +91,7 @@ public func cachedAttention(
           var line = scores.part(head * seen.count..<(head + 1) * seen.count)
           let own = keyHead * group + head
           if shape.isPlain {
-            espalier_softmax(seen.count, shape.scale, &line)
+            espalier_scale(espalier_exponentials(seen.count, shape.scale, &line), &line)
           } else {
             let bias =
               alibi.isEmpty

@@ -6,7 +6,7 @@ import EspalierIO
 public let linearRowsAtATime = 192
 private let packedBytes = 6 << 20
 /// Tokens that they meet at a time: the results stay in the second cache until all steps are summed up.
-private let tokensAtATime = 256
+let tokensAtATime = 256
 /// Bytes of a weight that are resident at a time: mapped pages, or rows that threads read.
 public let linearResidentBytes = 16 << 20
 
@@ -16,7 +16,8 @@ public func linearScratchBytes(columns: Int, _ precision: Precision) -> Int {
     + panelWidth * runSteps * 4
 }
 
-private func rowsAtATime(_ steps: Int) -> Int {
+/// Rows of a weight that are packed at a time.
+func rowsAtATime(_ steps: Int) -> Int {
   let fitting = packedBytes / (max(1, steps) * 4) / (3 * panelWidth) * (3 * panelWidth)
   return min(linearRowsAtATime, max(panelWidth, fitting))
 }
@@ -68,7 +69,7 @@ public func linear(
 }
 
 /// What one thread holds: some rows of a weight, packed, and their products with some tokens.
-private struct LinearScratch: ~Copyable {
+struct LinearScratch: ~Copyable {
   private let steps: Int
   private var panels: Buffer<UInt32>
   private var lines = Buffer<UInt32>(unfilled: panelWidth * runSteps)

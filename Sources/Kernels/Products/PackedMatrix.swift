@@ -38,21 +38,55 @@ extension Precision {
     rows: Int, columns: Int, _ x: inout MutableSpan<Float>, lines: inout Buffer<UInt32>,
     into panel: inout MutableSpan<UInt32>
   ) {
-    guard self == .bf16 else {
-      x.span.withUnsafeBytes { bytes in
-        if let start = bytes.baseAddress { espalier_pack_rows(rows, columns, columns, start, &panel) }
-      }
-      return
+    guard self == .bf16 else { return packWords(rows: rows, columns: columns, x.span, into: &panel) }
+    packPairs(rows: rows, columns: columns, lines: &lines, into: &panel) { row, slice, target in
+      var values = x.part(row * columns + slice.lowerBound..<row * columns + slice.upperBound)
+      espalier_round_bf16(&values, target)
     }
+  }
+
+  /// Packs at most 16 rows of `x` times a factor for each row, one after the other, into one panel; `x` is undefined then.
+  ///
+  /// - Parameter lines: scratch of `panelWidth * runSteps` words.
+  func packPanel(
+    rows: Int, columns: Int, _ x: inout MutableSpan<Float>, times factors: Span<Float>,
+    lines: inout Buffer<UInt32>, into panel: inout MutableSpan<UInt32>
+  ) {
+    guard self == .bf16 else {
+      for row in 0..<rows {
+        var values = x.part(row * columns..<(row + 1) * columns)
+        espalier_scale(factors[row], &values)
+      }
+      return packWords(rows: rows, columns: columns, x.span, into: &panel)
+    }
+    let x = x.span
+    packPairs(rows: rows, columns: columns, lines: &lines, into: &panel) { row, slice, target in
+      let values = x.extracting(row * columns + slice.lowerBound..<row * columns + slice.upperBound)
+      espalier_scale_to_bf16(factors[row], values, target)
+    }
+  }
+
+  private func packWords(rows: Int, columns: Int, _ x: Span<Float>, into panel: inout MutableSpan<UInt32>) {
+    x.withUnsafeBytes { bytes in
+      if let start = bytes.baseAddress { espalier_pack_rows(rows, columns, columns, start, &panel) }
+    }
+  }
+
+  /// Packs rows of bf16 into one panel, in slices.
+  ///
+  /// - Parameter round: writes some columns of a row as bf16.
+  private func packPairs(
+    rows: Int, columns: Int, lines: inout Buffer<UInt32>, into panel: inout MutableSpan<UInt32>,
+    _ round: (_ row: Int, _ columns: Range<Int>, UnsafeMutablePointer<UInt16>) -> Void
+  ) {
     for slice in parts(of: columns, size: 2 * runSteps) {
       let count = steps(slice.count)
       lines.withUnsafeMutable { lines in
         guard let start = lines.baseAddress else { return }
         for row in 0..<rows {
           start[row * runSteps + count - 1] = 0
-          var values = x.part(row * columns + slice.lowerBound..<row * columns + slice.upperBound)
           (start + row * runSteps).withMemoryRebound(to: UInt16.self, capacity: 2 * runSteps) {
-            espalier_round_bf16(&values, $0)
+            round(row, slice, $0)
           }
         }
         var steps = panel.part(slice.lowerBound / 2 * panelWidth..<panel.count)

@@ -52,7 +52,9 @@ struct UnitKeys: Sendable {
     default: break
     }
     // Texts are only read, and an output is only put together.
-    if unit.task != .corpus, unit.kind != .output { members.append(("arithmetic", job.arithmetic.json)) }
+    if unit.task != .corpus, unit.kind != .output {
+      members.append(("arithmetic", job.arithmetic(of: unit).json))
+    }
     if let digest = try tensors(of: unit) { members.append(("tensors", .string(digest.hex))) }
     let files = try entry.files.merging(entry.stage.sourceFiles(of: job.checkpoint)) { own, _ in own }.sorted
     {

@@ -167,6 +167,34 @@ public struct Parameters {
     return path
   }
 
+  /// Paths of files, given as one path or a list; none if nothing is given.
+  ///
+  /// - Parameter kind: as for ``file(_:kind:_:)``.
+  public mutating func files(_ name: String, kind: (String) -> String, _ text: String) -> [String] {
+    describe(name, "file, or list of files", "none", text)
+    let paths = readOptional(name, expects: "the path of a file, or a list of them") { $0.texts } ?? []
+    for (index, path) in paths.enumerated() { files["\(name).\(index)"] = path }
+    key.append((name, .array(paths.map { .string(kind($0)) })))
+    return paths
+  }
+
+  /// Files with names, each given as `NAME=FILE`, one or a list; none if nothing is given. The names go into the key.
+  public mutating func namedFiles(_ name: String, _ text: String) -> [(name: String, path: String)] {
+    describe(name, "NAME=FILE, or list of these", "none", text)
+    let named =
+      readOptional(name, expects: "NAME=FILE, or a list of these") { value -> [(String, String)]? in
+        guard let texts = value.texts else { return nil }
+        let parts = texts.map { $0.split(separator: "=", maxSplits: 1).map(String.init) }
+        guard parts.allSatisfy({ $0.count == 2 }), Set(parts.map { $0[0] }).count == parts.count else {
+          return nil
+        }
+        return parts.map { ($0[0], $0[1]) }
+      } ?? []
+    for (key, path) in named { files["\(name).\(key)"] = path }
+    key.append((name, .array(named.map { .string($0.0) })))
+    return named.map { (name: $0.0, path: $0.1) }
+  }
+
   private mutating func note(_ name: String, _ path: String, _ kind: ((String) -> String)?) {
     files[name] = path
     if let kind { key.append((name, .string(kind(path)))) }

@@ -116,6 +116,15 @@ extension Digest: ReportValue {
   }
 }
 
+extension Array: ReportValue where Element: ReportValue {
+  var json: JSON { .array(map(\.json)) }
+  init?(json: JSON) {
+    guard let values = json.array else { return nil }
+    self = values.compactMap(Element.init(json:))
+    if count < values.count { return nil }
+  }
+}
+
 extension JSONObject: ReportValue {
   var json: JSON { .object(self) }
   init?(json: JSON) {

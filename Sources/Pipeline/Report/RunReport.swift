@@ -122,7 +122,7 @@ public struct RunReport: Sendable {
         JSONObject(
           evaluations.flatMap { stage, report in
             report.models.compactMap { name, scores in
-              scores.perplexity.map {
+              scores.perplexities.first.map {
                 (key: evaluations.count == 1 ? name : "\(stage).\(name)", value: .number($0.perplexity))
               }
             }

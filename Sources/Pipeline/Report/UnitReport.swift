@@ -194,6 +194,8 @@ public struct EvaluationReport: ReportPart {
   public private(set) var pruned = ModelScores()
   /// Of the model before pruning, if it was measured too.
   public private(set) var dense: ModelScores?
+  /// How far the pruned model is from that one, for each text.
+  public private(set) var comparisons: [ComparisonReport] = []
 
   /// The models with their names.
   public var models: [(name: String, scores: ModelScores)] {
@@ -202,34 +204,37 @@ public struct EvaluationReport: ReportPart {
 
   public init() {}
 
-  public init(pruned: ModelScores, dense: ModelScores?) { (self.pruned, self.dense) = (pruned, dense) }
+  public init(pruned: ModelScores, dense: ModelScores?, comparisons: [ComparisonReport]) {
+    (self.pruned, self.dense, self.comparisons) = (pruned, dense, comparisons)
+  }
 
   public mutating func visit(_ members: inout ReportMembers) {
     members.value("pruned", &pruned)
     members.value("dense", &dense)
+    members.value("comparisons", &comparisons)
   }
 }
 
 /// How good one model is.
 public struct ModelScores: ReportPart, ReportValue {
-  public private(set) var perplexity: PerplexityReport?
-  public private(set) var questions: QuestionsReport?
+  public var perplexities: [PerplexityReport] = []
+  public var tasks: [TaskReport] = []
 
   public init() {}
 
-  public init(perplexity: PerplexityReport?, questions: QuestionsReport?) {
-    (self.perplexity, self.questions) = (perplexity, questions)
-  }
-
   public mutating func visit(_ members: inout ReportMembers) {
-    members.value("perplexity", &perplexity)
-    members.value("questions", &questions)
+    members.value("perplexities", &perplexities)
+    members.value("tasks", &tasks)
   }
 }
 
 /// Window perplexity: the exponential of the mean over windows of the mean cross-entropy over `length - 1` predictions.
 public struct PerplexityReport: ReportPart, ReportValue {
+  /// Name of the file.
+  public private(set) var text = ""
   public private(set) var perplexity = 0.0
+  /// Its standard error over the predictions, as if they were independent.
+  public private(set) var error = 0.0
   /// Tokens of a window.
   public private(set) var length = 0
   public private(set) var windows = 0
@@ -237,13 +242,16 @@ public struct PerplexityReport: ReportPart, ReportValue {
 
   public init() {}
 
-  public init(perplexity: Double, length: Int, windows: Int) {
-    (self.perplexity, self.length, self.windows) = (perplexity, length, windows)
+  public init(text: String, perplexity: Double, error: Double, length: Int, windows: Int) {
+    (self.text, self.perplexity, self.error) = (text, perplexity, error)
+    (self.length, self.windows) = (length, windows)
     tokens = windows * length
   }
 
   public mutating func visit(_ members: inout ReportMembers) {
+    members.value("text", &text)
     members.value("perplexity", &perplexity)
+    members.value("perplexity_stderr", &error)
     members.constant("definition", "window")
     members.value("length", &length)
     members.value("windows", &windows)
@@ -251,23 +259,63 @@ public struct PerplexityReport: ReportPart, ReportValue {
   }
 }
 
-/// Answers to multiple-choice questions.
-public struct QuestionsReport: ReportPart, ReportValue {
-  public private(set) var questions = 0
-  /// Share of questions whose right choice has the largest summed log-probability.
-  public private(set) var accuracy = 0.0
-  /// The same with the sum divided by the characters of the choice; nil for questions by context.
-  public private(set) var normalizedAccuracy: Double?
+/// A task's measures, under the names of the EleutherAI harness.
+public struct TaskReport: ReportPart, ReportValue {
+  public private(set) var task = ""
+  public private(set) var rows = 0
+  /// Examples before each row.
+  public private(set) var shots = 0
+  /// `acc`, `acc_stderr`, `acc_norm`, `perplexity`, `word_perplexity`, ...
+  public private(set) var metrics = JSONObject()
 
   public init() {}
 
-  public init(questions: Int, accuracy: Double, normalizedAccuracy: Double?) {
-    (self.questions, self.accuracy, self.normalizedAccuracy) = (questions, accuracy, normalizedAccuracy)
+  public init(task: String, rows: Int, shots: Int, metrics: JSONObject) {
+    (self.task, self.rows, self.shots, self.metrics) = (task, rows, shots, metrics)
   }
 
   public mutating func visit(_ members: inout ReportMembers) {
-    members.value("questions", &questions)
-    members.value("acc", &accuracy)
-    members.value("acc_norm", &normalizedAccuracy)
+    members.value("task", &task)
+    members.value("rows", &rows)
+    members.value("shots", &shots)
+    members.value("metrics", &metrics)
+  }
+}
+
+/// How far a model is from the one that it was pruned from, over all predictions of a text, as llama.cpp's `--kl-divergence` measures
+/// it; of a model that predicts no tokens, how its outputs correlate with those of the other one.
+public struct ComparisonReport: ReportPart, ReportValue {
+  /// Name of the file.
+  public var text = ""
+  public var predictions: Int?
+  /// Mean, median and largest Kullback-Leibler divergence from the dense model's distribution to the pruned one's, in nats, and the
+  /// standard error of the mean.
+  public var divergence: Double?
+  public var divergenceError: Double?
+  public var medianDivergence: Double?
+  public var largestDivergence: Double?
+  /// The share of predictions for which both models find the same token most probable, and its standard error.
+  public var agreement: Double?
+  public var agreementError: Double?
+  /// The pruned model's perplexity divided by the dense one's, both over all predictions, and its standard error.
+  public var ratio: Double?
+  public var ratioError: Double?
+  /// Pearson's correlation of the outputs.
+  public var correlation: Double?
+
+  public init() {}
+
+  public mutating func visit(_ members: inout ReportMembers) {
+    members.value("text", &text)
+    members.value("predictions", &predictions)
+    members.value("kl_divergence", &divergence)
+    members.value("kl_divergence_stderr", &divergenceError)
+    members.value("kl_divergence_median", &medianDivergence)
+    members.value("kl_divergence_max", &largestDivergence)
+    members.value("same_first_choice", &agreement)
+    members.value("same_first_choice_stderr", &agreementError)
+    members.value("perplexity_ratio", &ratio)
+    members.value("perplexity_ratio_stderr", &ratioError)
+    members.value("correlation", &correlation)
   }
 }

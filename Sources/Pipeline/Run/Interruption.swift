@@ -18,9 +18,12 @@ public enum Interruption {
   /// Whether there was a signal.
   public static var isRequested: Bool { requested.load(ordering: .relaxed) }
 
+  /// - Parameter message: what becomes of the work.
   /// - Throws: `interrupted` (exit 75) after a signal.
-  public static func check() throws {
+  public static func check(
+    _ message: String = "stopped; what is done is kept. The same command continues."
+  ) throws {
     guard isRequested else { return }
-    throw EspalierError(.interrupted, "stopped; what is done is kept. The same command continues.")
+    throw EspalierError(.interrupted, message)
   }
 }

@@ -35,6 +35,15 @@ public struct Job: Sendable {
     self.arithmetic = arithmetic
   }
 
+  /// How a unit computes.
+  func arithmetic(of unit: Unit) -> Arithmetic {
+    var arithmetic = arithmetic
+    if let stage = recipe.entries[unit.entry].role.evaluation {
+      arithmetic.precision = stage.precision(of: checkpoint)
+    }
+    return arithmetic
+  }
+
   /// What a unit writes outside of the work folder.
   func output(of unit: Unit) -> JobOutput? {
     recipe.stages(\.output).firstIndex { $0.index == unit.entry }.map { outputs[$0] }

@@ -27,5 +27,7 @@ extension OutputStage {
 public protocol EvaluationStage: Stage {
   /// Why it has nothing to do with its parameters; nil if it has something to do.
   var idleReason: String? { get }
+  /// Precision of the products of its forward passes.
+  func precision(of checkpoint: Checkpoint) -> Precision
   func run(_ unit: UnitContext) throws -> EvaluationReport
 }

@@ -14,14 +14,8 @@ public struct Capture: SourceStage {
     revision: 2
   ) { .source(Capture(&$0)) }
 
-  enum Products: String, CaseIterable {
-    case auto
-    case bf16
-    case f32
-  }
-
   public let propagation: Propagation
-  private let products: Products
+  private let products: ProductPrecision
   private let spill: SpillElement
   private let codec: Codec
 
@@ -48,9 +42,7 @@ public struct Capture: SourceStage {
       "What matrices see. pruned: the outputs of the pruned blocks before, as in the papers; sites: also what was pruned before in their own block, which computes each product once and takes about half the time; dense: the dense model, which makes Gram matrices reusable for every sparsity."
     )
     products = parameters.choice(
-      "precision", default: .auto,
-      "Precision of products: bf16 with sums in f32, or f32; auto takes bf16 if the checkpoint is in bf16 and the processor has instructions for it."
-    )
+      "precision", default: .auto, ProductPrecision.text)
     spill = parameters.choice(
       "spill", default: .f32,
       "Type of spilled hidden states; f32 is exact. Inputs between the sites of a block are spilled as products see them, in bf16 or f32."
@@ -61,21 +53,10 @@ public struct Capture: SourceStage {
     )
   }
 
-  public func precision(of checkpoint: Checkpoint) -> Precision {
-    switch products {
-    case .f32: return .f32
-    case .bf16: return .bf16
-    case .auto:
-      let weights = checkpoint.tensors.values.filter { $0.shape.count == 2 }
-      return Precision.bf16.isAvailable && weights.allSatisfy { $0.dtype == .bf16 } ? .bf16 : .f32
-    }
-  }
+  public func precision(of checkpoint: Checkpoint) -> Precision { products.precision(of: checkpoint) }
 
   public func check(_ model: ModelOutline, checkpoint: Checkpoint) throws {
-    guard precision(of: checkpoint).isAvailable else {
-      throw EspalierError.usage(
-        "this processor has no instructions for products in bf16; set capture.precision=auto or f32.")
-    }
+    try products.check(checkpoint, "capture.precision")
   }
 
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
@@ -108,8 +89,10 @@ public struct Capture: SourceStage {
           + attentionScratchBytes(length: sizes.length, sizes.precision)) + writerBytes(sizes))
   }
 
-  /// Whether a block's weights stay in memory from batch to batch.
-  private func keepsPages(_ bytes: Int) -> Bool { bytes <= 32 << 20 }
+  /// The most bytes of a block's weights that stay in memory from batch to batch.
+  static let keptBytes = 32 << 20
+
+  private func keepsPages(_ bytes: Int) -> Bool { bytes <= Self.keptBytes }
 
   /// Memory for states on their way to the disk.
   private func writerBytes(_ sizes: UnitSizes) -> Int {

@@ -31,7 +31,7 @@ public struct OutputRecord: Sendable {
   public let key: Digest
   public let matrices: [Matrix]
   public let files: [File]
-  /// Digest of the recipe's stages with their parameters.
+  /// Digest of the recipe's stages with their parameters, without evaluations.
   let stages: Digest
   private let recipe: String
 
@@ -130,9 +130,11 @@ public struct OutputRecord: Sendable {
     }
   }
 
-  /// One digest of a recipe's stages and parameters.
+  /// One digest of the stages and parameters of a recipe that decide the output. An evaluation can be added later.
   static func stages(of recipe: Recipe) -> Digest {
-    let stages = recipe.entries.map { ["id": .string($0.id), "parameters": $0.key] as JSON }
+    let stages = recipe.entries.filter { $0.role.evaluation == nil }.map {
+      ["id": .string($0.id), "parameters": $0.key] as JSON
+    }
     return SHA256.digest(of: JSON.array(stages).canonical.text)
   }
 

@@ -117,10 +117,12 @@ import Testing
 
   @Test func logProbabilitiesAreThoseOfTheWholeVocabulary() throws {
     var random = SeededRandom(seed: 6)
-    let states = random.matrix(9, 20)
+    var states = random.matrix(9, 20)
     let head = try weight(1100, 20, seed: 12)
     let targets = (0..<9).map { Int32($0 * 120) }
-    let found = logProbabilities(states, head: OutputHead(weight: head), targets: targets, on: device)
+    let found = predictions(
+      PackedMatrix(rounding: &states, .f32, on: device), OutputHead(weight: head), targets: targets,
+      on: device)
     let weights = head.matrix(0..<1100)
     for token in 0..<9 {
       let logits = (0..<1100).map { row in
@@ -128,7 +130,8 @@ import Testing
       }
       let top = logits.max() ?? 0
       let expected = logits[Int(targets[token])] - top - log(logits.reduce(0.0) { $0 + exp($1 - top) })
-      #expect(abs(found[token] - expected) < 2e-5)
+      #expect(abs(found.logProbabilities[token] - expected) < 2e-5)
+      #expect(found.choices[token] == Int32(logits.firstIndex(of: top) ?? -1))
     }
   }
 
@@ -150,9 +153,12 @@ import Testing
         on: device)
       normalize(
         z, NormWeights(.rms, width: 512, epsilon: 1e-5, scale: random.matrix(1, 512)), into: &y, on: device)
-      let scores = logProbabilities(
-        y, head: OutputHead(weight: try weight(900, 512, seed: 2)), targets: [Int32](repeating: 5, count: 70),
-        on: device)
+      let head = OutputHead(weight: try weight(900, 512, seed: 2))
+      let other = OutputHead(weight: try weight(900, 512, seed: 4))
+      let states = PackedMatrix(rounding: &y, .f32, on: device)
+      let compared = comparedPredictions(
+        states, head, reference: states, other, targets: [Int32](repeating: 5, count: 70), on: device)
+      let scores = compared.own.logProbabilities + compared.divergences
       var accumulator = GramAccumulator(columns: 512, diagonalOnly: false, on: device)
       accumulator.add(y)
       accumulator.finish()

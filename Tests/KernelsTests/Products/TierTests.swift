@@ -57,7 +57,7 @@ import Testing
     let factor: Float = 0.75
     for live in Set([1, (count + 1) / 2, count]) {
       y = x
-      espalier_softmax(count, live, factor, &y)
+      espalier_scale(count, espalier_exponentials(count, live, factor, &y), &y)
       let top = x[..<live].map(Double.init).max() ?? 0
       let sum = x[..<live].reduce(0.0) { $0 + exp((Double($1) - top) * Double(factor)) }
       for i in 0..<count {

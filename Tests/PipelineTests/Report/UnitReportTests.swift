@@ -23,15 +23,17 @@ import Testing
       report.details = JSONObject([("rowsAtLimit", 3), ("nested", ["a": [1, 2]])])
       return UnitReport.matrix(report)
     }
-    let scores = ModelScores(
-      perplexity: PerplexityReport(perplexity: 7.5, length: 32, windows: 3),
-      questions: QuestionsReport(questions: 5, accuracy: 0.4, normalizedAccuracy: 0.6))
+    var scores = ModelScores()
+    scores.perplexities = [PerplexityReport(text: "a", perplexity: 7.5, error: 0.5, length: 32, windows: 3)]
+    scores.tasks = [TaskReport(task: "piqa", rows: 5, shots: 2, metrics: JSONObject([("acc", 0.4)]))]
+    var comparison = ComparisonReport()
+    (comparison.text, comparison.divergence, comparison.ratioError) = ("a", 0.25, 0.5)
     return matrices + [
       .corpus(CorpusReport(samples: 2, length: 8)), .hidden(HiddenReport(samples: 2)), .factor(factor),
       .factor(FactorReport()), .allocation(allocation), .matrix(MatrixReport(matrix, patterns[0])),
       .output(OutputReport(matrices: 14, files: 5, digest: SHA256.digest(of: "output"))),
-      .evaluation(EvaluationReport(pruned: scores, dense: scores)),
-      .evaluation(EvaluationReport(pruned: ModelScores(), dense: nil)),
+      .evaluation(EvaluationReport(pruned: scores, dense: scores, comparisons: [comparison])),
+      .evaluation(EvaluationReport(pruned: ModelScores(), dense: nil, comparisons: [])),
     ]
   }
 

@@ -20,8 +20,9 @@ import Testing
     try Folder.writeAtomically(
       Array(String(String.UnicodeScalarView(text.unicodeScalars.prefix(300_000))).utf8), to: path)
     let model = try Model(folder: "\(Places.shared)/data/models/\(name)")
-    let result = try windowPerplexity(
-      model, text: path, length: 512, windows: 40, scratch: folder.path + "/scratch", on: device)
+    let report = try Evaluation(texts: [path], length: 512, windows: 40).run(
+      model, scratch: folder.path + "/scratch", memory: 1 << 30, on: device)
+    let result = try #require(report.pruned.perplexities.first)
     #expect(abs(result.perplexity - expected) < 0.00006)
     #expect(result.windows == 40 && result.tokens == 20480)
   }
@@ -29,8 +30,9 @@ import Testing
   @Test func perplexityIsTheDefinition() throws {
     let bench = try Workbench()
     let model = try Model(folder: bench.model)
-    let result = try windowPerplexity(
-      model, text: bench.corpus, length: 30, windows: 7, scratch: bench.folder.path + "/scratch", on: device)
+    let report = try Evaluation(texts: [bench.corpus], length: 30, windows: 7).run(
+      model, scratch: bench.folder.path + "/scratch", memory: 1 << 30, on: device)
+    let result = try #require(report.pruned.perplexities.first)
     // Every byte is one token after a start token.
     let logProbabilities = try (0..<7).map { window -> Double in
       let ids = try ids(bench, window * 30..<(window + 1) * 30)
@@ -68,10 +70,10 @@ import Testing
     }
     let path = bench.folder.path + "/questions.jsonl"
     try bench.write(lines.joined(separator: "\n"), to: path)
-    let result = try Questions(path: path).ask(model, scratch: bench.folder.path + "/scratch", on: device)
+    let result = try ask(model, path, bench)
     #expect(
-      result.questions == 25 && result.accuracy == Double(right) / 25
-        && result.normalizedAccuracy == Double(rightNormalized) / 25)
+      result.rows == 25 && result.metrics["acc"]?.double == Double(right) / 25
+        && result.metrics["acc_norm"]?.double == Double(rightNormalized) / 25)
   }
 
   @Test func questionsByContext() throws {
@@ -80,9 +82,8 @@ import Testing
     try bench.write(
       "{\"context_options\": [\"the cat\", \"the mat\"], \"continuation\": \"ran.\", \"gold\": 1}\n\n",
       to: path)
-    let result = try Questions(path: path).ask(
-      try Model(folder: bench.model), scratch: bench.folder.path + "/scratch", on: device)
-    #expect(result.questions == 1 && result.normalizedAccuracy == nil)
+    let result = try ask(try Model(folder: bench.model), path, bench)
+    #expect(result.rows == 1 && result.metrics["acc"] != nil && result.metrics["acc_norm"] == nil)
   }
 
   @Test func wrongQuestionsNameTheLine() throws {
@@ -94,7 +95,9 @@ import Testing
       "{\"query\": \"a\", \"choices\": [\"b\", \"c\"]}",
     ] {
       try bench.write("{\"query\": \"a\", \"choices\": [\"b\", \"c\"], \"gold\": 0}\n" + line, to: path)
-      let (message, code) = bench.failure { _ = try Questions(path: path) }
+      let (message, code) = bench.failure {
+        _ = try Evaluation(texts: [], tasks: [TaskFile(name: "questions", path: path)])
+      }
       #expect(message.contains("questions.jsonl:2") && code == 65, "\(message)")
     }
   }
@@ -107,15 +110,119 @@ import Testing
         last: "  - evaluate: {text: \"\(bench.corpus)\", length: 32, windows: 5, dense: true}"))
     let report = try RunReport(work: bench.folder.path + "/work")
     let perplexities = report.json["perplexities"]
-    let dense = try windowPerplexity(
-      try Model(folder: bench.model), text: bench.corpus, length: 32, windows: 5,
-      scratch: bench.folder.path + "/scratch", on: device)
-    #expect(perplexities?["dense"]?.double == dense.perplexity)
-    #expect(try #require(perplexities?["pruned"]?.double) != dense.perplexity)
+    let own = try Evaluation(texts: [bench.corpus], length: 32, windows: 5).run(
+      try Model(folder: bench.model), scratch: bench.folder.path + "/scratch", memory: 1 << 30, on: device)
+    #expect(perplexities?["dense"]?.double == own.pruned.perplexities[0].perplexity)
+    #expect(try #require(perplexities?["pruned"]?.double) != own.pruned.perplexities[0].perplexity)
+    let comparison = try #require(report.evaluations[0].report.comparisons.first)
+    #expect(comparison.predictions == 5 * 31 && comparison.divergence ?? 0 > 0)
+    let ratio = try #require(perplexities?["pruned"]?.double) / own.pruned.perplexities[0].perplexity
+    #expect(abs((comparison.ratio ?? 0) - ratio) < 1e-9 * ratio)
     #expect(
       try ArtifactStore(existing: bench.folder.path + "/work").manifests().allSatisfy {
         !$0.objects.contains { $0.path.contains("scratch") }
       })
+  }
+
+  @Test func divergencesAreThoseOfWholeLogits() throws {
+    let bench = try Workbench()
+    let output = try bench.run(bench.recipe("warmStart: {sparsity: 0.5}"))
+    let dense = try Model(folder: bench.model)
+    let pruned = try Model(folder: output)
+    let report = try Evaluation(texts: [bench.corpus], length: 30, windows: 4).run(
+      pruned, against: dense, scratch: bench.folder.path + "/scratch", memory: 1 << 30, on: device)
+    var divergences: [Double] = []
+    var agreements = 0
+    for window in 0..<4 {
+      let ids = try ids(bench, window * 30..<(window + 1) * 30)
+      let (p, q) = (try softmax(dense, ids), try softmax(pruned, ids))
+      for (p, q) in zip(p, q).dropLast() {
+        var sum = 0.0
+        for (p, q) in zip(p, q) { sum += p * log(p / q) }
+        divergences.append(sum)
+        let (first, second) = (p.max() ?? 0, q.max() ?? 0)
+        if p.firstIndex(of: first) == q.firstIndex(of: second) { agreements += 1 }
+      }
+    }
+    let found = try #require(report.comparisons.first)
+    let mean = divergences.reduce(0, +) / Double(divergences.count)
+    #expect(abs((found.divergence ?? 0) - mean) < 1e-5 * mean)
+    #expect(abs((found.largestDivergence ?? 0) - (divergences.max() ?? 0)) < 1e-4 * mean)
+    #expect(found.agreement == Double(agreements) / Double(divergences.count))
+    let itself = try Evaluation(texts: [bench.corpus], length: 30, windows: 4).run(
+      dense, against: dense, scratch: bench.folder.path + "/scratch", memory: 1 << 30, on: device)
+    #expect(itself.comparisons.first?.largestDivergence ?? 1 < 1e-6)
+    #expect(itself.comparisons.first?.agreement == 1 && itself.comparisons.first?.ratio == 1)
+  }
+
+  @Test func onePassGivesWhatManyGive() throws {
+    let bench = try Workbench()
+    let model = try Model(folder: bench.model)
+    let rows = bench.folder.path + "/rows.jsonl"
+    try bench.write(
+      """
+      {"query": "the cat", "choices": ["ran", "ran away"], "gold": 0}
+      {"query": "the mat is on the", "choices": ["cat", "birds"], "gold": 1}
+      """, to: rows)
+    let text = bench.folder.path + "/other.txt"
+    try bench.write(String(repeating: "two birds ran away. ", count: 20), to: text)
+    let tasks = [TaskFile(name: "questions", path: rows)]
+    func run(_ evaluation: Evaluation, memory: Int, _ device: Device) throws -> JSON {
+      try evaluation.run(
+        model, scratch: bench.folder.path + "/scratch", memory: memory, on: device
+      ).pruned.json
+    }
+    let all = try Evaluation(texts: [bench.corpus, text], length: 32, windows: 5, tasks: tasks)
+    let expected = try run(all, memory: 1 << 30, device)
+    // Hidden states in files, and other numbers of threads, give the same bytes.
+    #expect(try run(all, memory: 0, device) == expected)
+    #expect(try run(all, memory: 1 << 30, Device(threads: 3)) == expected)
+    let parts = try [
+      Evaluation(texts: [bench.corpus], length: 32, windows: 5),
+      Evaluation(texts: [text], length: 32, windows: 5), Evaluation(texts: [], tasks: tasks),
+    ].map { try run($0, memory: 1 << 30, device) }
+    let perplexities = parts[0...1].flatMap { $0["perplexities"]?.array ?? [] }
+    #expect(expected["perplexities"] == .array(perplexities))
+    #expect(expected["tasks"] == parts[2]["tasks"])
+    #expect(try Folder.entry(bench.folder.path + "/scratch") == nil)
+  }
+
+  @Test func anEvaluationCanBeAddedToAFinishedOutput() throws {
+    let bench = try Workbench()
+    let output = try bench.run(bench.recipe("warmStart: {sparsity: 0.5}"))
+    let record = try Folder.read(output + "/espalier.json")
+    try bench.run(
+      bench.recipe(
+        "warmStart: {sparsity: 0.5}",
+        last: "  - evaluate: {text: \"\(bench.corpus)\", length: 32, windows: 5}"))
+    let report = try RunReport(work: bench.folder.path + "/work")
+    #expect(report.json["perplexities"]?["pruned"]?.double != nil)
+    #expect(try Folder.read(output + "/espalier.json") == record)
+  }
+
+  @Test func longWindowsAreWarnedOf() throws {
+    let bench = try Workbench()
+    let model = try Model(folder: bench.model)
+    let longest = model.outline.maximumLength
+    #expect(try Evaluation(texts: [bench.corpus], length: longest).check(model).isEmpty)
+    #expect(
+      try Evaluation(texts: [bench.corpus], length: longest + 1).check(model)[0].contains("\(longest)"))
+  }
+
+  private func ask(_ model: Model, _ path: String, _ bench: Workbench) throws -> TaskReport {
+    let report = try Evaluation(texts: [], tasks: [TaskFile(name: "questions", path: path)]).run(
+      model, scratch: bench.folder.path + "/scratch", memory: 1 << 30, on: device)
+    return try #require(report.pruned.tasks.first)
+  }
+
+  /// The probabilities after each token, from whole logits in f64.
+  private func softmax(_ model: Model, _ ids: [Int32]) throws -> [[Double]] {
+    let logits = try model.logits(ids, length: ids.count, on: device)
+    return ids.indices.map { row in
+      let exponentials = (0..<logits.columns).map { exp(Double(logits[row, $0])) }
+      let sum = exponentials.reduce(0, +)
+      return exponentials.map { $0 / sum }
+    }
   }
 
   /// Log-probability of every token but the first, from whole logits in f64.
