@@ -27,6 +27,8 @@ struct CheckpointWriter {
   /// The matrices that are written in compact form, by name: those that get smaller.
   private let forms: [String: CompactForm]
   private let format: CompactForm.Format
+  /// Weights that are -0, in the matrices that could be compact.
+  let negativeZeros: Int
   /// Called with bytes that were read or written since the last call.
   private let progress: (Int) throws -> Void
 
@@ -44,6 +46,7 @@ struct CheckpointWriter {
     self.metadata = metadata
     self.progress = progress
     var forms: [String: CompactForm] = [:]
+    var negativeZeros = 0
     if form == .compact {
       for (name, tensor) in checkpoint.tensors.sorted(by: { $0.key < $1.key })
       where Self.canBeCompact(tensor, pruned[name] ?? []) {
@@ -53,10 +56,12 @@ struct CheckpointWriter {
           try progress((rows - done) * weight.columns * weight.dtype.byteCount)
           done = rows
         }
+        negativeZeros += form.negativeZeros
         if form.byteCount(.bitmask) < form.denseByteCount { forms[name] = form }
       }
     }
     self.forms = forms
+    self.negativeZeros = negativeZeros
     // One format for all: the libraries that read the folder know one for a model.
     format = !forms.isEmpty && forms.values.allSatisfy(\.fitsTwoOfFour) ? .twoOfFour : .bitmask
   }

@@ -61,7 +61,13 @@ public struct Emit: OutputStage {
   }
 
   public func check(existing output: JobOutput, job: Job) throws {
-    for (_, path) in folders(output) where try Folder.entry(path) != nil {
+    for (_, path) in folders(output) {
+      guard try !Folder.contains(path, job.work) else {
+        throw EspalierError.usage(
+          "the work folder lies in the output folder, which is written whole at the end; choose another --work or --output.",
+          subject: job.work)
+      }
+      guard try Folder.entry(path) != nil else { continue }
       guard try Folder.entry(path + "/" + OutputRecord.fileName) != nil else {
         throw EspalierError.usage(
           "the output folder exists and was not written by espalier; choose another --output, or remove it.",

@@ -132,6 +132,7 @@ import Testing
       let weight = try LinearWeight(try #require(Checkpoint(folder: folder.path).tensors["m.weight"]))
       let form = try CompactForm(weight) { _ in }
       #expect(form.fitsTwoOfFour == (format == "twoOfFour"))
+      #expect(form.negativeZeros == (third == 0 ? 0 : 1))
     }
   }
 
