@@ -30,7 +30,8 @@ public final class Decoding {
     _ model: Model, sequences: Int = 1, capacity: Int, precision: Precision = .f32, on device: Device
   ) throws {
     self.model = model
-    tensors = TensorSource(model.checkpoint, precision: precision, decodes: true, on: device)
+    tensors = TensorSource(
+      model.checkpoint, precision: precision, decodes: true, on: Device(awake: device))
     guard model.blueprint.isCausal, model.blueprint.embedding.table != nil,
       !model.blueprint.ending.readsFirstToken, let head = try model.head(tensors)
     else {

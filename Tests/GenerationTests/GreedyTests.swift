@@ -19,7 +19,9 @@ import Testing
     try FamilyCheckpoint(name).write(to: folder.path)
     let model = try Model(folder: folder.path)
     let answer = try #require(Self.golden.first { $0.key == name }?.value)
-    func ids(_ key: String) -> [Int32] { (answer[key]?.array ?? []).compactMap { $0.integer.map(Int32.init) } }
+    func ids(_ key: String) -> [Int32] {
+      (answer[key]?.array ?? []).compactMap { $0.integer.map(Int32.init) }
+    }
     let (prompt, expected) = (ids("prompt"), ids("ids"))
     try #require(expected.count == 200)
     let decoding = try Decoding(

@@ -297,7 +297,7 @@ public struct UnitGraph: Sendable {
     }
 
     private mutating func newPass() -> Int {
-      passes += 1
+      defer { passes += 1 }
       return passes
     }
 
