@@ -80,8 +80,9 @@ public struct RefitSwapOutcome: Sendable {
   public var fit = ReconstructOutcome()
 }
 
-/// How often the candidates of a row are chosen anew: the fourth time finds hardly anything.
-private let mostRounds = 3
+/// How often the candidates of a row are chosen at most: anew after a round that gained this share of all.
+private let mostRounds = 8
+private let worthwhile = 0.05
 /// A swap must lower the loss by this share of the sum of `w_j^2 G_jj`: f32 knows it no better.
 private let leastGain = 1e-6
 
@@ -93,7 +94,7 @@ private let mostPasses = 16
 /// The loss is the damped one of ``reconstruct(_:gram:shift:mask:options:on:write:)``, with the damping of pruned weights added. Pruning u
 /// and restoring p changes it by a closed form (`Sources/CKernels/include/refit.h`), which each swap maximises: over all pairs of a row or
 /// group up to 128 columns, and over the pairs of the 64 kept and 64 pruned weights (96 each for 1536 columns, 128 for 2048 and more) that
-/// cost least and gain most on their own beyond that. These are chosen anew after the swaps among them, three times at most. Rows do not
+/// cost least and gain most on their own beyond that. These are chosen anew after the swaps among them, until that gains little. Rows do not
 /// depend on each other, and counts stay exact.
 ///
 /// With a budget for the matrix, kept weights then move between rows: every row lists what it costs to prune one weight more, and another
@@ -325,27 +326,35 @@ private struct RefitBlock: ~Copyable {
   ) {
     var open = (some ?? Array(0..<rows.count)).filter { swaps[$0] < limit ?? .max }
     if open.isEmpty { return }
+    var gains = [Double](repeating: 0, count: rows.count)
     for _ in 0..<(system.searchesAll ? 1 : mostRounds) {
       let live = open
       let outcomes = Self.exchange(
         live, &fitted, sides, system, limits: live.map { row in limit.map { $0 - swaps[row] } ?? .max },
         least: least, on: device)
-      for (index, row) in live.enumerated() { swaps[row] += Int(outcomes[index]) }
-      open = live.indices.filter { outcomes[$0] > 0 && swaps[live[$0]] < limit ?? .max }.map { live[$0] }
+      for (index, row) in live.enumerated() {
+        swaps[row] += Int(outcomes[index].moves)
+        gains[row] += outcomes[index].gain
+      }
+      open =
+        live.indices.filter {
+          outcomes[$0].gain > worthwhile * gains[live[$0]] && swaps[live[$0]] < limit ?? .max
+        }
+        .map { live[$0] }
       if open.isEmpty { break }
     }
   }
 
-  /// One round of swaps in some rows; returns how many each made.
+  /// One round of swaps in some rows.
   private static func exchange(
     _ live: [Int], _ fitted: inout RowBlock, _ sides: borrowing Matrix, _ system: RefitSystem, limits: [Int],
     least: [Double], on device: Device
-  ) -> Buffer<UInt64> {
+  ) -> Buffer<espalier_refit_outcome> {
     let columns = fitted.columns
     // Row k of these belongs to the k-th open row.
     var products = Matrix(unfilled: live.count, columns: columns)
     multiply(live, fitted, system, into: &products, on: device)
-    var outcomes = Buffer<UInt64>(count: live.count)
+    var outcomes = Buffer<espalier_refit_outcome>(count: live.count)
     let mostKept =
       live.map { row in (0..<columns).reduce(0) { $0 + Int(fitted.kept[row * columns + $1]) } }.max() ?? 0
     do {
@@ -368,7 +377,7 @@ private struct RefitBlock: ~Copyable {
           }
           let outcome = tableau.refine(
             system, gram.span, b: b, rest: rest.span, limit: limits[index], least: least[row], &v, &kept)
-          found[0] = outcome?.moves ?? 0
+          found[0] = outcome ?? espalier_refit_outcome()
         }
       }
     }
