@@ -21,6 +21,18 @@ func now() -> Double {
   return Double(time.tv_sec) + Double(time.tv_nsec) * 1e-9
 }
 
+/// Seconds of processor time that a body takes in all threads, once: what other work on the machine disturbs least.
+func processorSeconds(_ body: () throws -> Void) rethrows -> Double {
+  func used() -> Double {
+    var time = timespec()
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time)
+    return Double(time.tv_sec) + Double(time.tv_nsec) * 1e-9
+  }
+  let start = used()
+  try body()
+  return used() - start
+}
+
 /// Seeded normal values.
 struct Normals {
   private var state: UInt64

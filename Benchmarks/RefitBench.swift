@@ -11,7 +11,7 @@ struct RefitBench: ParsableCommand {
     discussion: """
       \(CorrelatedProblem.description) Or a real Gram matrix and a weight are given.
 
-      Losses are shares of that of swaps followed by a fit. Times are of each step alone: refit swaps begin with the mask of the swaps, and \
+      Losses are shares of that of swaps followed by a fit. Times are processor time of all threads, of each step alone: refit swaps begin with the mask of the swaps, and \
       fit the weights themselves.
       """)
 
@@ -55,17 +55,17 @@ struct RefitBench: ParsableCommand {
     var mask = mostSalient(weight, .wanda, diagonal: diagonal, pattern: pattern, on: device)
     var swaps = SwapOutcome()
     let start = mask
-    let swapTime = try seconds(turns: 1) {
+    let swapTime = try processorSeconds {
       mask = start
       swaps = try refineBySwaps(weight, gram: gram, mask: &mask, options: SwapOptions(), on: device)
     }
     var fitted: ReconstructOutcome?
-    let fitTime = try seconds(turns: 1) {
+    let fitTime = try processorSeconds {
       fitted = try reconstruct(weight, gram: gram, mask: mask, on: device) { _ in }
     }
     guard let fit = fitted else { return }
     var refit: RefitSwapOutcome?
-    let refitTime = try seconds(turns: 1) {
+    let refitTime = try processorSeconds {
       refit = try refineByRefitSwaps(weight, gram: gram, mask: mask, on: device) { _ in }
     }
     func line(_ name: String, _ time: Double, _ loss: Double, _ more: String) {
@@ -83,13 +83,18 @@ struct RefitBench: ParsableCommand {
     }
     guard !withoutADMM else { return }
     var admm: ADMMOutcome?
-    let admmTime = try seconds(turns: 1) {
+    let admmTime = try processorSeconds {
       admm = try pruneByADMM(weight, gram: gram, pattern: pattern, on: device) { _ in }
     }
     guard let admm else { return }
     line("ADMM       ", admmTime, admm.fit.lossAfter, "")
-    let both = try refineByRefitSwaps(weight, gram: gram, mask: admm.mask, on: device) { _ in }
-    line("and refit swaps", 0, both.fit.lossAfter, "\(perRow(both.swaps, weight)) swaps a row")
+    var both: RefitSwapOutcome?
+    let bothTime = try processorSeconds {
+      both = try refineByRefitSwaps(weight, gram: gram, mask: admm.mask, on: device) { _ in }
+    }
+    if let both {
+      line("then refit ", bothTime, both.fit.lossAfter, "\(perRow(both.swaps, weight)) swaps a row")
+    }
   }
 
   private func perRow(_ count: Int, _ weight: LinearWeight) -> String {

@@ -17,6 +17,9 @@ import Testing
         ["allocate: {sparsity: 0.6}", "warmStart: {sparsity: allocated}", "swap", "reconstruct"],
         ["allocate: {method: error, sparsity: 0.6}", "warmStart: {sparsity: allocated}"],
         ["warmStart: {sparsity: 0.6}", "swap: {holdOut: 0.3}"],
+        ["warmStart: {sparsity: 0.6}", "swap: {objective: refit}"],
+        // A row may come to keep all of its weights, and that is planned for.
+        ["warmStart: {sparsity: 0.2}", "swap: {objective: refit, budget: matrix}"],
       ])
     }
   }

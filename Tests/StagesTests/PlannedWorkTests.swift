@@ -18,6 +18,7 @@ import Testing
       ],
       ["warmStart: {keep: 2, of: 4}", "swap: {moves: group}", "frankWolfe: {step: pairwise}", "reconstruct"],
       ["warmStart: {method: magnitude, sparsity: 0.5}", "swap: {budget: matrix}"],
+      ["warmStart: {sparsity: 0.5}", "swap: {objective: refit}"],
       ["sparseGPT: {sparsity: 0.5}"], ["admm: {sparsity: 0.5}"],
     ]
     var seen: Set<String> = []

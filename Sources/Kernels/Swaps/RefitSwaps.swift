@@ -5,11 +5,16 @@ import EspalierCore
 public struct RefitSwapOptions: Sendable {
   /// The most swaps of one row; nil goes on until none helps.
   public var limit: Int?
+  /// Whether every row keeps its number of weights; swaps inside rows are followed by moves between rows otherwise.
+  public var budget: SwapOptions.Budget
   /// The fit of the kept weights; its damping also counts while masks are chosen.
   public var fit: ReconstructOptions
 
-  public init(limit: Int? = nil, fit: ReconstructOptions = ReconstructOptions()) {
+  public init(
+    limit: Int? = nil, budget: SwapOptions.Budget = .row, fit: ReconstructOptions = ReconstructOptions()
+  ) {
     self.limit = limit
+    self.budget = budget
     self.fit = fit
   }
 
@@ -26,7 +31,12 @@ public struct RefitSwapOptions: Sendable {
   ) -> Int {
     let block = min(RowBlock.mostRows, rows)
     let matrix = block * columns * 4
-    let kept = pattern?.kept(ofColumns: columns) ?? columns
+    let kept: Int
+    switch pattern {
+    case .rows, .groups: kept = pattern?.kept(ofColumns: columns) ?? columns
+    // A row may keep any number.
+    case .matrix, nil: kept = columns
+    }
     let span = pattern?.span(ofColumns: columns) ?? columns
     let searching =
       matrix
@@ -59,6 +69,8 @@ public struct RefitSwapOutcome: Sendable {
   /// The most swaps of one row.
   public var mostSwaps = 0
   public var rowsAtLimit = 0
+  /// Kept weights that moved from one row to another.
+  public var moves = 0
   /// Rows that took their first mask back, since the fit did not confirm the gain: G is singular to rounding there.
   public var rowsTakenBack = 0
   /// Of the first mask: the loss of the mask alone, and after a quick fit.
@@ -68,24 +80,34 @@ public struct RefitSwapOutcome: Sendable {
   public var fit = ReconstructOutcome()
 }
 
-/// How often the candidates of a row are chosen anew: the fourth time finds hardly anything.
-private let mostRounds = 3
+/// How often the candidates of a row are chosen at most: anew after a round that gained this share of all.
+private let mostRounds = 8
+private let worthwhile = 0.05
 /// A swap must lower the loss by this share of the sum of `w_j^2 G_jj`: f32 knows it no better.
 private let leastGain = 1e-6
+
+/// How often moves between rows are looked for at most.
+private let mostPasses = 16
 
 /// Refines the mask by swaps that lower the loss after the kept weights are fitted, and fits them.
 ///
 /// The loss is the damped one of ``reconstruct(_:gram:shift:mask:options:on:write:)``, with the damping of pruned weights added. Pruning u
 /// and restoring p changes it by a closed form (`Sources/CKernels/include/refit.h`), which each swap maximises: over all pairs of a row or
 /// group up to 128 columns, and over the pairs of the 64 kept and 64 pruned weights (96 each for 1536 columns, 128 for 2048 and more) that
-/// cost least and gain most on their own beyond that. These are chosen anew after the swaps among them, three times at most. Rows do not
+/// cost least and gain most on their own beyond that. These are chosen anew after the swaps among them, until that gains little. Rows do not
 /// depend on each other, and counts stay exact.
+///
+/// With a budget for the matrix, kept weights then move between rows: every row lists what it costs to prune one weight more, and another
+/// one, and so on, and what it gains to restore them; the cheapest of the first and the best of the second are taken together while both
+/// lower the loss. Rows that changed are swapped again, until nothing moves. A weight in one row does not interact with one in another, so
+/// that each of these steps is exact, too.
 ///
 /// - Parameters:
 ///   - weight: `rows x columns`, without a mask of its own.
 ///   - gram: `columns x columns`.
 ///   - shift: what the targets have beyond the outputs of the dense rows; nil if nothing.
-///   - mask: the start, best a local optimum of ``refineBySwaps(_:gram:shift:mask:options:on:progress:)``; a budget for each row or group.
+///   - mask: the start, best a local optimum of ``refineBySwaps(_:gram:shift:mask:options:on:progress:)``; with a budget for the matrix its
+///     pattern becomes ``SparsityPattern/matrix(sparsity:)``.
 ///   - write: takes the fitted weights, 0 where pruned, in blocks of rows, the first row first.
 /// - Throws: what `write` throws.
 public func refineByRefitSwaps(
@@ -99,13 +121,161 @@ public func refineByRefitSwaps(
   let span = mask.pattern.span(ofColumns: weight.columns)
   let system = RefitSystem(gram, damping: fit.damping, span: span, on: device)
   var outcome = RefitSwapOutcome(mask: mask)
+  if case .matrix(let floor) = options.budget {
+    let problem = RefitMatrix(weight: weight, fit: fit, system: system, shift: shift, device: device)
+    return try problem.refine(mask, floor: floor, limit: options.limit, write)
+  }
   for rows in parts(of: weight.rows, size: RowBlock.mostRows) {
     let shifts = RowShifts(shift, rows, of: weight, on: device)
     var block = RefitBlock(RowBlock(weight, mask, rows: rows, on: device), fit, system, shifts, on: device)
     block.exchange(system, limit: options.limit, on: device)
-    try write(block.finish(weight, mask, fit, shifts, limit: options.limit, &outcome, on: device))
+    outcome.add(block.swaps, limit: options.limit)
+    outcome.add(block.start)
+    try write(block.finish(weight, mask, fit, shifts, &outcome, on: device))
   }
   return outcome
+}
+
+extension RefitSwapOutcome {
+  fileprivate mutating func add(_ rows: [Int], limit: Int?) {
+    for row in rows {
+      swaps += row
+      mostSwaps = max(mostSwaps, row)
+      rowsAtLimit += row >= limit ?? .max ? 1 : 0
+    }
+  }
+
+  fileprivate mutating func add(_ start: [FitState]) {
+    for row in start {
+      lossBefore += row.before
+      fittedBefore += row.after
+    }
+  }
+}
+
+/// A matrix while weights move between its rows.
+private struct RefitMatrix: Sendable {
+  let weight: LinearWeight
+  let fit: FitSystem
+  let system: RefitSystem
+  let shift: TargetShift?
+  let device: Device
+
+  func refine(
+    _ start: Mask, floor: Double, limit: Int?, _ write: (borrowing Matrix) throws -> Void
+  ) throws -> RefitSwapOutcome {
+    let pattern: SparsityPattern
+    switch start.pattern {
+    case .rows(let sparsity), .matrix(let sparsity): pattern = .matrix(sparsity: sparsity)
+    case .groups: preconditionFailure("groups cannot give weights to other rows")
+    }
+    var outcome = RefitSwapOutcome(mask: start.with(pattern))
+    let floors = (0..<start.rows).map { Int((floor * Double(start.keptCount(row: $0))).rounded(.up)) }
+    var prices = [RowPrices](repeating: RowPrices(), count: start.rows)
+    var swaps = [Int](repeating: 0, count: start.rows)
+    var stale = [Bool](repeating: true, count: start.rows)
+    let blocks = parts(of: start.rows, size: RowBlock.mostRows)
+    var least = 0.0
+    for pass in 0..<mostPasses {
+      for rows in blocks where rows.contains(where: { stale[$0] }) {
+        let shifts = RowShifts(shift, rows, of: weight, on: device)
+        var block = RefitBlock(
+          RowBlock(weight, outcome.mask, rows: rows, on: device), fit, system, shifts, on: device)
+        if pass == 0 {
+          outcome.add(block.start)
+          least += block.least.reduce(0, +) / Double(start.rows)
+        }
+        block.swaps = Array(swaps[rows])
+        let open = rows.filter { stale[$0] }.map { $0 - rows.lowerBound }
+        block.exchange(system, rows: open, limit: limit, on: device)
+        for (row, found) in zip(open, block.prices(open, system, on: device)) {
+          prices[rows.lowerBound + row] = found
+        }
+        swaps.replaceSubrange(rows, with: block.swaps)
+        block.fitted.storeKept(into: &outcome.mask)
+      }
+      let moves = RowPrices.match(prices, outcome.mask, floors: floors, least: least)
+      if moves.isEmpty { break }
+      stale = [Bool](repeating: false, count: start.rows)
+      for (row, column) in moves {
+        outcome.mask[row, column].toggle()
+        stale[row] = true
+      }
+      outcome.moves += moves.count / 2
+    }
+    outcome.add(swaps, limit: limit)
+    outcome.fit = try reconstruct(
+      weight, gram: system.gram, shift: shift, mask: outcome.mask, options: fit.options, on: device,
+      write: write)
+    return outcome
+  }
+}
+
+/// What it costs a row to prune further weights, the cheapest first, and what it gains by restoring some, the best first: each after those
+/// before it.
+struct RowPrices: Sendable {
+  /// How many of each are listed.
+  static let count = 8
+
+  var leaving: [(channel: Int, change: Double)] = []
+  var joining: [(channel: Int, change: Double)] = []
+
+  /// The weights to prune and to restore so that the loss falls most, as many of each; of a row only one kind.
+  ///
+  /// - Parameters:
+  ///   - floors: the fewest weights that each row keeps.
+  ///   - least: what a pair must gain.
+  static func match(
+    _ rows: [RowPrices], _ mask: Mask, floors: [Int], least: Double
+  ) -> [(row: Int, channel: Int)] {
+    struct Offer {
+      let row: Int
+      let channel: Int
+      let change: Double
+    }
+    // A change counts as no better than the one before it, so that those of a row are taken in their order.
+    func offers(_ list: (RowPrices) -> [(channel: Int, change: Double)]) -> [Offer] {
+      rows.enumerated().flatMap { row, prices in
+        var worst = -Double.infinity
+        return list(prices).map {
+          worst = max(worst, $0.change)
+          return Offer(row: row, channel: $0.channel, change: worst)
+        }
+      }
+      // A stable order: of equal ones the lower row first.
+      .enumerated().sorted { ($0.element.change, $0.offset) < ($1.element.change, $1.offset) }
+      .map { $0.element }
+    }
+    let leaving = offers(\.leaving)
+    let joining = offers(\.joining)
+    var gives = Set<Int>()
+    var takes = Set<Int>()
+    var left = (0..<rows.count).map { mask.keptCount(row: $0) - floors[$0] }
+    var moves: [(Int, Int)] = []
+    var (from, to) = (0, 0)
+    while true {
+      while from < leaving.count, takes.contains(leaving[from].row) || left[leaving[from].row] <= 0 {
+        from += 1
+      }
+      while to < joining.count, gives.contains(joining[to].row) { to += 1 }
+      guard from < leaving.count, to < joining.count else { return moves }
+      let (giving, taking) = (leaving[from], joining[to])
+      guard giving.change + taking.change < -least else { return moves }
+      if giving.row == taking.row {
+        // Inside of a row that would be a swap, and none is left. It takes part with the offer that is harder to replace.
+        let otherTo = to + 1 < joining.count ? joining[to + 1].change - taking.change : .infinity
+        let otherFrom = from + 1 < leaving.count ? leaving[from + 1].change - giving.change : .infinity
+        if otherTo <= otherFrom { to += 1 } else { from += 1 }
+        continue
+      }
+      moves += [(giving.row, giving.channel), (taking.row, taking.channel)]
+      gives.insert(giving.row)
+      takes.insert(taking.row)
+      left[giving.row] -= 1
+      from += 1
+      to += 1
+    }
+  }
 }
 
 /// A block of rows while their masks are chosen.
@@ -150,30 +320,41 @@ private struct RefitBlock: ~Copyable {
     fitted = block
   }
 
-  /// Makes swaps in all rows.
-  mutating func exchange(_ system: RefitSystem, limit: Int?, on device: Device) {
-    var open = Array(0..<rows.count)
+  /// Makes swaps in all rows, or in some.
+  mutating func exchange(
+    _ system: RefitSystem, rows some: [Int]? = nil, limit: Int?, on device: Device
+  ) {
+    var open = (some ?? Array(0..<rows.count)).filter { swaps[$0] < limit ?? .max }
+    if open.isEmpty { return }
+    var gains = [Double](repeating: 0, count: rows.count)
     for _ in 0..<(system.searchesAll ? 1 : mostRounds) {
       let live = open
       let outcomes = Self.exchange(
         live, &fitted, sides, system, limits: live.map { row in limit.map { $0 - swaps[row] } ?? .max },
         least: least, on: device)
-      for (index, row) in live.enumerated() { swaps[row] += Int(outcomes[index]) }
-      open = live.indices.filter { outcomes[$0] > 0 && swaps[live[$0]] < limit ?? .max }.map { live[$0] }
+      for (index, row) in live.enumerated() {
+        swaps[row] += Int(outcomes[index].moves)
+        gains[row] += outcomes[index].gain
+      }
+      open =
+        live.indices.filter {
+          outcomes[$0].gain > worthwhile * gains[live[$0]] && swaps[live[$0]] < limit ?? .max
+        }
+        .map { live[$0] }
       if open.isEmpty { break }
     }
   }
 
-  /// One round of swaps in some rows; returns how many each made.
+  /// One round of swaps in some rows.
   private static func exchange(
     _ live: [Int], _ fitted: inout RowBlock, _ sides: borrowing Matrix, _ system: RefitSystem, limits: [Int],
     least: [Double], on device: Device
-  ) -> Buffer<UInt64> {
+  ) -> Buffer<espalier_refit_outcome> {
     let columns = fitted.columns
     // Row k of these belongs to the k-th open row.
     var products = Matrix(unfilled: live.count, columns: columns)
     multiply(live, fitted, system, into: &products, on: device)
-    var outcomes = Buffer<UInt64>(count: live.count)
+    var outcomes = Buffer<espalier_refit_outcome>(count: live.count)
     let mostKept =
       live.map { row in (0..<columns).reduce(0) { $0 + Int(fitted.kept[row * columns + $1]) } }.max() ?? 0
     do {
@@ -196,11 +377,67 @@ private struct RefitBlock: ~Copyable {
           }
           let outcome = tableau.refine(
             system, gram.span, b: b, rest: rest.span, limit: limits[index], least: least[row], &v, &kept)
-          found[0] = outcome?.moves ?? 0
+          found[0] = outcome ?? espalier_refit_outcome()
         }
       }
     }
     return outcomes
+  }
+
+  /// What further weights of some rows cost and gain.
+  mutating func prices(_ live: [Int], _ system: RefitSystem, on device: Device) -> [RowPrices] {
+    Self.prices(live, &fitted, sides, system, on: device)
+  }
+
+  private static func prices(
+    _ live: [Int], _ fitted: inout RowBlock, _ sides: borrowing Matrix, _ system: RefitSystem,
+    on device: Device
+  ) -> [RowPrices] {
+    let columns = fitted.columns
+    var rests = Matrix(unfilled: live.count, columns: columns)
+    multiply(live, fitted, system, into: &rests, on: device)
+    let count = RowPrices.count
+    var found = Buffer<espalier_refit_price>(count: live.count * 2 * count)
+    var counts = Buffer<Int>(count: live.count * 2)
+    let mostKept =
+      live.map { row in (0..<columns).reduce(0) { $0 + Int(fitted.kept[row * columns + $1]) } }.max() ?? 0
+    do {
+      let spans = fitted.spans
+      let rests = rests.mutableRowSpans
+      let found = found.mutableRowSpans(columns: 2 * count)
+      let counts = counts.mutableRowSpans(columns: 2)
+      let sides = sides.rowSpans
+      system.gram.withElements(on: device) { gram in
+        device.forEach(
+          live.count, scratch: { RefitTableau(columns: columns, span: system.span, mostKept: mostKept) }
+        ) { tableau, index in
+          let row = live[index]
+          let v = spans.weights[row]
+          let kept = spans.kept[row]
+          var rest = rests[index]
+          let b = sides[row]
+          for column in rest.indices {
+            rest[column] = b[column] - rest[column] - system.ridge[column] * v[column]
+          }
+          var found = found[index]
+          var counts = counts[index]
+          for side in 0..<2 {
+            var prices = found.part(side * count..<(side + 1) * count)
+            counts[side] = tableau.prices(
+              system, gram.span, b: b, rest: rest.span, v.span, kept.span, restoring: side == 1, &prices)
+          }
+        }
+      }
+    }
+    return live.indices.map { index in
+      func list(_ side: Int) -> [(channel: Int, change: Double)] {
+        (0..<counts[2 * index + side]).map {
+          let price = found[(2 * index + side) * count + $0]
+          return (Int(price.channel), Double(price.change))
+        }
+      }
+      return RowPrices(leaving: list(0), joining: list(1))
+    }
   }
 
   /// `v G` of some rows.
@@ -225,15 +462,8 @@ private struct RefitBlock: ~Copyable {
   /// Fits the weights of the masks, and takes back those that are no better.
   consuming func finish(
     _ weight: LinearWeight, _ mask: Mask, _ fit: FitSystem, _ shifts: borrowing RowShifts,
-    limit: Int?, _ outcome: inout RefitSwapOutcome, on device: Device
+    _ outcome: inout RefitSwapOutcome, on device: Device
   ) -> Matrix {
-    for row in swaps.indices {
-      outcome.swaps += swaps[row]
-      outcome.mostSwaps = max(outcome.mostSwaps, swaps[row])
-      outcome.rowsAtLimit += swaps[row] >= limit ?? .max ? 1 : 0
-      outcome.lossBefore += start[row].before
-      outcome.fittedBefore += start[row].after
-    }
     fitted.weights = weight.matrix(rows)
     var states = EspalierKernels.fit(&fitted, fit, shifts, on: device)
     let first = RowBlock(weight, mask, rows: rows, on: device)

@@ -110,6 +110,29 @@ struct RefitTableau: ~Copyable {
     return outcome
   }
 
+  /// Lists what it costs to prune further weights of a row, or what it gains to restore them, each after the ones before it.
+  ///
+  /// - Returns: how many there are; none if the system has no Cholesky factor.
+  mutating func prices(
+    _ system: RefitSystem, _ gram: Span<Float>, b: Span<Float>, rest: Span<Float>, _ v: Span<Float>,
+    _ rowKept: Span<UInt8>, restoring: Bool, _ prices: inout MutableSpan<espalier_refit_price>
+  ) -> Int {
+    guard let count = begin(system, gram, b: b, rest: rest, v, rowKept) else { return 0 }
+    let found = Self.prices(count, restoring, &kept, &tableau, &prices, &scratch)
+    for index in 0..<found { prices[index].channel = chosen[Int(prices[index].channel)] }
+    return found
+  }
+
+  private static func prices(
+    _ count: Counts, _ restoring: Bool, _ kept: inout Buffer<UInt8>, _ tableau: inout Buffer<Float>,
+    _ prices: inout MutableSpan<espalier_refit_price>, _ scratch: inout Buffer<Float>
+  ) -> Int {
+    var kept = kept.part(0..<count.chosen)
+    var values = tableau.mutableSpan
+    var floats = scratch.mutableSpan
+    return espalier_refit_prices(&kept, restoring ? 1 : 0, &values, &prices, &floats)
+  }
+
   /// Channels in the tableau, and kept ones that are not.
   private typealias Counts = (chosen: Int, fixed: Int)
 

@@ -65,9 +65,6 @@ public struct Swap: MatrixStage {
     if objective == .refit, moves == .group {
       parameters.reject("moves: group works with objective: mask only.")
     }
-    if objective == .refit, budget == .matrix {
-      parameters.reject("budget: matrix works with objective: mask only.")
-    }
     if budget == .matrix, moves == .group { parameters.reject("moves: group works with budget: row only.") }
   }
 
@@ -203,7 +200,9 @@ public struct Swap: MatrixStage {
     _ unit: UnitContext, _ weight: LinearWeight, _ gram: GramMatrix, _ shift: TargetShift?,
     _ mask: inout Mask
   ) throws -> MatrixReport {
-    let options = RefitSwapOptions(limit: maxSwaps, fit: ReconstructOptions(damping: damping))
+    let options = RefitSwapOptions(
+      limit: maxSwaps, budget: budget == .row ? .row : .matrix(floor: floor),
+      fit: ReconstructOptions(damping: damping))
     let start = mask
     let (outcome, loss) = try unit.writeWeights(weight, gram: gram, shift: shift) {
       try refineByRefitSwaps(
@@ -218,6 +217,7 @@ public struct Swap: MatrixStage {
       ("fittedBefore", .number(outcome.fittedBefore)), ("mostSwapsOfARow", .integer(outcome.mostSwaps)),
       ("rowsAtLimit", .integer(outcome.rowsAtLimit)), ("rowsTakenBack", .integer(outcome.rowsTakenBack)),
     ])
+    if budget == .matrix { report.details.members.append(("moves", .integer(outcome.moves))) }
     return report
   }
 

@@ -190,6 +190,51 @@ extension Mask {
     #expect(swaps > 50)
   }
 
+  /// With a budget for the matrix no swap, and no move from row to row, is left that helps; rows keep at least their floor.
+  @Test(arguments: [0, 0.5, 1]) func movesBetweenRowsEndWhereNoneHelps(floor: Double) throws {
+    var random = SeededRandom(seed: 29)
+    var moves = 0
+    for _ in 0..<8 {
+      let layer = Layer.random(&random, rows: 6, columns: 14, tokens: 60)
+      let weight = try layer.weight(in: folder)
+      let start = mostSalient(
+        weight, .wanda, diagonal: layer.diagonal, pattern: .rows(sparsity: 0.5), on: device)
+      let rows = (0..<6).map { FittedRow(layer, $0, ridge: layer.ridge(0.01)) }
+      func losses(_ mask: Mask) -> [Double] { rows.indices.map { rows[$0].loss(mask.kept($0)) } }
+      let outcome = try refineByRefitSwaps(
+        weight, gram: layer.matrix, mask: start,
+        options: RefitSwapOptions(budget: .matrix(floor: floor)), on: device
+      ) { _ in }
+      let own = try refineByRefitSwaps(weight, gram: layer.matrix, mask: start, on: device) { _ in }
+      moves += outcome.moves
+      let (after, total) = (losses(outcome.mask), losses(outcome.mask).reduce(0, +))
+      let least = rows.indices.map { Int((floor * Double(start.keptCount(row: $0))).rounded(.up)) }
+      #expect(outcome.mask.keptCount == start.keptCount)
+      #expect(outcome.mask.pattern == .matrix(sparsity: 0.5))
+      // Losses are below zero: what no mask changes is left out.
+      #expect(total <= losses(own.mask).reduce(0, +) + 1e-6 * abs(total))
+      if floor == 1 { #expect(outcome.moves == 0 && outcome.mask.bits == own.mask.bits) }
+      let tolerance = 1e-4 * abs(total) / 6
+      for row in 0..<6 {
+        #expect(outcome.mask.keptCount(row: row) >= least[row])
+        #expect(rows[row].bestExchange(outcome.mask.kept(row), span: 14).loss >= after[row] - tolerance)
+      }
+      for from in 0..<6 where outcome.mask.keptCount(row: from) > least[from] {
+        for to in 0..<6 where to != from {
+          for u in 0..<14 where outcome.mask[from, u] {
+            for p in 0..<14 where !outcome.mask[to, p] {
+              var (giving, taking) = (outcome.mask.kept(from), outcome.mask.kept(to))
+              (giving[u], taking[p]) = (false, true)
+              let change = rows[from].loss(giving) + rows[to].loss(taking) - after[from] - after[to]
+              #expect(change >= -tolerance)
+            }
+          }
+        }
+      }
+    }
+    #expect(floor == 1 || moves > 5)
+  }
+
   /// A row that is too wide for an exact search reaches what an exact one reaches, within a few per cent of its gain.
   @Test func candidatesKeepTheGainOfAnExactSearch() throws {
     var random = SeededRandom(seed: 19)

@@ -12,6 +12,7 @@ import Testing
   static let chains = [
     ["warmStart: {sparsity: 0.5}", "swap"], ["warmStart: {keep: 2, of: 4}", "swap: {moves: group}"],
     ["warmStart: {sparsity: 0.5}", "swap: {budget: matrix}"],
+    ["warmStart: {sparsity: 0.5}", "swap: {objective: refit}"],
     ["warmStart: {sparsity: 0.5}", "swap: {holdOut: 0.2}"],
     ["warmStart: {sparsity: 0.5}", "frankWolfe: {alpha: 0, iterations: 50}"],
     ["warmStart: {sparsity: 0.5}", "frankWolfe: {step: pairwise, iterations: 3, budget: matrix}"],

@@ -132,6 +132,8 @@ import Testing
         "more than 1000 patterns"
       ),
       (["warmStart: {sparsity: 0.5}", "swap: {holdOut: 0.1}"], "is less than one"),
+      (["warmStart: {sparsity: 0.5}", "swap: {objective: refit, holdOut: 0.2}"], "holdOut works with"),
+      (["warmStart: {keep: 2, of: 4}", "swap: {objective: refit, moves: group}"], "moves: group works with"),
       (
         ["warmStart: {sparsity: 0.5}", "swap: {holdOut: 0.2}", "swap: {id: again, holdOut: 0.5}"],
         "hold out different shares"

@@ -15,6 +15,9 @@ import Testing
     ["sparseGPT: {sparsity: 0.5, budget: matrix}"], ["admm: {sparsity: 0.5}"],
     ["admm: {keep: 2, of: 4}"],
     ["warmStart: {sparsity: 0.5}", "swap: {budget: matrix}", "reconstruct"],
+    ["warmStart: {sparsity: 0.5}", "swap", "swap: {id: refit, objective: refit}"],
+    ["warmStart: {keep: 2, of: 4}", "swap: {objective: refit}"],
+    ["warmStart: {sparsity: 0.5}", "swap: {objective: refit, budget: matrix}"],
   ]
 
   @Test(arguments: chains, [(DType.f32, 1), (.bf16, 2), (.f16, 3)])
