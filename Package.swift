@@ -46,7 +46,7 @@ let package = Package(
       name: "Espalier",
       targets: [
         "EspalierCore", "EspalierIO", "EspalierKernels", "EspalierTokenizers", "EspalierModels",
-        "EspalierPipeline", "EspalierStages",
+        "EspalierGeneration", "EspalierPipeline", "EspalierStages",
       ]),
   ],
   dependencies: [
@@ -84,6 +84,9 @@ let package = Package(
       ]),
     room("Models", ["EspalierCore", "EspalierIO", "EspalierKernels"]),
     room(
+      "Generation",
+      ["EspalierCore", "EspalierIO", "EspalierKernels", "EspalierTokenizers", "EspalierModels"]),
+    room(
       "Pipeline",
       [
         "EspalierCore", "EspalierIO",
@@ -99,7 +102,8 @@ let package = Package(
     .executableTarget(
       name: "espalier",
       dependencies: [
-        "EspalierCore", "EspalierIO", "EspalierKernels", "EspalierModels", "EspalierPipeline",
+        "EspalierGeneration", "EspalierCore", "EspalierIO", "EspalierKernels", "EspalierModels",
+        "EspalierPipeline",
         "EspalierStages",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
@@ -111,7 +115,8 @@ let package = Package(
     .executableTarget(
       name: "espalier-bench",
       dependencies: [
-        "CBenchmarks", "EspalierCore", "EspalierIO", "EspalierKernels", "EspalierModels", "EspalierPipeline",
+        "CBenchmarks", "EspalierCore", "EspalierIO", "EspalierKernels", "EspalierModels",
+        "EspalierPipeline",
         "EspalierStages", "EspalierTokenizers",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
@@ -128,6 +133,12 @@ let package = Package(
       settings: spanCalls),
     tests("Tokenizers", ["EspalierCore", "EspalierIO", "EspalierTokenizers"]),
     tests("Models", ["EspalierCore", "EspalierIO", "EspalierKernels", "EspalierModels"]),
+    tests(
+      "Generation",
+      [
+        "EspalierCore", "EspalierIO", "EspalierGeneration", "EspalierKernels", "EspalierModels",
+        "EspalierTokenizers",
+      ]),
     tests("Pipeline", ["EspalierCore", "EspalierIO", "EspalierPipeline"]),
     tests(
       "Stages",

@@ -9,8 +9,7 @@ struct Bench: ParsableCommand {
       "Run it from a release build: swift run -c release espalier-bench SUBCOMMAND. Quote ratios, not times.",
     subcommands: [
       ForwardBench.self, CaptureBench.self, EvaluateBench.self, GramBench.self, SwapBench.self,
-      FrankWolfeBench.self,
-      SpillBench.self,
+      RefitBench.self, FrankWolfeBench.self, SpillBench.self, DecodeBench.self,
       SynthBench.self,
     ])
 }

@@ -5,9 +5,9 @@
 size_t espalier_held_out_scratch(size_t n) { return whole_lines(n * (sizeof(double) + sizeof(float))); }
 
 void espalier_held_out_begin(held_out *held, const espalier_gram *gram, const double *c, const float *w, const uint8_t *kept,
-                             double own_loss, uint8_t *scratch) {
+                             double extra, double own_loss, uint8_t *scratch) {
   size_t n = gram->n;
-  double loss = espalier_row_loss(n, w, kept, c);
+  double loss = espalier_row_loss(n, w, kept, c) + extra;
   *held = (held_out){.gram = gram, .c = (double *)scratch, .now = loss, .least = loss, .own_at_least = own_loss};
   held->made_row = (float *)(held->c + n);
   memcpy(held->c, c, n * sizeof(double));

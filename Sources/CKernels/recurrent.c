@@ -30,10 +30,10 @@ BODY float inverse_norm(size_t n, const float *x) {
 // The gated delta rule of one head over one sequence. `scratch` holds keys x values of state, then keys, keys and values.
 BODY void delta_rule_body(size_t tokens, size_t keys, size_t values, size_t stride, size_t n, const float *restrict states, size_t q,
                           size_t k, size_t v, size_t heads, size_t head, size_t gates, const float *restrict decay,
-                          const float *restrict strength, size_t scratch_count, float *restrict scratch, size_t out_stride,
-                          size_t out_column, size_t out_count, float *restrict out) {
+                          const float *restrict strength, size_t scratch_count, float *restrict scratch, int continues,
+                          size_t out_stride, size_t out_column, size_t out_count, float *restrict out) {
   float *state = scratch, *query = state + keys * values, *key = query + keys, *delta = key + keys;
-  for (size_t i = 0; i < keys * values; i++) state[i] = 0;
+  for (size_t i = 0; i < keys * values && !continues; i++) state[i] = 0;
   float scale = 1.0f / sqrtf((float)keys);
   for (size_t t = 0; t < tokens; t++) {
     const float *row = states + t * stride, *qt = row + q, *kt = row + k, *vt = row + v;
@@ -68,6 +68,6 @@ BODY void delta_rule_body(size_t tokens, size_t keys, size_t values, size_t stri
 TIERS(void, delta_rule,
       (size_t tokens, size_t keys, size_t values, size_t stride, size_t n, const float *states, size_t q, size_t k, size_t v,
        size_t heads, size_t head, size_t gates, const float *decay, const float *strength, size_t scratch_count, float *scratch,
-       size_t out_stride, size_t out_column, size_t out_count, float *out),
-      (tokens, keys, values, stride, n, states, q, k, v, heads, head, gates, decay, strength, scratch_count, scratch, out_stride,
+       int continues, size_t out_stride, size_t out_column, size_t out_count, float *out),
+      (tokens, keys, values, stride, n, states, q, k, v, heads, head, gates, decay, strength, scratch_count, scratch, continues, out_stride,
        out_column, out_count, out))

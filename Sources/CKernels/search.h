@@ -31,6 +31,7 @@ typedef struct {
   uint8_t *kept;
   const double *c, *held_c;
   uint8_t *scratch;
+  const espalier_swap_start *starts;
   espalier_swap_outcome *outcomes;
 } given_rows;
 
@@ -52,9 +53,10 @@ typedef struct {
 } held_out;
 
 size_t espalier_held_out_scratch(size_t n);
-// Begins with the mask `kept`, whose loss on G is `own_loss`; c[n] is H ((1 - kept) . w).
+// Begins with the mask `kept`, whose loss on G is `own_loss`; c[n] is H ((1 - kept) . w) and the shift, if there is one, and `extra` the
+// sum of the shift times w over the pruned weights.
 void espalier_held_out_begin(held_out *held, const espalier_gram *gram, const double *c, const float *w, const uint8_t *kept,
-                             double own_loss, uint8_t *scratch);
+                             double extra, double own_loss, uint8_t *scratch);
 // A move was made: `count` weights, each once, were pruned or restored, and `kept` is already the new mask. Adds what that changes on H,
 // exactly. Returns 0 if the row must stop: the smallest loss is ESPALIER_PATIENCE moves back.
 int espalier_held_out_move(held_out *held, const float *w, const uint8_t *kept, size_t count, const uint32_t *flipped, double own_loss);

@@ -84,7 +84,8 @@ typedef struct {
   // The update that the last swap leaves to do: c += wu gu - wp gp.
   double wu, wp;
   const float *gu, *gp;
-  double loss;
+  // `scale` is what the least gain is a share of; 0 if it is the loss.
+  double loss, scale;
   held_out held;
   int ended;
   espalier_swap_outcome outcome;
@@ -448,9 +449,11 @@ BODY void begin(search_state *row, const channels *of, size_t span, const given_
   }
   place_slopes(SLOPES, steepest, (float)(sum / (double)n), row->slopes);
   place_slopes(FINE, steepest, (float)(sum / (double)n), row->fine);
-  row->loss = row->outcome.before = espalier_row_loss(n, row->w, row->kept, row->c);
+  row->scale = given->starts[r].scale;
+  row->loss = row->outcome.before = espalier_row_loss(n, row->w, row->kept, row->c) + given->starts[r].extra;
   if (given->held)
-    espalier_held_out_begin(&row->held, given->held, given->held_c + r * n, row->w, row->kept, row->loss, scratch + used);
+    espalier_held_out_begin(&row->held, given->held, given->held_c + r * n, row->w, row->kept, given->starts[r].held_extra, row->loss,
+                            scratch + used);
   row->outcome.held_before = row->held.now;
   row->gu = row->gp = espalier_gram_row(row->gram, 0, row->made_u);
 }
@@ -459,10 +462,11 @@ BODY void begin(search_state *row, const channels *of, size_t span, const given_
 BODY void step(search_state *row, const search_state *next, size_t span, uint64_t limit) {
   size_t n = row->n, runs = n / span;
   row->ended = 1;
-  if (row->outcome.moves >= limit || !(row->loss > 0)) return;
+  double scale = row->scale > 0 ? row->scale : row->loss;
+  if (row->outcome.moves >= limit || !(scale > 0)) return;
   for (size_t run = 0; run < runs; run++)
     update(row, next, run * span, (run + 1) * span, &row->envelopes[2 * run], &row->envelopes[2 * run + 1]);
-  double stop = LEAST_GAIN * row->loss;
+  double stop = LEAST_GAIN * scale;
   exchange best = best_recent(row, (exchange){n, n, INFINITY});
   for (size_t run = 0; run < runs && best.u == n; run++) best = likely(row, run * span, (run + 1) * span, best);
   for (size_t run = 0; run < runs; run++)
@@ -506,8 +510,8 @@ TIERS(void, search_rows, (const channels *of, size_t span, const given_rows *giv
 void espalier_swap_search(espalier_gram gram, size_t n, const double *diagonal, const float *norms, const float *largest, size_t span,
                           uint64_t limit, size_t values, const float *w, uint8_t *kept, const double *c, espalier_gram held,
                           size_t held_values, const double *held_c, size_t scratch_bytes, uint8_t *scratch, size_t rows,
-                          espalier_swap_outcome *outcomes) {
+                          const espalier_swap_start *starts, espalier_swap_outcome *outcomes) {
   (void)n, (void)values, (void)held_values, (void)scratch_bytes;
-  given_rows given = {&gram, held.n ? &held : 0, limit, rows, w, kept, c, held_c, scratch, outcomes};
+  given_rows given = {&gram, held.n ? &held : 0, limit, rows, w, kept, c, held_c, scratch, starts, outcomes};
   espalier_search_rows(&(channels){diagonal, norms, largest}, span, &given);
 }

@@ -43,7 +43,8 @@ typedef struct {
   const float *w;
   uint8_t *kept;
   size_t groups;
-  double loss, *y;
+  // `scale` is what the least gain is a share of; 0 if it is the loss.
+  double loss, scale, *y;
   // y += t * (change of c): 2 w with the sign of y.
   float *t;
   // x of every value: [eight groups][value][group].
@@ -517,7 +518,7 @@ BODY void step(const espalier_gram *gram, const group_plan *plan, const float *b
     group_move best = best_move(plan, s, blocks, update(gram, plan, s, next));
     uint64_t each = plan->whole ? plan->count - 1 : (uint64_t)plan->keep * (plan->of - plan->keep);
     s->outcome.choices += gram->n / plan->of * each;
-    if (best.change < -LEAST_GAIN * fabs(s->loss)) {
+    if (best.change < -LEAST_GAIN * (s->scale > 0 ? s->scale : fabs(s->loss))) {
       apply(plan, s, blocks, best);
       s->outcome.stopped = !espalier_held_out_move(&s->held, s->w, s->kept, s->flips, s->flipped, s->loss);
       s->ended = s->outcome.stopped != 0;
@@ -560,9 +561,11 @@ BODY void search_groups_body(const group_plan *plan, const float *blocks, const 
     s->made_rows = s->tail + 2 * WIDTH * plan->of;
     memset(s->t, 0, floats_of(n, groups, plan) * sizeof(float));
     begin(plan, s, blocks, n, given->c + r * n);
-    s->outcome.before = s->loss;
+    s->scale = given->starts[r].scale;
+    s->outcome.before = s->loss += given->starts[r].extra;
     if (given->held)
-      espalier_held_out_begin(&s->held, given->held, given->held_c + r * n, s->w, s->kept, s->loss, scratch + used);
+      espalier_held_out_begin(&s->held, given->held, given->held_c + r * n, s->w, s->kept, given->starts[r].held_extra, s->loss,
+                              scratch + used);
     s->outcome.held_before = s->held.now;
     s->ended = plan->count == 0 || plan->keep == 0 || plan->keep == plan->of;
     left += !s->ended;
@@ -585,10 +588,10 @@ TIERS(void, search_groups, (const group_plan *plan, const float *blocks, const g
 void espalier_group_search(espalier_gram gram, uint32_t of, uint32_t keep, int whole, size_t block_values, const float *blocks,
                            uint64_t limit, size_t values, const float *w, uint8_t *kept, const double *c, espalier_gram held,
                            size_t held_values, const double *held_c, size_t scratch_bytes, uint8_t *scratch, size_t rows,
-                           espalier_swap_outcome *outcomes) {
+                           const espalier_swap_start *starts, espalier_swap_outcome *outcomes) {
   (void)block_values, (void)values, (void)held_values, (void)scratch_bytes;
   group_plan plan;
   plan_groups(of, keep, whole, &plan);
-  given_rows given = {&gram, held.n ? &held : 0, limit, rows, w, kept, c, held_c, scratch, outcomes};
+  given_rows given = {&gram, held.n ? &held : 0, limit, rows, w, kept, c, held_c, scratch, starts, outcomes};
   espalier_search_groups(&plan, blocks, &given);
 }

@@ -42,6 +42,20 @@ public struct ModelOutline: Sendable {
     public var parameters: Int { rows * columns }
   }
 
+  /// A place between two products of a block from which its forward pass can go on, if the states there were kept.
+  public enum Cut: Int, Sendable, Hashable, CaseIterable, Comparable {
+    /// The hidden states that enter the block.
+    case start
+    /// The inputs of the mixer's output layer; the pass goes on with them and the hidden states that entered.
+    case output
+    /// The hidden states after the mixer.
+    case feedForward
+    /// The inputs of the last layer of an MLP; the pass goes on with them and the hidden states after the mixer.
+    case down
+
+    public static func < (left: Cut, right: Cut) -> Bool { left.rawValue < right.rawValue }
+  }
+
   /// One input shared by several matrices, and so one Gram matrix.
   public struct Site: Sendable, Hashable {
     /// Short name, unique in its block: `attention`, `output`, `mlp`, `down`, `expert.3.mlp`, ...
@@ -49,13 +63,25 @@ public struct ModelOutline: Sendable {
     public let matrices: [Matrix]
     /// The share of the tokens that reach the site: 1, but for experts to which tokens are routed.
     public let tokenShare: Double
+    /// The last cut before the site.
+    public let cut: Cut
+    /// Sites between the cut and this one that its input passes, by index in the block.
+    public let after: [Int]
+    /// The factor of the output where it is added to the hidden states; nil if it is not added as it is.
+    public let residualScale: Float?
     /// Width of the input (d_in).
     public var columns: Int { matrices.first?.columns ?? 0 }
 
-    public init(name: String, matrices: [Matrix], tokenShare: Double = 1) {
+    public init(
+      name: String, matrices: [Matrix], tokenShare: Double = 1, cut: Cut = .start, after: [Int] = [],
+      residualScale: Float? = nil
+    ) {
       self.name = name
       self.matrices = matrices
       self.tokenShare = tokenShare
+      self.cut = cut
+      self.after = after
+      self.residualScale = residualScale
     }
   }
 
@@ -66,12 +92,38 @@ public struct ModelOutline: Sendable {
     public let sites: [Site]
     /// Every tensor of the block, by name, with the shape that `config.json` implies.
     public let tensors: [String: [Int]]
+    /// Whether mixer and feed-forward read the same hidden states.
+    public let isParallel: Bool
     public var matrices: [Matrix] { sites.flatMap(\.matrices) }
 
-    public init(index: Int, sites: [Site], tensors: [String: [Int]]) {
+    public init(index: Int, sites: [Site], tensors: [String: [Int]], isParallel: Bool = false) {
       self.index = index
       self.sites = sites
       self.tensors = tensors
+      self.isParallel = isParallel
+    }
+
+    /// The cuts that the block has, in the order of the pass.
+    public var cuts: [Cut] {
+      Cut.allCases.filter { cut in
+        cut == .start || cut == .feedForward || sites.contains { $0.cut == cut }
+      }
+    }
+
+    /// The site whose inputs are the states at a cut; nil if they are hidden states.
+    public func site(at cut: Cut) -> Site? {
+      cut == .output || cut == .down ? sites.first { $0.cut == cut } : nil
+    }
+
+    /// The sites in the order in which they can be pruned if each is to see what was pruned before it, by index: those that see the
+    /// same come together.
+    public var sitesInTurn: [[Int]] {
+      var depths = [Int](repeating: 0, count: sites.count)
+      for (index, site) in sites.enumerated() { depths[index] = 1 + (site.after.map { depths[$0] }.max() ?? 0) }
+      return Cut.allCases.flatMap { cut in
+        let found = sites.indices.filter { sites[$0].cut == cut }
+        return Set(found.map { depths[$0] }).sorted().map { depth in found.filter { depths[$0] == depth } }
+      }
     }
   }
 

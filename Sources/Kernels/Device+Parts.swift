@@ -38,16 +38,19 @@ extension Device {
       return
     }
     let next = Atomic<Int>(0)
-    DispatchQueue.concurrentPerform(iterations: workers) { _ in
+    @Sendable func work() {
       Self.withInstructions(instructions) {
+        var index = next.wrappingAdd(1, ordering: .relaxed).oldValue
+        guard index < count else { return }
         var own = scratch()
-        while true {
-          let index = next.wrappingAdd(1, ordering: .relaxed).oldValue
-          if index >= count { break }
+        while index < count {
           body(&own, index)
+          index = next.wrappingAdd(1, ordering: .relaxed).oldValue
         }
       }
     }
+    if team?.run(work) == true { return }
+    DispatchQueue.concurrentPerform(iterations: workers) { _ in work() }
   }
 
   /// Calls `body` once for each index below `count`.

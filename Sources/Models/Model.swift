@@ -24,7 +24,9 @@ public struct Model: Sendable {
   }
 
   /// The hidden states that enter the first block: `ids.count x hiddenSize`, for consecutive sequences of `length` tokens.
-  public func embed(_ ids: [Int32], length: Int, tensors: TensorSource) throws -> Matrix {
+  ///
+  /// - Parameter past: tokens of every sequence that came before.
+  public func embed(_ ids: [Int32], length: Int, past: Int = 0, tensors: TensorSource) throws -> Matrix {
     let embedding = blueprint.embedding
     guard let parameter = embedding.table else {
       throw EspalierError.usage("this model reads images, not text; give their pixels.")
@@ -33,7 +35,7 @@ public struct Model: Sendable {
     var hidden = tensors.device.matrix(rows: ids.count, columns: table.columns)
     try EspalierKernels.embed(ids, table: table, into: &hidden)
     scale(&hidden, by: embedding.scale, on: tensors.device)
-    return try finishEmbedding(hidden, length: length, tensors)
+    return try finishEmbedding(hidden, length: length, past: past, tensors)
   }
 
   /// The hidden states of images that enter the first block: `(images * tokens) x hiddenSize`.
@@ -67,23 +69,23 @@ public struct Model: Sendable {
     return try finishEmbedding(hidden, length: length, tensors)
   }
 
-  private func finishEmbedding(_ states: consuming Matrix, length: Int, _ tensors: TensorSource) throws
-    -> Matrix
-  {
+  private func finishEmbedding(
+    _ states: consuming Matrix, length: Int, past: Int = 0, _ tensors: TensorSource
+  ) throws -> Matrix {
     let embedding = blueprint.embedding
     var hidden = states
     if let projection = embedding.projection {
       hidden = try tensors.applied(
-        projection, PackedMatrix(rounding: &hidden, tensors.precision, on: tensors.device))
+        projection, tensors.packed(&hidden))
     }
     if let (parameter, first) = embedding.positions {
       let table = try tensors.table(parameter)
-      guard first + length <= table.rows else {
+      guard first + past + length <= table.rows else {
         throw EspalierError.usage(
-          "sequences of \(length) tokens are longer than the \(table.rows - first) positions that this model knows; give a smaller length."
+          "sequences of \(past + length) tokens are longer than the \(table.rows - first) positions that this model knows; give a smaller length."
         )
       }
-      let rows = (0..<hidden.rows).map { Int32(first + $0 % length) }
+      let rows = (0..<hidden.rows).map { Int32(first + past + $0 % length) }
       var positions = tensors.device.matrix(rows: rows.count, columns: table.columns)
       try EspalierKernels.embed(rows, table: table, into: &positions)
       add(positions, into: &hidden, on: tensors.device)
@@ -101,22 +103,61 @@ public struct Model: Sendable {
   ///   - hidden: `tokens x hiddenSize`, consecutive sequences of `length` tokens.
   ///   - wanted: names of sites; the pass may end once all of them have been observed, which leaves `hidden` undefined. Nil for the
   ///     whole block.
+  ///   - cut: where the pass begins, ``ModelOutline/Cut/start`` or ``ModelOutline/Cut/feedForward``; `hidden` holds the states there.
+  ///   - before: the hidden states that the mixer read, if the block is parallel and the pass begins at its feed-forward; see
+  ///     ``enter(block:hidden:length:weights:)``.
   ///   - routesEveryToken: whether every expert sees all tokens, regardless of the router; only to observe inputs, so `wanted` must be
   ///     given.
+  ///   - routings: records which experts are chosen, or says it.
   ///   - weights: the source of the block's tensors.
+  ///   - cache: what the block keeps of the tokens before these, and keeps of these for those to come; nil for whole sequences.
   ///   - observe: called with the name of a site, the inputs of some tokens (`tokens x columns`) and which tokens of `hidden` they
   ///     belong to, in the order of the pass.
   public func forward(
-    block: Int, hidden: inout Matrix, length: Int, wanted: Set<String>? = nil, routesEveryToken: Bool = false,
-    weights: TensorSource,
+    block: Int, hidden: inout Matrix, length: Int, from cut: ModelOutline.Cut = .start,
+    before: HeldMatrix? = nil, wanted: Set<String>? = nil, routesEveryToken: Bool = false,
+    routings: RoutingRecord? = nil, weights: TensorSource, cache: BlockCache? = nil,
     observe: (_ site: String, _ inputs: borrowing Matrix, _ rows: TokenRows) throws -> Void = { _, _, _ in }
   ) throws {
     precondition(wanted != nil || !routesEveryToken)
     let plan = blueprint.blocks[block]
     let pass = BlockPass(
       block: plan, length: min(length, hidden.rows), weights: weights,
-      scope: PassScope(wanted, in: plan), routesEveryToken: routesEveryToken)
-    try pass.run(&hidden, observe)
+      scope: PassScope(wanted, in: plan), routesEveryToken: routesEveryToken, routings: routings, cache: cache)
+    switch cut {
+    case .start: try pass.run(&hidden, observe)
+    case .feedForward: try pass.runFeedForward(&hidden, before: before, observe)
+    case .output, .down: throw EspalierError.internalFault("a pass observes nothing from a cut at inputs.")
+    }
+  }
+
+  /// Adds the outputs of the layer at a cut to the hidden states: from the mixer's output layer to the feed-forward, or from the last
+  /// layer of the MLP to the end of the block.
+  ///
+  /// - Parameters:
+  ///   - inputs: the states at ``ModelOutline/Cut/output`` or ``ModelOutline/Cut/down``; rounded in place as products round them.
+  ///   - hidden: the hidden states before the mixer, or before the feed-forward.
+  public func finish(
+    _ inputs: inout Matrix, at cut: ModelOutline.Cut, block: Int, hidden: inout Matrix, length: Int,
+    weights: TensorSource
+  ) throws {
+    let pass = pass(block, length: min(length, hidden.rows), weights)
+    switch cut {
+    case .output: try pass.finishMixer(&inputs, &hidden)
+    case .down: try pass.finishFeedForward(&inputs, &hidden)
+    case .start, .feedForward: throw EspalierError.internalFault("no layer begins at a cut of hidden states.")
+    }
+  }
+
+  /// The hidden states to which the mixer's output is added, from those that enter the block.
+  public func enter(block: Int, hidden: inout Matrix, length: Int, weights: TensorSource) throws {
+    try pass(block, length: length, weights).enter(&hidden)
+  }
+
+  private func pass(_ block: Int, length: Int, _ weights: TensorSource) -> BlockPass {
+    BlockPass(
+      block: blueprint.blocks[block], length: length, weights: weights,
+      scope: PassScope(nil, in: blueprint.blocks[block]))
   }
 
   /// The input of the head: the states after the last block, `tokens x hiddenSize`, normed and projected.
@@ -126,7 +167,7 @@ public struct Model: Sendable {
     if let norm = ending.norm { normalize(&states, try tensors.norm(norm), on: tensors.device) }
     for layer in [ending.projection, ending.transform?.linear].compactMap(\.self) {
       states = try tensors.applied(
-        layer, PackedMatrix(rounding: &states, tensors.precision, on: tensors.device))
+        layer, tensors.packed(&states))
     }
     if let (_, activation, norm) = ending.transform {
       activate(&states, activation, on: tensors.device)

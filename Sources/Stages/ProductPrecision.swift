@@ -17,8 +17,8 @@ public enum ProductPrecision: String, CaseIterable, Sendable {
     case .f32: return .f32
     case .bf16: return .bf16
     case .auto:
-      let weights = checkpoint.tensors.values.filter { $0.entry.shape.count == 2 }
-      return Precision.bf16.isAvailable && weights.allSatisfy { $0.entry.dtype == .bf16 } ? .bf16 : .f32
+      let weights = checkpoint.tensors.values.filter { $0.shape.count == 2 }
+      return Precision.bf16.isAvailable && weights.allSatisfy { $0.dtype == .bf16 } ? .bf16 : .f32
     }
   }
 

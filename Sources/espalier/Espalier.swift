@@ -24,7 +24,9 @@ struct Espalier: ParsableCommand {
     version: "0.1.0",
     subcommands: [
       PlanCommand.self, RunCommand.self, StatusCommand.self, ReportCommand.self, InspectCommand.self,
-      EvaluateCommand.self, VerifyCommand.self, ExplainCommand.self, StagesCommand.self,
+      PlanCommand.self, RunCommand.self, StatusCommand.self, ReportCommand.self, InspectCommand.self,
+      EvaluateCommand.self, GenerateCommand.self, VerifyCommand.self, ExplainCommand.self, PackCommand.self,
+      UnpackCommand.self, StagesCommand.self,
     ])
 
   static func main() {

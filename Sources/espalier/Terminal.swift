@@ -4,8 +4,11 @@ import Glibc
 /// Writing for people and machines.
 enum Terminal {
   /// A line to standard output; ends the process if it cannot be written, as on a full disk.
-  static func out(_ line: String) {
-    let failure = write(line + "\n", to: STDOUT_FILENO)
+  static func out(_ line: String) { write(line + "\n") }
+
+  /// Text to standard output, as ``out(_:)-(String)``.
+  static func write(_ text: String) {
+    let failure = write(text, to: STDOUT_FILENO)
     // Nobody reads any more: as good as read.
     guard failure != 0, failure != EPIPE else { return }
     error("espalier: cannot write to standard output: \(String(cString: strerror(failure))).")

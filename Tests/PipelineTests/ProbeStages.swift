@@ -78,28 +78,21 @@ struct Stream: SourceStage {
     .source(Stream(&$0))
   }
 
-  enum Propagation: String, CaseIterable {
-    case pruned
-    case dense
-  }
-
   enum Codec: String, CaseIterable {
     case none
     case lz4
   }
 
-  let propagate: Propagation
+  let propagation: Propagation
   let scale: Double
   let memory: Int
 
   init(_ parameters: inout Parameters) {
-    propagate = parameters.choice("propagate", default: .pruned, "What the next block sees.")
+    propagation = parameters.choice("propagate", default: .pruned, "What the next block sees.")
     scale = parameters.number("scale", default: 1, in: 0...8, "Of the states.")
     memory = parameters.integer("memory", default: 1, "Bytes that a block needs.")
     _ = parameters.choice("codec", default: Codec.none, inKey: false, "Of the files.")
   }
-
-  var propagatesPruned: Bool { propagate == .pruned }
 
   func workingSet(_ sizes: UnitSizes) -> WorkingSet { WorkingSet(activations: memory) }
 
@@ -110,15 +103,14 @@ struct Stream: SourceStage {
     return UnitResult(report: nil)
   }
 
-  func stream(_ unit: UnitContext, sinks: [Int: any SiteSink], propagation: UnitContext?) throws
-    -> UnitResult?
-  {
+  func stream(_ units: [UnitContext], sinks: [Int: any SiteSink]) throws -> UnitResult? {
+    let unit = units[0]
     let hidden = try [Probe.text(unit.input(.hidden, "hidden")), "\(scale)"] + tensors(unit)
     for (site, sink) in sinks.sorted(by: { $0.key < $1.key }) {
       let bytes = SHA256.digest(of: "\(hidden) \(site)").bytes
       try sink.add(Matrix(rows: 4, columns: 8, bytes.map { Float($0) }), TokenRows(windows: 0..<1, length: 4))
     }
-    guard let propagation else { return nil }
+    guard let propagation = units.first(where: { $0.unit.isPropagation }) else { return nil }
     // Without masks, the block is dense.
     let masks = try propagation.matrixInputs(.mask).map {
       "\($0.matrix.tensor) \(try Probe.text($0.folder + "/mask"))"
@@ -131,9 +123,7 @@ struct Stream: SourceStage {
 
   private func tensors(_ unit: UnitContext) throws -> [String] {
     try unit.unit.tensors.names(in: unit.model).compactMap { name in
-      try unit.checkpoint.tensors[name].map {
-        try unit.checkpoint.stored($0.entry, shard: $0.shard).digest().hex
-      }
+      try unit.checkpoint.tensors[name].map { try $0.dense().digest().hex }
     }
   }
 }
@@ -194,7 +184,8 @@ struct First: MatrixStage {
     let factor = blind ? "" : try Probe.text(unit.input(.factor, "factor"))
     let weights = try unit.checkpoint.tensor(
       unit.unit.tensors.names(in: unit.model)[0], shape: [unit.matrix?.rows ?? 0, unit.matrix?.columns ?? 0])
-    try Probe.make(unit.unit.id, unit.folder + "/mask", [factor, "\(share ?? -1)", try weights.digest().hex])
+    try Probe.make(
+      unit.unit.id, unit.folder + "/mask", [factor, "\(share ?? -1)", try weights.dense().digest().hex])
     return try report(unit, before: 8, after: 4)
   }
 }

@@ -52,7 +52,7 @@ import Testing
       var result = try Folder.read(output + "/" + shard)
       try #require(source.count == result.count)
       for matrix in model.outline.matrices where model.checkpoint.tensors[matrix.tensor]?.shard == shard {
-        for index in try model.checkpoint.stored(matrix).entry.range {
+        for index in try model.checkpoint.stored(matrix).dense().entry.range {
           (source[index], result[index]) = (0, 0)
         }
       }
@@ -100,7 +100,7 @@ import Testing
     let (row, group) = (matrix.rows - 2, 4)
     let pruned = try #require((group..<group + 4).first { result[row, $0] == 0 })
     let kept = try #require((group..<group + 4).first { result[row, $0] != 0 })
-    let range = try after.stored(matrix).entry.range
+    let range = try after.stored(matrix).dense().entry.range
     func place(_ column: Int) -> Int { range.lowerBound + (column * matrix.rows + row) * 4 }
     let shard = output + "/" + (try #require(after.tensors[matrix.tensor]?.shard))
     var bytes = try Folder.read(shard)

@@ -26,11 +26,8 @@ import Testing
     let outline = try Model(folder: output).outline
     let record = try OutputRecord(folder: output)
     #expect(record.matrices.count == 14 && after.tensors.count == before.tensors.count)
-    for (name, place) in before.tensors {
-      let (old, new) = (
-        try before.stored(place.entry, shard: place.shard),
-        try after.stored(try #require(after.tensors[name]).entry, shard: place.shard)
-      )
+    for (name, tensor) in before.tensors {
+      let (old, new) = (try tensor.dense(), try #require(after.tensors[name]).dense())
       guard let matrix = outline.matrices.first(where: { $0.tensor == name }) else {
         #expect(try old.digest() == new.digest(), "\(name) changed")
         continue
@@ -67,7 +64,7 @@ import Testing
     let recipe = bench.recipe("warmStart: {keep: 2, of: 4}", "swap", "reconstruct")
     func digests(_ output: String) throws -> [String: Digest] {
       let checkpoint = try Checkpoint(folder: try bench.run(recipe, output: output, work: output + ".work"))
-      return try checkpoint.tensors.mapValues { try checkpoint.stored($0.entry, shard: $0.shard).digest() }
+      return try checkpoint.tensors.mapValues { try $0.dense().digest() }
     }
     let expected = try digests("usual")
     let shard = bench.model + "/model.safetensors"

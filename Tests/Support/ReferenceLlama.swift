@@ -26,9 +26,9 @@ public struct ReferenceLlama {
       let theta = configuration["rope_theta"]?.double, let epsilon = configuration["rms_norm_eps"]?.double
     else { throw EspalierError.badInput("this is not the configuration of a Llama.", subject: folder) }
     (self.heads, self.keyHeads, self.theta, self.epsilon) = (heads, keyHeads, theta, epsilon)
-    weights = try checkpoint.tensors.mapValues { shard, entry in
-      let values = try Self.values(checkpoint.stored(entry, shard: shard))
-      let columns = entry.shape.last ?? 1
+    weights = try checkpoint.tensors.mapValues { tensor in
+      let values = try Self.values(tensor.dense())
+      let columns = tensor.shape.last ?? 1
       return stride(from: 0, to: values.count, by: columns).map { Array(values[$0..<$0 + columns]) }
     }
   }

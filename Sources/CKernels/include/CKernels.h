@@ -93,16 +93,20 @@ void espalier_causal_convolution(size_t tokens, size_t channels, size_t width, s
 /// The gated delta rule of one head over one sequence, with a state S of keys x values: S *= decay; S += k (strength (v - k^T S));
 /// out = q^T S, for q and k divided by their norms and q by the root of `keys`. Rows of the states, of `stride` values, hold q, k and v
 /// from these columns on; rows of decay and strength hold one value for each of `heads`; rows of out are `out_stride` apart and begin
-/// at `out_column`. `scratch` holds (keys + 1) * values + 2 * keys.
+/// at `out_column`. `scratch` holds (keys + 1) * values + 2 * keys, and begins with the state, which is 0 at first unless it `continues`.
 void espalier_delta_rule(size_t tokens, size_t keys, size_t values, size_t stride, size_t n, const float *COUNTED(n) states, size_t q,
                          size_t k, size_t v, size_t heads, size_t head, size_t gates, const float *COUNTED(gates) decay,
                          const float *COUNTED(gates) strength, size_t scratch_count, float *COUNTED(scratch_count) scratch,
-                         size_t out_stride, size_t out_column, size_t out_count, float *COUNTED(out_count) out);
+                         int continues, size_t out_stride, size_t out_column, size_t out_count, float *COUNTED(out_count) out);
 
+#include "cachedattention.h"
+#include "compact.h"
 #include "dsnot.h"
+#include "fewtokens.h"
 #include "frankwolfe.h"
 #include "gemm.h"
 #include "gram.h"
+#include "refit.h"
 #include "rowloss.h"
 #include "select.h"
 #include "swap.h"

@@ -10,10 +10,11 @@
 // rows x n:
 //
 //   w, kept     weights, and mask of 0 and 1, in and out
-//   c           G ((1 - kept) . w)
+//   c           G ((1 - kept) . w), with the shift of the row's target added, if it has one
+//   starts      for each row, what its loss is beyond the sum of the pruned w c
 //   held        the Gram matrix H of held-out inputs, on which a row's loss is followed: the row returns to the mask with the least;
 //               its n is 0 if there are none
-//   held_c      H ((1 - kept) . w), or nothing
+//   held_c      H ((1 - kept) . w), with the shift on held-out inputs added, or nothing
 //   scratch     for each row as many bytes as the _scratch function says, a multiple of 64; aligned to 64
 
 enum {
@@ -23,6 +24,14 @@ enum {
   /// The most patterns that a group may have if a move takes the best of all.
   ESPALIER_MOST_PATTERNS = 1000
 };
+
+/// What a search is told of a row whose target has a shift s: zeros if it has none.
+typedef struct {
+  /// The sum of s w over the pruned weights, on G and on H.
+  double extra, held_extra;
+  /// What the least gain of a move is a share of: the loss may be 0 or below. 0 if it is the loss itself.
+  double scale;
+} espalier_swap_start;
 
 /// What a search did to a row.
 typedef struct {
@@ -50,7 +59,8 @@ void espalier_swap_search(espalier_gram gram, size_t n, const double *COUNTED(n)
                           const float *COUNTED(n) largest, size_t span, uint64_t limit, size_t values,
                           const float *COUNTED(values) w, uint8_t *COUNTED(values) kept, const double *COUNTED(values) c,
                           espalier_gram held, size_t held_values, const double *COUNTED(held_values) held_c, size_t scratch_bytes,
-                          uint8_t *COUNTED(scratch_bytes) scratch, size_t rows, espalier_swap_outcome *COUNTED(rows) outcomes);
+                          uint8_t *COUNTED(scratch_bytes) scratch, size_t rows, const espalier_swap_start *COUNTED(rows) starts,
+                          espalier_swap_outcome *COUNTED(rows) outcomes);
 size_t espalier_swap_scratch(size_t n, size_t span, int has_held);
 
 // ---- swapgroups.c
@@ -65,7 +75,8 @@ void espalier_group_search(espalier_gram gram, uint32_t of, uint32_t keep, int w
                            const float *COUNTED(block_values) blocks, uint64_t limit, size_t values, const float *COUNTED(values) w,
                            uint8_t *COUNTED(values) kept, const double *COUNTED(values) c, espalier_gram held, size_t held_values,
                            const double *COUNTED(held_values) held_c, size_t scratch_bytes, uint8_t *COUNTED(scratch_bytes) scratch,
-                           size_t rows, espalier_swap_outcome *COUNTED(rows) outcomes);
+                           size_t rows, const espalier_swap_start *COUNTED(rows) starts,
+                           espalier_swap_outcome *COUNTED(rows) outcomes);
 size_t espalier_group_scratch(size_t n, uint32_t of, uint32_t keep, int whole, int has_held);
 
 #endif

@@ -21,11 +21,22 @@ public struct Device: Sendable {
   public let instructions: Instructions
   /// Memory of buffers that are gone, for the next ones of the same size.
   public let scratch: Scratch
+  /// Threads that wait awake for short pieces of work; nil if the system wakes them for each.
+  public let team: Team?
 
   public init(threads: Int, instructions: Instructions = .avx512) {
     self.threads = max(1, threads)
     self.instructions = instructions
     scratch = Scratch()
+    team = nil
+  }
+
+  /// The same device with threads of its own that stay awake between pieces of work.
+  public init(awake device: Device) {
+    threads = device.threads
+    instructions = device.instructions
+    scratch = device.scratch
+    team = device.threads > 1 ? Team(threads: device.threads) : nil
   }
 }
 

@@ -122,13 +122,14 @@ public struct File: ~Copyable, Sendable {
     if !range.isEmpty { posix_fadvise(descriptor.rawValue, range.lowerBound, range.count, advice) }
   }
 
-  /// Copies bytes of `source` to the same place in this file, inside the kernel if it can. File systems that share blocks between
+  /// Copies bytes of `source` into this file, inside the kernel if it can. File systems that share blocks between
   /// files (XFS, btrfs) then copy nothing.
   ///
+  /// - Parameter target: where they go; nil for the same place.
   /// - Throws: an I/O error, also if the source ends too early.
-  public func copy(_ range: Range<Int>, of source: borrowing File) throws {
+  public func copy(_ range: Range<Int>, of source: borrowing File, to target: Int? = nil) throws {
     var from = off_t(range.lowerBound)
-    var to = from
+    var to = off_t(target ?? range.lowerBound)
     while from < range.upperBound {
       let remaining = range.upperBound - Int(from)
       let count = retrying {
@@ -139,17 +140,17 @@ public struct File: ~Copyable, Sendable {
       guard count == 0 || [EXDEV, EINVAL, ENOSYS, EOPNOTSUPP].contains(errno) else {
         throw EspalierError.system("copy \(source.path) to", path)
       }
-      return try copyThroughMemory(Int(from)..<range.upperBound, of: source)
+      return try copyThroughMemory(Int(from)..<range.upperBound, of: source, to: Int(to))
     }
   }
 
-  private func copyThroughMemory(_ range: Range<Int>, of source: borrowing File) throws {
+  private func copyThroughMemory(_ range: Range<Int>, of source: borrowing File, to target: Int) throws {
     var buffer = [UInt8](repeating: 0, count: min(range.count, 1 << 20))
     for part in parts(of: range.count, size: 1 << 20) {
       let start = range.lowerBound + part.lowerBound
       var span = buffer.mutableSpan
       try source.read(start..<start + part.count, into: &span)
-      try write(buffer.span.extracting(first: part.count).bytes, at: start)
+      try write(buffer.span.extracting(first: part.count).bytes, at: target + part.lowerBound)
     }
   }
 

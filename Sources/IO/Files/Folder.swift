@@ -202,6 +202,16 @@ public enum Folder {
     return try file.bytes(0..<size)
   }
 
+  /// Reads a whole text.
+  ///
+  /// - Throws: an I/O error; bad input if the file is larger than `limit`, is no file, or is not valid UTF-8.
+  public static func readText(_ path: String, limit: Int = 1 << 30) throws -> String {
+    guard let text = String(validating: try read(path, limit: limit), as: UTF8.self) else {
+      throw EspalierError.badInput("the text is not valid UTF-8.", subject: path)
+    }
+    return text
+  }
+
   /// Writes a whole file so that a crash leaves either the old or the new content: temporary name, sync, rename.
   public static func writeAtomically(_ bytes: [UInt8], to path: String) throws {
     let temporary = "\(path).partial-\(getpid())"

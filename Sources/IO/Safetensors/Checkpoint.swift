@@ -11,11 +11,19 @@ public struct Checkpoint: Sendable {
   public let configuration: JSON
   /// Names of the shards, sorted.
   public let shards: [String]
-  /// Tensors by name, each with its shard.
-  public let tensors: [String: (shard: String, entry: TensorEntry)]
-  /// The tensors of each shard in the order of their bytes, including those that the index does not list.
-  public let entries: [String: [TensorEntry]]
+  /// Tensors by their plain names: of a compact matrix `M.weight`, not its parts.
+  public let tensors: [String: CheckpointTensor]
+  /// What each shard holds, including tensors that the index does not list.
+  public let headers: [String: SafetensorsHeader]
   private let files: [String: FileBytes]
+
+  /// The name of the file that tells the shard of each tensor.
+  public static let indexName = "model.safetensors.index.json"
+
+  /// Whether any matrix is stored in compact form.
+  public var isCompact: Bool {
+    tensors.values.contains { if case .compact = $0 { true } else { false } }
+  }
 
   /// Opens the folder and checks every shard's header.
   ///
@@ -36,8 +44,8 @@ public struct Checkpoint: Sendable {
     }
     configuration = try Folder.readJSON(folder + "/config.json", limit: 16 << 20)
     let index = try Self.weightMap(of: folder)
-    var tensors: [String: (shard: String, entry: TensorEntry)] = [:]
-    var entries: [String: [TensorEntry]] = [:]
+    var tensors: [String: StoredTensor] = [:]
+    var headers: [String: SafetensorsHeader] = [:]
     var files: [String: FileBytes] = [:]
     for shard in index.shards {
       let path = folder + "/" + shard
@@ -46,7 +54,8 @@ public struct Checkpoint: Sendable {
           "the shard \(shard) is missing, but model.safetensors.index.json names it. Fetch it again.",
           subject: folder)
       }
-      entries[shard] = try SafetensorsHeader(path: path).tensors
+      let header = try SafetensorsHeader(path: path)
+      headers[shard] = header
       let file = try FileBytes(path, reading: reading)
       guard file.identity == entry.identity else {
         throw EspalierError(
@@ -54,8 +63,8 @@ public struct Checkpoint: Sendable {
           subject: path)
       }
       files[shard] = file
-      for entry in entries[shard] ?? [] where index.map == nil || index.map?[entry.name] == shard {
-        tensors[entry.name] = (shard, entry)
+      for entry in header.tensors where index.map == nil || index.map?[entry.name] == shard {
+        tensors[entry.name] = try StoredTensor(entry: entry, file: file)
       }
     }
     for (name, shard) in index.map ?? [:] where tensors[name] == nil {
@@ -64,14 +73,32 @@ public struct Checkpoint: Sendable {
         subject: folder)
     }
     shards = index.shards
-    self.tensors = tensors
-    self.entries = entries
+    self.tensors = try Self.plain(tensors)
+    self.headers = headers
     self.files = files
+  }
+
+  /// Tensors under their plain names.
+  private static func plain(_ stored: [String: StoredTensor]) throws -> [String: CheckpointTensor] {
+    var tensors = stored.mapValues(CheckpointTensor.dense)
+    for values in stored.keys {
+      guard let module = CompactMatrix.module(ofValues: values, exists: { stored[$0] != nil }) else {
+        continue
+      }
+      let matrix = try CompactMatrix(module: module) { stored[$0] }
+      for part in matrix.parts { tensors[part.name] = nil }
+      guard tensors.updateValue(.compact(matrix), forKey: matrix.name) == nil else {
+        throw EspalierError.badInput(
+          "the weight \(matrix.name) is stored twice, dense and compact; remove one of them.",
+          subject: matrix.values.file.path)
+      }
+    }
+    return tensors
   }
 
   private static func weightMap(of folder: String) throws -> (map: [String: String]?, shards: [String]) {
     if try Folder.entry(folder + "/model.safetensors") != nil { return (nil, ["model.safetensors"]) }
-    let path = folder + "/model.safetensors.index.json"
+    let path = folder + "/" + indexName
     guard try Folder.entry(path) != nil else {
       throw EspalierError.badInput(
         "there is neither model.safetensors nor model.safetensors.index.json. Convert the weights to safetensors first.",
@@ -106,25 +133,25 @@ public struct Checkpoint: Sendable {
   ///
   /// - Parameter shape: the shape that `config.json` implies.
   /// - Throws: bad input if it is missing, has another shape, or has a type that cannot be a weight.
-  public func tensor(_ name: String, shape: [Int]) throws -> StoredTensor {
-    guard let (shard, entry) = tensors[name] else {
+  public func tensor(_ name: String, shape: [Int]) throws -> CheckpointTensor {
+    guard let tensor = tensors[name] else {
       throw EspalierError.badInput(
         "the tensor \(name) is missing, but config.json implies it with shape \(shape).", subject: folder)
     }
-    guard entry.shape == shape else {
+    guard tensor.shape == shape else {
       throw EspalierError.badInput(
-        "the tensor \(name) has shape \(entry.shape), but config.json implies \(shape).",
-        subject: "\(folder)/\(shard)")
+        "the tensor \(name) has shape \(tensor.shape), but config.json implies \(shape).",
+        subject: tensor.path)
     }
-    guard entry.dtype?.isWeight == true else {
+    guard tensor.dtype?.isWeight == true else {
       throw EspalierError.badInput(
         "the tensor \(name) is not F32, BF16 or F16; quantized checkpoints cannot be pruned.",
-        subject: "\(folder)/\(shard)")
+        subject: tensor.path)
     }
-    return try stored(entry, shard: shard)
+    return tensor
   }
 
-  /// Any tensor of a shard.
+  /// What a shard holds under this entry.
   public func stored(_ entry: TensorEntry, shard: String) throws -> StoredTensor {
     try StoredTensor(entry: entry, file: file(shard))
   }

@@ -3,11 +3,13 @@ import EspalierCore
 /// One tensor of a safetensors file: name, type, shape and position.
 public struct TensorEntry: Sendable, Hashable {
   public let name: String
-  /// The element type; nil if unknown to this version. The bytes of such a tensor can still be copied.
-  public let dtype: DType?
+  /// The name of the element type in the file.
+  public let type: String
   public let shape: [Int]
   /// Position of the bytes in the file.
   public let range: Range<Int>
+  /// The element type; nil if unknown to this version. The bytes of such a tensor can still be copied.
+  public var dtype: DType? { DType(rawValue: type) }
 }
 
 /// The header of a safetensors file, checked against the size of the file.
@@ -17,6 +19,8 @@ public struct TensorEntry: Sendable, Hashable {
 public struct SafetensorsHeader: Sendable {
   /// Tensors in the order of their bytes.
   public let tensors: [TensorEntry]
+  /// Names of the tensors in the order of the header's text, which need not be that of the bytes.
+  public let names: [String]
   /// The members of `__metadata__`, in their order.
   public let metadata: [(key: String, value: String)]
 
@@ -80,6 +84,7 @@ public struct SafetensorsHeader: Sendable {
           })
       }
     }
+    names = tensors.map(\.name)
     tensors.sort { ($0.range.lowerBound, $0.range.upperBound) < ($1.range.lowerBound, $1.range.upperBound) }
     var end = dataStart
     for tensor in tensors {
@@ -127,7 +132,8 @@ public struct SafetensorsHeader: Sendable {
       }
     }
     return TensorEntry(
-      name: name, dtype: dtype, shape: shape.compactMap(\.self), range: dataStart + start..<dataStart + end)
+      name: name, type: dtypeName, shape: shape.compactMap(\.self), range: dataStart + start..<dataStart + end
+    )
   }
 }
 

@@ -47,8 +47,8 @@ public struct SafetensorsDraft: ~Copyable, Sendable {
   }
 
   /// Writes the header; returns once the whole file is on the disk.
-  public consuming func finish(metadata: [(String, String)] = []) throws {
-    let header = layout.header(metadata: metadata, unit: Self.headerBytes)
+  public consuming func finish(metadata: [(key: String, value: String)] = []) throws {
+    let header = layout.header(metadata: [SafetensorsLayout.torchFormat] + metadata, unit: Self.headerBytes)
     guard header.count == Self.headerBytes else {
       throw EspalierError.internalFault("the header is too long.", subject: file.path)
     }
@@ -57,7 +57,7 @@ public struct SafetensorsDraft: ~Copyable, Sendable {
   }
 
   private func range(_ name: String) throws -> Range<Int> {
-    guard let range = layout.tensors.first(where: { $0.name == name })?.range else {
+    guard let range = layout.range(name) else {
       throw EspalierError.internalFault("there is no tensor \(name).", subject: file.path)
     }
     return Self.headerBytes + range.lowerBound..<Self.headerBytes + range.upperBound

@@ -8,10 +8,11 @@ public struct SafetensorsWriter: ~Copyable {
 
   /// Creates the file and writes its header.
   public init(
-    path: String, tensors: [(name: String, dtype: DType, shape: [Int])], metadata: [(String, String)] = []
+    path: String, tensors: [(name: String, dtype: DType, shape: [Int])],
+    metadata: [(key: String, value: String)] = []
   ) throws {
     let layout = try SafetensorsLayout(tensors)
-    let header = layout.header(metadata: metadata)
+    let header = layout.header(metadata: [SafetensorsLayout.torchFormat] + metadata)
     let file = try File(writing: path, truncate: true)
     try file.write(header, at: 0)
     self.file = file

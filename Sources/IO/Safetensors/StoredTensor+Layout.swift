@@ -7,7 +7,7 @@ extension StoredTensor {
   public init(_ bytes: consuming Buffer<UInt8>, shape: [Int], derivedFrom origin: StoredTensor) throws {
     let file = FileBytes(bytes, of: origin.file.path)
     try self.init(
-      entry: TensorEntry(name: origin.name, dtype: origin.dtype, shape: shape, range: 0..<file.count),
+      entry: TensorEntry(name: origin.name, type: origin.entry.type, shape: shape, range: 0..<file.count),
       file: file)
   }
 
@@ -18,7 +18,8 @@ extension StoredTensor {
     while axes.count > 2, axes.first == 1 { axes.removeFirst() }
     return try StoredTensor(
       entry: TensorEntry(
-        name: name, dtype: dtype, shape: [axes.first ?? 1, axes.dropFirst().reduce(1, *)], range: entry.range),
+        name: name, type: entry.type, shape: [axes.first ?? 1, axes.dropFirst().reduce(1, *)],
+        range: entry.range),
       file: file)
   }
 
@@ -42,7 +43,7 @@ extension StoredTensor {
     let size = rest.reduce(1, *) * dtype.byteCount
     let start = entry.range.lowerBound + index * size
     return try StoredTensor(
-      entry: TensorEntry(name: name, dtype: dtype, shape: rest, range: start..<start + size), file: file)
+      entry: TensorEntry(name: name, type: entry.type, shape: rest, range: start..<start + size), file: file)
   }
 
   /// The transpose of the matrix, as a copy in memory.
@@ -53,13 +54,29 @@ extension StoredTensor {
       throw EspalierError.badInput(
         "the tensor \(name) is not a matrix of F32, BF16 or F16.", subject: file.path)
     }
-    let (rows, columns, size) = (shape[0], shape[1], dtype.byteCount)
-    var copy = Buffer<UInt8>(unfilled: rows * columns * size)
+    let rowBytes = shape[1] * dtype.byteCount
     var scratch = ReadScratch()
+    let copy = Self.transposed(rows: shape[0], columns: shape[1], dtype) { band, body in
+      let bytes = band.lowerBound * rowBytes..<band.upperBound * rowBytes
+      withBytes(bytes, using: &scratch, body)
+      release(bytes)
+    }
+    try file.requireReadable()
+    return try StoredTensor(copy, shape: [shape[1], shape[0]], derivedFrom: self)
+  }
+
+  /// For IO and Kernels only: the elements of a matrix, column after column.
+  ///
+  /// - Parameter read: called with some of the rows, of which it gives the bytes to its second argument.
+  public static func transposed(
+    rows: Int, columns: Int, _ dtype: DType,
+    read: (Range<Int>, (UnsafeRawBufferPointer) -> Void) throws -> Void
+  ) rethrows -> Buffer<UInt8> {
+    let size = dtype.byteCount
+    var copy = Buffer<UInt8>(unfilled: rows * columns * size)
     // A few rows at a time, which stay in the cache while they are scattered over the columns.
     for band in parts(of: rows, size: 32) {
-      withBytes(band.lowerBound * columns * size..<band.upperBound * columns * size, using: &scratch) {
-        source in
+      try read(band) { source in
         copy.withUnsafeMutable { target in
           let target = UnsafeMutableRawPointer(target.baseAddress!) + band.lowerBound * size
           let source = source.baseAddress!
@@ -70,10 +87,8 @@ extension StoredTensor {
           }
         }
       }
-      release(band.lowerBound * columns * size..<band.upperBound * columns * size)
     }
-    try file.requireReadable()
-    return try StoredTensor(copy, shape: [columns, rows], derivedFrom: self)
+    return copy
   }
 }
 

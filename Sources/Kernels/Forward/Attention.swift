@@ -45,10 +45,10 @@ public struct AttentionShape: Sendable {
   }
 
   /// Whether scores are only scaled.
-  fileprivate var isPlain: Bool { softCap == 0 && slopes.isEmpty && sinks.isEmpty }
+  var isPlain: Bool { softCap == 0 && slopes.isEmpty && sinks.isEmpty }
 
   /// What is added to the scores of every head, `heads x length`.
-  fileprivate func alibi(length: Int) -> [Float] {
+  func alibi(length: Int) -> [Float] {
     func rounded(_ value: Float) -> Float {
       guard alibiIsRounded else { return value }
       let bits = value.bitPattern
@@ -60,7 +60,7 @@ public struct AttentionShape: Sendable {
   }
 
   /// The keys of `length` that the query at `position` sees.
-  fileprivate func keys(of position: Int, length: Int) -> Range<Int> {
+  func keys(of position: Int, length: Int) -> Range<Int> {
     switch mask {
     case .causal: 0..<position + 1
     case .window(let size): max(0, position + 1 - size)..<position + 1

@@ -17,6 +17,8 @@ public struct DeltaRuleShape: Sendable {
 
   public var keyWidth: Int { keyHeads * keySize }
   public var valueWidth: Int { valueHeads * valueSize }
+  /// Values that a head holds: its state, and what it computes with.
+  public var memory: Int { (keySize + 1) * valueSize + 2 * keySize }
 }
 
 /// Lets a state for each head learn keys and values token by token, and reads it with queries.
@@ -31,27 +33,52 @@ public func deltaRule(
   _ states: borrowing Matrix, decay: borrowing Matrix, strength: borrowing Matrix, length: Int,
   _ shape: DeltaRuleShape, into output: inout Matrix, on device: Device
 ) {
+  var memory = Matrix(rows: 0, columns: 0)
+  deltaRule(
+    states, decay: decay, strength: strength, length: length, shape, memory: &memory, into: &output,
+    on: device)
+}
+
+/// The same with sequences that go on from earlier tokens, if there is a memory.
+///
+/// - Parameter memory: one row for each head of each sequence, `sequences * valueHeads x shape.memory`, zeros before the first token;
+///   without rows every sequence begins with its first token.
+public func deltaRule(
+  _ states: borrowing Matrix, decay: borrowing Matrix, strength: borrowing Matrix, length: Int,
+  _ shape: DeltaRuleShape, memory: inout Matrix, into output: inout Matrix, on device: Device
+) {
   let (tokens, width, heads) = (states.rows, states.columns, shape.valueHeads)
   precondition(width == 2 * shape.keyWidth + shape.valueWidth && shape.valueHeads % shape.keyHeads == 0)
   precondition(output.rows == tokens && output.columns == shape.valueWidth)
   precondition(
     decay.rows == tokens && decay.columns == heads && strength.rows == tokens && strength.columns == heads)
   precondition(length > 0 && tokens % length == 0)
+  let isContinued = memory.rows > 0
+  precondition(
+    !isContinued || memory.rows == tokens / length * heads && memory.columns == shape.memory)
   let (states, decay, strength) = (states.rowSpans, decay.rowSpans, strength.rowSpans)
-  let output = output.mutableRowSpans
+  let (output, memory) = (output.mutableRowSpans, memory.mutableRowSpans)
   device.forEach(
-    tokens / length * heads,
-    scratch: { Buffer<Float>(unfilled: (shape.keySize + 1) * shape.valueSize + 2 * shape.keySize) },
+    tokens / length * heads, scratch: { Buffer<Float>(unfilled: shape.memory) },
     { scratch, index in
       let sequence = index / heads * length..<(index / heads + 1) * length
       let head = index % heads
       let key = head / (heads / shape.keyHeads) * shape.keySize
-      var scratch = scratch.mutableSpan
-      var output = output[sequence]
-      espalier_delta_rule(
-        length, shape.keySize, shape.valueSize, width, states[sequence], key, shape.keyWidth + key,
-        2 * shape.keyWidth + head * shape.valueSize, heads, head, decay[sequence], strength[sequence],
-        &scratch, shape.valueWidth, head * shape.valueSize, &output)
+      do {
+        var scratch = scratch.mutableSpan
+        if isContinued {
+          let kept = memory[index]
+          scratch.copy(kept.span)
+        }
+        var output = output[sequence]
+        espalier_delta_rule(
+          length, shape.keySize, shape.valueSize, width, states[sequence], key, shape.keyWidth + key,
+          2 * shape.keyWidth + head * shape.valueSize, heads, head, decay[sequence], strength[sequence],
+          &scratch, isContinued ? 1 : 0, shape.valueWidth, head * shape.valueSize, &output)
+      }
+      guard isContinued else { return }
+      var kept = memory[index]
+      kept.copy(scratch.span)
     })
 }
 

@@ -5,25 +5,25 @@ import EspalierIO
 /// Rotary position embedding of every head of every row, in place.
 ///
 /// - Parameters:
-///   - states: `tokens x (heads * headSize)`; sequences of `length` tokens follow each other, each starting at position 0.
+///   - states: `tokens x (heads * headSize)`; sequences of `length` tokens follow each other, each starting at position `past`.
 ///   - start: the first value of a head that is rotated; `2 * cosine.columns` of them are.
 ///   - isInterleaved: whether pairs are neighbours, rather than halves apart.
-///   - cosine, sine: `positions x (rotated / 2)`, at least `length` positions.
+///   - cosine, sine: `positions x (rotated / 2)`, at least `past + length` positions.
 public func rotate(
   _ states: inout Matrix, headSize: Int, from start: Int = 0, isInterleaved: Bool = false, length: Int,
-  cosine: borrowing Matrix, sine: borrowing Matrix, on device: Device
+  past: Int = 0, cosine: borrowing Matrix, sine: borrowing Matrix, on device: Device
 ) {
   let columns = states.columns
   let half = cosine.columns
   precondition(
     columns % headSize == 0 && start >= 0 && start + 2 * half <= headSize && sine.columns == half
-      && min(cosine.rows, sine.rows) >= min(length, states.rows))
+      && min(cosine.rows, sine.rows) >= past + min(length, states.rows))
   let (cosine, sine) = (cosine.rowSpans, sine.rowSpans)
   let rows = states.mutableRowSpans
   device.forEachBlock(ofRows: rows.rows) {
     for row in $0 {
       var line = rows[row]
-      let (cosine, sine) = (cosine[row % length], sine[row % length])
+      let (cosine, sine) = (cosine[past + row % length], sine[past + row % length])
       for head in stride(from: start, to: columns, by: headSize) {
         var pairs = line.part(head..<head + 2 * half)
         if isInterleaved {
@@ -97,17 +97,17 @@ public func embed(_ ids: [Int32], table: LinearWeight, into output: inout Matrix
   for id in ids where id < 0 || Int(id) >= table.rows {
     throw EspalierError.badInput(
       "token id \(id) is outside of the embedding of \(table.rows) rows; tokenizer and model do not belong together.",
-      subject: table.tensor.file.path)
+      subject: table.tensor.path)
   }
   let output = output.mutableRowSpans
   for (index, id) in ids.enumerated() {
     var row = output[index]
     table.load(Int(id)..<Int(id) + 1, into: &row)
     // Rows lie anywhere in the table, and the system maps the pages around each: soon it would hold the whole table.
-    if index % 64 == 63 { table.release(0..<table.rows) }
+    if index % 64 == 63, !table.keepsPages { table.release(0..<table.rows) }
   }
-  table.release(0..<table.rows)
-  try table.tensor.file.requireReadable()
+  if !table.keepsPages { table.release(0..<table.rows) }
+  try table.tensor.requireReadable()
 }
 
 extension Matrix {

@@ -18,10 +18,14 @@ public struct OutputHead: Sendable {
   }
 
   /// All logits of some states, `tokens x vocabulary`.
-  public func logits(_ states: borrowing Matrix, on device: Device) -> Matrix {
+  ///
+  /// - Parameter decodes: whether up to 16 states are multiplied with the weight as it lies, see ``PackedMatrix/Layout``.
+  public func logits(_ states: borrowing Matrix, decodes: Bool = false, on device: Device) -> Matrix {
     var input = device.matrix(unfilled: states.rows, columns: states.columns)
     copyColumns(states, [(0, 0, states.columns)], into: &input, on: device)
-    let packed = PackedMatrix(rounding: &input, .f32, on: device)
+    let packed =
+      decodes && input.rows <= PackedMatrix.Layout.fewRows
+      ? PackedMatrix(few: &input, .f32, on: device) : PackedMatrix(rounding: &input, .f32, on: device)
     var logits = device.matrix(unfilled: states.rows, columns: weight.rows)
     linear(packed, weight, into: &logits, on: device)
     do {

@@ -251,8 +251,10 @@ extension RelaxedRows {
   fileprivate mutating func multiplyStart(heldOut: GramMatrix?) {
     for block in blocks {
       let outside = outside(block)
-      note(Loss(gram, on: device).ofRows(outside), block, \.lossBefore)
-      if let heldOut { note(Loss(heldOut, on: device).ofRows(outside), block, \.heldOutBefore) }
+      note(gram.quadraticForms(outside, rows: block.count, on: device), block, \.lossBefore)
+      if let heldOut {
+        note(heldOut.quadraticForms(outside, rows: block.count, on: device), block, \.heldOutBefore)
+      }
       gram.multiply(outside, rows: block.count, into: &products, at: block.lowerBound, on: device)
     }
   }
@@ -307,8 +309,10 @@ extension RelaxedRows {
   ) {
     for block in blocks {
       let outside = outside(block)
-      note(Loss(gram, on: device).ofRows(outside), block, \.lossAfter)
-      if let heldOut { note(Loss(heldOut, on: device).ofRows(outside), block, \.heldOutAfter) }
+      note(gram.quadraticForms(outside, rows: block.count, on: device), block, \.lossAfter)
+      if let heldOut {
+        note(heldOut.quadraticForms(outside, rows: block.count, on: device), block, \.heldOutAfter)
+      }
     }
     let firstRow = range.lowerBound
     let vertices = vertices.rowSpans(columns: padded / 64)

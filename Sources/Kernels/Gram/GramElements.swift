@@ -23,8 +23,7 @@ private final class Inputs: Sendable {
 /// are makes no difference to them.
 struct GramElements: ~Copyable, Sendable {
   let columns: Int
-  private var memory: Matrix?
-  private var file: MappedBuffer?
+  private var sums: GrowingMatrix
   private let precision: Precision
   private let device: Device
   /// Inputs not yet summed up, packed, as they came.
@@ -42,13 +41,7 @@ struct GramElements: ~Copyable, Sendable {
     self.device = device
     self.window = window ?? usualWindow
     self.precision = precision
-    memory = nil
-    self.file = file
-    if self.file == nil {
-      memory = Matrix(rows: columns, columns: columns)
-    } else {
-      precondition(self.file?.byteCount == columns * columns * 4)
-    }
+    sums = GrowingMatrix(rows: columns, columns: columns, in: file)
   }
 
   /// Bytes of pages of a matrix in a file that are in memory at a time.
@@ -87,18 +80,18 @@ struct GramElements: ~Copyable, Sendable {
   private mutating func addProducts(_ inputs: [Inputs]) {
     guard !inputs.isEmpty else { return }
     let (columns, device) = (columns, device)
-    let bands = file == nil ? [0..<columns] : bands()
+    let bands = sums.isInFile ? bands() : [0..<columns]
     for (index, band) in bands.enumerated() {
-      if index + 1 < bands.count { prefetch(bands[index + 1], bands[index + 1].lowerBound..<columns) }
+      if index + 1 < bands.count { sums.prefetch(bands[index + 1], bands[index + 1].lowerBound..<columns) }
       let tiles = Self.tiles(of: band, columns)
-      withElements { elements in
+      sums.withElements { elements in
         device.forEach(
           tiles.count, scratch: { Buffer<Float>(unfilled: tileSize * tileSize, in: device.scratch) }
-        ) { sums, index in
-          Self.add(inputs, to: tiles[index], elements, &sums)
+        ) { near, index in
+          Self.add(inputs, to: tiles[index], elements, &near)
         }
       }
-      release(band)
+      sums.release(band)
     }
   }
 
@@ -132,7 +125,7 @@ struct GramElements: ~Copyable, Sendable {
     let (columns, device) = (columns, device)
     for band in bands() {
       other.withElements(on: device) { other in
-        withElements { elements in
+        sums.withElements { elements in
           device.forEach(band.count) { index in
             let row = band.lowerBound + index
             var line = elements[row]
@@ -142,7 +135,7 @@ struct GramElements: ~Copyable, Sendable {
         }
       }
       other.release(band)
-      release(band)
+      sums.release(band)
     }
   }
 
@@ -152,18 +145,18 @@ struct GramElements: ~Copyable, Sendable {
   mutating func mirror() {
     addGathered()
     let (columns, device) = (columns, device)
-    let ranges = file == nil ? [0..<columns] : parts(of: columns, size: mirrorSize)
+    let ranges = sums.isInFile ? parts(of: columns, size: mirrorSize) : [0..<columns]
     let blocks = ranges.indices.flatMap { i in ranges[i...].map { (rows: ranges[i], columns: $0) } }
     for (index, block) in blocks.enumerated() {
-      if index + 1 < blocks.count { prefetch(blocks[index + 1].rows, blocks[index + 1].columns) }
+      if index + 1 < blocks.count { sums.prefetch(blocks[index + 1].rows, blocks[index + 1].columns) }
       let tiles = Self.tiles(of: block.rows, columns).filter { block.columns.contains($0.columns.lowerBound) }
-      withElements { elements in
+      sums.withElements { elements in
         device.forEach(tiles.count, scratch: { Buffer<UInt32>(unfilled: 16 * tileSize) }) {
           Self.mirror(tiles[$1], elements, &$0)
         }
       }
-      release(block.rows)
-      release(block.columns)
+      sums.release(block.rows)
+      sums.release(block.columns)
     }
   }
 
@@ -201,14 +194,11 @@ struct GramElements: ~Copyable, Sendable {
   }
 
   /// The elements row after row; nil if they are in a file.
-  consuming func takeMatrix() -> Matrix? { memory }
+  consuming func takeMatrix() -> Matrix? { sums.takeMatrix() }
 
   /// Writes all elements; nothing if they are in the file already.
   borrowing func write(_ name: String, to draft: borrowing SafetensorsDraft) throws {
-    switch memory {
-    case .some(let matrix): try draft.write(matrix.elements, to: name)
-    case .none: break
-    }
+    try sums.write(name, to: draft)
   }
 
   // MARK: - Parts
@@ -242,31 +232,5 @@ struct GramElements: ~Copyable, Sendable {
   private var mirrorSize: Int {
     let sizes = (1...mirrorTiles).map { $0 * tileSize }
     return sizes.last { 2 * Self.pageBytes(rows: $0, columns: $0) <= window } ?? tileSize
-  }
-
-  private func prefetch(_ rows: Range<Int>, _ range: Range<Int>) {
-    for row in rows {
-      file?.prefetch((row * columns + range.lowerBound) * 4..<(row * columns + range.upperBound) * 4)
-    }
-  }
-
-  private func release(_ rows: Range<Int>) {
-    file?.release(rows.lowerBound * columns * 4..<rows.upperBound * columns * 4)
-  }
-
-  /// Runs `body` with the rows, wherever they are.
-  private mutating func withElements(_ body: (MutableRowSpans<Float>) -> Void) {
-    if file == nil {
-      guard var matrix = memory.take() else { return }
-      body(matrix.mutableRowSpans)
-      memory = consume matrix
-    } else {
-      file?.withUnsafeMutable {
-        let elements = $0.bindMemory(to: Float.self)
-        if let base = elements.baseAddress {
-          body(MutableRowSpans(unsafe: base, rows: columns, columns: columns))
-        }
-      }
-    }
   }
 }

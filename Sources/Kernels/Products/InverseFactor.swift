@@ -30,6 +30,38 @@ struct InverseFactor: ~Copyable, Sendable {
     guard isPositive else { return nil }
   }
 
+  /// The diagonal of H^-1.
+  var inverseDiagonal: [Double] {
+    var sums = [Double](repeating: 0, count: columns)
+    let rows = elements.rowSpans
+    for i in 0..<columns {
+      let row = rows[i]
+      for j in i..<columns { sums[j] += Double(row[j]) * Double(row[j]) }
+    }
+    return sums
+  }
+
+  /// Replaces every row x by `H^-1 x`.
+  func solve(_ matrix: inout Matrix, on device: Device) {
+    precondition(matrix.columns == columns)
+    let bands = parts(of: matrix.rows, size: partSize)
+    let columns = columns
+    let rows = matrix.mutableRowSpans
+    let factor = elements.elements.span
+    device.forEach(bands.count) { index in
+      var band = rows[bands[index]]
+      band.withUnsafeMutableBufferPointer { x in
+        factor.withUnsafeBufferPointer { u in
+          for transposition in [CblasTrans, CblasNoTrans] {
+            cblas_strmm(
+              CblasRowMajor, CblasRight, CblasUpper, transposition, CblasNonUnit, blasint(bands[index].count),
+              blasint(columns), 1, u.baseAddress, blasint(columns), x.baseAddress, blasint(columns))
+          }
+        }
+      }
+    }
+  }
+
   /// Bytes that the factor takes, the matrix included.
   static func byteCount(columns: Int) -> Int {
     let panel = min(panelColumns, columns)

@@ -34,6 +34,13 @@ public func linear(
   precondition(input.columns == columns && output.columns == rows)
   precondition(first >= 0 && first + tokens <= output.rows)
   guard tokens > 0, rows > 0, columns > 0 else { return }
+  if case .few(let isPaired) = input.layout {
+    guard isPaired, !weight.isBF16 else {
+      return multiplyFew(input, isPaired, weight, adding: adding, into: &output, at: first, on: device)
+    }
+    let widened = input.widened(on: device)
+    return multiplyFew(widened, false, weight, adding: adding, into: &output, at: first, on: device)
+  }
   let (precision, steps, stride) = (input.precision, input.steps, input.stride)
   let most = rowsAtATime(steps)
   // Giving pages back interrupts every processor: it is done for many rows at once.
@@ -67,7 +74,7 @@ struct LinearScratch: ~Copyable {
   private var panels: Buffer<UInt32>
   private var lines = Buffer<UInt32>(unfilled: panelWidth * runSteps)
   private var sums: Buffer<Float>
-  private var read = ReadScratch()
+  private var read = WeightScratch()
 
   init(rows: Int, steps: Int, tokens: Int, _ device: Device) {
     self.steps = steps
@@ -83,17 +90,18 @@ struct LinearScratch: ~Copyable {
 
   private static func load(
     _ weight: LinearWeight, _ rows: Range<Int>, _ steps: Int, _ precision: Precision,
-    _ read: inout ReadScratch, _ lines: inout Buffer<UInt32>, into panels: inout Buffer<UInt32>
+    _ read: inout WeightScratch, _ lines: inout Buffer<UInt32>, into panels: inout Buffer<UInt32>
   ) {
     let slices = parts(of: weight.columns, size: runSteps * precision.valuesPerStep)
     for (index, range) in parts(of: rows.count, size: panelWidth).enumerated() {
       let first = rows.lowerBound + range.lowerBound
       weight.withRows(first..<first + range.count, using: &read) { rows in
+        var cursors = rows.cursors()
         for slice in slices {
           let start = (index * steps + slice.lowerBound / precision.valuesPerStep) * panelWidth
           let end = (index + 1) * steps * panelWidth
           var target = panels.part(start..<end)
-          rows.pack(slice, precision, lines: &lines, into: &target)
+          rows.pack(slice, precision, &cursors, lines: &lines, into: &target)
         }
       }
     }

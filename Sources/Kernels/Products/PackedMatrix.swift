@@ -106,14 +106,54 @@ extension Precision {
   }
 }
 
-/// A matrix in panels of 16 rows, as `gemm.c` multiplies it: the inputs of linear layers, packed once for all layers that share them.
+/// A matrix as the products read it: the inputs of linear layers, packed once for all layers that share them.
 public struct PackedMatrix: ~Copyable, Sendable {
+  public enum Layout: Sendable, Hashable {
+    /// Panels of 16 rows, as `gemm.c` multiplies them.
+    case panels
+    /// At most 16 rows, as `fewtokens.c` multiplies them, in words of f32 or of pairs of bf16.
+    case few(paired: Bool)
+
+    /// The most rows of the layout for few rows.
+    public static let fewRows = 16
+  }
+
   public let rows: Int
   public let columns: Int
   public let precision: Precision
+  let layout: Layout
   /// Steps of every panel.
   let steps: Int
   private let words: Buffer<UInt32>
+
+  /// Packs a few rows, at most ``Layout/fewRows``; with bf16 they are rounded.
+  public init(few matrix: inout Matrix, _ precision: Precision, on device: Device) {
+    let isPaired = precision == .bf16 && espalier_few_pairs() != 0
+    self.init(few: &matrix, precision, paired: isPaired, on: device)
+  }
+
+  init(few matrix: inout Matrix, _ precision: Precision, paired isPaired: Bool, on device: Device) {
+    let (rows, columns) = (matrix.rows, matrix.columns)
+    precondition(rows <= Layout.fewRows)
+    if precision == .bf16, !isPaired { roundToBF16(&matrix) }
+    let paired: Int32 = isPaired ? 1 : 0
+    let step = espalier_few_words(1, paired)
+    var words = Buffer<UInt32>(unfilled: rows * espalier_few_words(columns, paired), in: device.scratch)
+    do {
+      let x = matrix.mutableRowSpans
+      for row in 0..<rows where columns > 0 {
+        var values = x[row]
+        var target = words.part(row * step..<words.count)
+        espalier_few_pack(&values, paired, rows, &target)
+      }
+    }
+    self.rows = rows
+    self.columns = columns
+    self.precision = precision
+    self.layout = .few(paired: isPaired)
+    steps = 0
+    self.words = words
+  }
 
   /// Packs the rows of `matrix` for a sum over its columns. With bf16 the matrix itself is rounded too, so that an
   /// observer sees what the products see.
@@ -141,6 +181,7 @@ public struct PackedMatrix: ~Copyable, Sendable {
     self.rows = rows
     self.columns = columns
     self.precision = precision
+    layout = .panels
     self.steps = steps
     self.words = words
   }
@@ -163,6 +204,7 @@ public struct PackedMatrix: ~Copyable, Sendable {
     rows = columns
     self.columns = tokens
     self.precision = precision
+    layout = .panels
     self.steps = steps
     self.words = words
   }
@@ -170,15 +212,37 @@ public struct PackedMatrix: ~Copyable, Sendable {
   /// Distance between panels.
   var stride: Int { steps * panelWidth }
 
-  /// All panels.
+  /// All panels, or the words of few rows.
   var panels: Span<UInt32> {
     @_lifetime(borrow self)
     borrowing get { words.span }
+  }
+
+  /// Few rows of pairs of bf16 as f32, for a weight of another type.
+  borrowing func widened(on device: Device) -> PackedMatrix {
+    var matrix = device.matrix(unfilled: rows, columns: columns)
+    let step = espalier_few_words(1, 1)
+    for row in 0..<rows {
+      for column in 0..<columns {
+        let word = words[(column / 32 * rows + row) * step + column % 32 / 2]
+        matrix[row, column] = Float(bitPattern: column % 2 == 0 ? word << 16 : word & 0xFFFF_0000)
+      }
+    }
+    return PackedMatrix(few: &matrix, .bf16, paired: false, on: device)
   }
 
   /// The panels from that of a row on; `row` is a multiple of 16.
   @_lifetime(borrow self)
   borrowing func panels(from row: Int) -> Span<UInt32> {
     words.span.extracting(row / panelWidth * stride..<words.count)
+  }
+}
+
+private func roundToBF16(_ matrix: inout Matrix) {
+  var rounded = Buffer<UInt16>(unfilled: matrix.columns)
+  let x = matrix.mutableRowSpans
+  for row in 0..<x.rows where x.columns > 0 {
+    var values = x[row]
+    rounded.withUnsafeMutable { if let start = $0.baseAddress { espalier_round_bf16(&values, start) } }
   }
 }

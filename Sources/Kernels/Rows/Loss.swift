@@ -5,26 +5,33 @@ import EspalierCore
 ///
 /// For a mask d is `(1-m).w`, for new weights w' it is `w - w'`. The Gram matrix is that of the calibration inputs, or of those held
 /// out. Products are f32, of blocks of rows with half of G, and summed in f64.
+///
+/// If the targets have a shift s, `2 d . s` is added: see ``TargetShift`` for what such a loss means.
 public struct Loss: Sendable {
   private let gram: GramMatrix
+  private let shift: TargetShift?
   private let device: Device
 
-  public init(_ gram: GramMatrix, on device: Device) {
+  public init(_ gram: GramMatrix, shift: TargetShift? = nil, on device: Device) {
     self.gram = gram
+    self.shift = shift
     self.device = device
   }
 
-  /// `d^T G d` of each row of d.
+  /// The loss of each row of d.
   ///
+  /// - Parameter shifts: of these rows.
   /// - Parameter d: any number of rows; at most ``RowBlock/mostRows`` keep the memory that ``workingSet(rows:columns:threads:)`` tells.
-  func ofRows(_ d: borrowing Matrix) -> [Double] { gram.quadraticForms(d, rows: d.rows, on: device) }
+  func ofRows(_ d: borrowing Matrix, shifts: borrowing RowShifts) -> [Double] {
+    zip(gram.quadraticForms(d, rows: d.rows, on: device), shifts.products(d)).map { $0 + 2 * $1 }
+  }
 
   /// The loss of each row of a mask.
   public func ofRows(_ weight: LinearWeight, _ mask: Mask) -> [Double] {
     precondition(gram.columns == weight.columns && weight.mask == nil)
     return parts(of: weight.rows, size: RowBlock.mostRows).flatMap { rows in
       let pruned = RowBlock(weight, mask, rows: rows, on: device).prunedPart(on: device)
-      return ofRows(pruned)
+      return ofRows(pruned, shifts: RowShifts(shift, rows, of: weight, on: device))
     }
   }
 
@@ -48,7 +55,8 @@ public struct Loss: Sendable {
         for column in fitted.indices { row[column] -= fitted[column] }
       }
     }
-    return ofRows(difference)
+    let rows = firstRow..<firstRow + new.rows
+    return ofRows(difference, shifts: RowShifts(shift, rows, of: weight, on: device))
   }
 
   /// Bytes that the loss of a mask takes, without the pages of the weight and the Gram matrix.

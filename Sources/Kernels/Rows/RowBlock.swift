@@ -83,6 +83,9 @@ struct RowBlock: ~Copyable {
     return part
   }
 
+  /// The weights alone.
+  consuming func takeWeights() -> Matrix { weights }
+
   /// Writes what is kept to these rows of `mask`.
   func storeKept(into mask: inout Mask) {
     precondition(mask.columns == columns && rows.upperBound <= mask.rows)

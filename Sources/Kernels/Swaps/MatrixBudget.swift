@@ -40,13 +40,15 @@ private let mostRounds = 4
 /// - Parameters:
 ///   - weight: `rows x columns`, without a mask of its own.
 ///   - gram: `columns x columns`.
+///   - shift: what the targets have beyond the outputs of the dense rows; nil if nothing. It takes `rows x columns` of f32 more.
 ///   - mask: of a budget for each row or for the matrix; its pattern becomes ``SparsityPattern/matrix(sparsity:)``.
 ///   - options: its budget is ``SwapOptions/Budget/matrix(floor:)``; the limit is that of swaps in one row, moves have
 ///     none. Moves are of single weights, without held-out inputs.
 ///   - progress: called now and then with the rows that were searched, and all rows.
 /// - Throws: what `progress` throws; the mask stays what it was.
 public func refineAcrossRows(
-  _ weight: LinearWeight, gram: GramMatrix, mask: inout Mask, options: SwapOptions, on device: Device,
+  _ weight: LinearWeight, gram: GramMatrix, shift: TargetShift? = nil, mask: inout Mask, options: SwapOptions,
+  on device: Device,
   progress: (_ rows: Int, _ of: Int) throws -> Void
 ) rethrows -> MatrixBudgetOutcome {
   precondition(
@@ -62,7 +64,8 @@ public func refineAcrossRows(
   case .groups: preconditionFailure("groups cannot give weights to other rows")
   }
   let rows = BudgetRows(
-    weight: weight, gram: gram, bounds: ChannelBounds(gram, on: device), limit: options.limit, device: device)
+    weight: weight, gram: gram, shift: shift, bounds: ChannelBounds(gram, on: device), limit: options.limit,
+    device: device)
   var matrix = BudgetMatrix(rows, mask: mask, floor: floor)
   var outcome = MatrixBudgetOutcome()
   try matrix.optimizeAll(progress)
@@ -73,8 +76,9 @@ public func refineAcrossRows(
     outcome.moves += moves
     let followed = matrix.sum(\.loss)
     try matrix.optimizeAll(progress)
+    let scale = shift == nil ? outcome.lossBefore : matrix.sum(\.scale)
     outcome.drift = max(
-      outcome.drift, abs(followed - matrix.sum(\.fresh)) / max(outcome.lossBefore, .leastNonzeroMagnitude))
+      outcome.drift, abs(followed - matrix.sum(\.fresh)) / max(scale, .leastNonzeroMagnitude))
   }
   outcome.lossAfter = matrix.sum(\.loss)
   let states = (0..<weight.rows).map { matrix.states[$0] }
@@ -108,6 +112,8 @@ private struct BudgetState: Sendable {
   var loss = 0.0
   /// The loss by the correlations that it was given, before any swap.
   var fresh = 0.0
+  /// What the least gain is a share of if the target has a shift, else 0.
+  var scale = 0.0
   /// Weights that it keeps, and must keep at least.
   var kept: Int
   let floor: Int
@@ -125,6 +131,7 @@ private struct BudgetState: Sendable {
 private struct BudgetRows: Sendable {
   let weight: LinearWeight
   let gram: GramMatrix
+  let shift: TargetShift?
   let bounds: ChannelBounds
   let limit: Int?
   let device: Device
@@ -135,12 +142,15 @@ private struct BudgetMatrix: ~Copyable {
   let rows: BudgetRows
   var mask: Mask
   var correlations: Matrix
+  /// The shifts of all targets; no rows if there are none.
+  var shifts: Matrix
   var states: Buffer<BudgetState>
 
   init(_ rows: BudgetRows, mask: Mask, floor: Double) {
     self.rows = rows
     self.mask = mask
     correlations = Matrix(rows: mask.rows, columns: mask.columns)
+    shifts = Matrix(rows: rows.shift == nil ? 0 : mask.rows, columns: mask.columns)
     states = Buffer(count: mask.rows)
     for row in 0..<mask.rows {
       let kept = mask.keptCount(row: row)
@@ -161,6 +171,12 @@ private struct BudgetMatrix: ~Copyable {
         rows.gram.multiply(
           pruned, rows: block.count, into: &correlations, at: block.lowerBound, on: rows.device)
       }
+      if shifts.rows > 0 {
+        let found = RowShifts(rows.shift, block, of: rows.weight, on: rows.device)
+        found.add(to: &correlations, at: block.lowerBound)
+        var all = shifts.mutableRowSpans[block]
+        all.copy(found.values.elements.span)
+      }
       do {
         let spans = Spans(&self)
         rows.gram.withKernel { gram in
@@ -179,13 +195,14 @@ private struct BudgetMatrix: ~Copyable {
   mutating func moveWhileItHelps(_ progress: (Int, Int) throws -> Void) rethrows -> Int {
     let count = mask.rows
     var loss = sum(\.loss)
+    let scale = shifts.rows == 0 ? nil : sum(\.scale)
     // More moves than kept weights could only be rounding errors of the correlations that go round in circles.
     let most = (0..<count).reduce(0) { $0 + states[$1].kept }
     var prune = Tournament((0..<count).map { states[$0].prune })
     var restore = Tournament((0..<count).map { states[$0].ends.restore })
     var scratch = BudgetScratch(rows: 2, columns: mask.columns)
     var moves = 0
-    while moves < most, let move = bestMove(prune, restore), move.change < -1e-9 * abs(loss) {
+    while moves < most, let move = bestMove(prune, restore), move.change < -1e-9 * (scale ?? abs(loss)) {
       let pair = [move.from, move.to]
       for row in pair { loss -= states[row].loss }
       optimize(pair, flipping: [Int(states[move.from].ends.u), Int(states[move.to].ends.p)], in: &scratch)
@@ -216,6 +233,7 @@ private struct BudgetMatrix: ~Copyable {
   struct Spans: ~Escapable, Sendable {
     let bits: MutableRowSpans<UInt8>
     let correlations: MutableRowSpans<Float>
+    let shifts: MutableRowSpans<Float>
     let states: MutableRowSpans<BudgetState>
 
     @_lifetime(&matrix)
@@ -223,6 +241,7 @@ private struct BudgetMatrix: ~Copyable {
       // They are parts of the matrix that do not overlap.
       bits = _overrideLifetime(matrix.mask.mutableRowSpans, copying: ())
       correlations = _overrideLifetime(matrix.correlations.mutableRowSpans, copying: ())
+      shifts = _overrideLifetime(matrix.shifts.mutableRowSpans, copying: ())
       states = _overrideLifetime(matrix.states.mutableRowSpans(columns: 1), copying: ())
     }
   }
@@ -256,6 +275,7 @@ private struct BudgetScratch: ~Copyable {
   private var kept: Buffer<UInt8>
   private var searched: Buffer<UInt8>
   private var search: Buffer<UInt8>
+  private var starts: Buffer<espalier_swap_start>
   private var outcomes: Buffer<espalier_swap_outcome>
 
   init(rows: Int, columns: Int) {
@@ -266,12 +286,14 @@ private struct BudgetScratch: ~Copyable {
     kept = Buffer(count: rows * columns)
     searched = Buffer(count: rows * columns)
     search = Buffer(count: rows * espalier_swap_scratch(columns, columns, 0))
+    starts = Buffer(count: rows)
     outcomes = Buffer(count: rows)
   }
 
   /// Bytes for one row.
   static func byteCount(columns: Int) -> Int {
-    columns * 18 + espalier_swap_scratch(columns, columns, 0) + MemoryLayout<espalier_swap_outcome>.stride
+    columns * 18 + espalier_swap_scratch(columns, columns, 0) + MemoryLayout<espalier_swap_start>.stride
+      + MemoryLayout<espalier_swap_outcome>.stride
   }
 
   /// The rows of all of it, for threads that each have one.
@@ -282,6 +304,7 @@ private struct BudgetScratch: ~Copyable {
     let kept: MutableRowSpans<UInt8>
     let searched: MutableRowSpans<UInt8>
     let search: MutableRowSpans<UInt8>
+    let starts: MutableRowSpans<espalier_swap_start>
     let outcomes: MutableRowSpans<espalier_swap_outcome>
 
     @_lifetime(&scratch)
@@ -294,6 +317,7 @@ private struct BudgetScratch: ~Copyable {
       kept = _overrideLifetime(scratch.kept.mutableRowSpans(columns: columns), copying: ())
       searched = _overrideLifetime(scratch.searched.mutableRowSpans(columns: columns), copying: ())
       search = _overrideLifetime(scratch.search.mutableRowSpans(columns: bytes), copying: ())
+      starts = _overrideLifetime(scratch.starts.mutableRowSpans(columns: 1), copying: ())
       outcomes = _overrideLifetime(scratch.outcomes.mutableRowSpans(columns: 1), copying: ())
     }
   }
@@ -327,12 +351,18 @@ extension BudgetMatrix.Spans {
     var searched = scratch.searched[place]
     searched.copy(kept.span)
     var bytes = scratch.search[place]
+    var starts = scratch.starts[place]
+    if shifts.rows > 0 {
+      starts[0] = start(shifts[row].span, w.span, kept.span, diagonal)
+      state.scale = starts[0].scale
+    }
     var outcome = scratch.outcomes[place]
     espalier_swap_search(
       gram, diagonal, rows.bounds.norms.span, rows.bounds.largestCorrelations.span, columns,
       rows.limit.map { UInt64($0 - state.swaps) } ?? .max, w.span, &searched, c.span, espalier_gram(),
       c.span.extracting(first: 0),
       &bytes,
+      starts.span,
       &outcome)
     let found = outcome[0]
     if found.moves > 0 {
@@ -349,6 +379,18 @@ extension BudgetMatrix.Spans {
     for column in 0..<columns { stored[column] = Float(c[column]) }
     packBits(kept.span, into: &bits)
     states[0] = state
+  }
+
+  private func start(
+    _ shift: Span<Float>, _ w: Span<Float>, _ kept: Span<UInt8>, _ diagonal: Span<Double>
+  ) -> espalier_swap_start {
+    var start = espalier_swap_start()
+    for column in w.indices {
+      let weight = Double(w[column])
+      if kept[column] == 0 { start.extra += weight * Double(shift[column]) }
+      start.scale += weight * weight * diagonal[column]
+    }
+    return start
   }
 }
 

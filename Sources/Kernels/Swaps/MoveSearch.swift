@@ -97,9 +97,11 @@ struct MoveSearch: ~Copyable {
   ///   - heldOut: the Gram matrix of held-out inputs: a row stops ten moves after its least loss on them, and keeps the mask that
   ///     had it.
   ///   - heldOutCorrelations: `((1-m).w)` times it; no rows if there is none.
+  ///   - starts: what the shifts of the targets add, for all rows of the block; the correlations include the shifts.
   func refine(
     _ block: inout RowBlock, rows: Range<Int>, correlations: borrowing Matrix, heldOut: GramMatrix? = nil,
-    heldOutCorrelations: borrowing Matrix, limit: Int?, on device: Device
+    heldOutCorrelations: borrowing Matrix, starts: borrowing Buffer<espalier_swap_start>, limit: Int?,
+    on device: Device
   ) -> [espalier_swap_outcome] {
     let columns = gram.columns
     precondition(block.columns == columns && (heldOut.map { $0.columns == columns } ?? true))
@@ -112,6 +114,7 @@ struct MoveSearch: ~Copyable {
       let correlations = correlations.rowSpans
       let heldOutCorrelations = heldOutCorrelations.rowSpans
       let found = outcomes.mutableRowSpans(columns: 1)
+      let starts = starts.span
       // Two rows take turns: while one is searched, the rows of G that the other needs arrive.
       let pairs = parts(of: rows.count, size: 2)
       gram.withKernel(and: heldOut) { gram, held in
@@ -127,7 +130,7 @@ struct MoveSearch: ~Copyable {
           Self.search(
             kind, bounds, blocks, gram, held, limit: limit.map(UInt64.init) ?? .max, spans.weights[rows].span,
             &kept,
-            scratch.correlations, scratch.heldOut, &scratch.bytes, &found)
+            scratch.correlations, scratch.heldOut, &scratch.bytes, starts.extracting(rows), &found)
         }
       }
     }
@@ -139,7 +142,7 @@ struct MoveSearch: ~Copyable {
     _ held: espalier_gram,
     limit: UInt64, _ weights: Span<Float>, _ kept: inout MutableSpan<UInt8>,
     _ correlations: borrowing Buffer<Double>,
-    _ heldOut: borrowing Buffer<Double>, _ scratch: inout Buffer<UInt8>,
+    _ heldOut: borrowing Buffer<Double>, _ scratch: inout Buffer<UInt8>, _ starts: Span<espalier_swap_start>,
     _ outcomes: inout MutableSpan<espalier_swap_outcome>
   ) {
     let c = correlations.span.extracting(first: weights.count)
@@ -151,10 +154,10 @@ struct MoveSearch: ~Copyable {
       espalier_swap_search(
         gram, bounds.diagonal.span, bounds.norms.span, bounds.largestCorrelations.span, span, limit, weights,
         &kept, c, held,
-        heldC, &bytes, &outcomes)
+        heldC, &bytes, starts, &outcomes)
     case .groups(let keep, let of, let whole):
       espalier_group_search(
-        gram, of, keep, whole, blocks, limit, weights, &kept, c, held, heldC, &bytes, &outcomes)
+        gram, of, keep, whole, blocks, limit, weights, &kept, c, held, heldC, &bytes, starts, &outcomes)
     }
   }
 

@@ -15,10 +15,12 @@ private let mostRepeats = 3
 /// - Parameters:
 ///   - weight: `rows x columns`, without a mask of its own.
 ///   - gram: `columns x columns`.
+///   - shift: what the targets have beyond the outputs of the dense rows; nil if nothing.
 ///   - progress: called with the rows that are done, of all.
 /// - Throws: what `progress` throws.
 public func refineBySwaps(
-  _ weight: LinearWeight, gram: GramMatrix, mask: inout Mask, options: SwapOptions, on device: Device,
+  _ weight: LinearWeight, gram: GramMatrix, shift: TargetShift? = nil, mask: inout Mask, options: SwapOptions,
+  on device: Device,
   progress: (_ done: Int, _ of: Int) throws -> Void = { _, _ in }
 ) rethrows -> SwapOutcome {
   precondition(
@@ -28,7 +30,9 @@ public func refineBySwaps(
   var outcome = SwapOutcome()
   for rows in parts(of: weight.rows, size: RowBlock.mostRows) {
     var block = RowBlock(weight, mask, rows: rows, on: device)
-    block.refine(search, gram, options, into: &outcome, on: device)
+    let shifts = RowShifts(shift, rows, of: weight, on: device)
+    let heldShifts = RowShifts(options.heldOutShift, rows, of: weight, on: device)
+    block.refine(search, gram, shifts, heldShifts, options, into: &outcome, on: device)
     block.storeKept(into: &mask)
     try progress(rows.upperBound, weight.rows)
   }
@@ -38,46 +42,55 @@ public func refineBySwaps(
 extension RowBlock {
   /// Refines all rows, computes their losses from their masks, and searches those again whose losses differ.
   fileprivate mutating func refine(
-    _ search: borrowing MoveSearch, _ gram: GramMatrix, _ options: SwapOptions,
-    into outcome: inout SwapOutcome,
+    _ search: borrowing MoveSearch, _ gram: GramMatrix, _ shifts: borrowing RowShifts,
+    _ heldShifts: borrowing RowShifts, _ options: SwapOptions, into outcome: inout SwapOutcome,
     on device: Device
   ) {
-    var found = self.search(search, gram, options, [(0..<rows.count, options.limit)], on: device)
+    var found = self.search(
+      search, gram, shifts, heldShifts, options, [(0..<rows.count, options.limit)], on: device)
     let loss = Loss(gram, on: device)
-    var losses = loss.ofRows(prunedPart(on: device))
+    var losses = loss.ofRows(prunedPart(on: device), shifts: shifts)
+    let scales = shifts.isNone ? found.map(\.before) : scales(gram.diagonal)
     for _ in 0..<mostRepeats {
-      let drifts = zip(found, losses).map { $0.before > 0 ? abs($0.after - $1) / $0.before : 0 }
+      let drifts = found.indices.map {
+        scales[$0] > 0 ? abs(found[$0].after - losses[$0]) / scales[$0] : 0
+      }
       outcome.drift = drifts.reduce(outcome.drift, max)
       let again = drifts.indices.filter { drifts[$0] > allowedDrift }
       guard !again.isEmpty else { break }
       outcome.rowsSearchedAgain += again.count
       let more = self.search(
-        search, gram, options,
+        search, gram, shifts, heldShifts, options,
         again.map { row in (row..<row + 1, options.limit.map { max(0, $0 - Int(found[row].moves)) }) },
         on: device)
       for (row, more) in zip(again, more) { found[row].add(more) }
-      losses = loss.ofRows(prunedPart(on: device))
+      losses = loss.ofRows(prunedPart(on: device), shifts: shifts)
     }
     for (row, loss) in zip(found, losses) { outcome.add(row, loss: loss) }
   }
 
   /// Searches ranges of rows, each with a limit of moves, from fresh correlations.
   private mutating func search(
-    _ search: borrowing MoveSearch, _ gram: GramMatrix, _ options: SwapOptions,
+    _ search: borrowing MoveSearch, _ gram: GramMatrix, _ shifts: borrowing RowShifts,
+    _ heldShifts: borrowing RowShifts, _ options: SwapOptions,
     _ ranges: [(rows: Range<Int>, limit: Int?)], on device: Device
   ) -> [espalier_swap_outcome] {
     var correlations = Matrix(unfilled: rows.count, columns: columns)
     var heldOut = Matrix(unfilled: options.heldOut == nil ? 0 : rows.count, columns: columns)
+    let starts: Buffer<espalier_swap_start>
     do {
       let pruned = prunedPart(on: device)
       gram.multiply(pruned, rows: rows.count, into: &correlations, on: device)
       options.heldOut?.multiply(pruned, rows: rows.count, into: &heldOut, on: device)
+      shifts.add(to: &correlations)
+      heldShifts.add(to: &heldOut)
+      starts = self.starts(shifts, heldOut: heldShifts, pruned, diagonal: gram.diagonal)
     }
     var outcomes: [espalier_swap_outcome] = []
     for (rows, limit) in ranges {
       outcomes += search.refine(
         &self, rows: rows, correlations: correlations, heldOut: options.heldOut, heldOutCorrelations: heldOut,
-        limit: limit, on: device)
+        starts: starts, limit: limit, on: device)
     }
     return outcomes
   }

@@ -23,14 +23,18 @@ public struct SwapOptions: Sendable {
   public var budget: Budget
   /// The Gram matrix of calibration sequences that were held out: a row stops if its loss on them stops falling.
   public var heldOut: GramMatrix?
+  /// The shift of the targets on the held-out sequences; nil if there is none.
+  public var heldOutShift: TargetShift?
 
   public init(
-    limit: Int? = nil, moves: Moves = .single, budget: Budget = .row, heldOut: GramMatrix? = nil
+    limit: Int? = nil, moves: Moves = .single, budget: Budget = .row, heldOut: GramMatrix? = nil,
+    heldOutShift: TargetShift? = nil
   ) {
     self.limit = limit
     self.moves = moves
     self.budget = budget
     self.heldOut = heldOut
+    self.heldOutShift = heldOutShift
   }
 
   /// Bytes that refining a matrix takes, without the pages of the weight, the Gram matrices and the mask.
@@ -46,7 +50,9 @@ public struct SwapOptions: Sendable {
       return matrixBudgetWorkingSet(rows: rows, columns: columns, rank: rank, threads: threads)
     }
     let product = RowBlock.prunedByteCount(rows: rows, columns: columns)
-    let correlations = product + (holdsOut ? product : 4)
+    let correlations =
+      product + (holdsOut ? product : 4)
+      + min(RowBlock.mostRows, rows) * MemoryLayout<espalier_swap_start>.stride
     let pairs = (min(RowBlock.mostRows, rows) + 1) / 2
     // A pattern that is not known yet takes the most; the groups are those of most values for each weight.
     let patterns: [SparsityPattern] =

@@ -63,18 +63,21 @@ private let columnPanel = 512
 /// Prunes and fits at once: minimises `(w - x)^T G (w - x)` over rows x that keep as many weights as the pattern says, by ADMM with a
 /// copy of x that has the pattern, then fits the weights on the mask where it came to rest (after ALPS, arXiv 2406.07831, section 3).
 ///
+/// If the targets have a shift s, `2 (w - x) . s` is added, and the losses mean what ``TargetShift`` says.
+///
 /// The inputs are scaled to unit norm. The penalty of a row grows until its mask stays the same for three steps and the copies are
 /// close; rows do not depend on each other. Needs three times the memory of G while its eigenvectors are computed.
 ///
 /// - Parameters:
 ///   - weight: `rows x columns`, dense.
 ///   - gram: `columns x columns`.
+///   - shift: what the targets have beyond the outputs of the dense rows; nil if nothing.
 ///   - pattern: one with a count for each row or group.
 ///   - write: takes the new weights, 0 where pruned, in blocks of rows, the first row first.
 /// - Throws: bad input if LAPACK finds no eigenvectors of G; what `write` throws.
 public func pruneByADMM(
-  _ weight: LinearWeight, gram: GramMatrix, pattern: SparsityPattern, options: ADMMOptions = ADMMOptions(),
-  on device: Device, write: (borrowing Matrix) throws -> Void
+  _ weight: LinearWeight, gram: GramMatrix, shift: TargetShift? = nil, pattern: SparsityPattern,
+  options: ADMMOptions = ADMMOptions(), on device: Device, write: (borrowing Matrix) throws -> Void
 ) throws -> ADMMOutcome {
   if case .matrix = pattern { preconditionFailure("ADMM needs a count for each row") }
   precondition(
@@ -84,11 +87,12 @@ public func pruneByADMM(
   var outcome = ADMMOutcome(mask: Mask(rows: weight.rows, columns: weight.columns, pattern: pattern))
   for rows in parts(of: weight.rows, size: RowBlock.mostRows) {
     var block = RowBlock(weight, nil, rows: rows, on: device)
-    let found = search(&block, spectrum, pattern, options, on: device)
+    let shifts = RowShifts(shift, rows, of: weight, on: device)
+    let found = search(&block, spectrum, shifts, pattern, options, on: device)
     outcome.steps += found.steps.reduce(0, +)
     outcome.mostSteps = max(outcome.mostSteps, found.steps.max() ?? 0)
     outcome.rowsAtLimit += found.open
-    outcome.fit.add(fit(&block, system, on: device))
+    outcome.fit.add(fit(&block, system, shifts, on: device))
     block.storeKept(into: &outcome.mask)
     try write(block.weights)
   }
@@ -185,8 +189,8 @@ private enum EigenScratch {
 
 /// Searches the masks of a block of rows; returns the steps of each, and how many had not come to rest at the limit.
 private func search(
-  _ block: inout RowBlock, _ spectrum: borrowing Spectrum, _ pattern: SparsityPattern,
-  _ options: ADMMOptions, on device: Device
+  _ block: inout RowBlock, _ spectrum: borrowing Spectrum, _ shifts: borrowing RowShifts,
+  _ pattern: SparsityPattern, _ options: ADMMOptions, on device: Device
 ) -> (steps: [Int], open: Int) {
   let (rows, columns) = (block.rows.count, block.columns)
   let (values, scale) = (spectrum.values, spectrum.scale)
@@ -204,6 +208,12 @@ private func search(
   let all = SearchRows(
     kept: spans.kept, scaled: scaled.mutableRowSpans, copies: copies.mutableRowSpans,
     sides: sides.mutableRowSpans, rotated: rotated.mutableRowSpans)
+  // The shifts of the scaled weights; no rows if there are none.
+  var scaledShifts = Matrix(unfilled: shifts.values.rows, columns: columns)
+  for row in 0..<scaledShifts.rows {
+    for column in 0..<columns { scaledShifts[row, column] = shifts.values[row, column] / scale[column] }
+  }
+  let shiftRows = scaledShifts.rowSpans
   device.forEach(rows) { row in
     let w = spans.weights[row]
     var scaled = all.scaled[row]
@@ -222,6 +232,8 @@ private func search(
       let row = live[index]
       var side = all.sides[index]
       espalier_admm_side(rho, dual, all.kept[row].span, all.scaled[row].span, all.copies[row].span, &side)
+      // The dense copy is `(G + rho)^-1 (G w + s + rho (D - U))`, of which the weights w are left out here.
+      if shiftRows.rows > 0 { espalier_add(shiftRows[row], &side) }
     }
     spectrum.rotate(all.sides, isInverse: false, rows: live.count, into: all.rotated, on: device)
     device.forEach(live.count) { index in

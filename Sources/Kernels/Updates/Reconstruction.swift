@@ -45,17 +45,21 @@ public struct ReconstructOutcome: Sendable {
 /// w' minimises `(w - w')^T G (w - w') + d |w - w'|^2` among the weights that the mask allows, d being `damping` times the mean of G's
 /// diagonal.
 ///
+/// If the targets have a shift s, `2 (w - w') . s` is added, and the losses mean what ``TargetShift`` says.
+///
 /// Narrow rows are solved by a Cholesky factor of G on what they keep, wide ones by conjugate gradients, the rows of a block in one
 /// product with G; both end at the same weights.
 ///
 /// - Parameters:
 ///   - weight: `rows x columns`, dense.
 ///   - gram: `columns x columns`.
+///   - shift: what the targets have beyond the outputs of the dense rows; nil if nothing.
 ///   - write: takes the new weights, 0 where pruned, in blocks of rows, the first row first.
 /// - Throws: what `write` throws.
 public func reconstruct(
-  _ weight: LinearWeight, gram: GramMatrix, mask: Mask, options: ReconstructOptions = ReconstructOptions(),
-  on device: Device, write: (borrowing Matrix) throws -> Void
+  _ weight: LinearWeight, gram: GramMatrix, shift: TargetShift? = nil, mask: Mask,
+  options: ReconstructOptions = ReconstructOptions(), on device: Device,
+  write: (borrowing Matrix) throws -> Void
 ) throws -> ReconstructOutcome {
   precondition(
     gram.columns == weight.columns && mask.rows == weight.rows && mask.columns == weight.columns
@@ -64,7 +68,8 @@ public func reconstruct(
   let system = FitSystem(gram, options)
   for rows in parts(of: weight.rows, size: RowBlock.mostRows) {
     var block = RowBlock(weight, mask, rows: rows, on: device)
-    outcome.add(fit(&block, system, on: device))
+    let shifts = RowShifts(shift, rows, of: weight, on: device)
+    outcome.add(fit(&block, system, shifts, on: device))
     try write(block.weights)
   }
   return outcome
@@ -129,7 +134,7 @@ struct FitSystem: Sendable {
   static let expectedSteps = 40.0
 
   let gram: GramMatrix
-  let options: ReconstructOptions
+  var options: ReconstructOptions
   let damping: [Float]
   /// 0 for a channel without input: its weights stay as they are.
   let inverse: [Float]
@@ -166,15 +171,23 @@ struct FitState {
 }
 
 /// Fits the kept weights of a block of rows, and sets the others to 0.
-func fit(_ block: inout RowBlock, _ system: FitSystem, on device: Device) -> [FitState] {
+///
+/// - Parameter shifts: of the targets of these rows.
+func fit(
+  _ block: inout RowBlock, _ system: FitSystem, _ shifts: borrowing RowShifts, on device: Device
+) -> [FitState] {
   let (rows, columns) = (block.rows.count, block.columns)
-  // Half of what is left of each row's gradient: at first G times the pruned part.
+  // Half of what is left of each row's gradient: at first G times the pruned part, and the shift.
   var rest = Matrix(unfilled: rows, columns: columns)
   var states: [FitState]
   do {
     let pruned = block.prunedPart(on: device)
     system.gram.multiply(pruned, rows: rows, into: &rest, on: device)
-    states = (0..<rows).map { FitState(before: espalier_dot(pruned.rowSpans[$0], rest.rowSpans[$0])) }
+    let terms = shifts.products(pruned)
+    states = (0..<rows).map {
+      FitState(before: espalier_dot(pruned.rowSpans[$0], rest.rowSpans[$0]) + 2 * terms[$0])
+    }
+    shifts.add(to: &rest)
   }
   // What the kept weights get.
   var x = Matrix(rows: rows, columns: columns)
@@ -187,7 +200,8 @@ func fit(_ block: inout RowBlock, _ system: FitSystem, on device: Device) -> [Fi
     let x = updates[row]
     var w = spans.weights[row]
     let moved = espalier_fit_end(kept.span, system.damping.span, x.span, &w)
-    states[row].after = max(0, states[row].before - states[row].gain - moved)
+    let after = states[row].before - states[row].gain - moved
+    states[row].after = shifts.isNone ? max(0, after) : after
   }
   return states
 }

@@ -65,13 +65,17 @@ private let columnPanel = 512
 /// least of (w_j / U_jj)^2; with `.matrix` that is the count of the block over all rows, as in the published code, and all rows are held
 /// at once. In a group of N:M the least are chosen when its first column is reached. Channels without input lose their weights.
 ///
+/// With H = G and the damping, each step is exact for the loss `(w - v)^T H (w - v)` around weights w. If the targets have a shift s, the
+/// loss `(w - v)^T H (w - v) + 2 (w - v) . s` is the same around `w + H^-1 s`, up to a constant: pruning starts from there.
+///
 /// - Parameters:
 ///   - weight: `rows x columns`, dense.
 ///   - gram: `columns x columns`.
+///   - shift: what the targets have beyond the outputs of the dense rows; nil if nothing.
 ///   - write: takes the new weights, 0 where pruned, in blocks of rows, the first row first.
 /// - Throws: bad input if no damping makes G positive definite; what `write` throws.
 public func pruneBySparseGPT(
-  _ weight: LinearWeight, gram: GramMatrix, pattern: SparsityPattern,
+  _ weight: LinearWeight, gram: GramMatrix, shift: TargetShift? = nil, pattern: SparsityPattern,
   options: SparseGPTOptions = SparseGPTOptions(), on device: Device, write: (borrowing Matrix) throws -> Void
 ) throws -> SparseGPTOutcome {
   precondition(
@@ -80,6 +84,13 @@ public func pruneBySparseGPT(
   var mask = Mask(rows: weight.rows, columns: weight.columns, pattern: pattern)
   for rows in parts(of: weight.rows, size: SparseGPTOptions.heldRows(weight.rows, pattern)) {
     var block = RowBlock(weight, nil, rows: rows, on: device)
+    if shift != nil {
+      for part in parts(of: rows.count, size: RowBlock.mostRows) {
+        let all = rows.lowerBound + part.lowerBound..<rows.lowerBound + part.upperBound
+        curvature.center(
+          &block, part, gram, RowShifts(shift, all, of: weight, on: device), on: device)
+      }
+    }
     prune(&block, curvature, pattern, options, on: device)
     block.storeKept(into: &mask)
     try write(block.weights)
@@ -93,6 +104,8 @@ private struct Curvature: ~Copyable {
   let damping: Double
   /// 0 for channels without input, else 1.
   let alive: [Float]
+  /// What is added to the diagonal of G.
+  private let added: Float
 
   init(_ gram: GramMatrix, damping: Double, on device: Device) throws {
     var diagonal = gram.diagonal
@@ -106,6 +119,7 @@ private struct Curvature: ~Copyable {
       if let factor = InverseFactor(of: hessian, on: device) {
         self.factor = factor
         self.damping = share
+        added = Float(share * mean)
         return
       }
       share = max(share * 10, 1e-6)
@@ -113,6 +127,37 @@ private struct Curvature: ~Copyable {
         throw EspalierError.badInput(
           "the Gram matrix is not positive definite even with its mean diagonal added; its inputs are broken."
         )
+      }
+    }
+  }
+
+  /// Adds `H^-1 s` to some rows of a block, given their shifts s.
+  func center(
+    _ block: inout RowBlock, _ rows: Range<Int>, _ gram: GramMatrix, _ shifts: borrowing RowShifts,
+    on device: Device
+  ) {
+    let columns = block.columns
+    var moved = Matrix(rows: rows.count, columns: columns)
+    var rest = Matrix(rows: rows.count, columns: columns)
+    // The second time for what the rounding of the factor left.
+    for _ in 0..<2 {
+      gram.multiply(moved, rows: rows.count, into: &rest, on: device)
+      for row in 0..<rows.count {
+        for column in 0..<columns {
+          let left = shifts.values[row, column] - rest[row, column] - added * moved[row, column]
+          rest[row, column] = alive[column] * left
+        }
+      }
+      factor.solve(&rest, on: device)
+      for index in 0..<rows.count * columns {
+        let step = rest.elements[index]
+        moved.elements[index] += step
+      }
+    }
+    for row in 0..<rows.count {
+      for column in 0..<columns {
+        let step = moved[row, column]
+        block.weights[rows.lowerBound + row, column] += step
       }
     }
   }

@@ -77,9 +77,39 @@ extension Blueprint.Block {
       + sites.flatMap { $0.linears.flatMap(\.tensors) } + [outputScale].compactMap(\.self)
     return ModelOutline.Block(
       index: index,
-      sites: sites.map {
-        .init(name: $0.name, matrices: $0.linears.map(\.matrix), tokenShare: $0.tokenShare)
-      }, tensors: Blueprint.shapes(parameters))
+      sites: sites.map { site in
+        let cut = cut(before: site.name)
+        return .init(
+          name: site.name, matrices: site.linears.map(\.matrix), tokenShare: site.tokenShare, cut: cut,
+          after: sites.indices.filter { reads(site.name, sites[$0].name, cut) },
+          residualScale: residualScale(of: site.name))
+      }, tensors: Blueprint.shapes(parameters), isParallel: isParallel)
+  }
+
+  /// The last cut before a site. Inner layers of experts are not kept: they are computed again for the last layer.
+  private func cut(before site: String) -> ModelOutline.Cut {
+    if mixer.sites.contains(where: { $0.name == site }) { return site == "output" ? .output : .start }
+    if case .dense = feedForward, site == "down" { return .down }
+    return .feedForward
+  }
+
+  /// Whether the input of a site is computed, after the cut before it, by the layers of `other`.
+  private func reads(_ site: String, _ other: String, _ cut: ModelOutline.Cut) -> Bool {
+    switch cut {
+    case .output, .down: return false
+    case .start: return other == "attention" && site != other
+    case .feedForward:
+      return site.hasSuffix("down") && other == site.dropLast("down".count) + "mlp"
+    }
+  }
+
+  /// The factor of a site's output if it is added to the hidden states as it is, without a norm and without other outputs.
+  private func residualScale(of site: String) -> Float? {
+    switch (site, feedForward) {
+    case ("output", _): mixerOutputNorm == nil ? residualScale : nil
+    case ("down", .dense): feedForwardOutputNorm == nil ? residualScale : nil
+    default: nil
+    }
   }
 
   /// Upper bound of the values that the block holds for each token of a batch, without the inner layers.

@@ -116,6 +116,15 @@ public struct Blueprint: Sendable {
     case attention(Attention)
     case deltaNet(DeltaNet)
     case convolution(ShortConvolution)
+
+    /// The layer whose output is added to the hidden states.
+    public var output: Linear {
+      switch self {
+      case .attention(let attention): attention.output
+      case .deltaNet(let net): net.output
+      case .convolution(let convolution): convolution.output
+      }
+    }
   }
 
   public enum FeedForward: Sendable {

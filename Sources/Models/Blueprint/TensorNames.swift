@@ -5,7 +5,7 @@ import EspalierIO
 public struct TensorNames: Sendable {
   private let shapes: [String: [Int]]
 
-  public init(_ checkpoint: Checkpoint) { self.init(checkpoint.tensors.mapValues(\.entry.shape)) }
+  public init(_ checkpoint: Checkpoint) { self.init(checkpoint.tensors.mapValues(\.shape)) }
 
   init(_ shapes: [String: [Int]]) { self.shapes = shapes }
 

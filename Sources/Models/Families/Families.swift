@@ -46,7 +46,7 @@ public enum Families {
         "model_type \"\(modelType.prefix(40))\" is not known; this version computes \(modelTypes.joined(separator: ", ")). docs/add-a-family.md tells how to add one."
       )
     }
-    guard configuration["quantization_config"] == nil else {
+    guard !CompactMetadata.isQuantized(configuration) else {
       throw EspalierError.badInput(
         "quantization_config: quantized weights are not computed; give a checkpoint in F32, BF16 or F16.")
     }

@@ -17,9 +17,15 @@ extension BlockPass {
     var shape = attention.shape
     if let sinks = attention.sinks { shape.sinks = try weights.floats(sinks).array() }
     var attended = device.matrix(unfilled: tokens, columns: attention.outputWidth)
-    EspalierKernels.attention(
-      queries: &parts.queries, keys: &parts.keys, values: parts.values, length: length, shape, precision,
-      into: &attended, on: device)
+    if let cache, cache.length > 0 {
+      cache.keep(keys: parts.keys, values: parts.values)
+      cache.attend(queries: parts.queries, shape, into: &attended, on: device)
+    } else {
+      EspalierKernels.attention(
+        queries: &parts.queries, keys: &parts.keys, values: parts.values, length: length, shape, precision,
+        into: &attended, on: device)
+      cache?.keep(keys: parts.keys, values: parts.values)
+    }
     if let gate = parts.gate {
       multiply(gate.matrix, into: &attended, on: device)
     }
@@ -40,7 +46,7 @@ extension BlockPass {
     -> Heads?
   {
     var normed = try prepared(hidden, rows: hidden.rows, block.mixerNorm)
-    let input = PackedMatrix(rounding: &normed, precision, on: device)
+    let input = weights.packed(&normed)
     try observe("attention", normed, tokens(of: hidden))
     guard scope.continues(after: "attention") else { return nil }
     switch attention.projections {
@@ -116,7 +122,7 @@ extension BlockPass {
     let both = try weights.applied(latent.keyValue, input)
     if let norm = latent.queryNorm { normalize(&queries, try weights.norm(norm), on: device) }
     if let up = latent.queryUp {
-      let narrow = PackedMatrix(rounding: &queries, precision, on: device)
+      let narrow = weights.packed(&queries)
       try observe("query", queries, rows)
       guard scope.continues(after: "query") else { return nil }
       queries = try weights.applied(up, narrow)
@@ -124,7 +130,7 @@ extension BlockPass {
     var narrow = device.matrix(unfilled: tokens, columns: latent.rank)
     copyColumns(both, [(0, 0, latent.rank)], into: &narrow, on: device)
     normalize(&narrow, try weights.norm(latent.keyValueNorm), on: device)
-    let packed = PackedMatrix(rounding: &narrow, precision, on: device)
+    let packed = weights.packed(&narrow)
     try observe("key", narrow, rows)
     guard scope.continues(after: "key") else { return nil }
     let wide = try weights.applied(latent.keyValueUp, packed)
@@ -153,9 +159,10 @@ extension BlockPass {
   }
 
   private func rotate(_ states: inout Matrix, _ attention: Blueprint.Attention, _ rotary: Rotary) {
-    let table = rotary.table(length: length)
+    let past = cache?.length ?? 0
+    let table = rotary.table(length: past + length)
     EspalierKernels.rotate(
       &states, headSize: attention.shape.headSize, from: rotary.start, isInterleaved: rotary.isInterleaved,
-      length: length, cosine: table.cosine, sine: table.sine, on: device)
+      length: length, past: past, cosine: table.cosine, sine: table.sine, on: device)
   }
 }

@@ -29,11 +29,11 @@ extension BlockPass {
       let rows = TokenRows(windows: sequences, length: length)
       let first = sequences.lowerBound * length
       var normed = try prepared(hidden, from: first, rows: rows.count, block.feedForwardNorm)
-      let input = PackedMatrix(rounding: &normed, precision, on: device)
+      let input = weights.packed(&normed)
       try observe("mlp", normed, rows)
       guard scope.continues(after: "mlp") else { continue }
       var inner = try activated(mlp, input)
-      let product = PackedMatrix(rounding: &inner, precision, on: device)
+      let product = weights.packed(&inner)
       try observe("down", inner, rows)
       guard scope.continues(after: "down") else { continue }
       try weights.apply(mlp.down, product, into: &sum, at: first)
@@ -51,6 +51,11 @@ extension BlockPass {
 
   /// Chooses the experts. The router is never pruned, and always computed in f32.
   private func routing(_ router: Blueprint.Router, _ input: borrowing Matrix) throws -> Routing {
+    if let routings { return try routings.next { try chosen(router, input) } }
+    return try chosen(router, input)
+  }
+
+  private func chosen(_ router: Blueprint.Router, _ input: borrowing Matrix) throws -> Routing {
     var states = try prepared(input, rows: input.rows, router.inputNorm)
     if let factors = router.inputScale { multiplyRows(&states, try weights.floats(factors)) }
     scale(&states, by: router.inputFactor, on: device)
@@ -64,7 +69,7 @@ extension BlockPass {
   /// A product with a table that is never pruned, in f32.
   private func scores(_ input: consuming Matrix, _ parameter: Blueprint.Parameter) throws -> Matrix {
     var states = input
-    let packed = PackedMatrix(rounding: &states, .f32, on: device)
+    let packed = weights.packed(&states, .f32)
     let table = try weights.table(parameter)
     var scores = device.matrix(unfilled: packed.rows, columns: table.rows)
     linear(packed, table, into: &scores, on: device)
@@ -111,11 +116,11 @@ extension BlockPass {
   ) throws -> Matrix? {
     var gathered = device.matrix(unfilled: tokens.count, columns: input.columns)
     gatherRows(input, tokens, into: &gathered)
-    let packed = PackedMatrix(rounding: &gathered, precision, on: device)
+    let packed = weights.packed(&gathered)
     try observe(site + "mlp", gathered, rows)
     guard scope.isWhole || scope.wants(site + "down") else { return nil }
     var inner = try activated(mlp, packed)
-    let product = PackedMatrix(rounding: &inner, precision, on: device)
+    let product = weights.packed(&inner)
     try observe(site + "down", inner, rows)
     guard scope.isWhole else { return nil }
     return try weights.applied(mlp.down, product)

@@ -19,14 +19,14 @@ extension BlockPass {
           if let before { try prepared(before.matrix, from: first, rows: rows.count, norm) } else {
             try prepared(hidden, from: first, rows: rows.count, norm)
           }
-        let input = PackedMatrix(rounding: &normed, precision, on: device)
+        let input = weights.packed(&normed)
         if !block.sharesInput {
           try observe("mlp", normed, rows)
           guard scope.continues(after: "mlp") else { continue }
         }
         inner = try activated(mlp, input)
       }
-      let input = PackedMatrix(rounding: &inner, precision, on: device)
+      let input = weights.packed(&inner)
       try observe("down", inner, rows)
       guard scope.continues(after: "down") else { continue }
       try deliver(mlp.down, input, norm: block.feedForwardOutputNorm, into: &hidden, at: first)

@@ -6,7 +6,7 @@ extension BlockPass {
   /// deltaRule(norm(hidden)), normed and gated, `tokens x valueWidth`; nil if the pass ends earlier.
   func update(_ net: Blueprint.DeltaNet, _ hidden: borrowing Matrix, _ observe: Observer) throws -> Matrix? {
     var normed = try prepared(hidden, rows: hidden.rows, block.mixerNorm)
-    let input = PackedMatrix(rounding: &normed, precision, on: device)
+    let input = weights.packed(&normed)
     try observe("attention", normed, tokens(of: hidden))
     guard scope.continues(after: "attention") else { return nil }
     var states: Matrix
@@ -21,14 +21,19 @@ extension BlockPass {
       gate = device.matrix(unfilled: both.rows, columns: net.shape.valueWidth)
       split(both, net.shape, states: &states, gate: &gate)
     }
-    states = causalConvolution(
-      states, weights: try weights.floats(net.convolution), bias: [], length: length, on: device)
+    states = try convolved(states, net.convolution, bias: nil)
     activate(&states, .silu, on: device)
     let (decay, strength) = try gates(net, input)
     var output = device.matrix(unfilled: hidden.rows, columns: net.shape.valueWidth)
-    deltaRule(
-      states, decay: decay.matrix, strength: strength.matrix, length: length, net.shape, into: &output,
-      on: device)
+    if let cache {
+      cache.update(
+        states, decay: decay.matrix, strength: strength.matrix, length: length, net.shape, into: &output,
+        on: device)
+    } else {
+      deltaRule(
+        states, decay: decay.matrix, strength: strength.matrix, length: length, net.shape, into: &output,
+        on: device)
+    }
     normalize(&output, try weights.norm(net.norm), on: device)
     activate(&gate, .silu, on: device)
     multiply(gate, into: &output, on: device)
@@ -89,7 +94,7 @@ extension BlockPass {
     _ convolution: Blueprint.ShortConvolution, _ hidden: borrowing Matrix, _ observe: Observer
   ) throws -> Matrix? {
     var normed = try prepared(hidden, rows: hidden.rows, block.mixerNorm)
-    let input = PackedMatrix(rounding: &normed, precision, on: device)
+    let input = weights.packed(&normed)
     try observe("attention", normed, tokens(of: hidden))
     guard scope.continues(after: "attention") else { return nil }
     let parts = try weights.applied(convolution.input, input)
@@ -101,10 +106,28 @@ extension BlockPass {
     }
     var product = part(2)
     multiply(part(0), into: &product, on: device)
-    var output = causalConvolution(
-      product, weights: try weights.floats(convolution.kernel),
-      bias: try convolution.bias.map { try weights.floats($0).array() } ?? [], length: length, on: device)
+    var output = try convolved(product, convolution.kernel, bias: convolution.bias)
     multiply(part(1), into: &output, on: device)
     return output
+  }
+
+  /// A causal convolution over the tokens of every sequence, and those before them that are kept.
+  private func convolved(
+    _ states: borrowing Matrix, _ kernel: Blueprint.Parameter, bias: Blueprint.Parameter?
+  )
+    throws -> Matrix
+  {
+    let taps = try weights.floats(kernel)
+    let bias = try bias.map { try weights.floats($0).array() } ?? []
+    guard let cache else {
+      return causalConvolution(states, weights: taps, bias: bias, length: length, on: device)
+    }
+    let kept = taps.columns / states.columns - 1
+    let whole = cache.extended(states, by: kept, length: length)
+    let output = causalConvolution(whole, weights: taps, bias: bias, length: kept + length, on: device)
+    let rows = (0..<states.rows).map { Int32($0 / length * (kept + length) + kept + $0 % length) }
+    var own = device.matrix(unfilled: rows.count, columns: output.columns)
+    gatherRows(output, rows, into: &own)
+    return own
   }
 }

@@ -14,44 +14,79 @@ struct BlockPass {
   let scope: PassScope
   /// Whether experts see all tokens, regardless of the router.
   var routesEveryToken = false
+  /// Which experts another model's pass over the same tokens chose, which this one follows; or where the choice is recorded.
+  var routings: RoutingRecord?
+  /// What came before these tokens; nil for whole sequences.
+  var cache: BlockCache?
 
   var precision: Precision { weights.precision }
   var device: Device { weights.device }
 
   /// Replaces the hidden states with those after the block; they are undefined if the pass ends earlier.
   func run(_ hidden: inout Matrix, _ observe: Observer) throws {
-    if let norm = block.enteringNorm { normalize(&hidden, try weights.norm(norm), on: device) }
+    try enter(&hidden)
     // In a parallel block the feed-forward reads the mixer's input, not its output.
     let before = block.isParallel ? HeldMatrix(copy(hidden, from: 0, rows: hidden.rows)) : nil
-    guard try mix(&hidden, observe) else { return }
-    if let norm = block.afterMixerNorm { normalize(&hidden, try weights.norm(norm), on: device) }
+    guard var mixed = try mix(hidden, observe) else { return }
+    let input = weights.packed(&mixed)
+    try observe("output", mixed, tokens(of: hidden))
+    guard scope.continues(after: "output") else { return }
+    try deliverMixed(input, into: &hidden)
+    try runFeedForward(&hidden, before: before, observe)
+  }
+
+  /// The same from ``ModelOutline/Cut/feedForward`` on.
+  ///
+  /// - Parameter before: the hidden states that entered the mixer, in a parallel block.
+  func runFeedForward(_ hidden: inout Matrix, before: HeldMatrix?, _ observe: Observer) throws {
     try feed(&hidden, before: before, observe)
-    guard scope.isWhole else { return }
+    if scope.isWhole { try leave(&hidden) }
+  }
+
+  /// Goes on from ``ModelOutline/Cut/output`` to ``ModelOutline/Cut/feedForward``.
+  ///
+  /// - Parameters:
+  ///   - mixed: the inputs of the mixer's output layer.
+  ///   - hidden: the hidden states that entered the block.
+  func finishMixer(_ mixed: inout Matrix, _ hidden: inout Matrix) throws {
+    try enter(&hidden)
+    try deliverMixed(weights.packed(&mixed), into: &hidden)
+  }
+
+  /// Goes on from ``ModelOutline/Cut/down`` to the end of the block.
+  ///
+  /// - Parameters:
+  ///   - inner: the inputs of the last layer of the MLP.
+  ///   - hidden: the hidden states after the mixer.
+  func finishFeedForward(_ inner: inout Matrix, _ hidden: inout Matrix) throws {
+    guard case .dense(let mlp) = block.feedForward else {
+      throw EspalierError.internalFault("block \(block.index) has no MLP of its own.")
+    }
+    try deliver(mlp.down, weights.packed(&inner), norm: block.feedForwardOutputNorm, into: &hidden, at: 0)
+    try leave(&hidden)
+  }
+
+  func enter(_ hidden: inout Matrix) throws {
+    if let norm = block.enteringNorm { normalize(&hidden, try weights.norm(norm), on: device) }
+  }
+
+  private func leave(_ hidden: inout Matrix) throws {
     if let norm = block.afterFeedForwardNorm { normalize(&hidden, try weights.norm(norm), on: device) }
     if let factor = block.outputScale { scale(&hidden, by: try weights.floats(factor)[0, 0], on: device) }
   }
 
-  /// hidden += mixer(norm(hidden)); false if the pass ends here.
-  private func mix(_ hidden: inout Matrix, _ observe: Observer) throws -> Bool {
-    let output: Blueprint.Linear
-    var mixed: Matrix?
+  /// The inputs of the mixer's output layer; nil if the pass ends earlier.
+  private func mix(_ hidden: borrowing Matrix, _ observe: Observer) throws -> Matrix? {
     switch block.mixer {
-    case .attention(let attention):
-      output = attention.output
-      mixed = try attend(attention, hidden, observe)
-    case .deltaNet(let net):
-      output = net.output
-      mixed = try update(net, hidden, observe)
-    case .convolution(let convolution):
-      output = convolution.output
-      mixed = try convolve(convolution, hidden, observe)
+    case .attention(let attention): try attend(attention, hidden, observe)
+    case .deltaNet(let net): try update(net, hidden, observe)
+    case .convolution(let convolution): try convolve(convolution, hidden, observe)
     }
-    guard var mixed = mixed.take() else { return false }
-    let input = PackedMatrix(rounding: &mixed, precision, on: device)
-    try observe("output", mixed, tokens(of: hidden))
-    guard scope.continues(after: "output") else { return false }
-    try deliver(output, input, norm: block.mixerOutputNorm, into: &hidden, at: 0)
-    return true
+  }
+
+  private func deliverMixed(_ input: borrowing PackedMatrix, into hidden: inout Matrix) throws {
+    try deliver(block.mixer.output, input, norm: block.mixerOutputNorm, into: &hidden, at: 0)
+    if let norm = block.afterMixerNorm { normalize(&hidden, try weights.norm(norm), on: device) }
   }
 
   private func feed(_ hidden: inout Matrix, before: HeldMatrix?, _ observe: Observer) throws {
@@ -103,8 +138,8 @@ struct BlockPass {
 }
 
 /// A matrix that is passed by reference.
-final class HeldMatrix: Sendable {
-  let matrix: Matrix
+public final class HeldMatrix: Sendable {
+  public let matrix: Matrix
 
-  init(_ matrix: consuming Matrix) { self.matrix = matrix }
+  public init(_ matrix: consuming Matrix) { self.matrix = matrix }
 }

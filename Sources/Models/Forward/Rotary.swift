@@ -257,15 +257,22 @@ public struct Rotary: Sendable {
     }
   }
 
-  /// Cosines and sines of all positions of texts of `length` tokens, cached between calls.
+  /// Whether texts of both lengths turn by the same frequencies, or, with dynamic scaling, are meant to turn by others from token to
+  /// token.
+  func keepsFrequencies(from length: Int, to longer: Int) -> Bool {
+    if case .byLength(let limit, _, _) = scaling { return (length > limit) == (longer > limit) }
+    return true
+  }
+
+  /// Cosines and sines of at least all positions of texts of `length` tokens, cached between calls.
   func table(length: Int) -> RotaryTable {
-    var isFixed = false
-    if case .fixed = scaling { isFixed = true }
+    let frequencies = frequencies(length: length)
     return tables.withLock { table in
-      if let known = table, isFixed ? known.cosine.rows >= length : known.cosine.rows == length {
-        return known
-      }
-      let made = RotaryTable(frequencies(length: length), positions: length, factor: factor)
+      let known = table?.frequencies == frequencies ? table : nil
+      if let known, known.cosine.rows >= length { return known }
+      // A text that grows token by token gets a table for twice as many.
+      let positions = known.map { max(length, 2 * $0.cosine.rows) } ?? length
+      let made = RotaryTable(frequencies, positions: positions, factor: factor)
       table = made
       return made
     }
@@ -274,6 +281,7 @@ public struct Rotary: Sendable {
 
 /// Cosines and sines, each `positions x (dimensions / 2)`.
 final class RotaryTable: Sendable {
+  let frequencies: [Float]
   let cosine: Matrix
   let sine: Matrix
 
@@ -287,6 +295,7 @@ final class RotaryTable: Sendable {
         sine[position, index] = sinf(angle) * factor
       }
     }
+    self.frequencies = frequencies
     self.cosine = cosine
     self.sine = sine
   }

@@ -48,16 +48,27 @@ final class SourceDigests: Sendable {
   /// The member of the cache's file. Earlier versions wrote `sources`, with digests of tensors that were not known to be finite.
   private static let member = "finiteSources"
 
-  /// The digest of one tensor's bytes with its type and shape.
+  /// The digest of one tensor: of its type, its shape, and the bytes as the shard holds them.
+  ///
+  /// So a compact matrix and a dense one of the same weights are different sources, though all that is computed from them is the same:
+  /// the digest pass reads each byte of the shards once, and has nothing to expand.
   ///
   /// - Throws: bad input that names the place if the tensor must be finite and is not.
   func tensor(_ name: String) throws -> Digest {
-    guard let (shard, entry) = checkpoint.tensors[name] else {
+    guard let tensor = checkpoint.tensors[name] else {
       throw EspalierError.badInput("the tensor \(name) is missing.", subject: checkpoint.folder)
     }
-    return try digest(of: "\(checkpoint.folder)/\(shard)", checkpoint.identity(ofShard: shard), part: name) {
-      let bytes = try checkpoint.stored(entry, shard: shard).digest(requiringFinite: finite.contains(name))
-      return SHA256.digest(of: "\(entry.dtype?.rawValue ?? "?") \(entry.shape) \(bytes.hex)")
+    let parts = try tensor.parts.map { try part($0, requiringFinite: finite.contains(name)) }
+    guard case .compact = tensor else { return parts[0] }
+    return SHA256.digest(
+      of:
+        "compact \(tensor.dtype?.rawValue ?? "?") \(tensor.shape) \(parts.map(\.hex).joined(separator: " "))")
+  }
+
+  private func part(_ tensor: StoredTensor, requiringFinite: Bool) throws -> Digest {
+    try digest(of: tensor.file.path, tensor.file.identity, part: tensor.name) {
+      let bytes = try tensor.digest(requiringFinite: requiringFinite)
+      return SHA256.digest(of: "\(tensor.dtype?.rawValue ?? "?") \(tensor.shape) \(bytes.hex)")
     }
   }
 

@@ -9,8 +9,9 @@ public struct Unit: Sendable {
     case embed
     /// Condenses the inputs of one site, by its index in the block, while the block streams.
     case site(Int)
-    /// Computes the hidden states after a block.
-    case propagate
+    /// Computes the states at a cut from those at the cut before; at the start of the next block, from those at the start of the block
+    /// if its sites do not go in turn.
+    case propagate(to: ModelOutline.Cut)
     case matrix(ModelOutline.Matrix)
     /// Decides how sparse every matrix becomes.
     case allocation
@@ -40,6 +41,18 @@ public struct Unit: Sendable {
   public var pattern: PlannedPattern? = nil
   /// Index of the site in its block whose factor belongs to the unit's matrix.
   public var site: Int? = nil
+  /// Whether its states are those of the dense model, which streams beside the pruned one.
+  public var isDense = false
+
+  /// Whether it keeps states that a block computed.
+  public var isPropagation: Bool { if case .propagate = task { true } else { false } }
+
+  /// The cut whose states it keeps.
+  public var cut: ModelOutline.Cut? {
+    if task == .embed { return .start }
+    if case .propagate(let cut) = task { return cut }
+    return nil
+  }
 
   /// The matrix of a unit that works on one.
   public var matrix: ModelOutline.Matrix? { if case .matrix(let matrix) = task { matrix } else { nil } }

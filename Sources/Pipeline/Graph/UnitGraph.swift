@@ -51,6 +51,7 @@ public struct UnitGraph: Sendable {
     var patterns: [String: PlannedPattern] = [:]
     var allocationUnit: Int?
     var streamed: [StreamedUnit: Int] = [:]
+    private var passes = 0
 
     init(recipe: Recipe, model: ModelOutline) throws {
       self.recipe = recipe
@@ -90,30 +91,137 @@ public struct UnitGraph: Sendable {
       if needsFactors, site == nil { throw missing("a later stage reads the Gram matrices", \.site) }
       if needsFactors, source == nil { throw missing("factors are made from activations", \.source) }
       if needsFactors, corpus == nil { throw missing("activations come from calibration text", \.corpus) }
-      var hidden: Int?
+      try checkTarget()
+      var entering: Int?
       if needsFactors, let corpus, let source {
         let tokens = append("\(id(corpus.index))", corpus.index, .corpus, kind: .tokens)
-        hidden = append(
+        entering = append(
           "\(id(source.index))/embed", source.index, .embed, kind: .hidden, inputs: [tokens],
           tensors: .list(model.embeddingTensors), isTransient: true)
       }
-      if let hidden { try appendAllocation(entering: hidden) }
+      if let entering { try appendAllocation(entering: entering) }
+      try appendBlocks(entering: entering)
+      try appendOutputs()
+    }
+
+    private func checkTarget() throws {
+      guard let site, let source, site.stage.target != .pruned else { return }
+      if let (entry, _) = chains.stages.first(where: { !$0.stage.followsTarget }) {
+        throw EspalierError.usage(
+          "\(id(entry)) knows only the outputs of the dense weights as targets; use swap or admm, or set \(id(site.index)).target=pruned."
+        )
+      }
+      guard source.stage.propagation != .dense else {
+        throw EspalierError.usage(
+          "\(id(site.index)).target=\(site.stage.target) repairs what was pruned before, but with \(id(source.index)).propagate=dense nothing was; set propagate to sites."
+        )
+      }
+      guard site.stage.target == .dense || source.stage.propagation == .sites else {
+        throw EspalierError.usage(
+          "\(id(site.index)).target=residual needs the hidden states inside of blocks; set \(id(source.index)).propagate=sites."
+        )
+      }
+    }
+
+    /// Factors and masks of all blocks, each with the states that it reads.
+    private mutating func appendBlocks(entering first: Int?) throws {
+      let mode = source?.stage.propagation ?? .pruned
       let lastRead = model.blocks.last { $0.sites.contains(where: chains.isRead) }?.index ?? 0
+      var states = States(pruned: first, dense: site?.stage.target == .pruned ? nil : first)
       for block in model.blocks {
-        let factors = try appendFactors(block, hidden, pass: block.index, where: chains.isRead)
-        for (index, place) in block.sites.enumerated() {
-          for matrix in place.matrices {
-            try appendChain(matrix, block: block.index, site: index, factor: factors[index])
+        let pass = newPass()
+        let turns = mode == .sites ? block.sitesInTurn : [Array(block.sites.indices)]
+        for (turn, sites) in turns.enumerated() {
+          let wanted = sites.filter { chains.isRead(block.sites[$0]) }
+          var factors: [Int: Int] = [:]
+          if !wanted.isEmpty, first != nil {
+            let cut = mode == .sites ? block.sites[sites[0]].cut : .start
+            factors = try appendFactors(
+              block, wanted, entering: enter(block, cut, &states), pass: turn == 0 ? pass : newPass(),
+              inTurn: mode == .sites)
+          }
+          for index in sites {
+            for matrix in block.sites[index].matrices {
+              try appendChain(matrix, block: block.index, site: index, factor: factors[index])
+            }
           }
         }
-        if let before = hidden, let source, block.index < lastRead {
-          let pruned = source.stage.propagatesPruned
-          hidden = appendPropagation(
-            block, [before] + (pruned ? block.matrices.compactMap { masks[$0.module] } : []),
-            pass: pruned ? nil : block.index)
-        }
+        guard first != nil, block.index < lastRead else { continue }
+        states = try leave(block, states, pass: mode == .dense ? pass : nil)
       }
-      try appendOutputs()
+    }
+
+    /// The units that keep the states of a block, by cut.
+    private struct States {
+      var pruned: [ModelOutline.Cut: Int] = [:]
+      /// Those of the dense model; empty if it does not stream beside.
+      var dense: [ModelOutline.Cut: Int] = [:]
+
+      init(pruned: Int?, dense: Int?) {
+        self.pruned[.start] = pruned
+        self.dense[.start] = dense
+      }
+    }
+
+    /// The units whose states a pass from a cut reads, of the dense model too if it streams beside; those that are missing are added.
+    private mutating func enter(
+      _ block: ModelOutline.Block, _ cut: ModelOutline.Cut, _ states: inout States
+    ) throws -> [Int] {
+      let own = try enter(block, cut, &states.pruned, isDense: false)
+      guard states.dense[.start] != nil else { return own }
+      let dense = try enter(block, cut, &states.dense, isDense: true)
+      return own + dense.filter { !own.contains($0) }
+    }
+
+    private mutating func enter(
+      _ block: ModelOutline.Block, _ cut: ModelOutline.Cut, _ states: inout [ModelOutline.Cut: Int],
+      isDense: Bool
+    ) throws -> [Int] {
+      if states[cut] == nil, let before = block.cuts.last(where: { states[$0] != nil }), before != cut,
+        let next = block.cuts.first(where: { $0 > before })
+      {
+        let inputs = try enter(block, before, &states, isDense: isDense)
+        states[next] = appendPropagation(
+          block, inputs + (isDense ? [] : masks(of: block, from: before)), to: next, isDense: isDense)
+        return try enter(block, cut, &states, isDense: isDense)
+      }
+      let read: [ModelOutline.Cut] =
+        switch cut {
+        case .start: [.start]
+        case .output: [.start, .output]
+        case .feedForward: block.isParallel ? [.start, .feedForward] : [.feedForward]
+        case .down: [.feedForward, .down]
+        }
+      return read.compactMap { states[$0] }
+    }
+
+    /// The masks of the layers between a cut and the next.
+    private func masks(of block: ModelOutline.Block, from cut: ModelOutline.Cut) -> [Int] {
+      let sites = block.sites.filter {
+        // Layers of a parallel feed-forward may share the mixer's input.
+        $0.cut == cut || (cut == .feedForward && block.isParallel && $0.cut == .start)
+      }
+      return sites.flatMap(\.matrices).compactMap { masks[$0.module] }
+    }
+
+    /// The states at the start of the next block.
+    private mutating func leave(_ block: ModelOutline.Block, _ states: States, pass: Int?) throws -> States {
+      var states = states
+      let mode = source?.stage.propagation ?? .pruned
+      let last = mode == .sites ? block.cuts.last ?? .start : .start
+      let own: [Int] =
+        switch mode {
+        case .dense: []
+        case .pruned: block.matrices.compactMap { masks[$0.module] }
+        case .sites: masks(of: block, from: last)
+        }
+      let inputs = try enter(block, last, &states.pruned, isDense: false) + own
+      var next = States(pruned: appendPropagation(block, inputs, to: .start, pass: pass), dense: nil)
+      if states.dense[.start] != nil {
+        next.dense[.start] = appendPropagation(
+          block, try enter(block, last, &states.dense, isDense: true), to: .start, isDense: true)
+      }
+      return next
     }
 
     /// Measurements of every matrix of the dense model, then the decision.
@@ -123,13 +231,14 @@ public struct UnitGraph: Sendable {
         site.matrices.contains { allocation.stage.applies(to: $0) }
       }
       let last = model.blocks.last { $0.sites.contains(where: isMeasured) }?.index ?? 0
-      let pruned = source.stage.propagatesPruned
+      let prefix = source.stage.propagation == .dense ? "" : "dense/"
       var hidden = first
       var measurements: [Int] = []
       for block in model.blocks.prefix(last + 1) {
-        let pass = pruned ? model.blocks.count + block.index : block.index
+        let pass = newPass()
         let factors = try appendFactors(
-          block, hidden, prefix: pruned ? "dense/" : "", pass: pass, where: isMeasured)
+          block, block.sites.indices.filter { isMeasured(block.sites[$0]) }, entering: [hidden], pass: pass,
+          inTurn: false, prefix: prefix)
         for (index, place) in block.sites.enumerated() {
           for matrix in place.matrices where allocation.stage.applies(to: matrix) {
             measurements.append(
@@ -140,44 +249,56 @@ public struct UnitGraph: Sendable {
           }
         }
         if block.index < last {
-          hidden = appendPropagation(block, [hidden], prefix: pruned ? "dense/" : "", pass: pass)
+          hidden = appendPropagation(block, [hidden], to: .start, prefix: prefix, pass: pass)
         }
       }
       allocationUnit = append(
         id(allocation.index), allocation.index, .allocation, kind: .allocation, inputs: measurements)
     }
 
-    /// The factors of a block's sites, by site.
+    /// The factors of some of a block's sites, by site.
+    ///
+    /// - Parameter inTurn: whether a site sees what was pruned before it since the cut.
     private mutating func appendFactors(
-      _ block: ModelOutline.Block, _ hidden: Int?, prefix: String = "", pass: Int,
-      where isWanted: (ModelOutline.Site) -> Bool
+      _ block: ModelOutline.Block, _ sites: [Int], entering states: [Int], pass: Int, inTurn: Bool,
+      prefix: String = ""
     ) throws -> [Int: Int] {
-      guard let hidden, let site, let source else { return [:] }
+      guard let site, let source else { return [:] }
       let isTransient =
         switch site.stage.retention {
         case .always: false
         case .never: true
         // What depends on masks fits no other recipe.
-        case .auto: source.stage.propagatesPruned
+        case .auto: source.stage.propagation != .dense
         }
       var factors: [Int: Int] = [:]
-      for (index, place) in block.sites.enumerated() where isWanted(place) {
+      for index in sites {
+        let place = block.sites[index]
+        let before = inTurn ? place.after.flatMap { block.sites[$0].matrices } : []
         factors[index] = append(
           "\(id(site.index))/\(prefix)\(block.index)/\(place.name)", site.index, .site(index),
-          block: block.index, kind: .factor, inputs: [hidden], tensors: .block(block.index), pass: pass,
-          isTransient: isTransient, holdOut: try holdOut(place))
+          block: block.index, kind: .factor, inputs: states + before.compactMap { masks[$0.module] },
+          tensors: .block(block.index), pass: pass, isTransient: isTransient, holdOut: try holdOut(place))
       }
       return factors
     }
 
-    /// The hidden states after a block.
+    /// The states at a cut of a block; at the start, those of the next block.
     private mutating func appendPropagation(
-      _ block: ModelOutline.Block, _ inputs: [Int], prefix: String = "", pass: Int?
+      _ block: ModelOutline.Block, _ inputs: [Int], to cut: ModelOutline.Cut, isDense: Bool = false,
+      prefix: String? = nil, pass: Int? = nil
     ) -> Int {
       let entry = source?.index ?? 0
+      let prefix = prefix ?? (isDense ? "beside/" : "")
       return append(
-        "\(id(entry))/\(prefix)\(block.index)", entry, .propagate, block: block.index, kind: .hidden,
-        inputs: inputs, tensors: .block(block.index), pass: pass, isTransient: true)
+        "\(id(entry))/\(prefix)\(block.index)\(cut == .start ? "" : "/\(cut)")", entry,
+        .propagate(to: cut), block: block.index, kind: .hidden, inputs: inputs, tensors: .block(block.index),
+        pass: pass, isTransient: true, isDense: isDense)
+    }
+
+    private mutating func newPass() -> Int {
+      defer { passes += 1 }
+      return passes
     }
 
     /// The share that the readers of a site's factor want left out of it.
@@ -256,9 +377,9 @@ public struct UnitGraph: Sendable {
       _ id: String, _ entry: Int, _ task: Unit.Task, block: Int? = nil, kind: ArtifactKind,
       inputs: [Int] = [], tensors: UnitTensors = .none,
       pass: Int? = nil, isTransient: Bool = false, holdOut: Double = 0, pattern: PlannedPattern? = nil,
-      site: Int? = nil
+      site: Int? = nil, isDense: Bool = false
     ) -> Int {
-      let streams = StreamedUnit(task: task, block: block, inputs: inputs)
+      let streams = StreamedUnit(task: task, block: block, inputs: inputs, isDense: isDense)
       if kind == .factor || kind == .hidden {
         if let known = streamed[streams] { return known }
         streamed[streams] = units.count
@@ -266,7 +387,8 @@ public struct UnitGraph: Sendable {
       units.append(
         Unit(
           id: id, entry: entry, task: task, block: block, kind: kind, inputs: inputs, tensors: tensors,
-          pass: pass, isTransient: isTransient, holdOut: holdOut, pattern: pattern, site: site))
+          pass: pass, isTransient: isTransient, holdOut: holdOut, pattern: pattern, site: site,
+          isDense: isDense))
       return units.count - 1
     }
   }
@@ -276,5 +398,6 @@ public struct UnitGraph: Sendable {
     let task: Unit.Task
     let block: Int?
     let inputs: [Int]
+    let isDense: Bool
   }
 }

@@ -93,7 +93,7 @@ struct UnitKeys: Sendable {
   /// The place of each tensor in its shard: the same tensors in other shards give another output.
   private var layout: Digest {
     let lines = job.checkpoint.shards.flatMap { shard in
-      (job.checkpoint.entries[shard] ?? []).map { "\(shard) \($0.name) \($0.range)\n" }
+      (job.checkpoint.headers[shard]?.tensors ?? []).map { "\(shard) \($0.name) \($0.range)\n" }
     }
     return SHA256.digest(of: lines.joined())
   }
@@ -110,7 +110,8 @@ struct UnitKeys: Sendable {
     case .corpus: "corpus"
     case .embed: "first block"
     case .site(let site): "block \(unit.block ?? 0) site \(site)"
-    case .propagate: "block \(unit.block ?? 0)"
+    case .propagate(to: .start): "block \(unit.block ?? 0)\(unit.isDense ? " dense" : "")"
+    case .propagate(let cut): "block \(unit.block ?? 0) to \(cut)\(unit.isDense ? " dense" : "")"
     case .matrix(let matrix): matrix.part.map { "\(matrix.tensor) part \($0)" } ?? matrix.tensor
     case .allocation: "allocation"
     case .model: "model"

@@ -76,13 +76,13 @@ struct Rehearsal {
       self.work[entry] += work
       scratch += work.scratchBytes
     }
-    for (index, unit) in zip(indices, units) where unit.task != .propagate {
+    for (index, unit) in zip(indices, units) where !unit.isPropagation {
       add(needs.work(index), to: unit.entry)
     }
     // The block streams once for all of them.
     var reader = units[0].entry
     if units[0].streams, let source = needs.job.recipe.stages(\.source).first {
-      let unit = units.first { $0.task == .propagate } ?? units[units.count - 1]
+      let unit = units.first { $0.isPropagation } ?? units[units.count - 1]
       add(source.stage.work(needs.sizes(unit)), to: source.index)
       reader = source.index
     }

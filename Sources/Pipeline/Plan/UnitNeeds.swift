@@ -62,7 +62,7 @@ struct UnitNeeds: Sendable {
       batchTokens: min(Batching.sequences(length: length), max(1, samples)) * length,
       block: block, site: site, matrix: matrix, pattern: unit.pattern?.known,
       isAcrossRows: unit.pattern?.isAcrossRows ?? false, writesHidden: graph.writesHidden(unit),
-      holdOut: unit.holdOut,
+      holdOut: unit.holdOut, target: job.recipe.stages(\.site).first?.stage.target ?? .pruned,
       precision: job.arithmetic(of: unit).precision, weightBytes: weightBytes(unit),
       tensorBytes: tensorBytes(unit),
       factorBytes: factorBytes(unit), threads: job.device.threads, available: max(0, available))
@@ -73,7 +73,7 @@ struct UnitNeeds: Sendable {
     var weight = (unit.block.map { job.model.blocks[$0] } ?? job.model.blocks.first)?.sites.lazy
       .compactMap(\.matrices.first).first
     if case .matrix(let matrix) = unit.task { weight = matrix }
-    return weight.flatMap { job.checkpoint.tensors[$0.tensor]?.entry.dtype?.byteCount } ?? 4
+    return weight.flatMap { job.checkpoint.tensors[$0.tensor]?.dtype?.byteCount } ?? 4
   }
 
   /// Bytes of the factor that a matrix's unit reads.
@@ -105,7 +105,7 @@ struct UnitNeeds: Sendable {
   }
 
   static func bytes(of names: some Sequence<String>, _ checkpoint: Checkpoint) -> Int {
-    names.reduce(0) { $0 + (checkpoint.tensors[$1]?.entry.range.count ?? 0) }
+    names.reduce(0) { $0 + (checkpoint.tensors[$1]?.byteCount ?? 0) }
   }
 
   // MARK: - Needs

@@ -59,9 +59,13 @@ private struct MatrixShape: Hashable {
 private struct SiteShape: Hashable {
   let matrices: [MatrixShape]
   let tokenShare: Double
+  let cut: ModelOutline.Cut
+  let isAfterOthers: Bool
+  let isAdded: Bool
 
   init(_ site: ModelOutline.Site) {
     (matrices, tokenShare) = (site.matrices.map(MatrixShape.init), site.tokenShare)
+    (cut, isAfterOthers, isAdded) = (site.cut, !site.after.isEmpty, site.residualScale != nil)
   }
 }
 

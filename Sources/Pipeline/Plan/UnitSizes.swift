@@ -22,6 +22,8 @@ public struct UnitSizes: Sendable {
   public let writesHidden: Bool
   /// The share of the sequences that is left out of a site's factor.
   public let holdOut: Double
+  /// What the outputs of pruned matrices should be.
+  public let target: Target
   /// Precision of products in the forward pass.
   public let precision: Precision
   /// Bytes of a weight in the checkpoint.

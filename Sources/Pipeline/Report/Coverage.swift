@@ -48,12 +48,12 @@ public struct Coverage: Sendable, Hashable {
     var (pruned, left, fixed, unused) = (Kinds(), Kinds(), Kinds(), Kinds())
     var missed: [Unknown] = []
     var total = 0
-    for (name, place) in checkpoint.tensors.sorted(by: { $0.key < $1.key }) {
-      let parameters = Self.parameters(place.entry)
+    for (name, tensor) in checkpoint.tensors.sorted(by: { $0.key < $1.key }) {
+      let parameters = Self.parameters(tensor)
       total += parameters
       guard known.contains(name) else {
-        if (2...3).contains(place.entry.shape.count), known.liesInBlock(name) {
-          missed.append(Unknown(name: name, shape: place.entry.shape, parameters: parameters))
+        if (2...3).contains(tensor.shape.count), known.liesInBlock(name) {
+          missed.append(Unknown(name: name, shape: tensor.shape, parameters: parameters))
         } else {
           unused.add(known.unknownStart(of: name), parameters, of: name)
         }
@@ -81,9 +81,9 @@ public struct Coverage: Sendable, Hashable {
   }
 
   /// The number of elements of a tensor. If its type is not known, at most eight per byte are believed.
-  private static func parameters(_ entry: TensorEntry) -> Int {
-    guard let count = elementCount(of: entry.shape) else { return 0 }
-    return entry.dtype == nil ? min(count, entry.range.count * 8) : count
+  private static func parameters(_ tensor: CheckpointTensor) -> Int {
+    guard let count = elementCount(of: tensor.shape) else { return 0 }
+    return tensor.dtype == nil ? min(count, tensor.byteCount * 8) : count
   }
 }
 

@@ -15,12 +15,15 @@ public enum Interruption {
     }
   }
 
+  /// Whether there was a signal.
+  public static var isRequested: Bool { requested.load(ordering: .relaxed) }
+
   /// - Parameter message: what becomes of the work.
   /// - Throws: `interrupted` (exit 75) after a signal.
   public static func check(
     _ message: String = "stopped; what is done is kept. The same command continues."
   ) throws {
-    guard requested.load(ordering: .relaxed) else { return }
+    guard isRequested else { return }
     throw EspalierError(.interrupted, message)
   }
 }

@@ -208,9 +208,8 @@ public struct Runner: Sendable {
       else { continue }
       sinks[site] = try about(context.unit.id) { try stage.sink(context) }
     }
-    let propagation = contexts.first { $0.unit.task == .propagate }
     let hidden = try about("\(job.recipe.entries[entry].id)/\(contexts[0].unit.block ?? 0)") {
-      try source.stream(contexts[0], sinks: sinks, propagation: propagation)
+      try source.stream(contexts, sinks: sinks)
     }
     return try contexts.map { context in
       if case .site(let site) = context.unit.task, let sink = sinks[site] {

@@ -54,6 +54,18 @@ public struct UnitContext: Sendable {
     return store.path(input.key, object)
   }
 
+  /// The states that the unit goes on from, with the cuts where they were kept.
+  ///
+  /// - Parameter isDense: whether those of the dense model that streams beside the pruned one.
+  public func states(ofDense isDense: Bool, _ object: String) -> [ModelOutline.Cut: String] {
+    var states: [ModelOutline.Cut: String] = [:]
+    // Before the first block, both are the same.
+    for (unit, key) in inputs where unit.isDense == isDense || unit.task == .embed {
+      if let cut = unit.cut { states[cut] = store.path(key, object) }
+    }
+    return states
+  }
+
   /// The input artifacts of this kind that belong to a matrix, with their folders.
   public func matrixInputs(_ kind: ArtifactKind) -> [(matrix: ModelOutline.Matrix, folder: String)] {
     inputs.compactMap { unit, key in

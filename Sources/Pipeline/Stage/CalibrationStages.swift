@@ -16,25 +16,51 @@ extension CorpusStage {
 
 /// Streams the calibration data through the model.
 public protocol SourceStage: Stage {
-  /// Whether the next block sees the outputs of the pruned block, not of the dense one.
-  var propagatesPruned: Bool { get }
+  var propagation: Propagation { get }
   /// The precision of products with this checkpoint on this machine; in the keys of what streams.
   func precision(of checkpoint: Checkpoint) -> Precision
   /// Writes the hidden states that enter the first block, from ``ArtifactKind/tokens``.
   func embed(_ unit: UnitContext) throws -> UnitResult
-  /// Runs one block over ``ArtifactKind/hidden``.
+  /// Runs one block, or the part of it between two cuts, over states that were kept.
   ///
   /// - Parameters:
+  ///   - units: units of one pass: sites, and at most one that keeps states.
   ///   - sinks: accumulators by site index; each gets every batch of its site's inputs, in order.
-  ///   - propagation: the unit that keeps the hidden states after the block, with the masks that apply; nil if nobody reads them.
-  /// - Returns: the result of `propagation`.
-  func stream(_ unit: UnitContext, sinks: [Int: any SiteSink], propagation: UnitContext?) throws
-    -> UnitResult?
+  /// - Returns: the result of the unit that keeps states; nil if there is none.
+  func stream(_ units: [UnitContext], sinks: [Int: any SiteSink]) throws -> UnitResult?
 }
 
 extension SourceStage {
   /// Hidden states in f32.
   public func artifactBytes(_ sizes: UnitSizes) -> Int { sizes.tokens * sizes.model.hiddenSize * 4 }
+}
+
+/// What the sites of a block see of what was pruned before them.
+public enum Propagation: String, CaseIterable, Sendable {
+  /// All sites of a block see the outputs of the pruned blocks before it, as in the papers.
+  case pruned
+  /// Everything sees the dense model.
+  case dense
+  /// Each site also sees what was pruned before it in its own block.
+  case sites
+}
+
+/// What the outputs of a pruned matrix should be.
+public enum Target: String, CaseIterable, Sendable {
+  /// Those of the dense weights for the inputs that the pruned model has.
+  case pruned
+  /// Those of the dense weights for the inputs of the dense model.
+  case dense
+  /// Those, and the difference between the hidden states of the two models if the output is added to them.
+  case residual
+}
+
+/// What makes up the difference between targets: products of a site's inputs.
+public enum Repair: String, CaseIterable, Sendable {
+  /// With the differences `X_d - X` of the dense model's inputs.
+  case cross
+  /// With the differences `H_d - H` of the hidden states.
+  case residual
 }
 
 /// When the bytes of an artifact are deleted.
@@ -50,6 +76,7 @@ public enum Retention: String, CaseIterable, Sendable {
 /// Condenses the inputs of a site, as they stream by, into a ``ArtifactKind/factor``.
 public protocol SiteStage: Stage {
   var retention: Retention { get }
+  var target: Target { get }
   /// Digests of artifacts of earlier runs that a site's artifact is made from, for its key.
   ///
   /// - Parameter components: the other parts of the key, by name.
@@ -58,6 +85,7 @@ public protocol SiteStage: Stage {
 }
 
 extension SiteStage {
+  public var target: Target { .pruned }
   public func earlier(_ components: JSON, job: Job) throws -> [Digest] { [] }
 
   /// As much as it takes in memory.
@@ -68,6 +96,13 @@ extension SiteStage {
 public protocol SiteSink: AnyObject {
   /// Adds the inputs of some tokens: `tokens x columns`.
   func add(_ inputs: borrowing Matrix, _ rows: TokenRows) throws
+  /// Adds the products of inputs that were added before, `tokens x columns`, with what the dense model has beyond them, a row for each
+  /// token.
+  ///
+  /// - Parameter total: as in ``addUnrouted(_:_:of:)``; nil for inputs of tokens that are routed to the site.
+  func add(
+    _ repair: Repair, _ inputs: borrowing Matrix, _ difference: borrowing Matrix, _ rows: TokenRows,
+    unroutedOf total: Int?) throws
   /// Whether the site belongs to an expert that saw too few tokens by the end of the stream, and should be shown every token.
   var wantsEveryToken: Bool { get }
   /// Adds the inputs that the site gets if every token is routed to it.
@@ -81,6 +116,10 @@ public protocol SiteSink: AnyObject {
 }
 
 extension SiteSink {
+  public func add(
+    _ repair: Repair, _ inputs: borrowing Matrix, _ difference: borrowing Matrix, _ rows: TokenRows,
+    unroutedOf total: Int?
+  ) throws {}
   public var content: Digest? { nil }
   public var wantsEveryToken: Bool { false }
   public func addUnrouted(_ inputs: borrowing Matrix, _ rows: TokenRows, of total: Int) throws {}

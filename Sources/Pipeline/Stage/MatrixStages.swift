@@ -18,6 +18,8 @@ public protocol MatrixStage: Stage {
   var reads: Set<ArtifactKind> { get }
   /// The share of the calibration sequences that it wants left out of the factor, to test on; 0 for none.
   var holdOut: Double { get }
+  /// Whether it works towards targets other than the outputs of the dense weights; see ``Target``.
+  var followsTarget: Bool { get }
   /// Whether it fits weights, and so writes them beside the mask.
   var writesWeights: Bool { get }
   /// Whether it works on this matrix.
@@ -32,6 +34,7 @@ public protocol MatrixStage: Stage {
 
 extension MatrixStage {
   public var holdOut: Double { 0 }
+  public var followsTarget: Bool { true }
   public var writesWeights: Bool { false }
   public func pattern(after previous: PlannedPattern?) throws -> PlannedPattern? { previous }
 

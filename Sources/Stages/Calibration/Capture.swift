@@ -14,12 +14,7 @@ public struct Capture: SourceStage {
     revision: 2
   ) { .source(Capture(&$0)) }
 
-  enum Propagation: String, CaseIterable {
-    case pruned
-    case dense
-  }
-
-  private let propagate: Propagation
+  public let propagation: Propagation
   private let products: ProductPrecision
   private let spill: SpillElement
   private let codec: Codec
@@ -42,20 +37,21 @@ public struct Capture: SourceStage {
   }
 
   init(_ parameters: inout Parameters) {
-    propagate = parameters.choice(
+    propagation = parameters.choice(
       "propagate", default: .pruned,
-      "What the next block sees: the outputs of the pruned block, as in the papers, or of the dense one, which makes Gram matrices reusable for every sparsity."
+      "What matrices see. pruned: the outputs of the pruned blocks before, as in the papers; sites: also what was pruned before in their own block, which computes each product once and takes about half the time; dense: the dense model, which makes Gram matrices reusable for every sparsity."
     )
     products = parameters.choice(
       "precision", default: .auto, ProductPrecision.text)
-    spill = parameters.choice("spill", default: .f32, "Type of spilled hidden states; f32 is exact.")
+    spill = parameters.choice(
+      "spill", default: .f32,
+      "Type of spilled hidden states; f32 is exact. Inputs between the sites of a block are spilled as products see them, in bf16 or f32."
+    )
     codec = parameters.choice(
       "codec", default: .auto, inKey: false,
       "Compression of spilled hidden states, which never changes a result; auto takes zstd if it makes the first of them smaller by a tenth, else none."
     )
   }
-
-  public var propagatesPruned: Bool { propagate == .pruned }
 
   public func precision(of checkpoint: Checkpoint) -> Precision { products.precision(of: checkpoint) }
 
@@ -79,10 +75,15 @@ public struct Capture: SourceStage {
     let innerTokens = min(sizes.samples, Batching.innerSequences(length: sizes.length)) * sizes.length
     // Buffers come back to the scratch memory of the device, which may hold those of other sizes meanwhile.
     let states = sizes.model.activationBytes(tokens: sizes.batchTokens, innerTokens: innerTokens)
+    // Inputs that were kept, as they were and packed, with the hidden states of both models.
+    let kept =
+      propagation == .sites
+      ? sizes.batchTokens * (2 * widest + 3 * sizes.model.hiddenSize) * 4 : 0
+    let pass = max(states, kept)
     return WorkingSet(
       weightPages: (keepsPages(sizes.tensorBytes)
         ? sizes.tensorBytes : linearResidentBytes + linearRowsAtATime * widest * 4) + copied,
-      activations: states + min(Scratch.limit, states)
+      activations: pass + min(Scratch.limit, pass)
         + sizes.threads
         * (linearScratchBytes(columns: widest, sizes.precision)
           + attentionScratchBytes(length: sizes.length, sizes.precision)) + writerBytes(sizes))
@@ -93,31 +94,66 @@ public struct Capture: SourceStage {
 
   private func keepsPages(_ bytes: Int) -> Bool { bytes <= Self.keptBytes }
 
-  /// Memory for hidden states on their way to the disk.
+  /// Memory for states on their way to the disk.
   private func writerBytes(_ sizes: UnitSizes) -> Int {
+    let (width, element) = keptStates(sizes)
     let layout = try? SpillLayout(
-      sequences: sizes.samples, tokens: sizes.length, width: sizes.model.hiddenSize, element: spill,
+      sequences: sizes.samples, tokens: sizes.length, width: width, element: element,
       codec: codec.spillCodec)
     return sizes.writesHidden ? layout.map(SpillWriter.byteCount) ?? 0 : 0
   }
 
+  /// Width and type of the states that a unit keeps.
+  private func keptStates(_ sizes: UnitSizes) -> (width: Int, element: SpillElement) {
+    if case .propagate(let cut) = sizes.task, let site = sizes.block?.site(at: cut) {
+      return (site.columns, inputs(sizes.precision))
+    }
+    return (sizes.model.hiddenSize, spill)
+  }
+
+  /// The type of kept inputs: products have rounded them already, so it is exact.
+  private func inputs(_ precision: Precision) -> SpillElement { precision == .bf16 ? .bf16 : .f32 }
+
   public func work(_ sizes: UnitSizes) -> Work {
     var work = Work()
     let spilled = artifactBytes(sizes)
-    if sizes.task != .embed, let block = sizes.block {
-      var last: Int?
-      if case .site(let site) = sizes.task { last = site }
+    if let block = sizes.block {
+      let (sites, mixes) = computed(sizes, block)
       work = block.forwardWork(
-        sizes.model, tokens: sizes.tokens, length: sizes.length, through: last, precision: sizes.precision)
+        sizes.model, sites: sites, mixes: mixes, tokens: sizes.tokens, length: sizes.length,
+        precision: sizes.precision)
       work.decodedBytes = [codec.spillCodec: spilled]
     }
-    if sizes.task == .embed || sizes.task == .propagate { work.encodedBytes = [codec.spillCodec: spilled] }
+    switch sizes.task {
+    case .embed, .propagate: work.encodedBytes = [codec.spillCodec: spilled]
+    case .site where sizes.target != .pruned: work += work
+    default: break
+    }
     return work
   }
 
-  /// Hidden states without compression.
+  /// The sites whose products a unit computes, and whether it runs the mixer.
+  private func computed(_ sizes: UnitSizes, _ block: ModelOutline.Block) -> (sites: [Int], mixes: Bool) {
+    switch sizes.task {
+    case .propagate(let next) where propagation == .sites:
+      let cut = start(of: block, to: next)
+      return (block.sites.indices.filter { block.sites[$0].cut == cut }, cut == .start)
+    case .site where propagation == .sites: return (sizes.site?.after ?? [], false)
+    case .site(let index): return (Array(block.sites.indices.prefix(index)), true)
+    default: return (Array(block.sites.indices), true)
+    }
+  }
+
+  /// The cut from which a pass goes to another, or to the start of the next block.
+  private func start(of block: ModelOutline.Block, to cut: ModelOutline.Cut) -> ModelOutline.Cut {
+    guard propagation == .sites else { return .start }
+    return block.cuts.last { cut == .start || $0 < cut } ?? .start
+  }
+
+  /// States without compression.
   public func artifactBytes(_ sizes: UnitSizes) -> Int {
-    sizes.tokens * sizes.model.hiddenSize * spill.byteCount
+    let (width, element) = keptStates(sizes)
+    return sizes.tokens * width * element.byteCount
   }
 
   public func embed(_ unit: UnitContext) throws -> UnitResult {
@@ -133,9 +169,7 @@ public struct Capture: SourceStage {
       try unit.progress(batch.upperBound, of: samples)
     }
     for name in unit.model.embeddingTensors {
-      if let (shard, entry) = unit.checkpoint.tensors[name] {
-        try unit.checkpoint.stored(entry, shard: shard).release()
-      }
+      unit.checkpoint.tensors[name]?.release()
     }
     return UnitResult(content: try writer.finish(), report: .hidden(HiddenReport(samples: samples)))
   }
@@ -164,102 +198,118 @@ public struct Capture: SourceStage {
     )
   }
 
-  public func stream(_ unit: UnitContext, sinks: [Int: any SiteSink], propagation: UnitContext?) throws
-    -> UnitResult?
-  {
-    guard let block = unit.unit.block else {
+  public func stream(_ units: [UnitContext], sinks: [Int: any SiteSink]) throws -> UnitResult? {
+    let unit = units[0]
+    guard let number = unit.unit.block else {
       throw EspalierError.internalFault("a block streams without a number.")
     }
+    let block = unit.model.blocks[number]
     let model = try Model(unit.checkpoint)
-    let tensors = try unit.model.blocks[block].tensors.sorted { $0.key < $1.key }.map { name, shape in
+    let keeping = units.first { $0.unit.isPropagation }
+    let tensors = try block.tensors.sorted { $0.key < $1.key }.map { name, shape in
       try unit.checkpoint.tensor(name, shape: shape)
     }
+    let keepsPages = keepsPages(tensors.reduce(0) { $0 + $1.byteCount })
+    let isLast = propagation != .sites || keeping?.unit.cut == .start
     // Otherwise mapped pages of blocks that are done would fill the memory.
-    defer { for tensor in tensors { tensor.release() } }
-    try readAhead(block + 1, unit)
-    let hidden = try SpillArray(folder: unit.input(.hidden, "hidden"))
-    let (samples, length) = (hidden.sequences, hidden.tokens)
-    let pruned = try propagation.map(Self.pruned) ?? [:]
-    defer { for matrix in pruned.values { matrix.weights?.release() } }
-    let weights = TensorSource(
-      unit.checkpoint, pruned: pruned, precision: unit.job.arithmetic.precision,
-      keepsPages: keepsPages(tensors.reduce(0) { $0 + $1.entry.range.count }), on: unit.device)
-    var writer = try propagation.map { try self.writer($0, samples: samples, length: length) }
-    let sites = unit.model.blocks[block].sites
+    defer { if keepsPages || isLast { for tensor in tensors { tensor.release() } } }
+    let cut = cut(of: units, block)
+    if cut == .start { try readAhead(number + 1, unit) }
+    let dense = TensorSource(
+      unit.checkpoint, precision: unit.job.arithmetic.precision, keepsPages: keepsPages, on: unit.device)
+    let weights = dense.with(try Self.pruned(units))
+    defer { for matrix in weights.pruned.values { matrix.weights?.release() } }
+    let own = try BlockStates(
+      unit, block: number, cut: cut, model: model, isDense: keeping?.unit.isDense ?? false, weights: weights)
+    if let keeping { return try keep(own, sinks, keeping) }
+    let isBeside = unit.sizes.target != .pruned
+    let beside =
+      isBeside
+      ? try BlockStates(unit, block: number, cut: cut, model: model, isDense: true, weights: dense) : nil
+    for batch in batches(own) {
+      try own.show(batch, sinks, beside: beside, unroutedOf: nil)
+      try unit.progress(batch.upperBound, of: own.samples)
+    }
+    try showEveryToken(sinks, own, beside, unit)
+    return nil
+  }
+
+  /// The cut from which units of a pass go on.
+  private func cut(of units: [UnitContext], _ block: ModelOutline.Block) -> ModelOutline.Cut {
+    guard propagation == .sites, let unit = units.first?.unit else { return .start }
+    switch unit.task {
+    case .site(let site): return block.sites[site].cut
+    case .propagate(let next): return start(of: block, to: next)
+    default: return .start
+    }
+  }
+
+  /// Keeps the states at the next cut, and shows the inputs of sites on the way.
+  private func keep(
+    _ states: BlockStates, _ sinks: [Int: any SiteSink], _ unit: UnitContext
+  ) throws -> UnitResult {
+    let (samples, length) = (states.samples, states.length)
+    let block = unit.model.blocks[states.block]
+    let site = unit.unit.cut.flatMap { block.site(at: $0) }
     let named = Dictionary(
-      sinks.map { (sites[$0.key].name, $0.value) }, uniquingKeysWith: { first, _ in first })
-    for batch in batches(samples: samples, length: length) {
-      var states = try read(hidden, batch, unit.device)
-      try model.forward(
-        block: block, hidden: &states, length: length, wanted: propagation == nil ? Set(named.keys) : nil,
-        weights: weights
-      ) { site, inputs, rows in
-        try named[site]?.add(inputs, rows.shifted(by: batch.lowerBound))
-      }
-      if propagation != nil {
-        try requireFinite(states, "block \(block)", batch, length)
-        try writer?.append(states.elements.span)
+      sinks.map { (block.sites[$0.key].name, $0.value) }, uniquingKeysWith: { first, _ in first })
+    var writer: SpillWriter? = try writer(unit, samples: samples, length: length, width: site?.columns)
+    for batch in batches(states) {
+      try states.advance(batch, to: site?.name) { kept in
+        if site == nil { try requireFinite(kept, "block \(states.block)", batch, length) }
+        try writer?.append(kept.elements.span)
+      } observe: { name, inputs, rows in
+        try named[name]?.add(inputs, rows.shifted(by: batch.lowerBound))
       }
       try unit.progress(batch.upperBound, of: samples)
     }
-    try showEveryToken(named.filter { $0.value.wantsEveryToken }, hidden, model, block, weights, unit)
-    guard let content = try writer.take()?.finish() else { return nil }
-    return UnitResult(content: content, report: .hidden(HiddenReport(samples: samples)))
-  }
-
-  private func read(_ hidden: SpillArray, _ batch: Range<Int>, _ device: Device) throws -> Matrix {
-    var states = device.matrix(unfilled: batch.count * hidden.tokens, columns: hidden.width)
-    var span = states.elements.mutableSpan
-    try hidden.read(batch, into: &span)
-    hidden.release(batch)
-    return states
+    try showEveryToken(sinks, states, nil, unit)
+    return UnitResult(content: try writer.take()?.finish(), report: .hidden(HiddenReport(samples: samples)))
   }
 
   /// Streams the block again for experts that saw too few tokens, as if every token were routed to them.
   private func showEveryToken(
-    _ sinks: [String: any SiteSink], _ hidden: SpillArray, _ model: Model, _ block: Int,
-    _ weights: TensorSource,
-    _ unit: UnitContext
+    _ sinks: [Int: any SiteSink], _ states: BlockStates, _ beside: BlockStates?, _ unit: UnitContext
   ) throws {
+    let sinks = sinks.filter { $0.value.wantsEveryToken }
     guard !sinks.isEmpty else { return }
-    let names = sinks.keys.sorted().prefix(3).joined(separator: ", ")
+    let block = unit.model.blocks[states.block]
+    let names = sinks.keys.map { block.sites[$0].name }.sorted().prefix(3).joined(separator: ", ")
     unit.note(
-      "block \(block): \(sinks.count) inputs of experts (\(names)\(sinks.count > 3 ? ", ..." : "")) saw fewer tokens than they are wide; the inputs of all tokens are added to each, with the weight of the missing tokens (factor.shrink). `report` lists them. More calibration text is better."
+      "block \(states.block): \(sinks.count) inputs of experts (\(names)\(sinks.count > 3 ? ", ..." : "")) saw fewer tokens than they are wide; the inputs of all tokens are added to each, with the weight of the missing tokens (factor.shrink). `report` lists them. More calibration text is better."
     )
-    let (samples, length) = (hidden.sequences, hidden.tokens)
-    for batch in batches(samples: samples, length: length) {
-      var states = try read(hidden, batch, unit.device)
-      try model.forward(
-        block: block, hidden: &states, length: length, wanted: Set(sinks.keys), routesEveryToken: true,
-        weights: weights
-      ) { site, inputs, rows in
-        try sinks[site]?.addUnrouted(inputs, rows.shifted(by: batch.lowerBound), of: samples * length)
-      }
-      try unit.progress(batch.upperBound, of: samples)
+    for batch in batches(states) {
+      try states.show(batch, sinks, beside: beside, unroutedOf: states.samples * states.length)
+      try unit.progress(batch.upperBound, of: states.samples)
     }
   }
 
   /// Has the system read a block's weights while the previous block is computed, if both fit into memory.
   private func readAhead(_ block: Int, _ unit: UnitContext) throws {
     guard block < unit.model.blocks.count else { return }
-    let tensors = try unit.model.blocks[block].tensors.map {
-      try unit.checkpoint.tensor($0.key, shape: $0.value)
-    }
-    guard tensors.reduce(0, { $0 + $1.entry.range.count }) <= unit.job.memory / 8 else { return }
+    let tensors = unit.model.blocks[block].tensors.keys.compactMap { unit.checkpoint.tensors[$0] }
+    guard tensors.reduce(0, { $0 + $1.byteCount }) <= unit.job.memory / 8 else { return }
     // On a slow disk, this call takes as long as reading.
     DispatchQueue.global(qos: .utility).async { for tensor in tensors { tensor.prefetch() } }
   }
 
-  private static func pruned(_ unit: UnitContext) throws -> [String: PrunedMatrix] {
+  private static func pruned(_ units: [UnitContext]) throws -> [String: PrunedMatrix] {
     Dictionary(
-      try unit.matrixInputs(.mask).map { ($0.matrix.module, try PrunedMatrix(folder: $0.folder)) },
-      uniquingKeysWith: { _, last in last })
+      try units.flatMap { try $0.matrixInputs(.mask).map { ($0.matrix.module, try PrunedMatrix(folder: $0.folder)) } },
+      uniquingKeysWith: { first, _ in first })
   }
 
-  private func writer(_ unit: UnitContext, samples: Int, length: Int) throws -> SpillWriter {
+  /// - Parameter width: that of inputs; nil for hidden states.
+  private func writer(_ unit: UnitContext, samples: Int, length: Int, width: Int? = nil) throws -> SpillWriter {
     try SpillWriter(
-      folder: unit.folder + "/hidden", sequences: samples, tokens: length, width: unit.model.hiddenSize,
-      element: spill, codec: codec.spillCodec, ifWorthwhile: codec == .auto)
+      folder: unit.folder + "/" + BlockStates.object, sequences: samples, tokens: length,
+      width: width ?? unit.model.hiddenSize,
+      element: width == nil ? spill : inputs(unit.job.arithmetic.precision), codec: codec.spillCodec,
+      ifWorthwhile: codec == .auto)
+  }
+
+  private func batches(_ states: BlockStates) -> [Range<Int>] {
+    batches(samples: states.samples, length: states.length)
   }
 
   private func batches(samples: Int, length: Int) -> [Range<Int>] {

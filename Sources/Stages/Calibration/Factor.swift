@@ -10,7 +10,7 @@ public struct Factor: SiteStage {
     name: "factor",
     summary:
       "Accumulates the Gram matrix of every site's inputs as they stream by, its diagonal, or a factor of low rank.",
-    revision: 3
+    revision: 4
   ) { .site(Factor(&$0)) }
 
   enum Kind: String, CaseIterable {
@@ -23,6 +23,8 @@ public struct Factor: SiteStage {
   private let rank: Int
   private let energy: Double
   public let retention: Retention
+  public let target: Target
+  private let repair: Double
   private let earlier: EarlierFactors
   private let adds: Int
   private let inputs: Inputs
@@ -52,6 +54,14 @@ public struct Factor: SiteStage {
       "keep", default: .auto, inKey: false,
       "Whether factors stay in the work folder; auto keeps them if capture.propagate is dense, because other recipes can use them."
     )
+    target = parameters.choice(
+      "target", default: .pruned,
+      "What pruned matrices should output. pruned: what the dense weights make of the pruned model's inputs, as in the papers; dense: what they make of the dense model's inputs; residual: that, and the error that the hidden states already have. The dense model streams beside the pruned one; best with capture.propagate=sites."
+    )
+    repair = parameters.number(
+      "repair", default: 0.5, in: 0...1,
+      "The share of the way from the pruned target, 0, to the other one, 1. A full repair also learns the calibration text; half of it carries over to other texts."
+    )
     let folders = parameters.texts(
       "add", default: [], inKey: false,
       "Work folders of earlier runs on other texts; their factors, which must be kept there (keep: always, or capture.propagate: dense), are added to these."
@@ -67,6 +77,10 @@ public struct Factor: SiteStage {
     )
     codec = parameters.choice(
       "codec", default: .none, inKey: false, "Compression of these inputs, which never changes a result.")
+    if target != .pruned, kind != .gram { parameters.reject("target \(target) needs kind: gram.") }
+    if target != .pruned, adds > 0 {
+      parameters.reject("factors of earlier runs (add) can only be added with target: pruned.")
+    }
   }
 
   public func check(_ model: ModelOutline, checkpoint: Checkpoint) throws { try earlier.check() }
@@ -84,7 +98,12 @@ public struct Factor: SiteStage {
       case .diagonal: 0
       case .svd: GramAccumulator.lowRankByteCount(columns: columns, rank: rank)
       }
-    let all = (sizes.holdOut > 0 ? 2 : 1) * matrix
+    let all =
+      (sizes.holdOut > 0 ? 2 : 1)
+      * (matrix
+        + repairs(sizes).reduce(0) {
+          $0 + (isMapped(sizes) ? CrossProduct.windowByteCount(columns: columns, threads: sizes.threads) : $1.rows * columns * 4)
+        })
     return isMapped(sizes)
       ? WorkingSet(gramPages: all, gram: besideBytes(sizes))
       : WorkingSet(gram: besideBytes(sizes) + all)
@@ -94,8 +113,23 @@ public struct Factor: SiteStage {
   private func isMapped(_ sizes: UnitSizes) -> Bool {
     guard kind == .gram, let columns = sizes.site?.columns else { return false }
     let matrix = columns * columns * 4
-    return besideBytes(sizes) + (sizes.holdOut > 0 ? 2 : 1) * matrix > sizes.available
+    let rows = columns + repairs(sizes).reduce(0) { $0 + $1.rows }
+    return besideBytes(sizes) + (sizes.holdOut > 0 ? 2 : 1) * rows * columns * 4 > sizes.available
       && GramAccumulator.windowByteCount(columns: columns) < matrix
+  }
+
+  /// The products beside the Gram matrix, with their rows; the columns are the site's.
+  private func repairs(_ sizes: UnitSizes) -> [(kind: Repair, rows: Int)] {
+    guard let site = sizes.site else { return [] }
+    return repairs(site, hidden: sizes.model.hiddenSize)
+  }
+
+  private func repairs(_ site: ModelOutline.Site, hidden: Int) -> [(kind: Repair, rows: Int)] {
+    switch target {
+    case .pruned: []
+    case .residual where site.residualScale != nil: [(.cross, site.columns), (.residual, hidden)]
+    case .dense, .residual: [(.cross, site.columns)]
+    }
   }
 
   /// Memory for sums, diagonals, gathered inputs, spilled inputs and earlier factors.
@@ -105,6 +139,14 @@ public struct Factor: SiteStage {
     if kind == .gram {
       bytes += GramAccumulator.gatheredByteCount(
         columns: columns, rows: sizes.batchTokens, sizes.precision)
+    }
+    // The inputs of both models, or their difference, wait for each other.
+    for repair in repairs(sizes) {
+      bytes +=
+        2 * sizes.batchTokens * columns * 4
+        + CrossProduct.workingSet(
+          rows: repair.rows, columns: columns, tokens: sizes.batchTokens, sizes.precision,
+          threads: sizes.threads)
     }
     if let layout = layout(sizes) { bytes += SpillWriter.byteCount(of: layout) }
     if adds > 0 {
@@ -151,6 +193,10 @@ public struct Factor: SiteStage {
       let fold = 8 * rank * rank * columns + 180 * 8 * rank * rank * rank
       work.add(operations: max(1, tokens / rank) * fold, .f32)
     }
+    for repair in repairs(sizes) {
+      work.add(operations: 2 * tokens * columns * Double(repair.rows), sizes.precision)
+      work.memoryBytes += batches * columns * Double(repair.rows) * 8
+    }
     if inputs != .none { work.encodedBytes[codec.spillCodec] = inputBytes(sizes) }
     return work
   }
@@ -169,7 +215,8 @@ public struct Factor: SiteStage {
       case .diagonal: 0
       case .svd: (min(rank, columns) + 1) * columns * 4
       }
-    return columns * 16 + (sizes.holdOut > 0 ? 2 : 1) * matrix + inputBytes(sizes)
+    let repairBytes = repairs(sizes).reduce(0) { $0 + $1.rows * columns * 4 }
+    return columns * 16 + (sizes.holdOut > 0 ? 2 : 1) * (matrix + repairBytes) + inputBytes(sizes)
   }
 
   private var form: GramForm {
@@ -190,6 +237,9 @@ public struct Factor: SiteStage {
     let sizes = unit.sizes
     return try FactorSink(
       isExpert: site.tokenShare < 1, shrink: shrink, columns: site.columns, form: form,
+      repairs: repairs(site, hidden: unit.model.hiddenSize).map {
+        ($0.kind, $0.rows, Float(repair) / ($0.kind == .residual ? site.residualScale ?? 1 : 1))
+      },
       holdOut: unit.unit.holdOut, isMapped: isMapped(sizes),
       precision: unit.job.arithmetic.precision, device: unit.device,
       adding: earlier.read(digests ?? []),
@@ -215,12 +265,14 @@ private final class FactorSink: SiteSink {
   /// Whether the site only sees tokens that are routed to it.
   private let isExpert: Bool
   private let shrink: Double
+  private var repairs: [RepairSums]
   /// Tokens that were routed to the expert; nil until others are added.
   private var routedTokens: Int?
   private lazy var isHeldOutEmpty = heldOut.tokens == 0
 
   init(
     isExpert: Bool, shrink: Double, columns: Int, form: GramForm,
+    repairs: [(kind: Repair, rows: Int, factor: Float)],
     holdOut: Double, isMapped: Bool, precision: Precision, device: Device,
     adding earlier: [SiteFactor],
     spill: consuming SpillWriter?, place: String, folder: String
@@ -233,8 +285,14 @@ private final class FactorSink: SiteSink {
     self.earlier = earlier
     self.place = place
     let apart = holdOut > 0 ? form : .diagonal
+    let holdsOut = holdOut > 0
     guard isMapped else {
       draft = nil
+      self.repairs = try repairs.map {
+        try RepairSums(
+          $0.kind, rows: $0.rows, columns: columns, factor: $0.factor, holdsOut: holdsOut, precision,
+          device) { _ in nil }
+      }
       accumulator = GramAccumulator(columns: columns, form: form, precision: precision, on: device)
       heldOut = GramAccumulator(columns: columns, form: apart, precision: precision, on: device)
       return
@@ -242,7 +300,13 @@ private final class FactorSink: SiteSink {
     let draft = try SiteFactor.draft(
       path, columns: columns,
       GramAccumulator.tensors("gram", columns: columns, form)
-        + GramAccumulator.tensors("heldOut", columns: columns, apart))
+        + GramAccumulator.tensors("heldOut", columns: columns, apart)
+        + repairs.flatMap { RepairSums.tensors($0.kind, $0.rows, columns, holdsOut: holdsOut) })
+    self.repairs = try repairs.map {
+      try RepairSums(
+        $0.kind, rows: $0.rows, columns: columns, factor: $0.factor, holdsOut: holdsOut, precision, device
+      ) { try draft.map($0) }
+    }
     accumulator = GramAccumulator(
       columns: columns, form: form, precision: precision, in: try draft.map("gram"), on: device)
     heldOut = GramAccumulator(
@@ -283,15 +347,34 @@ private final class FactorSink: SiteSink {
   /// The Gram matrix of few tokens does not have full rank, so the inputs of all tokens are added to it. Together they weigh as
   /// much as the missing tokens.
   func addUnrouted(_ inputs: borrowing Matrix, _ rows: TokenRows, of total: Int) throws {
-    let routed = routedTokens ?? accumulator.tokens
-    routedTokens = routed
-    let missing = max(1, accumulator.columns - routed)
-    let weight = shrink * Double(missing) / Double(max(1, total))
+    let weight = weightOfUnrouted(total)
     for (window, range) in rows.rowsByWindow {
       if holdOut > 0, isHeldOut(window) {
         if isHeldOutEmpty { heldOut.add(inputs, rows: range, weight: weight) }
       } else {
         accumulator.add(inputs, rows: range, weight: weight)
+      }
+    }
+  }
+
+  private func weightOfUnrouted(_ total: Int) -> Double {
+    let routed = routedTokens ?? accumulator.tokens
+    routedTokens = routed
+    return shrink * Double(max(1, accumulator.columns - routed)) / Double(max(1, total))
+  }
+
+  func add(
+    _ repair: Repair, _ inputs: borrowing Matrix, _ difference: borrowing Matrix, _ rows: TokenRows,
+    unroutedOf total: Int?
+  ) throws {
+    let weight = total.map { Float(weightOfUnrouted($0)) } ?? 1
+    for sums in repairs where sums.kind == repair {
+      guard holdOut > 0 else {
+        sums.add(inputs, difference, nil, weight: weight, isHeldOut: false)
+        continue
+      }
+      for (window, range) in rows.rowsByWindow where total == nil || !isHeldOut(window) || isHeldOutEmpty {
+        sums.add(inputs, difference, range, weight: isHeldOut(window) ? 1 : weight, isHeldOut: isHeldOut(window))
       }
     }
   }
@@ -323,7 +406,9 @@ private final class FactorSink: SiteSink {
     let file =
       try draft.take()
       ?? SiteFactor.draft(
-        path, columns: accumulator.columns, accumulator.tensors("gram") + heldOut.tensors("heldOut"))
+        path, columns: accumulator.columns,
+        accumulator.tensors("gram") + heldOut.tensors("heldOut") + repairs.flatMap(\.tensors))
+    for sums in repairs { try sums.finish(in: file) }
     try SiteFactor.write(accumulator, heldOut: heldOut, place: place, to: file)
     var report = FactorReport()
     report.columns = accumulator.columns

@@ -2,23 +2,32 @@ import EspalierCore
 import EspalierPipeline
 
 extension ModelOutline.Block {
-  /// The work of the forward pass of tokens in sequences of `length`, through the whole block or up to a site.
+  /// The work of the forward pass of tokens in sequences of `length`, or of a part of it.
+  ///
+  /// - Parameters:
+  ///   - computed: the sites whose products are computed, by index; nil for all.
+  ///   - mixes: whether the mixer runs between them.
   func forwardWork(
-    _ model: ModelOutline, tokens: Int, length: Int, through last: Int? = nil, precision: Precision
+    _ model: ModelOutline, sites computed: [Int]? = nil, mixes: Bool = true, tokens: Int, length: Int,
+    precision: Precision
   ) -> Work {
-    let weights = sites.prefix(last ?? sites.count).reduce(0.0) { sum, site in
-      sum + site.tokenShare * site.matrices.reduce(0) { $0 + $1.weights }
+    let computed = computed ?? Array(sites.indices)
+    let weights = computed.reduce(0.0) { sum, site in
+      sum + sites[site].tokenShare * sites[site].matrices.reduce(0) { $0 + $1.weights }
     }
     let (tokens, batches) = (
       Double(tokens), Double(tokens) / Double(max(1, Batching.sequences(length: length) * length))
     )
     // Scores and weighted sums; causal attention uses half of all pairs.
-    let attention = 2 * tokens * Double(length) * Double(model.hiddenSize)
+    let attention = mixes ? 2 * tokens * Double(length) * Double(model.hiddenSize) : 0
     // Each batch converts the weights once; every activation is written and read about once.
+    let width =
+      computed.count == sites.count
+      ? model.activationWidth + model.innerWidth
+      : model.hiddenSize + computed.reduce(0) { $0 + sites[$1].columns }
     var work = Work(
       operations: attention,
-      memoryBytes: max(1, batches) * weights * 6 + tokens * Double(model.activationWidth + model.innerWidth)
-        * 8)
+      memoryBytes: max(1, batches) * weights * 6 + tokens * Double(width) * 8)
     work.add(operations: 2 * tokens * weights, precision)
     return work
   }

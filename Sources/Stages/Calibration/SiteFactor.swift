@@ -5,7 +5,8 @@ import EspalierPipeline
 
 /// Statistics of the inputs of a site: `factor.safetensors` with `diagonal` and `sums` (F64) and, unless only diagonals are wanted,
 /// the Gram matrices `gram` and, of held-out sequences, `heldOut` (F32). A Gram matrix of low rank is stored as `gram.factor`
-/// (rank x columns) and `gram.rest`.
+/// (rank x columns) and `gram.rest`. With targets other than the pruned ones, `cross` (columns x columns) and `residual` (outputs x
+/// columns) hold what ``RepairSums`` found, `heldOut.cross` and `heldOut.residual` that of held-out sequences.
 struct SiteFactor {
   static let object = "factor.safetensors"
   /// The folder of the inputs themselves, a spill array; present only if the recipe wants it.
@@ -23,6 +24,9 @@ struct SiteFactor {
   /// The Gram matrix of the sequences that were held out.
   let heldOut: GramMatrix?
   let heldOutTokens: Int
+  /// What the targets have beyond the outputs of the dense weights; nil if nothing.
+  let shift: TargetShift?
+  let heldOutShift: TargetShift?
 
   /// - Parameter keepsPages: whether the pages of the matrices stay in memory after they were used for losses.
   init(path: String, keepsPages: Bool = true) throws {
@@ -39,6 +43,16 @@ struct SiteFactor {
       return try GramMatrix(
         factor: file.tensor(name + ".factor", dtype: .f32), rest: rest.array())
     }
+    func shift(onHeldOut: Bool) throws -> TargetShift? {
+      let found = try Repair.allCases.map { kind -> LinearWeight? in
+        let name = RepairSums.name(kind, onHeldOut)
+        return names.contains(name) ? try LinearWeight(file.tensor(name, dtype: .f32)) : nil
+      }
+      guard found.contains(where: { $0 != nil }) else { return nil }
+      return try TargetShift(cross: found[0], residual: found[1])
+    }
+    self.shift = try shift(onHeldOut: false)
+    heldOutShift = try shift(onHeldOut: true)
     self.diagonal = diagonal
     self.sums = sums
     self.gram = try gram("gram")

@@ -76,7 +76,7 @@ struct BlockStream {
     }
     // Otherwise mapped pages of blocks that are done would fill the memory.
     defer { for tensor in stored { tensor.release() } }
-    let bytes = stored.reduce(0) { $0 + $1.entry.range.count }
+    let bytes = stored.reduce(0) { $0 + $1.byteCount }
     let weights = TensorSource(
       checkpoint, precision: part.precision, keepsPages: bytes <= Capture.keptBytes, on: device)
     for (index, batch) in batches.enumerated() {

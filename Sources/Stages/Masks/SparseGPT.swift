@@ -54,7 +54,7 @@ public struct SparseGPT: MatrixStage {
     guard let matrix = sizes.matrix else { return WorkingSet() }
     return WorkingSet(
       weightPages: sizes.tensorBytes, gramPages: sizes.factorBytes,
-      rows: 2 * matrix.rows * Mask.rowBytes(matrix.columns)
+      rows: 2 * matrix.rows * Mask.rowBytes(matrix.columns) + sizes.shiftByteCount()
         + options.workingSet(
           rows: matrix.rows, columns: matrix.columns, pattern: sizes.patternOfAnySparsity,
           threads: sizes.threads, writing: sizes.writingByteCount))
@@ -73,11 +73,12 @@ public struct SparseGPT: MatrixStage {
   public func run(_ unit: UnitContext) throws -> MatrixReport {
     let weight = try unit.weight()
     let gram = try unit.factor().requireGram()
+    let shift = try unit.targetShift()
     var pattern = try choice.pattern(unit)
     if budget == .matrix { pattern = pattern.acrossRows ?? pattern }
-    let (outcome, loss) = try unit.writeWeights(weight, gram: gram) {
+    let (outcome, loss) = try unit.writeWeights(weight, gram: gram, shift: shift) {
       try pruneBySparseGPT(
-        weight, gram: gram, pattern: pattern, options: options, on: unit.device, write: $0)
+        weight, gram: gram, shift: shift, pattern: pattern, options: options, on: unit.device, write: $0)
     }
     try MaskFile.write(outcome.mask, to: unit.folder + "/" + MaskFile.name)
     weight.tensor.release()

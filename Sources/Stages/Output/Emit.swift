@@ -3,7 +3,7 @@ import EspalierIO
 import EspalierKernels
 import EspalierPipeline
 
-/// Writes the pruned checkpoint: a copy of the folder with other bytes only for pruned matrices.
+/// Writes the pruned checkpoint: the folder with other bytes only for pruned matrices, in dense or compact form.
 public struct Emit: OutputStage {
   public static let descriptor = StageDescriptor(
     name: "emit",
@@ -12,39 +12,72 @@ public struct Emit: OutputStage {
     revision: 1
   ) { .output(Emit(&$0)) }
 
-  init(_ parameters: inout Parameters) {}
+  private enum Format: String, CaseIterable {
+    case dense, compact, both
+  }
+
+  private let format: Format
+  private let metadata: CheckpointWriter.Metadata
+
+  init(_ parameters: inout Parameters) {
+    format = parameters.choice(
+      "format", default: .dense,
+      "How matrices are stored: dense, which every loader reads; compact, as bit masks and values (sparse-bitmask or sparse-24-bitmask of compressed-tensors), which espalier reads; or both, the compact form in OUTPUT-compact."
+    )
+    metadata = parameters.choice(
+      "metadata", default: .none,
+      "Whether config.json of a compact folder names the format in quantization_config; loaders that do not know it refuse such a folder."
+    )
+  }
 
   public func sourceFiles(of checkpoint: Checkpoint) throws -> [String: String] {
     // The tensors of the shards are in the key already.
     Dictionary(
-      try Self.otherFiles(of: checkpoint).map { ($0, checkpoint.folder + "/" + $0) },
+      try CheckpointWriter.otherFiles(of: checkpoint).map { ($0, checkpoint.folder + "/" + $0) },
       uniquingKeysWith: { first, _ in first })
   }
 
   public func output(of checkpoint: Checkpoint, path: String) throws -> JobOutput {
-    let bytes = try checkpoint.fileNames().reduce(0) {
-      try $0 + (Folder.entry(checkpoint.folder + "/" + $1)?.size ?? 0)
+    // How small a compact form is depends on the masks; it is never larger.
+    let bytes = try CheckpointWriter.denseByteCount(of: checkpoint)
+    return JobOutput(.checkpoint, path: path, bytes: format == .both ? 2 * bytes : bytes)
+  }
+
+  /// The folders to write, the main one first.
+  private func folders(_ output: JobOutput) -> [(form: CheckpointWriter.Form, path: String)] {
+    switch format {
+    case .dense: [(.dense, output.path)]
+    case .compact: [(.compact, output.path)]
+    case .both: [(.dense, output.path), (.compact, output.path + "-compact")]
     }
-    return JobOutput(.checkpoint, path: path, bytes: bytes)
   }
 
   public func isPresent(_ output: JobOutput, key: Digest) throws -> Bool {
-    guard try Folder.entry(output.path + "/" + OutputRecord.fileName) != nil else { return false }
-    let record = try OutputRecord(folder: output.path)
-    return try record.key == key && record.damage(in: output.path).isEmpty
+    try folders(output).allSatisfy { _, path in
+      guard try Folder.entry(path + "/" + OutputRecord.fileName) != nil else { return false }
+      let record = try OutputRecord(folder: path)
+      return try record.key == key && record.damage(in: path).isEmpty
+    }
   }
 
   public func check(existing output: JobOutput, job: Job) throws {
-    guard try Folder.entry(output.path) != nil else { return }
-    guard try Folder.entry(output.path + "/" + OutputRecord.fileName) != nil else {
-      throw EspalierError.usage(
-        "the output folder exists and was not written by espalier; choose another --output, or remove it.",
-        subject: output.path)
-    }
-    guard try OutputRecord(folder: output.path).stages == OutputRecord.stages(of: job.recipe) else {
-      throw EspalierError.usage(
-        "the output folder holds the model of another recipe; choose another --output, or remove it.",
-        subject: output.path)
+    for (_, path) in folders(output) {
+      guard try !Folder.contains(path, job.work) else {
+        throw EspalierError.usage(
+          "the work folder lies in the output folder, which is written whole at the end; choose another --work or --output.",
+          subject: job.work)
+      }
+      guard try Folder.entry(path) != nil else { continue }
+      guard try Folder.entry(path + "/" + OutputRecord.fileName) != nil else {
+        throw EspalierError.usage(
+          "the output folder exists and was not written by espalier; choose another --output, or remove it.",
+          subject: path)
+      }
+      guard try OutputRecord(folder: path).stages == OutputRecord.stages(of: job.recipe) else {
+        throw EspalierError.usage(
+          "the output folder holds the model of another recipe; choose another --output, or remove it.",
+          subject: path)
+      }
     }
   }
 
@@ -56,64 +89,65 @@ public struct Emit: OutputStage {
     let transposed =
       sizes.model.matrices.filter { $0.order == .columns }.map { $0.parameters * sizes.weightBytes }.max()
       ?? 0
+    // Embeddings may become compact too.
+    let compact = CompactForm.workingSet(
+      rows: max(sizes.model.vocabularySize, sizes.model.matrices.map(\.rows).max() ?? 0),
+      bytes: max(weight, sizes.model.vocabularySize * sizes.model.hiddenSize * sizes.weightBytes))
     // A piece of a weight, and one of a file for its digest.
     return WorkingSet(
-      weightPages: 2 * Self.pieceBytes,
-      rows: min(Self.pieceBytes, weight) + 4 * transposed + 2 * mask)
+      weightPages: 2 * CheckpointWriter.pieceBytes,
+      rows: max(min(CheckpointWriter.pieceBytes, weight), format == .dense ? 0 : compact) + 4 * transposed
+        + 2 * mask)
   }
 
   public func run(_ unit: UnitContext) throws -> OutputReport {
     let output = try unit.output()
-    if let record = try written(output.path, unit) { return try report(record, unit) }
     let masks = Dictionary(
-      grouping: unit.matrixInputs(.mask).map { Masked(matrix: $0.matrix, folder: $0.folder) },
+      grouping: unit.matrixInputs(.mask).map {
+        CheckpointWriter.Pruned(matrix: $0.matrix, folder: $0.folder)
+      },
       by: \.matrix.tensor)
     let partial = output.partial + "/model"
-    do {
-      let record = try write(masks, to: partial, unit)
-      try unit.requireSameSources()
-      try Folder.move(partial, to: output.path)
-      return try report(record, unit)
-    } catch {
-      // The unfinished output may be what fills the disk.
-      try? Folder.remove(partial)
-      throw error
+    // The main folder is written last: if it is there, all is done.
+    let records = try folders(output).reversed().map { form, path in
+      if let record = try written(path, unit) { return record }
+      do {
+        let record = try write(form, masks, to: partial, unit)
+        try unit.requireSameSources()
+        try Folder.move(partial, to: path)
+        return record
+      } catch {
+        // The unfinished output may be what fills the disk.
+        try? Folder.remove(partial)
+        throw error
+      }
     }
+    return try report(records[records.count - 1], unit)
   }
 
-  /// A matrix with the folder of its mask.
-  private struct Masked {
-    let matrix: ModelOutline.Matrix
-    let folder: String
-  }
-
-  private func write(_ masks: [String: [Masked]], to partial: String, _ unit: UnitContext) throws
-    -> OutputRecord
+  /// Writes a folder with its record.
+  private func write(
+    _ form: CheckpointWriter.Form, _ masks: [String: [CheckpointWriter.Pruned]], to folder: String,
+    _ unit: UnitContext
+  )
+    throws -> OutputRecord
   {
-    try Folder.remove(partial)
-    try Folder.create(partial)
-    let names = try Self.otherFiles(of: unit.checkpoint) + unit.checkpoint.shards
-    let sizes = try names.map { try Folder.entry(unit.checkpoint.folder + "/" + $0)?.size ?? 0 }
-    // Every byte is written, then read again for the digest.
-    let total = 2 * sizes.reduce(0, +)
+    try Folder.remove(folder)
+    // Every byte is written, then read again for the digest; a compact form takes another pass over the matrices.
+    let total = try (form == .dense ? 2 : 3) * CheckpointWriter.denseByteCount(of: unit.checkpoint)
     var done = 0
     func progress(_ bytes: Int) throws {
       done += bytes
-      try unit.progress(done, of: total)
+      try unit.progress(min(done, total), of: total)
     }
-    var matrices: [OutputRecord.Matrix] = []
-    for name in names {
-      try Folder.create(Folder.parent(of: partial + "/" + name))
-      matrices += try Self.write(name, unit.checkpoint, masks, into: partial, progress: progress)
-    }
-    try Self.requireSameTensors(unit.checkpoint, in: partial)
-    for folder in Self.folders(of: names) { try Folder.sync(partial + "/" + folder) }
+    let writer = try CheckpointWriter(
+      unit.checkpoint, pruned: masks, form: form, metadata: metadata, progress: progress)
+    let (files, matrices) = try writer.write(to: folder)
     let record = try OutputRecord(
-      key: unit.key, matrices: matrices, recipe: unit.job.recipe, files: names, folder: partial,
-      read: progress
-    )
-    try record.write(to: partial)
-    try Folder.sync(partial)
+      key: unit.key, matrices: matrices, recipe: unit.job.recipe, files: files, folder: folder,
+      read: progress)
+    try record.write(to: folder)
+    try Folder.sync(folder)
     return record
   }
 
@@ -147,107 +181,5 @@ public struct Emit: OutputStage {
       matrices: record.matrices.count, files: record.files.count, digest: record.filesDigest)
     try Folder.writeAtomically(Array(report.json.text.utf8), to: unit.folder + "/output.json")
     return report
-  }
-
-  /// Writes a file of the checkpoint: copies everything between the pruned matrices, which are masked piece by piece.
-  ///
-  /// - Returns: the pruned matrices.
-  private static func write(
-    _ name: String, _ checkpoint: Checkpoint, _ masks: [String: [Masked]], into folder: String,
-    progress: (Int) throws -> Void
-  ) throws -> [OutputRecord.Matrix] {
-    let source = try File(reading: checkpoint.folder + "/" + name)
-    let file = try File(writing: folder + "/" + name, truncate: true)
-    var (position, unsynced) = (0, 0)
-    // Bytes that wait for the disk take memory, so they are synced early.
-    func wrote(_ bytes: Int) throws {
-      position += bytes
-      unsynced += bytes
-      if unsynced >= copiedBytes {
-        try file.sync()
-        unsynced = 0
-      }
-      try progress(bytes)
-    }
-    func copy(to end: Int) throws {
-      while position < end {
-        let next = position..<min(end, position + copiedBytes)
-        try file.copy(next, of: source)
-        try wrote(next.count)
-      }
-    }
-    var matrices: [OutputRecord.Matrix] = []
-    for entry in checkpoint.entries[name] ?? [] {
-      guard let masked = masks[entry.name], checkpoint.tensors[entry.name]?.shard == name else { continue }
-      for one in masked.sorted(by: { $0.matrix.part ?? 0 < $1.matrix.part ?? 0 }) {
-        let pruned = try PrunedMatrix(folder: one.folder)
-        let stored = try checkpoint.stored(one.matrix)
-        try copy(to: stored.entry.range.lowerBound)
-        let weight = try LinearWeight(stored, order: one.matrix.order, pruned: pruned)
-        try write(weight, of: stored, order: one.matrix.order) { bytes in
-          let count = bytes.count
-          try file.write(bytes.span.bytes, at: position)
-          try wrote(count)
-        }
-        matrices.append(
-          .init(place: one.matrix, pattern: pruned.mask.pattern, hasNewWeights: pruned.weights != nil))
-      }
-    }
-    try copy(to: source.size())
-    try file.sync()
-    return matrices
-  }
-
-  /// Calls `body` with the bytes of a pruned matrix, in the order in which they are stored.
-  private static func write(
-    _ weight: LinearWeight, of stored: StoredTensor, order: ModelOutline.Matrix.Order,
-    _ body: (consuming Buffer<UInt8>) throws -> Void
-  ) throws {
-    let rowBytes = stored.entry.range.count / weight.rows
-    if order == .rows {
-      for rows in parts(of: weight.rows, size: max(1, pieceBytes / rowBytes)) {
-        try body(weight.maskedBytes(rows))
-        weight.tensor.release(rows.lowerBound * rowBytes..<rows.upperBound * rowBytes)
-      }
-    } else {
-      let masked = try StoredTensor(
-        weight.maskedBytes(0..<weight.rows), shape: [weight.rows, weight.columns], derivedFrom: stored)
-      try body(masked.transposed().bytes())
-    }
-    weight.tensor.release()
-    stored.release()
-  }
-
-  /// Checks that the output has the tensors of the source, at the same places.
-  private static func requireSameTensors(_ checkpoint: Checkpoint, in folder: String) throws {
-    for shard in checkpoint.shards {
-      let written = try SafetensorsHeader(path: folder + "/" + shard).tensors
-      let source = checkpoint.entries[shard] ?? []
-      guard written.map(\.name) == source.map(\.name), written.map(\.range) == source.map(\.range) else {
-        throw EspalierError.internalFault("\(shard) does not hold the tensors of the source.")
-      }
-    }
-  }
-
-  /// All folders that contain these files, directly or not.
-  private static func folders(of names: [String]) -> Set<String> {
-    var folders: Set<String> = []
-    for name in names {
-      var folder = Folder.parent(of: name)
-      while folders.insert(folder).inserted { folder = Folder.parent(of: folder) }
-    }
-    return folders
-  }
-
-  /// Bytes of a weight that are masked at a time, and of a file that are hashed at a time.
-  private static let pieceBytes = 4 << 20
-  /// Bytes that are copied at a time, and that are written before a sync.
-  private static let copiedBytes = 64 << 20
-
-  /// All files of the checkpoint except its shards and the records of an earlier run of espalier.
-  private static func otherFiles(of checkpoint: Checkpoint) throws -> [String] {
-    try checkpoint.fileNames().filter {
-      !checkpoint.shards.contains($0) && $0 != OutputRecord.fileName && $0 != OutputRecord.recipeName
-    }
   }
 }

@@ -47,8 +47,25 @@ public struct OutputRecord: Sendable {
     stages = Self.stages(of: recipe)
     self.recipe =
       recipe.text + (recipe.overrides.isEmpty ? "" : recipe.overrides.map { "# --set \($0)\n" }.joined())
-    try Folder.writeAtomically(Array(self.recipe.utf8), to: folder + "/" + Self.recipeName)
-    self.files = try (files + [Self.recipeName]).map { name in
+    self.files = try Self.files(files, recipe: self.recipe, folder, read)
+  }
+
+  /// Records the named files of `folder`, which holds the matrices of another record in another form.
+  ///
+  /// - Parameter read: called after each file with its size.
+  init(_ other: OutputRecord, files: [String], folder: String, read: (Int) throws -> Void) throws {
+    key = other.key
+    matrices = other.matrices
+    stages = other.stages
+    recipe = other.recipe
+    self.files = try Self.files(files, recipe: recipe, folder, read)
+  }
+
+  private static func files(_ names: [String], recipe: String, _ folder: String, _ read: (Int) throws -> Void)
+    throws -> [File]
+  {
+    try Folder.writeAtomically(Array(recipe.utf8), to: folder + "/" + recipeName)
+    return try (names + [recipeName]).map { name in
       let path = folder + "/" + name
       let file = File(
         name: name, size: try Folder.entry(path)?.size ?? 0, digest: try SHA256.digest(ofFile: path))
@@ -122,7 +139,9 @@ public struct OutputRecord: Sendable {
   }
 
   /// The files that differ from the record, with the problem of each, in the order of the record.
-  func damage(in folder: String) throws -> [Verification.Finding] {
+  ///
+  /// - Parameter read: called after each file with its size.
+  func damage(in folder: String, read: (Int) throws -> Void = { _ in }) throws -> [Verification.Finding] {
     try files.compactMap { file in
       let path = folder + "/" + file.name
       guard let entry = try Folder.entry(path) else {
@@ -131,7 +150,9 @@ public struct OutputRecord: Sendable {
       if entry.size != file.size {
         return .init(subject: path, problem: "the file has \(entry.size) bytes, not \(file.size).")
       }
-      guard try SHA256.digest(ofFile: path) != file.digest else { return nil }
+      let digest = try SHA256.digest(ofFile: path)
+      try read(file.size)
+      guard digest != file.digest else { return nil }
       return .init(subject: path, problem: "the bytes are not those that were written.")
     }
   }

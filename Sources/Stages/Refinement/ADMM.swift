@@ -45,7 +45,7 @@ public struct ADMM: MatrixStage {
     guard let matrix = sizes.matrix else { return WorkingSet() }
     return WorkingSet(
       weightPages: sizes.tensorBytes, gramPages: sizes.factorBytes,
-      rows: 2 * matrix.rows * Mask.rowBytes(matrix.columns)
+      rows: 2 * matrix.rows * Mask.rowBytes(matrix.columns) + sizes.shiftByteCount()
         + ADMMOptions.workingSet(
           rows: matrix.rows, columns: matrix.columns, pattern: sizes.pattern, rank: sizes.factorRank,
           threads: sizes.threads, writing: sizes.writingByteCount))
@@ -65,10 +65,11 @@ public struct ADMM: MatrixStage {
   public func run(_ unit: UnitContext) throws -> MatrixReport {
     let weight = try unit.weight()
     let gram = try unit.factor().requireGram()
+    let shift = try unit.targetShift()
     let pattern = try choice.pattern(unit)
-    let (outcome, loss) = try unit.writeWeights(weight, gram: gram) {
+    let (outcome, loss) = try unit.writeWeights(weight, gram: gram, shift: shift) {
       try pruneByADMM(
-        weight, gram: gram, pattern: pattern, options: options, on: unit.device, write: $0)
+        weight, gram: gram, shift: shift, pattern: pattern, options: options, on: unit.device, write: $0)
     }
     try MaskFile.write(outcome.mask, to: unit.folder + "/" + MaskFile.name)
     weight.tensor.release()

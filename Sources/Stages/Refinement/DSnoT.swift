@@ -26,6 +26,8 @@ public struct DSnoT: MatrixStage {
 
   public var reads: Set<ArtifactKind> { [.factor, .mask] }
 
+  public var followsTarget: Bool { false }
+
   public func applies(to matrix: ModelOutline.Matrix) -> Bool { true }
 
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet { sizes.withLossFactor(besideFactor(sizes)) }

@@ -72,6 +72,8 @@ public struct FrankWolfe: MatrixStage {
 
   public var reads: Set<ArtifactKind> { [.factor, .mask] }
 
+  public var followsTarget: Bool { false }
+
   public func applies(to matrix: ModelOutline.Matrix) -> Bool { true }
 
   public func pattern(after previous: PlannedPattern?) throws -> PlannedPattern? {

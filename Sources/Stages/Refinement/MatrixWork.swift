@@ -28,7 +28,30 @@ extension UnitSizes {
   fileprivate func keepsLossFactor(beside rest: WorkingSet) -> Bool { rest.total + factorBytes <= available }
 }
 
+extension UnitSizes {
+  /// Whether the targets have a shift.
+  var isShifted: Bool { target != .pruned }
+
+  /// Bytes that the shifts of the targets take in a kernel, beside the pages of their tensors.
+  ///
+  /// - Parameter isAcrossRows: whether the kernel holds all rows of the matrix, as those with a budget for the whole matrix do.
+  func shiftByteCount(isAcrossRows: Bool = false) -> Int {
+    guard let matrix, isShifted else { return 0 }
+    return TargetShift.workingSet(
+      rows: matrix.rows, columns: matrix.columns, isAcrossRows: isAcrossRows, threads: threads)
+  }
+}
+
 extension UnitContext {
+  /// What the targets of the unit's matrix have beyond the outputs of its dense rows; nil if nothing.
+  ///
+  /// - Parameter onHeldOut: whether on the sequences that are held out, or on the others.
+  func targetShift(onHeldOut: Bool = false) throws -> TargetShift? {
+    guard sizes.isShifted else { return nil }
+    let factor = try factor()
+    return onHeldOut ? factor.heldOutShift : factor.shift
+  }
+
   /// The factor of the unit's site, only for losses; ``UnitSizes/withLossFactor(_:)`` computes its memory.
   func lossFactor(beside rest: (UnitSizes) -> WorkingSet) throws -> SiteFactor {
     let sizes = sizes

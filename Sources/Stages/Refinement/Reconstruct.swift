@@ -35,7 +35,7 @@ public struct Reconstruct: MatrixStage {
     guard let matrix = sizes.matrix else { return WorkingSet() }
     return WorkingSet(
       weightPages: sizes.tensorBytes, gramPages: sizes.factorBytes,
-      rows: 2 * matrix.rows * Mask.rowBytes(matrix.columns)
+      rows: 2 * matrix.rows * Mask.rowBytes(matrix.columns) + sizes.shiftByteCount()
         + ReconstructOptions.workingSet(
           rows: matrix.rows, columns: matrix.columns, pattern: sizes.pattern, rank: sizes.factorRank,
           threads: sizes.threads, writing: sizes.writingByteCount))
@@ -56,10 +56,12 @@ public struct Reconstruct: MatrixStage {
   public func run(_ unit: UnitContext) throws -> MatrixReport {
     let weight = try unit.weight()
     let gram = try unit.factor().requireGram()
+    let shift = try unit.targetShift()
     let mask = try MaskFile.read(unit.input(.mask, MaskFile.name))
     let options = ReconstructOptions(damping: damping, tolerance: tolerance)
-    let (outcome, loss) = try unit.writeWeights(weight, gram: gram) {
-      try reconstruct(weight, gram: gram, mask: mask, options: options, on: unit.device, write: $0)
+    let (outcome, loss) = try unit.writeWeights(weight, gram: gram, shift: shift) {
+      try reconstruct(
+        weight, gram: gram, shift: shift, mask: mask, options: options, on: unit.device, write: $0)
     }
     try MaskFile.write(mask, to: unit.folder + "/" + MaskFile.name)
     weight.tensor.release()

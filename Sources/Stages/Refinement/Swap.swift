@@ -3,14 +3,20 @@ import EspalierIO
 import EspalierKernels
 import EspalierPipeline
 
-/// Refines masks by SparseSwaps (arXiv 2512.10922): in every row the best exchange of a kept and a pruned weight, until none helps.
+/// Refines masks by SparseSwaps (arXiv 2512.10922): in every row the best exchange of a kept and a pruned weight, until none helps. With
+/// `objective: refit` the exchange is the best for the loss after the kept weights are fitted, and they are fitted.
 public struct Swap: MatrixStage {
   public static let descriptor = StageDescriptor(
     name: "swap",
     summary:
-      "Refines a mask by SparseSwaps: the best exchange of a kept and a pruned weight in every row, until none helps.",
+      "Refines a mask by SparseSwaps: the best exchange of a kept and a pruned weight in every row, until none helps; for the weights as they are, or for those fitted to the mask.",
     revision: 2
   ) { .matrix(Swap(&$0)) }
+
+  enum Objective: String, CaseIterable {
+    case mask
+    case refit
+  }
 
   enum Budget: String, CaseIterable {
     case row
@@ -20,6 +26,8 @@ public struct Swap: MatrixStage {
   /// The largest number of patterns of one group that can be tried.
   private static let mostPatterns = 1000
 
+  private let objective: Objective
+  private let damping: Double
   private let maxSwaps: Int?
   private let moves: SwapOptions.Moves
   private let budget: Budget
@@ -27,6 +35,15 @@ public struct Swap: MatrixStage {
   public let holdOut: Double
 
   init(_ parameters: inout Parameters) {
+    objective = parameters.choice(
+      "objective", default: .mask,
+      "What a swap lowers: the loss of the mask with the weights as they are, or the loss after the kept weights are fitted; refit fits and writes them, too. It is best after swaps for the mask."
+    )
+    let fit = ReconstructOptions()
+    damping = parameters.number(
+      "damping", default: fit.damping, in: 0...1000,
+      "With objective: refit, the cost of moving a weight away from its first value, as a share of the mean of the Gram matrix's diagonal."
+    )
     maxSwaps = parameters.optionalInteger(
       "maxSwaps", in: 1...1_000_000_000,
       "The largest number of swaps in one row; none continues to the local optimum.")
@@ -44,10 +61,19 @@ public struct Swap: MatrixStage {
       "Share of the calibration windows that is held out; a row stops when its error on them stops falling."
     )
     if budget == .matrix, holdOut > 0 { parameters.reject("holdOut works with budget: row only.") }
+    if objective == .refit, holdOut > 0 { parameters.reject("holdOut works with objective: mask only.") }
+    if objective == .refit, moves == .group {
+      parameters.reject("moves: group works with objective: mask only.")
+    }
+    if objective == .refit, budget == .matrix {
+      parameters.reject("budget: matrix works with objective: mask only.")
+    }
     if budget == .matrix, moves == .group { parameters.reject("moves: group works with budget: row only.") }
   }
 
   public var reads: Set<ArtifactKind> { [.factor, .mask] }
+
+  public var writesWeights: Bool { objective == .refit }
 
   public func applies(to matrix: ModelOutline.Matrix) -> Bool { true }
 
@@ -77,11 +103,20 @@ public struct Swap: MatrixStage {
 
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
     guard let matrix = sizes.matrix else { return WorkingSet() }
+    if objective == .refit {
+      return WorkingSet(
+        weightPages: sizes.tensorBytes, gramPages: sizes.factorBytes,
+        rows: 2 * matrix.rows * Mask.rowBytes(matrix.columns) + sizes.shiftByteCount()
+          + RefitSwapOptions.workingSet(
+            rows: matrix.rows, columns: matrix.columns, pattern: sizes.pattern, rank: sizes.factorRank,
+            threads: sizes.threads, writing: sizes.writingByteCount))
+    }
     // The Gram matrix is mapped, but counts: all of it is read again and again.
     let options = SwapOptions(moves: moves, budget: budget == .row ? .row : .matrix(floor: floor))
     return WorkingSet(
       weightPages: sizes.tensorBytes, gramPages: sizes.factorBytes,
       rows: 2 * matrix.rows * Mask.rowBytes(matrix.columns)
+        + sizes.shiftByteCount(isAcrossRows: budget == .matrix) * (holdOut > 0 ? 2 : 1)
         + max(
           options.workingSet(
             rows: matrix.rows, columns: matrix.columns, pattern: sizes.pattern, rank: sizes.factorRank,
@@ -92,6 +127,13 @@ public struct Swap: MatrixStage {
   public func work(_ sizes: UnitSizes) -> Work {
     guard let matrix = sizes.matrix else { return Work() }
     let columns = Double(matrix.columns)
+    if objective == .refit {
+      return Work(
+        operations: Double(matrix.rows)
+          * RefitSwapOptions.operations(columns: matrix.columns, pattern: sizes.pattern)
+          + columns * columns * columns * 2 / 3 + Reconstruct.fittingOperations(matrix, sizes.pattern),
+        memoryBytes: matrix.weights * 400)
+    }
     let isGrouped = if case .groups = sizes.pattern { true } else { false }
     // Measured on trained models: swaps of a row until its optimum, and the bytes that each of them reads, mostly two rows of G.
     let optimum = (isGrouped ? 0.11 : 0.12) * columns * (budget == .matrix ? 3 : 1)
@@ -107,11 +149,18 @@ public struct Swap: MatrixStage {
     let weight = try unit.weight()
     let factor = try unit.factor()
     let gram = try factor.requireGram()
+    let shift = try unit.targetShift()
     var mask = try MaskFile.read(unit.input(.mask, MaskFile.name))
+    if objective == .refit {
+      let report = try refineForFit(unit, weight, gram, shift, &mask)
+      try MaskFile.write(mask, to: unit.folder + "/" + MaskFile.name)
+      weight.tensor.release()
+      return report
+    }
     var report =
       switch budget {
-      case .row: try refineRows(unit, weight, gram, heldOut: holdOut > 0 ? factor.heldOut : nil, &mask)
-      case .matrix: try refineMatrix(unit, weight, gram, &mask)
+      case .row: try refineRows(unit, weight, gram, shift, heldOut: holdOut > 0 ? factor.heldOut : nil, &mask)
+      case .matrix: try refineMatrix(unit, weight, gram, shift, &mask)
       }
     try MaskFile.write(mask, to: unit.folder + "/" + MaskFile.name)
     try unit.carryCertificate(mask, weight, gram, into: &report)
@@ -120,10 +169,15 @@ public struct Swap: MatrixStage {
   }
 
   private func refineRows(
-    _ unit: UnitContext, _ weight: LinearWeight, _ gram: GramMatrix, heldOut: GramMatrix?, _ mask: inout Mask
+    _ unit: UnitContext, _ weight: LinearWeight, _ gram: GramMatrix, _ shift: TargetShift?,
+    heldOut: GramMatrix?, _ mask: inout Mask
   ) throws -> MatrixReport {
-    let options = SwapOptions(limit: maxSwaps, moves: moves, heldOut: heldOut)
-    let outcome = try refineBySwaps(weight, gram: gram, mask: &mask, options: options, on: unit.device) {
+    let options = try SwapOptions(
+      limit: maxSwaps, moves: moves, heldOut: heldOut,
+      heldOutShift: heldOut == nil ? nil : unit.targetShift(onHeldOut: true))
+    let outcome = try refineBySwaps(
+      weight, gram: gram, shift: shift, mask: &mask, options: options, on: unit.device
+    ) {
       done, total in
       try unit.progress(done, of: total)
     }
@@ -145,11 +199,36 @@ public struct Swap: MatrixStage {
     return report
   }
 
+  private func refineForFit(
+    _ unit: UnitContext, _ weight: LinearWeight, _ gram: GramMatrix, _ shift: TargetShift?,
+    _ mask: inout Mask
+  ) throws -> MatrixReport {
+    let options = RefitSwapOptions(limit: maxSwaps, fit: ReconstructOptions(damping: damping))
+    let start = mask
+    let (outcome, loss) = try unit.writeWeights(weight, gram: gram, shift: shift) {
+      try refineByRefitSwaps(
+        weight, gram: gram, shift: shift, mask: start, options: options, on: unit.device, write: $0)
+    }
+    mask = outcome.mask
+    var report = try unit.matrixReport(mask.pattern)
+    report.lossBefore = outcome.lossBefore
+    report.lossAfter = loss
+    report.swaps = outcome.swaps
+    report.details = JSONObject([
+      ("fittedBefore", .number(outcome.fittedBefore)), ("mostSwapsOfARow", .integer(outcome.mostSwaps)),
+      ("rowsAtLimit", .integer(outcome.rowsAtLimit)), ("rowsTakenBack", .integer(outcome.rowsTakenBack)),
+    ])
+    return report
+  }
+
   private func refineMatrix(
-    _ unit: UnitContext, _ weight: LinearWeight, _ gram: GramMatrix, _ mask: inout Mask
+    _ unit: UnitContext, _ weight: LinearWeight, _ gram: GramMatrix, _ shift: TargetShift?,
+    _ mask: inout Mask
   ) throws -> MatrixReport {
     let options = SwapOptions(limit: maxSwaps, budget: .matrix(floor: floor))
-    let outcome = try refineAcrossRows(weight, gram: gram, mask: &mask, options: options, on: unit.device) {
+    let outcome = try refineAcrossRows(
+      weight, gram: gram, shift: shift, mask: &mask, options: options, on: unit.device
+    ) {
       done, total in
       try unit.progress(done, of: total)
     }

@@ -7,14 +7,15 @@ import EspalierPipeline
 struct WeightWriter: ~Copyable {
   private let weight: LinearWeight
   private let loss: Loss
+  private let isShifted: Bool
   private let dtype: DType
   private var file: SafetensorsWriter
   /// Rows written so far.
   private(set) var row = 0
-  /// Sum over the rows of `(w - w')^T G (w - w')`, with the rounded weights w'.
+  /// Sum over the rows of `(w - w')^T G (w - w')`, with the rounded weights w'; see ``TargetShift`` for targets with a shift.
   private(set) var lossSum = 0.0
 
-  init(_ unit: UnitContext, _ weight: LinearWeight, gram: GramMatrix) throws {
+  init(_ unit: UnitContext, _ weight: LinearWeight, gram: GramMatrix, shift: TargetShift?) throws {
     guard let dtype = weight.tensor.dtype else {
       throw EspalierError.internalFault("the tensor \(weight.tensor.name) has no type.")
     }
@@ -22,7 +23,8 @@ struct WeightWriter: ~Copyable {
       path: unit.folder + "/" + PrunedMatrix.weightFile,
       tensors: [(PrunedMatrix.weightName, dtype, [weight.rows, weight.columns])])
     self.weight = weight
-    loss = Loss(gram, on: unit.device)
+    loss = Loss(gram, shift: shift, on: unit.device)
+    isShifted = shift != nil
     self.dtype = dtype
   }
 
@@ -34,7 +36,8 @@ struct WeightWriter: ~Copyable {
       )
     }
     try file.append(rounded.bytes)
-    lossSum += loss.ofUpdate(weight, rounded.values(), firstRow: row).reduce(0) { $0 + max(0, $1) }
+    let least = isShifted ? -Double.infinity : 0
+    lossSum += loss.ofUpdate(weight, rounded.values(), firstRow: row).reduce(0) { $0 + max(least, $1) }
     row += rows.rows
   }
 
@@ -56,10 +59,10 @@ extension UnitContext {
   /// - Parameter body: calls its argument with all rows, a block after the other.
   /// - Returns: the result of `body`, and the sum over the rows of `(w - w')^T G (w - w')`.
   func writeWeights<Outcome>(
-    _ weight: LinearWeight, gram: GramMatrix,
+    _ weight: LinearWeight, gram: GramMatrix, shift: TargetShift?,
     _ body: ((borrowing Matrix) throws -> Void) throws -> Outcome
   ) throws -> (outcome: Outcome, loss: Double) {
-    var writer = try WeightWriter(self, weight, gram: gram)
+    var writer = try WeightWriter(self, weight, gram: gram, shift: shift)
     let outcome = try body { rows in
       try writer.append(rows)
       try progress(writer.row, of: weight.rows)

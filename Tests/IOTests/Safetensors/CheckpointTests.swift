@@ -39,12 +39,12 @@ import Testing
         == (shards == 1 ? ["model.safetensors"] : (1...shards).map { "model-\($0).safetensors" }))
     #expect(Set(checkpoint.tensors.keys) == Set(expected.map(\.name)))
     for (name, shape) in expected {
-      let tensor = try checkpoint.tensor(name, shape: shape)
+      let tensor = try checkpoint.tensor(name, shape: shape).dense()
       #expect(tensor.dtype == .f32 && tensor.withBytes { $0.count } == shape.reduce(4, *))
       let shard = try #require(checkpoint.tensors[name]).shard
-      #expect(checkpoint.entries[shard]?.contains { $0.name == name } == true)
+      #expect(checkpoint.headers[shard]?.tensors.contains { $0.name == name } == true)
     }
-    #expect(checkpoint.entries.values.reduce(0) { $0 + $1.count } == expected.count)
+    #expect(checkpoint.headers.values.reduce(0) { $0 + $1.tensors.count } == expected.count)
     #expect(checkpoint.configuration["model_type"]?.string == "llama")
     let others = ["config.json", "generation_config.json"] + checkpoint.shards
     #expect(
@@ -56,11 +56,11 @@ import Testing
   @Test func shardingDoesNotMatter() throws {
     try write(1)
     let one = try Checkpoint(folder: folder)
-    let digests = try one.tensors.mapValues { try one.stored($0.entry, shard: $0.shard).digest() }
+    let digests = try one.tensors.mapValues { try $0.dense().digest() }
     try Folder.remove(folder)
     try write(4)
     let four = try Checkpoint(folder: folder)
-    #expect(try four.tensors.mapValues { try four.stored($0.entry, shard: $0.shard).digest() } == digests)
+    #expect(try four.tensors.mapValues { try $0.dense().digest() } == digests)
   }
 
   @Test func aSingleFileWinsOverAnIndex() throws {
@@ -164,7 +164,7 @@ import Testing
     #expect(checkpoint.tensors.keys.sorted() == ["lm_head.weight"])
     #expect(
       checkpoint.shards == ["model-1.safetensors"]
-        && checkpoint.entries["model-1.safetensors"]?.count ?? 0 > 1)
+        && checkpoint.headers["model-1.safetensors"]?.tensors.count ?? 0 > 1)
   }
 
   @Test func aFolderInPlaceOfAShardIsTold() throws {

@@ -199,8 +199,8 @@ import Testing
       &block, rows: 0..<rows, correlations: Matrix(rows: rows, columns: columns, correlations),
       heldOut: heldOut,
       heldOutCorrelations: Matrix(
-        rows: heldOutCorrelations.count / columns, columns: columns, heldOutCorrelations), limit: limit,
-      on: device)
+        rows: heldOutCorrelations.count / columns, columns: columns, heldOutCorrelations),
+      starts: Buffer(count: rows), limit: limit, on: device)
     return (kept.indices.map { block.kept[$0] }, outcomes)
   }
 

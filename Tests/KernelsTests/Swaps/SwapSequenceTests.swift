@@ -168,7 +168,7 @@ import Testing
                 gram, n, diagonal, norms, largest, problem.span, UInt64(limit), 2 * n,
                 rows.flatMap(\.weights), &kept,
                 rows.flatMap { $0.correlation($0.gram) }, held, heldC.count, heldC, bytes,
-                scratch.baseAddress, 2, &outcomes)
+                scratch.baseAddress, 2, [espalier_swap_start(), espalier_swap_start()], &outcomes)
             }
           }
         }

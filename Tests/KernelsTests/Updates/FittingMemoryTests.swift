@@ -80,6 +80,35 @@ import Testing
     }
   }
 
+  @Test func swapsForTheLossAfterTheFit() async {
+    await #expect(processExitsWith: .success) {
+      for (rows, columns, rank) in [(300, 512, nil), (20, 1200, nil), (60, 300, 40), (5, 96, nil)]
+        as [(Int, Int, Int?)]
+      {
+        let problem = try MemoryProblem(rows: rows, columns: columns, rank: rank)
+        for (pattern, threads) in [
+          (.rows(sparsity: 0.5), 2), (.rows(sparsity: 0.9), 1), (.rows(sparsity: 0.1), 2),
+          (.groups(keep: 2, of: 4), 2),
+        ] as [(SparsityPattern, Int)] {
+          let mask = problem.mask(pattern)
+          let device = Device(threads: threads)
+          try expect(
+            [1, threads].map {
+              RefitSwapOptions.workingSet(
+                rows: rows, columns: columns, pattern: pattern, rank: rank, threads: $0,
+                writing: problem.writing(rank, $0))
+            }
+          ) {
+            var row = 0
+            _ = try refineByRefitSwaps(problem.weight, gram: problem.gram, mask: mask, on: device) {
+              problem.write($0, &row, device)
+            }
+          }
+        }
+      }
+    }
+  }
+
   @Test func masksAndWeightsTogether() async {
     await #expect(processExitsWith: .success) {
       for (rows, columns, rank) in [(300, 256, nil), (30, 400, 40)] as [(Int, Int, Int?)] {
@@ -131,6 +160,8 @@ import Testing
           rows: rows, columns: columns, pattern: pattern, rank: nil, threads: 2, writing: { _ in 0 }),
         SparseGPTOptions().workingSet(
           rows: rows, columns: columns, pattern: pattern, threads: 2, writing: { $0 }),
+        RefitSwapOptions.workingSet(
+          rows: rows, columns: columns, pattern: pattern, rank: nil, threads: 2, writing: { _ in 0 }),
         FrankWolfeOptions().workingSet(
           rows: rows, columns: columns, pattern: pattern, rank: nil, threads: 2),
       ]

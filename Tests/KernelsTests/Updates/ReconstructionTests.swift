@@ -161,7 +161,7 @@ struct GoldenLayer {
       var system = FitSystem(layer.matrix, ReconstructOptions(damping: damping, tolerance: way.tolerance))
       system.expectedSteps = way.expectedSteps
       var block = layer.block(mask)
-      let states = fit(&block, system, on: device)
+      let states = fit(&block, system, RowShifts(), on: device)
       for row in 0..<8 {
         let new = (0..<columns).map { Double(block.weights[row, $0]) }
         #expect(new.allSatisfy { $0.isFinite })
@@ -220,7 +220,7 @@ struct GoldenLayer {
       var system = FitSystem(layer.matrix, ReconstructOptions(tolerance: 1e-6))
       system.expectedSteps = expected
       var block = layer.block(mask)
-      steps.append(fit(&block, system, on: device).reduce(0) { $0 + $1.steps })
+      steps.append(fit(&block, system, RowShifts(), on: device).reduce(0) { $0 + $1.steps })
       results.append(block.weights.array())
     }
     #expect(steps[0] > 0 && steps[1] == 0)
@@ -271,7 +271,7 @@ struct GoldenLayer {
         var system = FitSystem(gram, ReconstructOptions(tolerance: 1e-6))
         system.expectedSteps = expected
         var block = layer.block(mask)
-        _ = fit(&block, system, on: device)
+        _ = fit(&block, system, RowShifts(), on: device)
         results.append(block.weights.array())
       }
       #expect(zip(results[0], results[1]).allSatisfy { abs($0 - $1) < 1e-4 })

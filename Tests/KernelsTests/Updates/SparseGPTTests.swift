@@ -228,7 +228,7 @@ import Testing
       var system = FitSystem(layer.matrix, ReconstructOptions(tolerance: 1e-6))
       system.expectedSteps = 0
       var block = layer.block(obs.mask)
-      _ = fit(&block, system, on: device)
+      _ = fit(&block, system, RowShifts(), on: device)
       all.append(([obs.mask, admm.mask], new + block.weights.array()))
     }
     for tier in all.dropFirst() {

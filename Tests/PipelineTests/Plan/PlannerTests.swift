@@ -36,7 +36,7 @@ import Testing
     let bench = try ProbeBench()
     let job = try bench.job(overrides: ["sum.memory=1000"])
     let works = try Planner.plan(job).stages.map(\.work)
-    let tensors = job.checkpoint.tensors.values.reduce(0) { $0 + $1.entry.range.count }
+    let tensors = job.checkpoint.tensors.values.reduce(0) { $0 + $1.byteCount }
     #expect(works.map(\.writtenBytes).prefix(5) == [64, 2 * 512, 4000, 40, 40])
     #expect(works.map(\.commits) == [1, 2, 4, 6, 6, 1, 1])
     // Every tensor and everything that is written is hashed once.
@@ -52,12 +52,12 @@ import Testing
   }
 
   private func matrixBytes(_ job: Job) -> Int {
-    job.model.matrices.reduce(0) { $0 + (job.checkpoint.tensors[$1.tensor]?.entry.range.count ?? 0) }
+    job.model.matrices.reduce(0) { $0 + (job.checkpoint.tensors[$1.tensor]?.byteCount ?? 0) }
   }
 
   private func blockBytes(_ job: Job) -> Int {
     job.model.blocks.flatMap(\.tensors.keys).reduce(0) {
-      $0 + (job.checkpoint.tensors[$1]?.entry.range.count ?? 0)
+      $0 + (job.checkpoint.tensors[$1]?.byteCount ?? 0)
     }
   }
 

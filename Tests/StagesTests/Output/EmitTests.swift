@@ -44,7 +44,7 @@ import Testing
     var matrices = 0
     for shard in job.checkpoint.shards {
       var expected = try Folder.read(bench.model + "/" + shard)
-      for entry in job.checkpoint.entries[shard] ?? [] where entry.name.contains("_proj.") {
+      for entry in job.checkpoint.headers[shard]?.tensors ?? [] where entry.name.contains("_proj.") {
         matrices += 1
         prune(&expected, entry.range)
       }

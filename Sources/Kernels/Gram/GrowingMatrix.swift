@@ -1,0 +1,67 @@
+import EspalierCore
+import EspalierIO
+
+/// A matrix of sums, `rows x columns` in f32, while it grows: in memory, or in a file that is mapped. Where it is makes no difference
+/// to its elements.
+struct GrowingMatrix: ~Copyable, Sendable {
+  let rows: Int
+  let columns: Int
+  private var memory: Matrix?
+  private var file: MappedBuffer?
+
+  /// A matrix of zeros.
+  ///
+  /// - Parameter file: the place of the elements, which are zero; nil for memory.
+  init(rows: Int, columns: Int, in file: consuming MappedBuffer?) {
+    (self.rows, self.columns) = (rows, columns)
+    memory = nil
+    self.file = file
+    if self.file == nil {
+      memory = Matrix(rows: rows, columns: columns)
+    } else {
+      precondition(self.file?.byteCount == rows * columns * 4)
+    }
+  }
+
+  var isInFile: Bool { file != nil }
+
+  /// Runs `body` with the rows, wherever they are.
+  mutating func withElements(_ body: (MutableRowSpans<Float>) -> Void) {
+    if file == nil {
+      guard var matrix = memory.take() else { return }
+      body(matrix.mutableRowSpans)
+      memory = consume matrix
+    } else {
+      let (rows, columns) = (rows, columns)
+      file?.withUnsafeMutable {
+        let elements = $0.bindMemory(to: Float.self)
+        if let base = elements.baseAddress {
+          body(MutableRowSpans(unsafe: base, rows: rows, columns: columns))
+        }
+      }
+    }
+  }
+
+  /// Has the system read a part of some rows, if they are in a file.
+  func prefetch(_ rows: Range<Int>, _ range: Range<Int>) {
+    for row in rows {
+      file?.prefetch((row * columns + range.lowerBound) * 4..<(row * columns + range.upperBound) * 4)
+    }
+  }
+
+  /// Gives the pages of some rows back, if they are in a file.
+  func release(_ rows: Range<Int>) {
+    file?.release(rows.lowerBound * columns * 4..<rows.upperBound * columns * 4)
+  }
+
+  /// The elements row after row; nil if they are in a file.
+  consuming func takeMatrix() -> Matrix? { memory }
+
+  /// Writes all elements; nothing if they are in the file already.
+  borrowing func write(_ name: String, to draft: borrowing SafetensorsDraft) throws {
+    switch memory {
+    case .some(let matrix): try draft.write(matrix.elements, to: name)
+    case .none: break
+    }
+  }
+}

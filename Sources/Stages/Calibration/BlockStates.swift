@@ -1,0 +1,154 @@
+import EspalierCore
+import EspalierIO
+import EspalierKernels
+import EspalierModels
+import EspalierPipeline
+
+/// The states of a model at a cut of a block, which were kept, with the weights to go on from there, a batch of windows at a time.
+struct BlockStates {
+  /// The spill array in the artifacts of states.
+  static let object = "hidden"
+
+  let block: Int
+  private let cut: ModelOutline.Cut
+  private let model: Model
+  private let weights: TensorSource
+  private let arrays: [ModelOutline.Cut: SpillArray]
+  let samples: Int
+  let length: Int
+
+  /// - Parameter isDense: whether it is the dense model that streams beside the pruned one.
+  init(
+    _ unit: UnitContext, block: Int, cut: ModelOutline.Cut, model: Model, isDense: Bool, weights: TensorSource
+  ) throws {
+    arrays = try unit.states(ofDense: isDense, Self.object).mapValues { try SpillArray(folder: $0) }
+    guard let states = arrays[cut] else {
+      throw EspalierError.internalFault("the unit \(unit.unit.id) does not read the states at \(cut).")
+    }
+    (samples, length) = (states.sequences, states.tokens)
+    (self.block, self.cut, self.model, self.weights) = (block, cut, model, weights)
+  }
+
+  private var outline: ModelOutline.Block { model.outline.blocks[block] }
+
+  /// The cut of the hidden states to which the outputs of the layer at an inner cut are added.
+  private var hiddenCut: ModelOutline.Cut { cut == .output ? .start : .feedForward }
+
+  /// Goes on to the inputs of a site, or to the next hidden states.
+  ///
+  /// - Parameters:
+  ///   - keep: called with these states, some windows after the other.
+  ///   - observe: called with the inputs of every site on the way.
+  func advance(
+    _ batch: Range<Int>, to site: String?, keep: (borrowing Matrix) throws -> Void,
+    observe: (_ site: String, _ inputs: borrowing Matrix, _ rows: TokenRows) throws -> Void
+  ) throws {
+    if outline.site(at: cut) != nil { return try keep(finished(batch)) }
+    let hidden = try pass(batch, wanted: site.map { [$0] }, RoutingRecord(), everyToken: false) {
+      name, inputs, rows in
+      if name == site { try keep(inputs) }
+      try observe(name, inputs, rows)
+    }
+    if site == nil { try keep(hidden) }
+  }
+
+  private func finished(_ batch: Range<Int>) throws -> Matrix {
+    var hidden = try read(hiddenCut, batch)
+    var inputs = try read(cut, batch)
+    try model.finish(&inputs, at: cut, block: block, hidden: &hidden, length: length, weights: weights)
+    return hidden
+  }
+
+  /// Shows the inputs of sites, and what the dense model has beyond them.
+  ///
+  /// - Parameters:
+  ///   - sinks: by site.
+  ///   - beside: the states of the dense model; nil if they are not asked for.
+  ///   - total: if every expert is to see all tokens, their number.
+  func show(
+    _ batch: Range<Int>, _ sinks: [Int: any SiteSink], beside: BlockStates?, unroutedOf total: Int?
+  ) throws {
+    let names = Dictionary(
+      sinks.map { (outline.sites[$0.key].name, $0.value) }, uniquingKeysWith: { first, _ in first })
+    let routings = RoutingRecord()
+    var waiting: [(site: String, inputs: HeldMatrix, rows: TokenRows)] = []
+    try observe(batch, Set(names.keys), routings, everyToken: total != nil) { site, inputs, rows in
+      guard let sink = names[site] else { return }
+      let rows = rows.shifted(by: batch.lowerBound)
+      if let total { try sink.addUnrouted(inputs, rows, of: total) } else { try sink.add(inputs, rows) }
+      if beside != nil { waiting.append((site, HeldMatrix(copy(inputs)), rows)) }
+    }
+    guard let beside else { return }
+    // The dense model's experts see the tokens that the pruned model sends to them.
+    routings.replay()
+    let first = waiting.first
+    waiting.reverse()
+    try beside.observe(batch, Set(names.keys), routings, everyToken: total != nil) { site, inputs, _ in
+      guard let sink = names[site] else { return }
+      guard let own = waiting.popLast(), own.site == site, own.inputs.matrix.rows == inputs.rows else {
+        throw EspalierError.internalFault("the dense model's pass shows other sites than the pruned one's.")
+      }
+      var difference = copy(inputs)
+      add(own.inputs.matrix, times: -1, into: &difference, on: weights.device)
+      try sink.add(.cross, own.inputs.matrix, difference, own.rows, unroutedOf: total)
+    }
+    guard let first, cut == .output || cut == .down, let sink = names[first.site],
+      outline.site(at: cut)?.residualScale != nil
+    else { return }
+    var error = try beside.hidden(batch)
+    add(try hidden(batch), times: -1, into: &error, on: weights.device)
+    try sink.add(.residual, first.inputs.matrix, error, first.rows, unroutedOf: nil)
+  }
+
+  private func observe(
+    _ batch: Range<Int>, _ wanted: Set<String>, _ routings: RoutingRecord, everyToken: Bool,
+    _ observe: (_ site: String, _ inputs: borrowing Matrix, _ rows: TokenRows) throws -> Void
+  ) throws {
+    if let site = outline.site(at: cut) {
+      return try observe(site.name, read(cut, batch), TokenRows(windows: 0..<batch.count, length: length))
+    }
+    _ = try pass(batch, wanted: wanted, routings, everyToken: everyToken, observe)
+  }
+
+  private func pass(
+    _ batch: Range<Int>, wanted: Set<String>?, _ routings: RoutingRecord, everyToken: Bool,
+    _ observe: (_ site: String, _ inputs: borrowing Matrix, _ rows: TokenRows) throws -> Void
+  ) throws -> Matrix {
+    var before: HeldMatrix?
+    if cut == .feedForward, outline.isParallel { before = HeldMatrix(try entered(batch)) }
+    var hidden = try read(cut, batch)
+    try model.forward(
+      block: block, hidden: &hidden, length: length, from: cut, before: before, wanted: wanted,
+      routesEveryToken: everyToken, routings: routings, weights: weights, observe: observe)
+    return hidden
+  }
+
+  /// The hidden states to which the outputs of the layer at the cut are added.
+  private func hidden(_ batch: Range<Int>) throws -> Matrix {
+    try cut == .output ? entered(batch) : read(.feedForward, batch)
+  }
+
+  /// The hidden states that the mixer reads.
+  private func entered(_ batch: Range<Int>) throws -> Matrix {
+    var hidden = try read(.start, batch)
+    try model.enter(block: block, hidden: &hidden, length: length, weights: weights)
+    return hidden
+  }
+
+  private func read(_ cut: ModelOutline.Cut, _ batch: Range<Int>) throws -> Matrix {
+    guard let array = arrays[cut] else {
+      throw EspalierError.internalFault("the states at \(cut) are not an input of the unit.")
+    }
+    var states = weights.device.matrix(unfilled: batch.count * array.tokens, columns: array.width)
+    var span = states.elements.mutableSpan
+    try array.read(batch, into: &span)
+    array.release(batch)
+    return states
+  }
+
+  private func copy(_ states: borrowing Matrix) -> Matrix {
+    var copy = weights.device.matrix(unfilled: states.rows, columns: states.columns)
+    gatherRows(states, (0..<states.rows).map { Int32($0) }, into: &copy)
+    return copy
+  }
+}

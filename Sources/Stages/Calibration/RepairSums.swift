@@ -1,0 +1,70 @@
+import EspalierCore
+import EspalierIO
+import EspalierKernels
+import EspalierPipeline
+
+/// The products of a site's inputs X with what the dense model has beyond the pruned one, beside its Gram matrix; see ``TargetShift``.
+///
+/// - ``Repair/cross``: `X (X_d - X)^T`, `columns x columns`.
+/// - ``Repair/residual``: `(H_d - H) X^T`, `hidden x columns`: a row for each output of the site's matrices.
+///
+/// Both are multiplied by the share of the repair that is asked for.
+final class RepairSums {
+  let kind: Repair
+  private let factor: Float
+  private let columns: Int
+  private let rows: Int
+  private let holdsOut: Bool
+  private var sums: CrossProduct
+  /// Those of the sequences that are held out; without rows if none are.
+  private var heldOut: CrossProduct
+
+  /// - Parameter map: gives the place of a tensor in the factor's file, or nil if the sums are to grow in memory.
+  init(
+    _ kind: Repair, rows: Int, columns: Int, factor: Float, holdsOut: Bool, _ precision: Precision,
+    _ device: Device, _ map: (String) throws -> MappedBuffer?
+  ) throws {
+    self.kind = kind
+    self.factor = factor
+    (self.rows, self.columns, self.holdsOut) = (rows, columns, holdsOut)
+    sums = CrossProduct(
+      rows: rows, columns: columns, precision: precision, in: try map(Self.name(kind, false)), on: device)
+    heldOut = CrossProduct(
+      rows: holdsOut ? rows : 0, columns: columns, precision: precision,
+      in: holdsOut ? try map(Self.name(kind, true)) : nil, on: device)
+  }
+
+  func add(
+    _ inputs: borrowing Matrix, _ difference: borrowing Matrix, _ range: Range<Int>?, weight: Float,
+    isHeldOut: Bool
+  ) {
+    switch (kind, isHeldOut) {
+    case (.cross, false): sums.add(inputs, difference, rows: range, weight: weight)
+    case (.cross, true): heldOut.add(inputs, difference, rows: range, weight: weight)
+    case (.residual, false): sums.add(difference, inputs, rows: range, weight: weight)
+    case (.residual, true): heldOut.add(difference, inputs, rows: range, weight: weight)
+    }
+  }
+
+  /// Writes the sums into the factor's file, unless they grew there.
+  func finish(in file: borrowing SafetensorsDraft) throws {
+    sums.scale(by: factor)
+    heldOut.scale(by: factor)
+    try sums.write(Self.name(kind, false), to: file)
+    if holdsOut { try heldOut.write(Self.name(kind, true), to: file) }
+  }
+
+  var tensors: [(name: String, dtype: DType, shape: [Int])] {
+    Self.tensors(kind, rows, columns, holdsOut: holdsOut)
+  }
+
+  static func tensors(_ kind: Repair, _ rows: Int, _ columns: Int, holdsOut: Bool) -> [(
+    name: String, dtype: DType, shape: [Int]
+  )] {
+    (holdsOut ? [false, true] : [false]).map { (name(kind, $0), .f32, [rows, columns]) }
+  }
+
+  static func name(_ kind: Repair, _ isHeldOut: Bool) -> String {
+    isHeldOut ? "heldOut.\(kind)" : "\(kind)"
+  }
+}
