@@ -63,6 +63,9 @@ struct EvaluateCommand: ParsableCommand {
   @Option(help: "Folder of a checkpoint that the model is compared with.")
   var against: String?
 
+  @Option(help: "File for every prompt of the tasks with its score, JSON lines.")
+  var samples: String?
+
   @Option(
     help:
       "Precision of products: bf16, f32, or auto, which takes bf16 if the checkpoint is in bf16 and the processor has instructions for it."
@@ -100,13 +103,15 @@ struct EvaluateCommand: ParsableCommand {
       (scratch ?? getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp") + "/espalier-evaluate-\(getpid())"
     let display = ProgressDisplay()
     defer { display.end() }
+    var lines: [UInt8] = []
     let report = try evaluation.run(
       model, against: reference, scratch: scratch, memory: JobOptions.defaultMemory / 4,
       progress: { done, total in
         try Interruption.check("stopped; an evaluation keeps nothing. The same command begins again.")
         display.show(.progressed(unit: "evaluating", part: done, of: total, done: 0, total: 1))
-      }, on: device)
+      }, sample: { lines += Array(($0.text + "\n").utf8) }, on: device)
     display.end()
+    if let samples { try Folder.writeAtomically(lines, to: samples) }
     if json { return Terminal.out(report.json(of: model.checkpoint.folder, against: against)) }
     for line in report.lines { Terminal.out(line) }
   }

@@ -29,8 +29,9 @@ public struct Buffer<Element: BitwiseCopyable>: ~Copyable {
       base = known.bindMemory(to: Element.self, capacity: count)
       return
     }
-    MemoryMeter.add(count * MemoryLayout<Element>.stride)
+    MemoryMeter.add(bytes)
     if bytes >= Self.mappedByteCount {
+      let bytes = scratch == nil ? bytes : Scratch.mappedBytes(bytes)
       // New pages are zero, and go back to the system at once: malloc may keep freed blocks for the process.
       let raw = mmap(nil, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
       guard let raw, raw != MAP_FAILED else { fatalError("the system has no \(bytes) bytes of memory left") }
@@ -48,11 +49,11 @@ public struct Buffer<Element: BitwiseCopyable>: ~Copyable {
     let bytes = Self.byteCount(count)
     if bytes >= Self.mappedByteCount {
       if scratch?.keep(base, bytes) == true { return }
-      munmap(base, bytes)
+      munmap(base, scratch == nil ? bytes : Scratch.mappedBytes(bytes))
     } else {
       UnsafeMutableRawPointer(base).deallocate()
     }
-    MemoryMeter.add(-count * MemoryLayout<Element>.stride)
+    MemoryMeter.add(-bytes)
   }
 
   /// Buffers from this size on are mapped.

@@ -83,9 +83,11 @@ public struct Evaluation: Sendable {
   ///   - reference: the model that it is compared with.
   ///   - scratch: a folder for temporary files; removed at the end.
   ///   - memory: bytes of hidden states that are held in memory; more go to files.
+  ///   - sample: called for each row of each task with its prompts and their scores.
   public func run(
     _ model: Model, against reference: Model? = nil, scratch: String, memory: Int,
-    progress: @escaping (_ done: Int, _ total: Int) throws -> Void = { _, _ in }, on device: Device
+    progress: @escaping (_ done: Int, _ total: Int) throws -> Void = { _, _ in },
+    sample: (JSON) -> Void = { _ in }, on device: Device
   ) throws -> EvaluationReport {
     try Folder.remove(scratch)
     try Folder.create(scratch)
@@ -108,10 +110,12 @@ public struct Evaluation: Sendable {
         pruned: ModelScores(), dense: nil,
         comparisons: try windows.map { try stream.compareOutputs($0) })
     }
-    return try score(windows, stream)
+    return try score(windows, stream, sample)
   }
 
-  private func score(_ texts: [TextWindows], _ stream: BlockStream) throws -> EvaluationReport {
+  private func score(
+    _ texts: [TextWindows], _ stream: BlockStream, _ sample: (JSON) -> Void
+  ) throws -> EvaluationReport {
     let model = stream.members[0].model
     let requests =
       tasks.isEmpty
@@ -135,6 +139,7 @@ public struct Evaluation: Sendable {
     for (task, rows) in zip(tasks, asked) {
       let found = rows.map { Array(take($0.count)) }
       own.tasks.append(task.report(found))
+      for (row, scores) in found.enumerated() { sample(task.sample(row, scores)) }
       if isCompared { dense.tasks.append(task.report(found.map { $0.map(\.ofReference) })) }
     }
     return EvaluationReport(pruned: own, dense: isCompared ? dense : nil, comparisons: comparisons)

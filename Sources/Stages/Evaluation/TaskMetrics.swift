@@ -22,6 +22,17 @@ extension Task {
     TaskReport(task: format.name, rows: rows.count, shots: shots, metrics: JSONObject(metrics(scores)))
   }
 
+  /// A row with its prompts, their summed log-probabilities, and whether all tokens are the model's first choices.
+  func sample(_ row: Int, _ scores: [SequenceScores]) -> JSON {
+    [
+      "task": .string(format.name), "row": .integer(row), "answer": .integer(rows[row].answer),
+      "requests": .array(
+        pairs[row].map { ["context": .string($0.context), "continuation": .string($0.continuation)] }),
+      "log_probabilities": .array(scores.map { .number($0.sum) }),
+      "first_choices": .array(scores.map { .bool($0.isFirstChoice.allSatisfy(\.self)) }),
+    ]
+  }
+
   private func metrics(_ scores: [[SequenceScores]]) -> [(key: String, value: JSON)] {
     switch format.measure {
     case .choice(let isNormalized):

@@ -1,5 +1,6 @@
 import EspalierCore
 import EspalierIO
+import EspalierKernels
 import EspalierModels
 import EspalierPipeline
 import EspalierStages
@@ -198,6 +199,37 @@ import Testing
     let report = try RunReport(work: bench.folder.path + "/work")
     #expect(report.json["perplexities"]?["pruned"]?.double != nil)
     #expect(try Folder.read(output + "/espalier.json") == record)
+  }
+
+  /// An encoder predicts no tokens; its outputs are compared.
+  @Test(arguments: ["bert", "vit-hidden"]) func encodersAreComparedByTheirOutputs(family: String) throws {
+    let bench = try Workbench(family: FamilyCheckpoint(family), samples: 6, length: 24)
+    let output = try bench.run(
+      bench.recipe(
+        "warmStart: {sparsity: 0.5}",
+        last: "  - evaluate: {text: \"\(bench.corpus)\", length: 24, dense: true}"))
+    let report = try RunReport(work: bench.folder.path + "/work")
+    let found = try #require(report.evaluations.first?.report.comparisons.first?.correlation)
+    let outputs = try [bench.model, output].map { folder -> [Double] in
+      let model = try Model(folder: folder)
+      if let images = model.outline.images {
+        let pixels = try SafetensorsFile(path: bench.corpus).tensor("pixel_values").floats()
+        let matrix = Matrix(rows: 6, columns: images.count, pixels.array())
+        return try model.outputs(pixels: matrix, on: device).array().map(Double.init)
+      }
+      let ids = try SafetensorsFile(path: bench.corpus).tensor("input_ids").integers()
+      return try model.logits(ids, length: 24, on: device).array().map(Double.init)
+    }
+    let means = outputs.map { $0.reduce(0, +) / Double($0.count) }
+    var sums = (0.0, 0.0, 0.0)
+    for (x, y) in zip(outputs[0], outputs[1]) {
+      let (a, b) = (x - means[0], y - means[1])
+      sums = (sums.0 + a * b, sums.1 + a * a, sums.2 + b * b)
+    }
+    #expect(abs(found - sums.0 / (sums.1 * sums.2).squareRoot()) < 1e-6 && found < 0.9999)
+    let alone = try Evaluation(texts: [bench.corpus], length: 24)
+    let (message, code) = bench.failure { _ = try alone.check(Model(folder: output)) }
+    #expect(code == 64 && message.contains("does not predict"))
   }
 
   @Test func longWindowsAreWarnedOf() throws {
