@@ -193,6 +193,17 @@ TIERS(size_t, mark_nonzero_16, (size_t n, const void *values, size_t bytes, uint
 NONZERO(mark_nonzero_32_body, uint32_t, u32x16)
 TIERS(size_t, mark_nonzero_32, (size_t n, const void *values, size_t bytes, uint8_t *kept), (n, values, bytes, kept))
 
+#define NEGATIVE_ZEROS(name, element, stored, zero)                          \
+  BODY size_t name(size_t n, const stored *restrict x) {                     \
+    size_t count = 0;                                                        \
+    for (size_t i = 0; i < n; i++) count += x[i] == (element)(zero);         \
+    return count;                                                            \
+  }
+NEGATIVE_ZEROS(count_negative_zeros_16_body, uint16_t, stored_16, 0x8000)
+TIERS(size_t, count_negative_zeros_16, (size_t n, const void *x), (n, x))
+NEGATIVE_ZEROS(count_negative_zeros_32_body, uint32_t, stored_32, 0x80000000)
+TIERS(size_t, count_negative_zeros_32, (size_t n, const void *x), (n, x))
+
 #define TAKE(name, element, stored)                                                                     \
   size_t name(size_t n, size_t bytes, const uint8_t *kept, const void *values, size_t count, element *y) { \
     const stored *x = values;                                                                           \

@@ -85,8 +85,14 @@ private func repack(_ source: String, to output: String, _ direction: Repacking.
   if json {
     return Terminal.out([
       "output": .string(output), "matrices": .integer(result.matrices),
+      "negativeZeros": .integer(result.negativeZeros),
       "bytesBefore": .integer(result.bytesBefore), "bytesAfter": .integer(result.bytesAfter),
     ])
+  }
+  if result.negativeZeros > 0 {
+    Terminal.error(
+      "\(result.negativeZeros) weights are -0.0: they are kept as values, since every bit comes back. A program that multiplies weights by a mask makes them; set what it pruned to 0.0 and the folder gets smaller."
+    )
   }
   let ratio = Double(result.bytesAfter) / Double(max(1, result.bytesBefore))
   Terminal.out(

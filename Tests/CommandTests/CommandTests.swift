@@ -54,7 +54,8 @@ import Testing
 
   @Test func everyCommandExplainsItself() throws {
     for command in [
-      "plan", "run", "status", "report", "inspect", "evaluate", "verify", "explain", "stages",
+      "plan", "run", "status", "report", "inspect", "pack", "unpack", "evaluate", "verify", "explain",
+      "stages",
     ] {
       let help = try Program.run([command, "--help"])
       #expect(help.exitCode == 0 && help.output.contains("USAGE: espalier \(command)"))

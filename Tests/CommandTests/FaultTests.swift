@@ -98,6 +98,52 @@ import Testing
     }
   }
 
+  /// Pack and unpack, harmed at changes of the disk and at reads: a whole folder or none, and then the same command ends well.
+  @Test(arguments: [
+    ("changes", ":kill", [Int32(137)], 16), ("pwrite,copy_file_range", ":tear", [137], 6),
+    ("open+,mkdir,pwrite,copy_file_range,rename", "+:ENOSPC", [74], 8), ("fsync", ":EIO", [74], 4),
+    ("pread", ":EIO", [74], 4), ("pwrite,pread,copy_file_range", "+:short", [0], 1),
+    ("copy_file_range", "+:EXDEV", [0], 1),
+  ]) func packAndUnpackAreHarmed(_ calls: String, _ action: String, _ codes: [Int32], places: Int) throws {
+    let scene = try Scene()
+    let folder = scene.folder.path
+    try Folder.writeAtomically(
+      Array("stages: [{warmStart: {method: magnitude, sparsity: 0.6}}, {emit: {format: both}}]".utf8),
+      to: folder + "/recipe.yaml")
+    let run = ["run", folder + "/recipe.yaml", "--model", scene.model, "--output", folder + "/dense"]
+    #expect(try Program.run(run).exitCode == 0)
+    for (command, source, expected) in [
+      ("pack", "dense", "dense-compact"), ("unpack", "dense-compact", "dense"),
+    ] {
+      let arguments = [command, folder + "/" + source, folder + "/out"]
+      func harmed(_ place: Int, _ action: String) throws -> Program.Result {
+        try Program.run(
+          arguments,
+          environment: [
+            "LD_PRELOAD": Shim.path ?? "", "FAULT": "\(calls):\(place)\(action):\(folder)",
+            "FAULT_LOG": folder + "/calls",
+          ])
+      }
+      try Folder.remove(folder + "/calls")
+      #expect(try harmed(0, ":none").exitCode == 0)
+      let count = try Folder.read(folder + "/calls").count { $0 == UInt8(ascii: "\n") }
+      try #require(count > 0)
+      try Folder.remove(folder + "/out")
+      for place in stride(from: 1, through: count, by: max(1, count / places)) {
+        let result = try harmed(place, action)
+        #expect(codes.contains(result.exitCode), "\(command) \(place): \(result.exitCode) \(result.errors)")
+        if try Folder.entry(folder + "/out") == nil {
+          #expect(result.exitCode != 0)
+          let again = try Program.run(arguments)
+          #expect(again.exitCode == 0, "\(command) \(place), then \(again.errors)")
+        }
+        #expect(try scene.digest("out") == scene.digest(expected), "\(command) \(place)")
+        #expect(try Folder.entry(folder + "/out.partial") == nil || result.exitCode == 137)
+        try Folder.remove(folder + "/out")
+      }
+    }
+  }
+
   @Test func clocksThatJump() throws {
     let subject = try Subject()
     for (fault, shift, code) in [("changes:300:kill", "31536000", 137), ("changes:0:none", "-63072000", 0)] {

@@ -73,4 +73,56 @@ import Testing
     }
     Issue.record("no run was interrupted")
   }
+
+  /// Pack and unpack leave a complete folder or none, whenever they are killed, and the same command then ends well.
+  @Test func packAndUnpackAreKilledAtRandomMoments() throws {
+    let scene = try Scene()
+    let recipe = scene.folder.path + "/recipe.yaml"
+    try Folder.writeAtomically(
+      Array("stages: [{warmStart: {method: magnitude, sparsity: 0.6}}, {emit: {format: both}}]".utf8),
+      to: recipe)
+    let (dense, compact) = (scene.folder.path + "/dense", scene.folder.path + "/dense-compact")
+    #expect(try Program.run(["run", recipe, "--model", scene.model, "--output", dense]).exitCode == 0)
+    var random = SeededRandom(seed: 5)
+    for (command, source, expected) in [("pack", dense, compact), ("unpack", compact, dense)] {
+      var kills = 0
+      for attempt in 0..<40 {
+        let output = scene.folder.path + "/\(command)\(attempt)"
+        let delay = UInt32.random(in: 5_000...60_000, using: &random)
+        let result = try Program.run([command, source, output], killAfter: delay)
+        if result.exitCode == 0 { continue }
+        #expect(result.exitCode == 137, "\(result.errors)")
+        kills += 1
+        if try Folder.entry(output) != nil {
+          // Killed after the rename.
+          #expect(try scene.digest("\(command)\(attempt)") == scene.digest(Folder.name(of: expected)))
+          continue
+        }
+        let again = try Program.run([command, source, output, "--json"])
+        #expect(again.exitCode == 0 && again.json["matrices"]?.integer == 21, "\(again.errors)")
+        #expect(try scene.digest("\(command)\(attempt)") == scene.digest(Folder.name(of: expected)))
+        #expect(try Folder.entry(output + ".partial") == nil)
+      }
+      #expect(kills > 5)
+    }
+  }
+
+  /// Ctrl-C: an exit code of its own, and nothing is left.
+  @Test func aSignalEndsPacking() throws {
+    let scene = try Scene()
+    let recipe = scene.folder.path + "/recipe.yaml"
+    try Folder.writeAtomically(
+      Array("stages: [{warmStart: {method: magnitude, sparsity: 0.6}}, emit]".utf8), to: recipe)
+    let dense = scene.folder.path + "/dense"
+    #expect(try Program.run(["run", recipe, "--model", scene.model, "--output", dense]).exitCode == 0)
+    for attempt in 0..<30 {
+      let output = scene.folder.path + "/cut\(attempt)"
+      let result = try Program.run(["pack", dense, output], signal: SIGINT) { $0.hasSuffix("%") }
+      if result.exitCode == 0 { continue }
+      #expect(result.exitCode == 75 && result.errors.contains("nothing was written"), "\(result.errors)")
+      #expect(try Folder.entry(output) == nil && Folder.entry(output + ".partial") == nil)
+      return
+    }
+    Issue.record("no run was interrupted")
+  }
 }

@@ -34,6 +34,15 @@ import Testing
     }
   }
 
+  @Test func compactFolders() async {
+    await #expect(processExitsWith: .success) {
+      for format in ["compact", "both"] {
+        try MemoryPlan.check(
+          [["warmStart: {sparsity: 0.5}"], ["warmStart: {keep: 2, of: 4}", "reconstruct"]], emit: format)
+      }
+    }
+  }
+
   @Test func factorsAndCapture() async {
     await #expect(processExitsWith: .success) {
       for factor in ["{kind: diagonal}", "{kind: svd, rank: 40}", "{inputs: bf16, codec: lz4}", "{}"] {
@@ -49,7 +58,11 @@ private enum MemoryPlan {
   /// Runs recipes on checkpoints of several shapes and compares, unit by unit, the buffers that were taken with those planned.
   ///
   /// What zstd allocates for itself is planned but not counted, so these runs do without it.
-  static func check(_ chains: [[String]], capture: String = "{codec: none}", factor: String = "{}") throws {
+  static func check(
+    _ chains: [[String]], capture: String = "{codec: none}", factor: String = "{}", emit: String = "dense"
+  )
+    throws
+  {
     for (hidden, inner, threads) in [(96, 256, 2), (320, 800, 3)] {
       var checkpoint = TinyCheckpoint()
       (checkpoint.hidden, checkpoint.inner, checkpoint.blocks) = (hidden, inner, 1)
@@ -57,7 +70,8 @@ private enum MemoryPlan {
       for (index, chain) in chains.enumerated() {
         let recipe = bench.recipe(chain, capture: capture, factor: factor, samples: 8, length: 64)
         let job = try bench.job(
-          recipe, output: "out\(index)", work: "work\(index)", device: Device(threads: threads))
+          recipe, output: "out\(index)", work: "work\(index)", overrides: ["emit.format=\(emit)"],
+          device: Device(threads: threads))
         try Runner(job) { _ in }.run()
         let events = try String(decoding: Folder.read(job.work + "/events.jsonl"), as: UTF8.self)
         for line in events.split(separator: "\n") {

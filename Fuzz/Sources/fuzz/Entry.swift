@@ -24,7 +24,8 @@ extension FuzzTarget {
 private let targets: [any FuzzTarget.Type] = [
   JSONTarget.self, SafetensorsTarget.self, IndexTarget.self, ConfigTarget.self, TokenizerTarget.self,
   RecipeTarget.self, ZarrMetadataTarget.self, ZarrIndexTarget.self, ZarrChunkTarget.self,
-  ManifestTarget.self, RecordTarget.self, MaskTarget.self, FactorTarget.self, QuestionsTarget.self,
+  ManifestTarget.self, RecordTarget.self, MaskTarget.self, CompactTarget.self, FactorTarget.self,
+  QuestionsTarget.self,
 ]
 
 /// The target that the environment names, since libFuzzer reads the arguments.
@@ -90,6 +91,9 @@ struct Taker {
     defer { rest = rest.dropFirst(count) }
     return rest.prefix(count).reversed().reduce(0) { $0 << 8 | UInt64($1) }
   }
+
+  /// Leaves out `count` bytes.
+  mutating func drop(_ count: Int) { rest = rest.dropFirst(count) }
 }
 
 /// A repeated text between two others.

@@ -20,6 +20,10 @@ size_t espalier_count_bits(size_t bytes, const uint8_t *COUNTED(bytes) bits);
 size_t espalier_mark_nonzero_16(size_t n, const void *x, size_t bytes, uint8_t *COUNTED(bytes) kept);
 /// The same for elements of 32 bits.
 size_t espalier_mark_nonzero_32(size_t n, const void *x, size_t bytes, uint8_t *COUNTED(bytes) kept);
+/// How many elements of 16 bits are negative zeros; x lies at any address.
+size_t espalier_count_negative_zeros_16(size_t n, const void *x);
+/// The same for elements of 32 bits.
+size_t espalier_count_negative_zeros_32(size_t n, const void *x);
 /// The elements of x[n] whose bits are 1, one after the other, at most `count` of them; returns how many they are.
 size_t espalier_take_16(size_t n, size_t bytes, const uint8_t *COUNTED(bytes) kept, const void *x, size_t count,
                         uint16_t *COUNTED(count) y);

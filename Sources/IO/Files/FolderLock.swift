@@ -10,8 +10,8 @@ public struct FolderLock: ~Copyable {
   /// What the lock is for; shown to those who are refused.
   public enum Purpose: Sendable {
     case work
-    /// The output folder at this path, which is prepared in the locked folder.
-    case output(String)
+    /// The output folder at this path, which is prepared in the locked folder; `option` is where the user gave the path.
+    case output(String, option: String = "--output")
   }
 
   /// Takes the lock of `folder`.
@@ -53,7 +53,7 @@ public struct FolderLock: ~Copyable {
     let (use, option, subject) =
       switch purpose {
       case .work: ("is using this work folder", "--work", folder)
-      case .output(let output): ("is going to write this output folder", "--output", output)
+      case .output(let output, let option): ("is going to write this output folder", option, output)
       }
     return EspalierError(
       .interrupted, "\(holder) \(use); wait for it, or choose another with \(option).\(advice)",

@@ -122,8 +122,9 @@ public struct CompactMatrix: Sendable {
     }
     let sizes = tensor.withBytes { bytes in (integer(bytes, 0), integer(bytes, 1)) }
     try tensor.file.requireReadable()
-    guard sizes.0 >= 0, sizes.1 >= 0, let count = elementCount(of: [sizes.0, sizes.1]),
-      count <= Int.max / 8
+    // With no columns, the parts of any number of rows would be empty.
+    let sides = 1...1 << 31
+    guard sides.contains(sizes.0), sides.contains(sizes.1), elementCount(of: [sizes.0, sizes.1, 8]) != nil
     else {
       throw EspalierError.badInput(
         "the tensor \(tensor.name) says \(sizes.0) x \(sizes.1), which are not the sizes of a matrix.",

@@ -54,13 +54,29 @@ extension StoredTensor {
       throw EspalierError.badInput(
         "the tensor \(name) is not a matrix of F32, BF16 or F16.", subject: file.path)
     }
-    let (rows, columns, size) = (shape[0], shape[1], dtype.byteCount)
-    var copy = Buffer<UInt8>(unfilled: rows * columns * size)
+    let rowBytes = shape[1] * dtype.byteCount
     var scratch = ReadScratch()
+    let copy = Self.transposed(rows: shape[0], columns: shape[1], dtype) { band, body in
+      let bytes = band.lowerBound * rowBytes..<band.upperBound * rowBytes
+      withBytes(bytes, using: &scratch, body)
+      release(bytes)
+    }
+    try file.requireReadable()
+    return try StoredTensor(copy, shape: [shape[1], shape[0]], derivedFrom: self)
+  }
+
+  /// For IO and Kernels only: the elements of a matrix, column after column.
+  ///
+  /// - Parameter read: called with some of the rows, of which it gives the bytes to its second argument.
+  public static func transposed(
+    rows: Int, columns: Int, _ dtype: DType,
+    read: (Range<Int>, (UnsafeRawBufferPointer) -> Void) throws -> Void
+  ) rethrows -> Buffer<UInt8> {
+    let size = dtype.byteCount
+    var copy = Buffer<UInt8>(unfilled: rows * columns * size)
     // A few rows at a time, which stay in the cache while they are scattered over the columns.
     for band in parts(of: rows, size: 32) {
-      withBytes(band.lowerBound * columns * size..<band.upperBound * columns * size, using: &scratch) {
-        source in
+      try read(band) { source in
         copy.withUnsafeMutable { target in
           let target = UnsafeMutableRawPointer(target.baseAddress!) + band.lowerBound * size
           let source = source.baseAddress!
@@ -71,10 +87,8 @@ extension StoredTensor {
           }
         }
       }
-      release(band.lowerBound * columns * size..<band.upperBound * columns * size)
     }
-    try file.requireReadable()
-    return try StoredTensor(copy, shape: [columns, rows], derivedFrom: self)
+    return copy
   }
 }
 

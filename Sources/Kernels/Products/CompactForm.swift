@@ -18,6 +18,8 @@ public struct CompactForm: Sendable {
   public let dtype: DType
   /// Values that are not +0.
   public let count: Int
+  /// How many of these are -0.
+  public let negativeZeros: Int
   /// Whether no group of four has more than two of them.
   public let fitsTwoOfFour: Bool
 
@@ -29,22 +31,34 @@ public struct CompactForm: Sendable {
     rows = weight.rows
     columns = weight.columns
     dtype = weight.dtype
-    var (count, fits) = (0, weight.columns % 4 == 0)
+    var (count, negativeZeros, fits) = (0, 0, weight.columns % 4 == 0)
     for band in Self.bands(of: weight) {
       let dense = weight.maskedBytes(band)
       weight.release(band)
       var bits = Buffer<UInt8>(unfilled: band.count * Mask.rowBytes(columns))
       for row in 0..<band.count { count += Self.mark(dense, row, columns, dtype, &bits) }
+      negativeZeros += Self.negativeZeros(dense, dtype)
       fits = fits && espalier_fits_two_of_four(bits.span) != 0
       try read(band.upperBound)
     }
     self.count = count
+    self.negativeZeros = negativeZeros
     fitsTwoOfFour = fits
   }
 
-  /// Rows that are encoded at a time: about a MiB of the dense matrix.
+  /// Bytes of the dense matrix that are encoded at a time.
+  private static let bandBytes = 1 << 20
+
+  /// Rows that are encoded at a time; at least one.
   public static func bands(of weight: LinearWeight) -> [Range<Int>] {
-    parts(of: weight.rows, size: max(1, (1 << 20) / max(1, weight.columns * weight.dtype.byteCount)))
+    parts(of: weight.rows, size: max(1, bandBytes / max(1, weight.columns * weight.dtype.byteCount)))
+  }
+
+  /// Bytes that encoding a matrix of `rows` rows takes, whose dense form has `bytes`: a band, its values and its bits, and the places of
+  /// all rows.
+  public static func workingSet(rows: Int, bytes: Int) -> Int {
+    let band = min(bytes, bandBytes)
+    return 2 * band + band / 8 + rows + 2 * rows * 8
   }
 
   /// The shapes of the parts.
@@ -122,6 +136,15 @@ public struct CompactForm: Sendable {
       guard let start = dense.baseAddress.map({ $0 + row * columns * dtype.byteCount }) else { return 0 }
       return dtype == .f32
         ? espalier_mark_nonzero_32(columns, start, &line) : espalier_mark_nonzero_16(columns, start, &line)
+    }
+  }
+
+  private static func negativeZeros(_ dense: borrowing Buffer<UInt8>, _ dtype: DType) -> Int {
+    let count = dense.count / dtype.byteCount
+    return dense.withUnsafe { dense in
+      guard let start = dense.baseAddress else { return 0 }
+      return dtype == .f32
+        ? espalier_count_negative_zeros_32(count, start) : espalier_count_negative_zeros_16(count, start)
     }
   }
 

@@ -25,7 +25,7 @@ public struct LinearWeight: Sendable {
     let shape = order == .rows ? tensor.shape : tensor.shape.reversed()
     guard let weights = pruned?.weights else {
       try self.init(
-        order == .rows ? tensor : .dense(tensor.expanded().transposed()), mask: pruned?.mask,
+        order == .rows ? tensor : .dense(tensor.transposed()), mask: pruned?.mask,
         keepsPages: keepsPages)
       return
     }
@@ -162,15 +162,18 @@ struct WeightScratch: ~Copyable {
 }
 
 extension CheckpointTensor {
-  /// The tensor with all its elements; of a compact one a copy in memory.
-  ///
-  /// - Throws: bad input if it is damaged; an I/O error if it cannot be read.
-  public func expanded() throws -> StoredTensor {
-    guard case .compact(let matrix) = self else { return try dense() }
-    let copy = try LinearWeight(self).maskedBytes(0..<matrix.rows)
-    release()
+  /// The transpose of the matrix, as a dense copy in memory.
+  fileprivate func transposed() throws -> StoredTensor {
+    guard case .compact(let matrix) = self else { return try dense().transposed() }
+    let weight = try LinearWeight(self)
+    let copy = StoredTensor.transposed(rows: matrix.rows, columns: matrix.columns, matrix.dtype) {
+      rows, body in
+      let bytes = weight.maskedBytes(rows)
+      weight.release(rows)
+      bytes.withUnsafe { body(UnsafeRawBufferPointer($0)) }
+    }
     try requireReadable()
-    return try StoredTensor(copy, shape: shape, derivedFrom: matrix.values)
+    return try StoredTensor(copy, shape: [matrix.columns, matrix.rows], derivedFrom: matrix.values)
   }
 }
 

@@ -27,6 +27,8 @@ struct CheckpointWriter {
   /// The matrices that are written in compact form, by name: those that get smaller.
   private let forms: [String: CompactForm]
   private let format: CompactForm.Format
+  /// Weights that are -0, in the matrices that could be compact.
+  let negativeZeros: Int
   /// Called with bytes that were read or written since the last call.
   private let progress: (Int) throws -> Void
 
@@ -44,6 +46,7 @@ struct CheckpointWriter {
     self.metadata = metadata
     self.progress = progress
     var forms: [String: CompactForm] = [:]
+    var negativeZeros = 0
     if form == .compact {
       for (name, tensor) in checkpoint.tensors.sorted(by: { $0.key < $1.key })
       where Self.canBeCompact(tensor, pruned[name] ?? []) {
@@ -53,10 +56,12 @@ struct CheckpointWriter {
           try progress((rows - done) * weight.columns * weight.dtype.byteCount)
           done = rows
         }
+        negativeZeros += form.negativeZeros
         if form.byteCount(.bitmask) < form.denseByteCount { forms[name] = form }
       }
     }
     self.forms = forms
+    self.negativeZeros = negativeZeros
     // One format for all: the libraries that read the folder know one for a model.
     format = !forms.isEmpty && forms.values.allSatisfy(\.fitsTwoOfFour) ? .twoOfFour : .bitmask
   }
@@ -327,10 +332,10 @@ struct CheckpointWriter {
     let isChanged = !forms.isEmpty || checkpoint.isCompact
     if name == Checkpoint.indexName, isChanged {
       let index = try Folder.readJSON(checkpoint.folder + "/" + name, limit: 256 << 20)
-      return try Folder.writeAtomically(Array((try newIndex(index).prettyText + "\n").utf8), to: path)
+      return try write(try newIndex(index), to: path, like: name)
     }
-    if name == "config.json", isChanged, let text = newConfiguration()?.prettyText {
-      return try Folder.writeAtomically(Array((text + "\n").utf8), to: path)
+    if name == "config.json", isChanged, let configuration = newConfiguration() {
+      return try write(configuration, to: path, like: name)
     }
     let source = try File(reading: checkpoint.folder + "/" + name)
     let size = try source.size()
@@ -341,6 +346,14 @@ struct CheckpointWriter {
       try progress(part.count)
     }
     try file.sync()
+  }
+
+  /// Writes JSON as transformers does; it ends with a new line if the file of the source does.
+  private func write(_ json: JSON, to path: String, like name: String) throws {
+    let source = try File(reading: checkpoint.folder + "/" + name)
+    let size = try source.size()
+    let endsLine = try size > 0 && source.bytes(size - 1..<size) == [UInt8(ascii: "\n")]
+    try Folder.writeAtomically(Array((json.prettyText + (endsLine ? "\n" : "")).utf8), to: path)
   }
 
   /// The index of the shards with the names of the new tensors.

@@ -61,7 +61,13 @@ public struct Emit: OutputStage {
   }
 
   public func check(existing output: JobOutput, job: Job) throws {
-    for (_, path) in folders(output) where try Folder.entry(path) != nil {
+    for (_, path) in folders(output) {
+      guard try !Folder.contains(path, job.work) else {
+        throw EspalierError.usage(
+          "the work folder lies in the output folder, which is written whole at the end; choose another --work or --output.",
+          subject: job.work)
+      }
+      guard try Folder.entry(path) != nil else { continue }
       guard try Folder.entry(path + "/" + OutputRecord.fileName) != nil else {
         throw EspalierError.usage(
           "the output folder exists and was not written by espalier; choose another --output, or remove it.",
@@ -83,12 +89,15 @@ public struct Emit: OutputStage {
     let transposed =
       sizes.model.matrices.filter { $0.order == .columns }.map { $0.parameters * sizes.weightBytes }.max()
       ?? 0
-    // A piece of a weight, and one of a file for its digest; in compact form the places of all rows too.
-    let rows = sizes.model.matrices.map(\.rows).max() ?? 0
+    // Embeddings may become compact too.
+    let compact = CompactForm.workingSet(
+      rows: max(sizes.model.vocabularySize, sizes.model.matrices.map(\.rows).max() ?? 0),
+      bytes: max(weight, sizes.model.vocabularySize * sizes.model.hiddenSize * sizes.weightBytes))
+    // A piece of a weight, and one of a file for its digest.
     return WorkingSet(
       weightPages: 2 * CheckpointWriter.pieceBytes,
-      rows: min(CheckpointWriter.pieceBytes, weight) + 4 * transposed + 2 * mask
-        + (format == .dense ? 0 : 2 * rows * 8))
+      rows: max(min(CheckpointWriter.pieceBytes, weight), format == .dense ? 0 : compact) + 4 * transposed
+        + 2 * mask)
   }
 
   public func run(_ unit: UnitContext) throws -> OutputReport {

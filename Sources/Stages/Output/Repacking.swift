@@ -13,6 +13,8 @@ public struct Repacking: Sendable {
 
   /// Compact matrices of the compact folder.
   public let matrices: Int
+  /// Weights that are -0 and so are kept as values, since what a mask leaves out comes back as +0.
+  public let negativeZeros: Int
   /// Bytes of the folder's shards before and after.
   public let bytesBefore: Int
   public let bytesAfter: Int
@@ -28,7 +30,7 @@ public struct Repacking: Sendable {
     let checkpoint = try Checkpoint(folder: source)
     try Self.check(checkpoint, output, direction)
     let partial = output + ".partial"
-    let lock = try FolderLock(folder: partial, .output(output))
+    let lock = try FolderLock(folder: partial, .output(output, option: "the second argument"))
     defer {
       try? Folder.remove(partial)
       withExtendedLifetime(lock) {}
@@ -80,6 +82,7 @@ public struct Repacking: Sendable {
     try Folder.sync(folder)
     try Self.requireSameShards(checkpoint)
     let compact = isPacking ? try Checkpoint(folder: folder) : checkpoint
+    negativeZeros = writer.negativeZeros
     matrices = compact.tensors.values.count { if case .compact = $0 { true } else { false } }
     func bytes(_ folder: String) throws -> Int {
       try checkpoint.shards.reduce(0) { try $0 + (Folder.entry(folder + "/" + $1)?.size ?? 0) }

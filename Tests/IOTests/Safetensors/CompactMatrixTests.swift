@@ -83,7 +83,11 @@ import Testing
     #expect(
       message { $0.shape = [-2, 10] }
         == shard + "the tensor a.m.shape says -2 x 10, which are not the sizes of a matrix.")
-    #expect(message { $0.shape = [1 << 40, 1 << 40] }.contains("which are not the sizes of a matrix"))
+    for sizes in [[1 << 40, 1 << 40], [0, .max], [.max, .max], [1 << 31, 1 << 31], [0, 10], [2, 0]]
+      as [[Int64]]
+    {
+      #expect(message { $0.shape = sizes }.contains("which are not the sizes of a matrix"))
+    }
     #expect(message { $0.shape = [2, 17] }.contains("the tensor a.m.bitmask is U8 [2, 2], not U8 [2, 3]"))
     #expect(message { $0.shape = [3, 10] }.contains("the tensor a.m.bitmask is U8 [2, 2], not U8 [3, 2]"))
     #expect(message { $0.offsets = [0] }.contains("the tensor a.m.row_offsets is I64 [1], not I64 [2]"))

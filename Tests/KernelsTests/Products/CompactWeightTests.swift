@@ -134,7 +134,8 @@ import Testing
       let tensor = try #require(checkpoint.tensors[module + ".weight"])
       let dense = try #require(checkpoint.tensors["dense." + module]).dense()
       #expect(tensor.shape == dense.shape && tensor.dtype == dense.dtype)
-      #expect(try tensor.expanded().digest() == dense.digest(), "\(module)")
+      let ours = try LinearWeight(tensor).maskedBytes(0..<dense.shape[0])
+      #expect(ours.withUnsafe { Array($0) } == dense.withBytes { Array($0) }, "\(module)")
     }
   }
 }
