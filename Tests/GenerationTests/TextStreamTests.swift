@@ -44,10 +44,10 @@ import Testing
   }
 
   @Test func noCharacterIsCut() throws {
-    let tokenizer = try tokenizer("llama3.json")
-    let ids = try tokenizer.encode("👍🏽 ok", addSpecialTokens: false)
+    let tokenizer = try tokenizer("unigram-bytes.json")
+    let ids = try tokenizer.encode("ok 👍🏽", addSpecialTokens: false)
     let (pieces, _) = try pieces(tokenizer, [], ids)
-    #expect(pieces.joined() == "👍🏽 ok")
+    #expect(pieces.joined() == "ok 👍🏽")
     #expect(ids.count > 4)
   }
 
