@@ -25,7 +25,7 @@ import Testing
     }
     var random = SeededRandom(seed: 3)
     for shard in whole.shards {
-      let entries = try #require(whole.entries[shard])
+      let entries = try #require(whole.headers[shard]).tensors
       var writer = try SafetensorsWriter(
         path: folder.path + "/dense/" + shard,
         tensors: try entries.map { ($0.name, try #require($0.dtype), $0.shape) })
