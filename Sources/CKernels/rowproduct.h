@@ -19,8 +19,8 @@ __attribute__((TIER_TARGET, always_inline)) static inline void TIER(chunk)(int t
     row->bits += 4;
     used = (size_t)__builtin_popcount(mask);
   }
-  if (ahead) __builtin_prefetch(row->next + AHEAD, 0, 3);
-  if (ahead && !compact && type == ESPALIER_F32) __builtin_prefetch(row->next + AHEAD + 64, 0, 3);
+  if (ahead) __builtin_prefetch(row->next + AHEAD, 0, 2);
+  if (ahead && !compact && type == ESPALIER_F32) __builtin_prefetch(row->next + AHEAD + 64, 0, 2);
   const char *source = row->next;
   char held[128];
   // Where whole vectors would be read beyond the end.
