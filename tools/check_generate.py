@@ -19,21 +19,19 @@ def compare(program, folder, prompt, count, threads):
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
     command = [program, "generate", folder, "--prompt", prompt, "--max-tokens", str(count), "--json"]
     answer = json.loads(subprocess.run(command + (["--threads", threads] if threads else []), check=True, capture_output=True).stdout)
-    ids = tokenizer(prompt, return_tensors="pt").input_ids
-    with torch.no_grad():
-        out = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, num_beams=1, max_new_tokens=count)
-    ends = model.generation_config.eos_token_id
-    ends = ends if isinstance(ends, list) else [ends]
-    expected = out[0, ids.shape[1]:].tolist()
-    if expected and expected[-1] in ends: expected.pop()
     tokens = answer["tokens"]
-    same = next((i for i, (a, b) in enumerate(zip(tokens, expected)) if a != b), min(len(tokens), len(expected)))
-    if tokens == expected: return f"{len(tokens)} tokens, all the same", True
-    with torch.no_grad():
-        logits = model(out[:, : ids.shape[1] + same]).logits[0, -1]
-    top = logits.topk(2).values
-    gap = float(top[0] - top[1]) / float(logits.max() - logits.min())
-    return f"the first {same} of {len(expected)} tokens are the same; there the two likeliest are {gap:.1e} of the logits' range apart", False
+    ids = tokenizer(prompt, return_tensors="pt").input_ids
+    # Greedy tokens are those that are the likeliest after all before them, so one pass over prompt and answer tells.
+    with torch.no_grad(): logits = model(torch.cat([ids, torch.tensor([tokens])], 1)).logits[0, ids.shape[1] - 1 :]
+    expected = logits.argmax(-1).tolist()
+    same = next((i for i, (a, b) in enumerate(zip(tokens, expected)) if a != b), len(tokens))
+    if same == len(tokens):
+        ends = model.generation_config.eos_token_id
+        ended = answer["ending"] != "endOfText" or expected[-1] in (ends if isinstance(ends, list) else [ends])
+        return f"{len(tokens)} tokens, all the same" + ("" if ended else ", but it should not end there"), ended
+    top = logits[same].topk(2).values
+    gap = float(top[0] - top[1]) / float(logits[same].max() - logits[same].min())
+    return f"the first {same} of {len(tokens)} tokens are the same; there the two likeliest are {gap:.1e} of the logits' range apart", False
 
 
 parser = argparse.ArgumentParser()

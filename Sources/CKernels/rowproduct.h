@@ -2,8 +2,9 @@
 // attributes, EXPAND16(mask, source, words) and EXPAND32(mask, source, words) put packed elements in their places, MOST is the number of tokens at a
 // time, and PAIRED(sum, x, y) adds the products of pairs of bf16, if there is an instruction for it.
 
+// `last` is the last place from which whole vectors can be read.
 typedef struct {
-  const char *next, *end;
+  const char *next, *last, *end;
   const uint8_t *bits;
 } TIER(row);
 
@@ -17,14 +18,13 @@ __attribute__((TIER_TARGET, always_inline)) static inline void TIER(chunk)(int t
     if (count < 32) mask &= (1u << count) - 1;
     row->bits += 4;
     used = (size_t)__builtin_popcount(mask);
-    __builtin_prefetch(row->bits + AHEAD / 8, 0, 3);
   }
-  if (ahead) __builtin_prefetch(row->next + AHEAD, 0, 3);
-  if (ahead && !compact && type == ESPALIER_F32) __builtin_prefetch(row->next + AHEAD + 64, 0, 3);
+  if (ahead) __builtin_prefetch(row->next + AHEAD, 0, 2);
+  if (ahead && !compact && type == ESPALIER_F32) __builtin_prefetch(row->next + AHEAD + 64, 0, 2);
   const char *source = row->next;
   char held[128];
   // Where whole vectors would be read beyond the end.
-  if ((compact || count < 32) && __builtin_expect((size_t)(row->end - source) < 32 * size || count < 32, 0)) {
+  if ((compact || count < 32) && __builtin_expect(source > row->last || count < 32, 0)) {
     size_t left = (size_t)(row->end - source), wanted = used * size;
     memset(held, 0, sizeof held);
     memcpy(held, source, wanted < left ? wanted : left);
@@ -118,7 +118,9 @@ __attribute__((TIER_TARGET, always_inline)) static inline void TIER(rows)(int ty
                                                                          size_t tokens, const uint32_t *x, int add, float *y,
                                                                          size_t stride) {
   size_t step = paired ? 16 : 32;
-  TIER(row) here = {values, (const char *)values + value_bytes, bits}, next = here;
+  size_t vector = type == ESPALIER_F32 ? 128 : 64;
+  const char *start = values, *end = start + value_bytes;
+  TIER(row) here = {start, value_bytes < vector ? start - 1 : end - vector, end, bits}, next = here;
   for (size_t row = 0; row < rows; row++) {
     size_t token = 0;
 #if MOST >= 8

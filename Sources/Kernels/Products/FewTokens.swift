@@ -1,8 +1,8 @@
 import CKernels
 import EspalierCore
 
-/// Bytes of a dense weight that a thread takes at a time.
-private let bytesAtATime = 256 << 10
+/// Bytes of a dense weight that a thread takes at a time: each time its stream begins anew.
+private let bytesAtATime = 1 << 20
 
 /// `output = input W^T (+ output)` for a few tokens, as ``linear(_:_:adding:into:at:on:)``: the weight goes from memory straight into
 /// the product, since that is what takes the time.
@@ -12,7 +12,7 @@ func multiplyFew(
 ) {
   let (tokens, rows, columns) = (input.rows, weight.rows, weight.columns)
   let most = max(1, bytesAtATime / (columns * 2))
-  let blocks = parts(of: rows, size: most)
+  let blocks = device.parts(of: rows, most: most, step: 8)
   let words = input.panels
   let output = output.mutableRowSpans
   device.forEach(
