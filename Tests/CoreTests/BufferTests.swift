@@ -26,6 +26,17 @@ import Testing
     #expect(throws: Other()) { try buffer.withUnsafeMutable { (_) throws(Other) in throw Other() } }
   }
 
+  /// Buffers of all sizes around those from which memory is mapped, and kept, one after the other.
+  @Test func buffersTakeEachOthersMemory() {
+    let scratch = Scratch()
+    for bytes in (100_000...300_000).reversed() where bytes % 1_000 < 2 || (131_060...131_085).contains(bytes) {
+      var buffer = Buffer<UInt8>(count: bytes, in: scratch)
+      #expect(buffer[0] == 0 && buffer[bytes - 1] == 0)
+      (buffer[0], buffer[bytes - 1]) = (1, 2)
+    }
+    scratch.release()
+  }
+
   @Test func matricesAreRowMajor() {
     var matrix = Matrix(rows: 2, columns: 3, [1, 2, 3, 4, 5, 6])
     #expect(matrix[0, 2] == 3 && matrix[1, 0] == 4)

@@ -24,7 +24,7 @@ public struct Buffer<Element: BitwiseCopyable>: ~Copyable {
     self.count = count
     self.scratch = scratch
     let bytes = Self.byteCount(count)
-    if let known = scratch?.take(bytes) {
+    if bytes >= Self.mappedByteCount, let known = scratch?.take(bytes) {
       if isFilled { memset(known, 0, bytes) }
       base = known.bindMemory(to: Element.self, capacity: count)
       return
