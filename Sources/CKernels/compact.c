@@ -25,14 +25,16 @@ BODY uint64_t places_of8(uint64_t eight) {
 
 // ---- One element at a time
 
-#define EXPAND_REST(element)                                                                       \
-  for (; i < n; i++) {                                                                             \
-    element value = 0;                                                                             \
-    if (kept[i / 8] >> (i % 8) & 1) {                                                              \
-      if (taken < count) memcpy(&value, (const char *)values + taken * sizeof value, sizeof value); \
-      taken++;                                                                                     \
-    }                                                                                              \
-    x[i] = value;                                                                                  \
+// Without branches on the mask while there are values; after the last one all is 0.
+#define EXPAND_REST(element, stored)                       \
+  for (; i < n && taken < count; i++) {                    \
+    element bit = kept[i / 8] >> (i % 8) & 1;              \
+    x[i] = ((const stored *)values)[taken] & (element)-bit; \
+    taken += bit;                                          \
+  }                                                        \
+  for (; i < n; i++) {                                     \
+    taken += kept[i / 8] >> (i % 8) & 1;                   \
+    x[i] = 0;                                              \
   }
 
 #define PARAMETERS(element) \
@@ -99,7 +101,7 @@ AVX2 static size_t expand_16_avx2 PARAMETERS(uint16_t) {
     _mm_storeu_si128((__m128i *)(x + i), _mm_shuffle_epi8(some, bytes_of));
     taken += (size_t)__builtin_popcount(kept[i / 8]);
   }
-  EXPAND_REST(uint16_t)
+  EXPAND_REST(uint16_t, stored_16)
   return taken;
 }
 
@@ -112,7 +114,7 @@ AVX2 static size_t expand_32_avx2 PARAMETERS(uint32_t) {
     _mm256_storeu_si256((__m256i *)(x + i), _mm256_andnot_si256(_mm256_srai_epi32(place, 31), moved));
     taken += (size_t)__builtin_popcount(kept[i / 8]);
   }
-  EXPAND_REST(uint32_t)
+  EXPAND_REST(uint32_t, stored_32)
   return taken;
 }
 #endif
@@ -132,13 +134,13 @@ static size_t expand_16_plain PARAMETERS(uint16_t) {
     taken += (size_t)__builtin_popcount(kept[i / 8]);
   }
 #endif
-  EXPAND_REST(uint16_t)
+  EXPAND_REST(uint16_t, stored_16)
   return taken;
 }
 
 static size_t expand_32_plain PARAMETERS(uint32_t) {
   size_t taken = 0, i = 0;
-  EXPAND_REST(uint32_t)
+  EXPAND_REST(uint32_t, stored_32)
   return taken;
 }
 

@@ -53,6 +53,33 @@ import Testing
         && perplexity["tokens"]?.integer == 96)
   }
 
+  /// The same numbers from a compact folder as from the dense one, and a plan of it.
+  @Test func aCompactFolderIsReadLikeADenseOne() throws {
+    let scene = try Scene()
+    let (dense, compact) = (scene.folder.path + "/out", scene.folder.path + "/compact")
+    #expect(try Program.run(scene.arguments("sparseswaps-2of4")).exitCode == 0)
+    let packed = try Program.run(["pack", dense, compact])
+    #expect(packed.exitCode == 0 && packed.output.contains("21 compact matrices"), "\(packed.errors)")
+    for arguments in [
+      ["inspect"], ["evaluate", "--text", scene.text, "--length", "32", "--windows", "3"], ["verify"],
+    ] {
+      let (ours, theirs) = try (
+        Program.run([arguments[0], compact] + arguments.dropFirst() + ["--json"]),
+        Program.run([arguments[0], dense] + arguments.dropFirst() + ["--json"])
+      )
+      #expect(ours.exitCode == 0 && theirs.exitCode == 0, "\(ours.errors)")
+      guard arguments[0] != "verify" else { continue }
+      #expect(ours.output == theirs.output)
+    }
+    let again = try Program.run(["pack", dense, compact])
+    #expect(again.exitCode == 64 && again.errors.contains("the output exists"))
+    var plan = scene.arguments("wanda-50", command: "plan", ["--json"])
+    let model = try #require(plan.firstIndex(of: scene.model))
+    plan[model] = compact
+    let planned = try Program.run(plan)
+    #expect(planned.exitCode == 0 && (planned.json["units"]?.integer ?? 0) > 20, "\(planned.errors)")
+  }
+
   @Test func everyCommandExplainsItself() throws {
     for command in [
       "plan", "run", "status", "report", "inspect", "pack", "unpack", "evaluate", "verify", "explain",

@@ -39,10 +39,20 @@ public enum CheckpointTensor: Sendable {
   }
 
   /// Bytes in the shards.
-  public var byteCount: Int { parts.reduce(0) { $0 + $1.entry.range.count } }
+  public var byteCount: Int {
+    switch self {
+    case .dense(let tensor): tensor.entry.range.count
+    case .compact(let matrix): matrix.parts.reduce(0) { $0 + $1.entry.range.count }
+    }
+  }
 
   /// The path of the shard; of the values' shard if the matrix is compact.
-  public var path: String { parts[0].file.path }
+  public var path: String {
+    switch self {
+    case .dense(let tensor): tensor.file.path
+    case .compact(let matrix): matrix.values.file.path
+    }
+  }
 
   /// The name of the shard.
   public var shard: String {

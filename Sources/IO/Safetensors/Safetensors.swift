@@ -5,11 +5,16 @@ public struct TensorEntry: Sendable, Hashable {
   public let name: String
   /// The name of the element type in the file.
   public let type: String
+  /// The element type; nil if unknown to this version. The bytes of such a tensor can still be copied.
+  public let dtype: DType?
   public let shape: [Int]
   /// Position of the bytes in the file.
   public let range: Range<Int>
-  /// The element type; nil if unknown to this version. The bytes of such a tensor can still be copied.
-  public var dtype: DType? { DType(rawValue: type) }
+
+  init(name: String, type: String, shape: [Int], range: Range<Int>) {
+    (self.name, self.type, self.shape, self.range) = (name, type, shape, range)
+    dtype = DType(rawValue: type)
+  }
 }
 
 /// The header of a safetensors file, checked against the size of the file.
