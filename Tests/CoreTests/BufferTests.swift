@@ -29,7 +29,8 @@ import Testing
   /// Buffers of all sizes around those from which memory is mapped, and kept, one after the other.
   @Test func buffersTakeEachOthersMemory() {
     let scratch = Scratch()
-    for bytes in (100_000...300_000).reversed() where bytes % 1_000 < 2 || (131_060...131_085).contains(bytes) {
+    for bytes in (100_000...300_000).reversed() where bytes % 1_000 < 2 || (131_060...131_085).contains(bytes)
+    {
       var buffer = Buffer<UInt8>(count: bytes, in: scratch)
       #expect(buffer[0] == 0 && buffer[bytes - 1] == 0)
       (buffer[0], buffer[bytes - 1]) = (1, 2)
