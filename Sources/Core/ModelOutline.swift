@@ -119,7 +119,9 @@ public struct ModelOutline: Sendable {
     /// same come together.
     public var sitesInTurn: [[Int]] {
       var depths = [Int](repeating: 0, count: sites.count)
-      for (index, site) in sites.enumerated() { depths[index] = 1 + (site.after.map { depths[$0] }.max() ?? 0) }
+      for (index, site) in sites.enumerated() {
+        depths[index] = 1 + (site.after.map { depths[$0] }.max() ?? 0)
+      }
       return Cut.allCases.flatMap { cut in
         let found = sites.indices.filter { sites[$0].cut == cut }
         return Set(found.map { depths[$0] }).sorted().map { depth in found.filter { depths[$0] == depth } }

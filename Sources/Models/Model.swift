@@ -123,7 +123,8 @@ public struct Model: Sendable {
     let plan = blueprint.blocks[block]
     let pass = BlockPass(
       block: plan, length: min(length, hidden.rows), weights: weights,
-      scope: PassScope(wanted, in: plan), routesEveryToken: routesEveryToken, routings: routings, cache: cache)
+      scope: PassScope(wanted, in: plan), routesEveryToken: routesEveryToken, routings: routings, cache: cache
+    )
     switch cut {
     case .start: try pass.run(&hidden, observe)
     case .feedForward: try pass.runFeedForward(&hidden, before: before, observe)

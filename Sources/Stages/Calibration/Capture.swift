@@ -295,12 +295,15 @@ public struct Capture: SourceStage {
 
   private static func pruned(_ units: [UnitContext]) throws -> [String: PrunedMatrix] {
     Dictionary(
-      try units.flatMap { try $0.matrixInputs(.mask).map { ($0.matrix.module, try PrunedMatrix(folder: $0.folder)) } },
+      try units.flatMap {
+        try $0.matrixInputs(.mask).map { ($0.matrix.module, try PrunedMatrix(folder: $0.folder)) }
+      },
       uniquingKeysWith: { first, _ in first })
   }
 
   /// - Parameter width: that of inputs; nil for hidden states.
-  private func writer(_ unit: UnitContext, samples: Int, length: Int, width: Int? = nil) throws -> SpillWriter {
+  private func writer(_ unit: UnitContext, samples: Int, length: Int, width: Int? = nil) throws -> SpillWriter
+  {
     try SpillWriter(
       folder: unit.folder + "/" + BlockStates.object, sequences: samples, tokens: length,
       width: width ?? unit.model.hiddenSize,

@@ -102,7 +102,10 @@ public struct Factor: SiteStage {
       (sizes.holdOut > 0 ? 2 : 1)
       * (matrix
         + repairs(sizes).reduce(0) {
-          $0 + (isMapped(sizes) ? CrossProduct.windowByteCount(columns: columns, threads: sizes.threads) : $1.rows * columns * 4)
+          $0
+            + (isMapped(sizes)
+              ? CrossProduct.windowByteCount(columns: columns, threads: sizes.threads)
+              : $1.rows * columns * 4)
         })
     return isMapped(sizes)
       ? WorkingSet(gramPages: all, gram: besideBytes(sizes))
@@ -291,7 +294,8 @@ private final class FactorSink: SiteSink {
       self.repairs = try repairs.map {
         try RepairSums(
           $0.kind, rows: $0.rows, columns: columns, factor: $0.factor, holdsOut: holdsOut, precision,
-          device) { _ in nil }
+          device
+        ) { _ in nil }
       }
       accumulator = GramAccumulator(columns: columns, form: form, precision: precision, on: device)
       heldOut = GramAccumulator(columns: columns, form: apart, precision: precision, on: device)
@@ -374,7 +378,8 @@ private final class FactorSink: SiteSink {
         continue
       }
       for (window, range) in rows.rowsByWindow where total == nil || !isHeldOut(window) || isHeldOutEmpty {
-        sums.add(inputs, difference, range, weight: isHeldOut(window) ? 1 : weight, isHeldOut: isHeldOut(window))
+        sums.add(
+          inputs, difference, range, weight: isHeldOut(window) ? 1 : weight, isHeldOut: isHeldOut(window))
       }
     }
   }

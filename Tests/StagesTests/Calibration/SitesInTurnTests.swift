@@ -52,7 +52,9 @@ import Testing
     let work = bench.folder.path + "/work"
     let store = try ArtifactStore(existing: work)
     var files: [String: SafetensorsFile] = [:]
-    for line in try String(decoding: Folder.read(work + "/events.jsonl"), as: UTF8.self).split(separator: "\n") {
+    for line in try String(decoding: Folder.read(work + "/events.jsonl"), as: UTF8.self).split(
+      separator: "\n")
+    {
       let event = try JSON(parsing: String(line))
       guard let unit = event["unit"]?.string, unit.hasPrefix("factor/"),
         let key = event["key"]?.string.flatMap(Digest.init(hex:))
@@ -87,7 +89,8 @@ import Testing
       let names = Set(file.header.tensors.map(\.name))
       for part in holdOut > 0 ? [false, true] : [false] {
         func rows(_ all: Rows?) throws -> Rows {
-          try #require(all).enumerated().filter { isHeldOut[$0.offset / windows[0].count] == part }.map(\.element)
+          try #require(all).enumerated().filter { isHeldOut[$0.offset / windows[0].count] == part }.map(
+            \.element)
         }
         func found(_ tensor: String) throws -> [Float] {
           try file.tensor((part ? "heldOut." : "") + tensor, dtype: .f32).floats().array()
@@ -110,7 +113,9 @@ import Testing
         let error = difference(try rows(dense.entering[1]), try rows(own.entering[1]))
         expectEqual(try found("residual"), product(error, x).map { $0.map { $0 / 4 } }, "\(name) residual")
       }
-      #expect(names.contains("residual") == (target == "residual" && (name.hasSuffix("output") || name.hasSuffix("down"))))
+      #expect(
+        names.contains("residual")
+          == (target == "residual" && (name.hasSuffix("output") || name.hasSuffix("down"))))
     }
     #expect(outline.blocks.count == 2)
   }
@@ -132,7 +137,8 @@ import Testing
       return difference(own, dense).reduce(0) { $0 + $1.reduce(0) { $0 + $1 * $1 } }
     }
     let usual = try error("usual", capture: "{}", factor: "{}")
-    let repaired = try error("repaired", capture: "{propagate: sites}", factor: "{target: residual, repair: 1}")
+    let repaired = try error(
+      "repaired", capture: "{propagate: sites}", factor: "{target: residual, repair: 1}")
     #expect(repaired < 0.8 * usual)
   }
 
@@ -149,7 +155,8 @@ import Testing
 
   /// Families with mixers, mixtures, parallel blocks and latent attention.
   @Test(arguments: [
-    "llama", "gpt2", "gptj", "falcon", "gpt_oss", "mixtral", "qwen3_moe-fused", "deepseek_v3", "qwen3_next", "lfm2",
+    "llama", "gpt2", "gptj", "falcon", "gpt_oss", "mixtral", "qwen3_moe-fused", "deepseek_v3", "qwen3_next",
+    "lfm2",
     "bert", "gemma2",
   ])
   func everyFamily(family: String) throws {
@@ -181,9 +188,9 @@ import Testing
     let start = "warmStart: {sparsity: 0.5}"
     #expect(message([start, "dsnot"], factor: "{target: dense}").contains("dsnot knows only"))
     #expect(message([start], capture: "{}", factor: "{target: residual}").contains("propagate=sites"))
-    #expect(message([start], capture: "{propagate: dense}", factor: "{target: dense}").contains("nothing was"))
+    #expect(
+      message([start], capture: "{propagate: dense}", factor: "{target: dense}").contains("nothing was"))
     #expect(message([start], factor: "{target: dense, kind: diagonal}").contains("kind: gram"))
     #expect(try Folder.entry(bench.folder.path + "/out") == nil)
   }
 }
-
