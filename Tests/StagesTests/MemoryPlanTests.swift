@@ -46,6 +46,19 @@ import Testing
     }
   }
 
+  @Test func sitesInTurnAndTargets() async {
+    await #expect(processExitsWith: .success) {
+      for factor in ["{}", "{target: residual}", "{kind: svd, rank: 40}"] {
+        try MemoryPlan.check(
+          [["warmStart: {sparsity: 0.5}", "swap"]], capture: "{propagate: sites, codec: none}",
+          factor: factor)
+      }
+      try MemoryPlan.check(
+        [["warmStart: {sparsity: 0.5}", "swap: {objective: refit, holdOut: 0}"], ["admm: {keep: 2, of: 4}"]],
+        capture: "{propagate: sites, codec: none}", factor: "{target: residual}")
+    }
+  }
+
   @Test func factorsAndCapture() async {
     await #expect(processExitsWith: .success) {
       for factor in ["{kind: diagonal}", "{kind: svd, rank: 40}", "{inputs: bf16, codec: lz4}", "{}"] {

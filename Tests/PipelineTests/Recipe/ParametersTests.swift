@@ -52,7 +52,7 @@ import Testing
       .map { "\($0.name) \($0.kind) \($0.fallback ?? "-")" }
     #expect(
       others == [
-        "propagate pruned | dense pruned", "scale number 1.0", "memory whole number 1",
+        "propagate pruned | dense | sites pruned", "scale number 1.0", "memory whole number 1",
         "codec none | lz4 none",
         "share number none", "targets list of texts [model]", "blind true | false false", "tasks file none",
       ])
