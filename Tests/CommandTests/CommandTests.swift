@@ -73,7 +73,7 @@ import Testing
     }
     let again = try Program.run(["pack", dense, compact])
     #expect(again.exitCode == 64 && again.errors.contains("the output exists"))
-    var plan = scene.arguments("wanda-50", command: "plan", ["--json"])
+    var plan = scene.arguments("wanda-50", command: "plan", output: "again", ["--json"])
     let model = try #require(plan.firstIndex(of: scene.model))
     plan[model] = compact
     let planned = try Program.run(plan)
