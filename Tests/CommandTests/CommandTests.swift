@@ -69,7 +69,7 @@ import Testing
       )
       #expect(ours.exitCode == 0 && theirs.exitCode == 0, "\(ours.errors)")
       guard arguments[0] != "verify" else { continue }
-      #expect(ours.output == theirs.output)
+      #expect(ours.output.replacing(compact, with: dense) == theirs.output)
     }
     let again = try Program.run(["pack", dense, compact])
     #expect(again.exitCode == 64 && again.errors.contains("the output exists"))

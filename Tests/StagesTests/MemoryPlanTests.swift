@@ -54,7 +54,9 @@ import Testing
           factor: factor)
       }
       try MemoryPlan.check(
-        [["warmStart: {sparsity: 0.5}", "swap: {objective: refit, holdOut: 0}"], ["admm: {keep: 2, of: 4}"]],
+        [
+          ["warmStart: {sparsity: 0.5}", "swap: {objective: refit, holdOut: 0}"], ["admm: {keep: 2, of: 4}"],
+        ],
         capture: "{propagate: sites, codec: none}", factor: "{target: residual}")
     }
   }

@@ -29,7 +29,7 @@ public struct Buffer<Element: BitwiseCopyable>: ~Copyable {
       base = known.bindMemory(to: Element.self, capacity: count)
       return
     }
-    MemoryMeter.add(bytes)
+    MemoryMeter.add(count * MemoryLayout<Element>.stride)
     if bytes >= Self.mappedByteCount {
       let bytes = scratch == nil ? bytes : Scratch.mappedBytes(bytes)
       // New pages are zero, and go back to the system at once: malloc may keep freed blocks for the process.
@@ -53,7 +53,7 @@ public struct Buffer<Element: BitwiseCopyable>: ~Copyable {
     } else {
       UnsafeMutableRawPointer(base).deallocate()
     }
-    MemoryMeter.add(-bytes)
+    MemoryMeter.add(-count * MemoryLayout<Element>.stride)
   }
 
   /// Buffers from this size on are mapped.

@@ -94,13 +94,8 @@ public struct CrossProduct: ~Copyable, Sendable {
     try sums.write(name, to: draft)
   }
 
-  /// Bytes of packed inputs and of tiles, of so many tokens at a time, without the sums.
-  public static func workingSet(
-    rows: Int, columns: Int, tokens: Int, _ precision: Precision, threads: Int
-  ) -> Int {
-    let packed = (rows + columns + 2 * panelWidth) * precision.steps(tokens) * 4
-    return packed + tokens * columns * 4 + threads * tileSize * tileSize * 4
-  }
+  /// Bytes of the tiles that threads work on; the inputs, packed, are beside them.
+  public static func tileByteCount(threads: Int) -> Int { threads * tileSize * tileSize * 4 }
 
   /// Bytes of pages that sums in a file take at a time.
   public static func windowByteCount(columns: Int, threads: Int) -> Int {

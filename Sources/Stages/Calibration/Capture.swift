@@ -75,18 +75,38 @@ public struct Capture: SourceStage {
     let innerTokens = min(sizes.samples, Batching.innerSequences(length: sizes.length)) * sizes.length
     // Buffers come back to the scratch memory of the device, which may hold those of other sizes meanwhile.
     let states = sizes.model.activationBytes(tokens: sizes.batchTokens, innerTokens: innerTokens)
-    // Inputs that were kept, as they were and packed, with the hidden states of both models.
-    let kept =
-      propagation == .sites
-      ? sizes.batchTokens * (2 * widest + 3 * sizes.model.hiddenSize) * 4 : 0
-    let pass = max(states, kept)
+    var activations = states + min(Scratch.limit, states)
+    let kept = keptInputs(sizes)
+    if let kept { activations = min(activations, kept) }
+    // A site at its cut takes no product.
+    if sizes.site == nil || kept == nil {
+      activations +=
+        sizes.threads
+        * (linearScratchBytes(columns: widest, sizes.precision)
+          + attentionScratchBytes(length: sizes.length, sizes.precision))
+    }
     return WorkingSet(
       weightPages: (keepsPages(sizes.tensorBytes)
         ? sizes.tensorBytes : linearResidentBytes + linearRowsAtATime * widest * 4) + copied,
-      activations: pass + min(Scratch.limit, pass)
-        + sizes.threads
-        * (linearScratchBytes(columns: widest, sizes.precision)
-          + attentionScratchBytes(length: sizes.length, sizes.precision)) + writerBytes(sizes))
+      activations: activations + writerBytes(sizes))
+  }
+
+  /// Bytes of a pass that begins at a cut and computes one layer at most: its inputs, packed and not, and the hidden states. Nil for
+  /// others.
+  private func keptInputs(_ sizes: UnitSizes) -> Int? {
+    guard propagation == .sites, let block = sizes.block else { return nil }
+    let bytes = sizes.batchTokens * 4
+    let hidden = sizes.model.hiddenSize
+    switch sizes.task {
+    case .propagate(let next):
+      let cut = start(of: block, to: next)
+      return block.site(at: cut).map { (2 * $0.columns + hidden) * bytes }
+        ?? (cut == .start ? 2 * sizes.model.activationWidth * bytes : nil)
+    case .site:
+      guard let site = sizes.site, site.after.isEmpty else { return nil }
+      return block.site(at: site.cut) == nil ? 3 * max(hidden, site.columns) * bytes : site.columns * bytes
+    default: return nil
+    }
   }
 
   /// The most bytes of a block's weights that stay in memory from batch to batch.

@@ -143,13 +143,15 @@ public struct Factor: SiteStage {
       bytes += GramAccumulator.gatheredByteCount(
         columns: columns, rows: sizes.batchTokens, sizes.precision)
     }
-    // The inputs of both models, or their difference, wait for each other.
-    for repair in repairs(sizes) {
+    let repairs = repairs(sizes)
+    if !repairs.isEmpty {
+      // Inputs wait for the dense model's; the difference is packed with them. Then hidden states take its place.
+      let hidden = repairs.contains { $0.kind == .residual } ? sizes.model.hiddenSize : 0
       bytes +=
-        2 * sizes.batchTokens * columns * 4
-        + CrossProduct.workingSet(
-          rows: repair.rows, columns: columns, tokens: sizes.batchTokens, sizes.precision,
-          threads: sizes.threads)
+        max(4 * columns, 2 * columns + 3 * hidden) * sizes.batchTokens * 4
+        + CrossProduct.tileByteCount(threads: sizes.threads)
+      // Those of experts may be weighted.
+      if sizes.site?.tokenShare ?? 1 < 1 { bytes += sizes.batchTokens * columns * 4 }
     }
     if let layout = layout(sizes) { bytes += SpillWriter.byteCount(of: layout) }
     if adds > 0 {
