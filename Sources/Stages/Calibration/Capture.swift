@@ -242,10 +242,9 @@ public struct Capture: SourceStage {
     let own = try BlockStates(
       unit, block: number, cut: cut, model: model, isDense: keeping?.unit.isDense ?? false, weights: weights)
     if let keeping { return try keep(own, sinks, keeping) }
-    let isBeside = unit.sizes.target != .pruned
     let beside =
-      isBeside
-      ? try BlockStates(unit, block: number, cut: cut, model: model, isDense: true, weights: dense) : nil
+      unit.sizes.target == .pruned
+      ? nil : try BlockStates(unit, block: number, cut: cut, model: model, isDense: true, weights: dense)
     for batch in batches(own) {
       try own.show(batch, sinks, beside: beside, unroutedOf: nil)
       try unit.progress(batch.upperBound, of: own.samples)
