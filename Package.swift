@@ -42,6 +42,7 @@ let package = Package(
   name: "espalier",
   products: [
     .executable(name: "espalier", targets: ["espalier"]),
+    .library(name: "EspalierCommand", targets: ["EspalierCommand"]),
     .library(
       name: "Espalier",
       targets: [
@@ -99,15 +100,15 @@ let package = Package(
         "EspalierCore", "EspalierIO", "EspalierKernels", "EspalierTokenizers", "EspalierModels",
         "EspalierPipeline",
       ]),
-    .executableTarget(
-      name: "espalier",
-      dependencies: [
-        "EspalierGeneration", "EspalierCore", "EspalierIO", "EspalierKernels", "EspalierModels",
-        "EspalierPipeline",
-        "EspalierStages",
+    room(
+      "Command",
+      [
+        "EspalierCore", "EspalierGeneration", "EspalierIO", "EspalierKernels", "EspalierModels",
+        "EspalierPipeline", "EspalierStages",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
-      ],
-      swiftSettings: strict),
+      ]),
+    .executableTarget(
+      name: "espalier", dependencies: ["EspalierCommand"], swiftSettings: strict),
 
     .target(
       name: "CBenchmarks", dependencies: ["CKernels"], path: "Benchmarks/C",

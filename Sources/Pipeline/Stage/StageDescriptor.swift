@@ -28,3 +28,8 @@ public struct StageDescriptor: Sendable {
     self.parameters = parameters.descriptions
   }
 }
+
+/// A type of stage with one descriptor, as all stages that are written in Swift have.
+public protocol StageDefinition: Stage {
+  static var descriptor: StageDescriptor { get }
+}

@@ -1,3 +1,5 @@
+import EspalierCore
+
 /// The stages that a recipe can name.
 public struct StageRegistry: Sendable {
   /// In the order in which a pipeline uses them.
@@ -7,6 +9,20 @@ public struct StageRegistry: Sendable {
   public init(_ stages: [StageDescriptor]) {
     precondition(Set(stages.map(\.name)).count == stages.count, "two stages have the same name")
     self.stages = stages
+  }
+
+  /// These stages and more.
+  ///
+  /// - Throws: a usage error if a name is taken.
+  public func adding(_ more: [StageDescriptor]) throws -> StageRegistry {
+    var all = stages
+    for stage in more {
+      guard !all.contains(where: { $0.name == stage.name }) else {
+        throw EspalierError.usage("there are two stages with the name \(stage.name); rename one of them.")
+      }
+      all.append(stage)
+    }
+    return StageRegistry(all)
   }
 
   public var names: [String] { stages.map(\.name) }

@@ -3,7 +3,7 @@ import EspalierCore
 import EspalierPipeline
 import EspalierStages
 
-struct StagesCommand: ParsableCommand {
+struct StagesCommand: StageCommand {
   static let configuration = CommandConfiguration(
     commandName: "stages", abstract: "The stages that a recipe can use, with their parameters.",
     discussion:
@@ -16,8 +16,8 @@ struct StagesCommand: ParsableCommand {
   @Flag(help: "Print JSON.")
   var json = false
 
-  func run() throws {
-    let registry = StageRegistry.builtIn
+  func run(adding stages: [StageDescriptor]) throws {
+    let registry = try StageRegistry.builtIn.adding(stages)
     if let name, registry[name] == nil {
       throw EspalierError.usage(
         "there is no stage \"\(name)\"; there are: \(registry.names.joined(separator: ", ")).")

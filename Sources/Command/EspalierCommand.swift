@@ -1,9 +1,9 @@
 import ArgumentParser
 import EspalierCore
 import EspalierIO
+import EspalierPipeline
 import Glibc
 
-@main
 struct Espalier: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "espalier",
@@ -24,25 +24,47 @@ struct Espalier: ParsableCommand {
     version: "0.1.0",
     subcommands: [
       PlanCommand.self, RunCommand.self, StatusCommand.self, ReportCommand.self, InspectCommand.self,
-      PlanCommand.self, RunCommand.self, StatusCommand.self, ReportCommand.self, InspectCommand.self,
       EvaluateCommand.self, GenerateCommand.self, VerifyCommand.self, ExplainCommand.self, PackCommand.self,
       UnpackCommand.self, StagesCommand.self,
     ])
+}
 
-  static func main() {
-    // A closed pipe and a limit of file sizes are errors of the write, not the end of the process.
-    signal(SIGPIPE, SIG_IGN)
-    signal(SIGXFSZ, SIG_IGN)
-    FileBytes.reportFaults(exitCode: EspalierError.Code.io.exitCode)
-    do {
-      var command = try parseAsRoot()
+/// Runs the command line and ends the process if it fails. A program with stages of its own calls it from its `main.swift`:
+///
+///     import EspalierCommand
+///     import EspalierStageKit
+///
+///     EspalierCommand.main(adding: [RandomMask.self])
+///
+/// - Parameter stages: stages that recipes can name beside the built-in ones; they appear in every subcommand. A stage with the name
+///   of a built-in one is refused.
+public func main(adding stages: [any StageDefinition.Type] = []) {
+  // A closed pipe and a limit of file sizes are errors of the write, not the end of the process.
+  signal(SIGPIPE, SIG_IGN)
+  signal(SIGXFSZ, SIG_IGN)
+  FileBytes.reportFaults(exitCode: EspalierError.Code.io.exitCode)
+  do {
+    var command = try Espalier.parseAsRoot()
+    if let command = command as? any StageCommand {
+      try command.run(adding: stages.map { $0.descriptor })
+    } else {
       try command.run()
-    } catch let error as EspalierError {
-      Terminal.error("espalier: \(error)")
-      // An orderly exit waits for OpenBLAS's threads, which would wait forever if there is no memory.
-      _exit(error.code.exitCode)
-    } catch {
-      exit(withError: error)
     }
+  } catch let error as EspalierError {
+    Terminal.error("espalier: \(error)")
+    // An orderly exit waits for OpenBLAS's threads, which would wait forever if there is no memory.
+    _exit(error.code.exitCode)
+  } catch {
+    Espalier.exit(withError: error)
   }
+}
+
+/// A subcommand that needs to know the stages.
+protocol StageCommand: ParsableCommand {
+  /// - Parameter stages: those of the program that runs the command line, beside the built-in ones.
+  func run(adding stages: [StageDescriptor]) throws
+}
+
+extension StageCommand {
+  func run() throws { try run(adding: []) }
 }

@@ -2,7 +2,7 @@ import ArgumentParser
 import EspalierCore
 import EspalierPipeline
 
-struct RunCommand: ParsableCommand {
+struct RunCommand: StageCommand {
   static let configuration = CommandConfiguration(
     commandName: "run", abstract: "Prune a model; after a crash or Ctrl-C, the same command continues.",
     discussion: """
@@ -12,8 +12,8 @@ struct RunCommand: ParsableCommand {
 
   @OptionGroup var options: JobOptions
 
-  func run() throws {
-    let job = try options.job()
+  func run(adding stages: [StageDescriptor]) throws {
+    let job = try options.job(adding: stages)
     let plan = try Planner.plan(job)
     try AddressSpace.check(memory: plan.peakMemory, threads: job.device.threads)
     for stage in plan.stages { if let reason = stage.idleReason { Terminal.error("\(stage.id): \(reason)") } }

@@ -4,7 +4,7 @@ import EspalierIO
 import EspalierPipeline
 import EspalierStages
 
-struct PlanCommand: ParsableCommand {
+struct PlanCommand: StageCommand {
   static let configuration = CommandConfiguration(
     commandName: "plan",
     abstract: "Check a job and tell what it needs; reads no tensor and leaves nothing behind.",
@@ -15,8 +15,8 @@ struct PlanCommand: ParsableCommand {
 
   @OptionGroup var options: JobOptions
 
-  func run() throws {
-    let job = try options.job()
+  func run(adding stages: [StageDescriptor]) throws {
+    let job = try options.job(adding: stages)
     let plan = try Planner.plan(job)
     var rates: MachineRates?
     var reason: String?

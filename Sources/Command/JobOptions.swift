@@ -40,8 +40,10 @@ struct JobOptions: ParsableArguments {
   @Flag(help: "Print JSON.")
   var json = false
 
-  func job() throws -> Job {
-    let recipe = try Recipe(path: recipe, overrides: overrides, registry: .builtIn)
+  /// - Parameter stages: those that the recipe can name beside the built-in ones.
+  func job(adding stages: [StageDescriptor]) throws -> Job {
+    let recipe = try Recipe(
+      path: recipe, overrides: overrides, registry: StageRegistry.builtIn.adding(stages))
     let model = try Model(folder: Self.trimmed(model), reading: read)
     let output = Self.trimmed(output)
     if let threads {
