@@ -54,6 +54,7 @@ let package = Package(
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
     .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
     .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
+    .package(url: "https://github.com/hummingbird-project/swift-mustache", from: "2.1.1"),
     .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
   ],
   targets: [
@@ -101,10 +102,16 @@ let package = Package(
         "EspalierPipeline",
       ]),
     room(
+      "Report",
+      [
+        "EspalierCore", "EspalierIO", "EspalierPipeline",
+        .product(name: "Mustache", package: "swift-mustache"),
+      ]),
+    room(
       "Command",
       [
         "EspalierCore", "EspalierGeneration", "EspalierIO", "EspalierKernels", "EspalierModels",
-        "EspalierPipeline", "EspalierStages",
+        "EspalierPipeline", "EspalierReport", "EspalierStages",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
     .executableTarget(
@@ -128,7 +135,7 @@ let package = Package(
       dependencies: ["EspalierCore", "EspalierIO", "CZlib", "CZstd"], path: "Tests/Support",
       swiftSettings: strict),
     tests("Core", ["EspalierCore"]),
-    tests("IO", ["EspalierCore", "EspalierIO"]),
+    tests("IO", ["EspalierCore", "EspalierIO", "CZlib"]),
     tests(
       "Kernels", ["EspalierCore", "EspalierIO", "EspalierKernels"],
       settings: spanCalls),
@@ -147,6 +154,7 @@ let package = Package(
         "EspalierCore", "EspalierIO", "EspalierKernels", "EspalierModels", "EspalierPipeline",
         "EspalierStages", "EspalierTokenizers",
       ]),
+    tests("Report", ["EspalierCore", "EspalierIO", "EspalierPipeline", "EspalierReport"]),
     tests("Command", ["EspalierCore", "EspalierIO", "espalier"]),
   ],
   swiftLanguageModes: [.v6]

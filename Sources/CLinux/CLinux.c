@@ -14,3 +14,14 @@ int espalier_available_processors(void) {
 }
 
 void espalier_return_free_memory(void) { malloc_trim(0); }
+
+#define TEXT_OF(token) #token
+#define TEXT(macro) TEXT_OF(macro)
+
+const char *espalier_commit(void) {
+#ifdef ESPALIER_COMMIT
+  return TEXT(ESPALIER_COMMIT);
+#else
+  return NULL;
+#endif
+}

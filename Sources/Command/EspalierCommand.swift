@@ -21,7 +21,7 @@ struct Espalier: ParsableCommand {
       Exit codes: 0 done; 64 wrong usage or recipe; 65 bad input data; 70 a fault of espalier; 74 I/O; 75 interrupted or \
       locked, run again.
       """,
-    version: "0.1.0",
+    version: Release.description,
     subcommands: [
       PlanCommand.self, RunCommand.self, StatusCommand.self, ReportCommand.self, InspectCommand.self,
       EvaluateCommand.self, GenerateCommand.self, VerifyCommand.self, ExplainCommand.self, PackCommand.self,

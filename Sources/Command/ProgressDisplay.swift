@@ -3,7 +3,8 @@ import EspalierPipeline
 import Glibc
 import Synchronization
 
-/// Progress on standard error: one line that renews itself on a terminal, a line for each finished unit elsewhere.
+/// Progress on standard error: one line that renews itself on a terminal, a line for each finished unit elsewhere and if everything is
+/// wanted, messages alone if nothing is.
 final class ProgressDisplay: Sendable {
   private struct State {
     var block = ""
@@ -15,8 +16,16 @@ final class ProgressDisplay: Sendable {
     var unitStart = ProgressDisplay.now()
   }
 
-  private let isTerminal = isatty(STDERR_FILENO) == 1
+  /// Whether one line renews itself, and whether each finished unit has a line.
+  private let isTerminal: Bool
+  private let listsUnits: Bool
   private let state = Mutex(State())
+
+  init(_ detail: ReportText.Detail = .usual) {
+    let isTerminal = isatty(STDERR_FILENO) == 1
+    self.isTerminal = isTerminal && detail != .quiet
+    listsUnits = detail == .verbose || (!isTerminal && detail == .usual)
+  }
 
   func show(_ event: ProgressEvent) {
     state.withLock { state in
@@ -29,12 +38,13 @@ final class ProgressDisplay: Sendable {
         renew(&state, unit, done, total, Double(part) / Double(max(1, count)))
       case .committed(let unit, let done, let total, let seconds, let report):
         state.computed += 1
-        if !isTerminal {
+        if listsUnits {
+          if isTerminal { Terminal.renew("") }
           Terminal.error("[\(done)/\(total)] \(unit)\(Self.losses(report))  \(Terminal.duration(seconds))")
         }
       case .reused(_, let done, let total):
         state.reused += 1
-        if !isTerminal, state.reused == total {
+        if listsUnits, state.reused == total {
           Terminal.error("[\(done)/\(total)] everything is done already")
         }
       case .note(let text):

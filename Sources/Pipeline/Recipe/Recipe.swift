@@ -23,6 +23,8 @@ public struct Recipe: Sendable {
     public let key: JSON
     /// Files that the parameters name, by parameter; their content goes into keys.
     public let files: [String: String]
+    /// The parameters that are not left at their defaults, overrides applied.
+    let given: [RecipeValue.Member]
 
     public var stage: any Stage { role.stage }
   }
@@ -80,6 +82,13 @@ private struct RecipeReader {
     var id: String
     let position: RecipePosition
     var members: [RecipeValue.Member]
+
+    /// The last value of each key, without keys that are set to their default.
+    var given: [RecipeValue.Member] {
+      members.enumerated().filter { index, member in
+        !member.value.isNull && !members[(index + 1)...].contains { $0.key == member.key }
+      }.map(\.element)
+    }
   }
 
   init(source: String, registry: StageRegistry) {
@@ -212,7 +221,7 @@ private struct RecipeReader {
     return Recipe.Entry(
       id: draft.id, descriptor: descriptor, role: role,
       key: JSON.object(JSONObject(parameters.key)).canonical,
-      files: parameters.files)
+      files: parameters.files, given: draft.given)
   }
 
   private static func invalid(_ error: any Error, _ text: String, _ source: String) -> EspalierError {

@@ -7,14 +7,31 @@ public struct RunHistory: Sendable {
   public struct Entry: Sendable {
     public let unit: String
     public let manifest: Manifest
-    /// Seconds of work in the run that made the artifact; nil if no event tells.
-    public let seconds: Double?
+    /// What making the artifact took, in the run that made it; nil if no event tells.
+    public let effort: Effort?
+
+    public var seconds: Double? { effort?.seconds }
 
     /// The id of the unit's stage in the recipe.
     public var stage: String { String(unit.prefix { $0 != "/" }) }
 
     /// What the stage reported, if anything.
     public var report: UnitReport? { manifest.unitReport }
+  }
+
+  /// What making an artifact took.
+  public struct Effort: Sendable {
+    public let seconds: Double
+    /// The most bytes of buffers at a time, and how many were planned; of the units that ran together.
+    public let buffers: Int
+    public let plannedBuffers: Int
+
+    fileprivate init?(_ event: JSON) {
+      guard let seconds = event["seconds"]?.double else { return nil }
+      self.seconds = seconds
+      buffers = event["buffers"]?.integer ?? 0
+      plannedBuffers = event["plannedBuffers"]?.integer ?? 0
+    }
   }
 
   public let start: JSON
@@ -32,6 +49,12 @@ public struct RunHistory: Sendable {
   /// What the run writes outside of the work folder.
   public var outputs: [JobOutput] { start["outputs"]?.array?.compactMap(JobOutput.init) ?? [] }
   public var startTime: String? { start["time"]?.string }
+  /// The recipe as it took effect.
+  public var recipe: String? { start["recipe"]?.string }
+  /// The stages of the recipe.
+  public var stages: [StageRecord] { start["stages"]?.array?.compactMap { StageRecord(json: $0) } ?? [] }
+  /// What was planned; nil if nothing was.
+  public var forecast: Forecast? { start["forecast"].flatMap { Forecast(json: $0) } }
 
   public init(work: String) throws {
     let all = try EventLog.read(work: work)
@@ -42,9 +65,9 @@ public struct RunHistory: Sendable {
     }
     let store = try ArtifactStore(existing: work)
     // An artifact that this run found was made by an earlier one, whose events tell how long it took.
-    let seconds = Dictionary(
+    let efforts = Dictionary(
       all.compactMap { event in
-        event["seconds"]?.double.flatMap { seconds in event["key"]?.string.map { ($0, seconds) } }
+        Effort(event).flatMap { effort in event["key"]?.string.map { ($0, effort) } }
       },
       uniquingKeysWith: { _, last in last })
     var entries: [Entry] = []
@@ -53,7 +76,7 @@ public struct RunHistory: Sendable {
       guard let unit = event["unit"]?.string, let key = event["key"]?.string.flatMap(Digest.init(hex:)),
         let manifest = try store.manifest(key)
       else { continue }
-      let entry = Entry(unit: unit, manifest: manifest, seconds: seconds[key.hex])
+      let entry = Entry(unit: unit, manifest: manifest, effort: efforts[key.hex])
       if let index = known[unit] {
         entries[index] = entry
       } else {

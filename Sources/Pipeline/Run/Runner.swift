@@ -11,13 +11,18 @@ public struct Runner: Sendable {
   private let store: ArtifactStore
   private let keys: UnitKeys
   private let needs: UnitNeeds
+  private let forecast: Forecast?
   private let report: @Sendable (ProgressEvent) -> Void
 
   /// Prepares the work folder.
   ///
+  /// - Parameter forecast: what was planned, for reports.
   /// - Throws: a usage error if the stages of the recipe do not fit together.
-  public init(_ job: Job, progress: @escaping @Sendable (ProgressEvent) -> Void) throws {
+  public init(
+    _ job: Job, forecast: Forecast? = nil, progress: @escaping @Sendable (ProgressEvent) -> Void
+  ) throws {
     self.job = job
+    self.forecast = forecast
     graph = try UnitGraph(recipe: job.recipe, model: job.model)
     store = try ArtifactStore(folder: job.work)
     keys = UnitKeys(job: job, graph: graph)
@@ -73,7 +78,29 @@ public struct Runner: Sendable {
       case .release(let unit):
         if let key = state.keys[unit] { try store.release(key) }
         scheduler.released(unit)
-      case .finished: return try keys.save()
+      case .finished:
+        try conclude(state)
+        return try keys.save()
+      }
+    }
+  }
+
+  /// Lets the outputs note what was measured of them.
+  private func conclude(_ state: RunState) throws {
+    let evaluations = try graph.units.indices.compactMap {
+      index -> (stage: String, report: EvaluationReport)? in
+      guard graph.units[index].kind == .evaluation,
+        case .evaluation(let report) = try manifest(index, state)?.unitReport
+      else { return nil }
+      return (job.recipe.entries[graph.units[index].entry].id, report)
+    }
+    for (index, unit) in graph.units.enumerated() where unit.kind == .output {
+      guard let stage = job.recipe.entries[unit.entry].role.output, let output = job.output(of: unit),
+        let key = state.keys[index]
+      else { continue }
+      try about(unit.id) {
+        try stage.conclude(
+          output, key: key, job: job, sources: keys.sources(), evaluations: evaluations)
       }
     }
   }
@@ -265,16 +292,16 @@ public struct Runner: Sendable {
 
   private func startMembers() -> [(key: String, value: JSON)] {
     [
+      ("version", .string(Release.description)),
       ("model", .string(job.checkpoint.folder)), ("outputs", .array(job.outputs.map(\.json))),
       ("memory", .integer(job.memory)),
       ("threads", .integer(job.device.threads)), ("arithmetic", job.arithmetic.json),
       ("process", .integer(Int(getpid()))),
       ("units", .integer(graph.units.count)),
-      ("stages", .array(job.recipe.entries.map { ["id": .string($0.id), "parameters": $0.key] })),
-      ("recipe", .string(job.recipe.text)),
-      ("overrides", .array(job.recipe.overrides.map(JSON.string))),
+      ("stages", .array(job.recipe.entries.map { StageRecord($0).json })),
+      ("recipe", .string(job.recipe.effectiveText)),
       ("coverage", Coverage(job.checkpoint, job.model, graph: graph).json),
-    ]
+    ] + (forecast.map { [("forecast", $0.json)] } ?? [])
   }
 
   private static func seconds() -> Double {
