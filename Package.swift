@@ -43,11 +43,12 @@ let package = Package(
   products: [
     .executable(name: "espalier", targets: ["espalier"]),
     .library(name: "EspalierCommand", targets: ["EspalierCommand"]),
+    .library(name: "EspalierStageKit", targets: ["EspalierStageKit"]),
     .library(
       name: "Espalier",
       targets: [
         "EspalierCore", "EspalierIO", "EspalierKernels", "EspalierTokenizers", "EspalierModels",
-        "EspalierGeneration", "EspalierPipeline", "EspalierStages",
+        "EspalierGeneration", "EspalierPipeline", "EspalierStageKit", "EspalierStages",
       ]),
   ],
   dependencies: [
@@ -94,11 +95,12 @@ let package = Package(
         .product(name: "HeapModule", package: "swift-collections"),
         .product(name: "Yams", package: "Yams"),
       ]),
+    room("StageKit", ["EspalierCore", "EspalierIO", "EspalierKernels", "EspalierPipeline"]),
     room(
       "Stages",
       [
         "EspalierCore", "EspalierIO", "EspalierKernels", "EspalierTokenizers", "EspalierModels",
-        "EspalierPipeline",
+        "EspalierPipeline", "EspalierStageKit",
       ]),
     room(
       "Command",
@@ -145,9 +147,11 @@ let package = Package(
       "Stages",
       [
         "EspalierCore", "EspalierIO", "EspalierKernels", "EspalierModels", "EspalierPipeline",
-        "EspalierStages", "EspalierTokenizers",
+        "EspalierStageKit", "EspalierStages", "EspalierTokenizers",
       ]),
-    tests("Command", ["EspalierCore", "EspalierIO", "espalier"]),
+    tests(
+      "Command",
+      ["EspalierCommand", "EspalierCore", "EspalierIO", "EspalierKernels", "EspalierPipeline", "espalier"]),
   ],
   swiftLanguageModes: [.v6]
 )
