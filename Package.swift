@@ -55,6 +55,7 @@ let package = Package(
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
     .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
     .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
+    .package(url: "https://github.com/swiftlang/swift-subprocess", from: "1.0.2"),
     .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
   ],
   targets: [
@@ -103,10 +104,17 @@ let package = Package(
         "EspalierPipeline", "EspalierStageKit",
       ]),
     room(
+      "Plugins",
+      [
+        "EspalierCore", "EspalierIO", "EspalierKernels", "EspalierPipeline", "EspalierStageKit",
+        .product(name: "Subprocess", package: "swift-subprocess"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ]),
+    room(
       "Command",
       [
         "EspalierCore", "EspalierGeneration", "EspalierIO", "EspalierKernels", "EspalierModels",
-        "EspalierPipeline", "EspalierStages",
+        "EspalierPipeline", "EspalierPlugins", "EspalierStages",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
     .executableTarget(
@@ -149,9 +157,15 @@ let package = Package(
         "EspalierCore", "EspalierIO", "EspalierKernels", "EspalierModels", "EspalierPipeline",
         "EspalierStageKit", "EspalierStages", "EspalierTokenizers",
       ]),
+    .executableTarget(
+      name: "espalier-test-plugin", dependencies: ["EspalierCore", "EspalierIO"], path: "Tests/TestPlugin",
+      swiftSettings: strict),
     tests(
       "Command",
-      ["EspalierCommand", "EspalierCore", "EspalierIO", "EspalierKernels", "EspalierPipeline", "espalier"]),
+      [
+        "EspalierCommand", "EspalierCore", "EspalierIO", "EspalierKernels", "EspalierPipeline", "espalier",
+        "espalier-test-plugin",
+      ]),
   ],
   swiftLanguageModes: [.v6]
 )
