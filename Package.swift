@@ -43,11 +43,12 @@ let package = Package(
   products: [
     .executable(name: "espalier", targets: ["espalier"]),
     .library(name: "EspalierCommand", targets: ["EspalierCommand"]),
+    .library(name: "EspalierStageKit", targets: ["EspalierStageKit"]),
     .library(
       name: "Espalier",
       targets: [
         "EspalierCore", "EspalierIO", "EspalierKernels", "EspalierTokenizers", "EspalierModels",
-        "EspalierGeneration", "EspalierPipeline", "EspalierStages",
+        "EspalierGeneration", "EspalierPipeline", "EspalierStageKit", "EspalierStages",
       ]),
   ],
   dependencies: [
@@ -55,6 +56,7 @@ let package = Package(
     .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
     .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
     .package(url: "https://github.com/hummingbird-project/swift-mustache", from: "2.1.1"),
+    .package(url: "https://github.com/swiftlang/swift-subprocess", from: "1.0.2"),
     .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
   ],
   targets: [
@@ -95,11 +97,19 @@ let package = Package(
         .product(name: "HeapModule", package: "swift-collections"),
         .product(name: "Yams", package: "Yams"),
       ]),
+    room("StageKit", ["EspalierCore", "EspalierIO", "EspalierKernels", "EspalierPipeline"]),
     room(
       "Stages",
       [
         "EspalierCore", "EspalierIO", "EspalierKernels", "EspalierTokenizers", "EspalierModels",
-        "EspalierPipeline",
+        "EspalierPipeline", "EspalierStageKit",
+      ]),
+    room(
+      "Plugins",
+      [
+        "EspalierCore", "EspalierIO", "EspalierKernels", "EspalierPipeline", "EspalierStageKit",
+        .product(name: "Subprocess", package: "swift-subprocess"),
+        .product(name: "SystemPackage", package: "swift-system"),
       ]),
     room(
       "Report",
@@ -111,7 +121,7 @@ let package = Package(
       "Command",
       [
         "EspalierCore", "EspalierGeneration", "EspalierIO", "EspalierKernels", "EspalierModels",
-        "EspalierPipeline", "EspalierReport", "EspalierStages",
+        "EspalierPipeline", "EspalierPlugins", "EspalierReport", "EspalierStages",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
     .executableTarget(
@@ -152,10 +162,18 @@ let package = Package(
       "Stages",
       [
         "EspalierCore", "EspalierIO", "EspalierKernels", "EspalierModels", "EspalierPipeline",
-        "EspalierStages", "EspalierTokenizers",
+        "EspalierStageKit", "EspalierStages", "EspalierTokenizers",
+      ]),
+    .executableTarget(
+      name: "espalier-test-plugin", dependencies: ["EspalierCore", "EspalierIO"], path: "Tests/TestPlugin",
+      swiftSettings: strict),
+    tests(
+      "Command",
+      [
+        "EspalierCommand", "EspalierCore", "EspalierIO", "EspalierKernels", "EspalierPipeline", "espalier",
+        "espalier-test-plugin",
       ]),
     tests("Report", ["EspalierCore", "EspalierIO", "EspalierPipeline", "EspalierReport"]),
-    tests("Command", ["EspalierCore", "EspalierIO", "espalier"]),
   ],
   swiftLanguageModes: [.v6]
 )

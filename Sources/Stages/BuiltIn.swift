@@ -2,19 +2,21 @@ import EspalierPipeline
 
 extension StageRegistry {
   /// The stages that come with espalier, in the order in which a pipeline uses them.
-  public static let builtIn = StageRegistry([
-    Tokenize.descriptor,
-    Capture.descriptor,
-    Factor.descriptor,
-    Allocate.descriptor,
-    WarmStart.descriptor,
-    Swap.descriptor,
-    FrankWolfe.descriptor,
-    DSnoT.descriptor,
-    Reconstruct.descriptor,
-    SparseGPT.descriptor,
-    ADMM.descriptor,
-    Emit.descriptor,
-    Evaluate.descriptor,
-  ])
+  public static let builtIn = StageRegistry(stages.map { $0.descriptor })
+
+  private static let stages: [any StageDefinition.Type] = [
+    Tokenize.self,
+    Capture.self,
+    Factor.self,
+    Allocate.self,
+    WarmStart.self,
+    Swap.self,
+    FrankWolfe.self,
+    DSnoT.self,
+    Reconstruct.self,
+    SparseGPT.self,
+    ADMM.self,
+    Emit.self,
+    Evaluate.self,
+  ]
 }

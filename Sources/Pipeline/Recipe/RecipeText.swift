@@ -3,7 +3,8 @@ import EspalierCore
 extension Recipe {
   /// A recipe file that makes the same job with the same paths: overrides are applied, defaults are left out.
   public var effectiveText: String {
-    "stages:\n" + entries.map(\.text).joined()
+    let files = plugins.map { "  - \(RecipeValue.scalar($0, isPlain: true).yaml)\n" }.joined()
+    return (files.isEmpty ? "" : "plugins:\n" + files) + "stages:\n" + entries.map(\.text).joined()
   }
 }
 
