@@ -28,10 +28,11 @@ struct StagesCommand: StageCommand {
     if json {
       return Terminal.out(.array(stages.map(Self.json)))
     }
+    let width = (stages.map(\.name.count).max() ?? 0) + 2
     for stage in stages {
       if name == nil {
         Terminal.out(
-          stage.name.padded(to: 12) + stage.summary + (stage.origin.map { " (plug-in: \($0))" } ?? ""))
+          stage.name.padded(to: width) + stage.summary + (stage.origin.map { " (plug-in: \($0))" } ?? ""))
       } else {
         Terminal.out("\(stage.name): \(stage.summary)")
         Terminal.out(stage.origin.map { "A plug-in: \($0)\n" } ?? "")
