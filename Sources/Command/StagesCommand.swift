@@ -19,8 +19,7 @@ struct StagesCommand: StageCommand {
   func run(adding stages: [StageDescriptor]) throws {
     let registry = try StageRegistry.builtIn.adding(stages)
     if let name, registry[name] == nil {
-      throw EspalierError.usage(
-        "there is no stage \"\(name)\"; there are: \(registry.names.joined(separator: ", ")).")
+      throw EspalierError.usage(registry.unknown(name))
     }
     let stages = registry.stages.filter { name == nil || $0.name == name }
     if json {
@@ -31,7 +30,7 @@ struct StagesCommand: StageCommand {
         Terminal.out(stage.name.padded(to: 12) + stage.summary)
       } else {
         Terminal.out("\(stage.name): \(stage.summary)\n")
-        for parameter in stage.parameters {
+        for parameter in stage.parameters + [Parameters.id] {
           Terminal.out(
             "  \(parameter.name): \(parameter.kind)  (\(parameter.fallback.map { "default: \($0)" } ?? "must be given"))"
           )
@@ -45,7 +44,7 @@ struct StagesCommand: StageCommand {
     [
       "name": .string(stage.name), "summary": .string(stage.summary), "revision": .integer(stage.revision),
       "parameters": .array(
-        stage.parameters.map {
+        (stage.parameters + [Parameters.id]).map {
           [
             "name": .string($0.name), "kind": .string($0.kind),
             "default": $0.fallback.map(JSON.string) ?? .null, "text": .string($0.text),

@@ -4,11 +4,14 @@ import EspalierCore
 public struct StageRegistry: Sendable {
   /// In the order in which a pipeline uses them.
   public let stages: [StageDescriptor]
+  /// What to write for the names of published methods that are no stages: by name, in lower case.
+  public let methods: [String: String]
 
   /// - Precondition: names are unique.
-  public init(_ stages: [StageDescriptor]) {
+  public init(_ stages: [StageDescriptor], methods: [String: String] = [:]) {
     precondition(Set(stages.map(\.name)).count == stages.count, "two stages have the same name")
     self.stages = stages
+    self.methods = methods
   }
 
   /// These stages and more.
@@ -22,12 +25,21 @@ public struct StageRegistry: Sendable {
       }
       all.append(stage)
     }
-    return StageRegistry(all)
+    return StageRegistry(all, methods: methods)
   }
 
   public var names: [String] { stages.map(\.name) }
 
   public subscript(name: String) -> StageDescriptor? { stages.first { $0.name == name } }
+
+  /// The message for a name that is no stage.
+  public func unknown(_ name: String) -> String {
+    let word = name.lowercased().filter { $0 != "-" && $0 != "_" }
+    if let method = methods[word] { return "there is no stage \"\(name)\"; write \(method)." }
+    let near = nearest(name, in: names).map { " Did you mean \($0)?" } ?? ""
+    return
+      "there is no stage \"\(name)\".\(near) There are: \(names.joined(separator: ", ")). See `espalier stages`."
+  }
 
   /// Stages that a recipe could use, in the words of an error message: `` `- sum` ``, `` one of `- a`, `- b` ``.
   ///
