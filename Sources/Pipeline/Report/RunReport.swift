@@ -103,7 +103,7 @@ public struct RunReport: Sendable {
 
   public var json: JSON {
     [
-      "state": .string(history.state), "peakMemory": .integer(history.peakMemory),
+      "state": .string(history.state.rawValue), "peakMemory": .integer(history.peakMemory),
       "outputs": .array(history.outputs.map(\.json)), "coverage": history.coverage?.json ?? .null,
       "matrices": .array(matrices.compactMap(\.json)),
       "totals": .array(totals.map(\.json)),

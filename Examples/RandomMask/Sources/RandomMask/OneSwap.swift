@@ -6,6 +6,8 @@ struct OneSwap: RefineStage, StageDefinition {
     name: "oneSwap", summary: "Makes one swap in each row of a mask.", revision: 1
   ) { .matrix(OneSwap(&$0)) }
 
+  let needsGram = true
+
   init(_ parameters: inout Parameters) {}
 
   func refine(_ mask: inout Mask, of weight: LinearWeight, inputs: SiteFactor, _ unit: UnitContext) throws
