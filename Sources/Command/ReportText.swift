@@ -29,6 +29,7 @@ struct ReportText {
       Terminal.out("")
       CoverageText.show(coverage)
     }
+    if report.history.outputs.isEmpty { Terminal.out(NoOutput.place(report.history.work)) }
     for output in report.history.outputs {
       Terminal.out(output.kind.name.padded(to: Self.width) + output.path)
     }
@@ -45,7 +46,9 @@ struct ReportText {
           + (detail.isEmpty ? "" : "  " + detail))
     }
     line("model", Terminal.clean(summary.title), Terminal.clean(summary.methods))
-    if history.state != "finished" { line("state", history.state, Terminal.clean(history.reason ?? "")) }
+    if history.state != .finished {
+      line("state", history.state.rawValue, Terminal.clean(history.reason ?? ""))
+    }
     for (stage, corpus) in report.corpora {
       let record = history.stages.first { $0.id == stage }
       let files = record?.files.members.compactMap(\.value.string).joined(separator: ", ") ?? ""
@@ -70,25 +73,25 @@ struct ReportText {
         "output error", Figures.percent(reduction) + " less",
         "than with the first masks, mean of the matrices")
     }
-    let planned = history.forecast?.stages.compactMap(\.seconds).reduce(0, +) ?? 0
+    let planned = history.stages.compactMap(\.seconds).reduce(0, +)
     line(
       "time", Figures.duration(summary.seconds),
-      planned > 0 ? "\(Figures.duration(planned)) planned from nothing" : "")
+      planned > 0 ? "\(Figures.duration(planned)) expected on a typical machine" : "")
     line(
       "peak memory", "\(ByteSize(bytes: summary.peakMemory))",
-      history.forecast.map { "\(ByteSize(bytes: $0.peakMemory)) planned" } ?? "")
+      history.plannedMemory.map { "\(ByteSize(bytes: $0)) planned" } ?? "")
   }
 
   private func showStages() {
     let planned = Dictionary(
-      (report.history.forecast?.stages ?? []).map { ($0.id, $0) }, uniquingKeysWith: { first, _ in first })
+      report.history.stages.map { ($0.id, $0) }, uniquingKeysWith: { first, _ in first })
     let isVerbose = detail == .verbose
     Terminal.out("")
     Terminal.table(
       [
         "stage", "matrices", "loss before", "loss after", "mean reduction", "of the sum", "gap at most",
         "swaps", "seconds",
-      ] + (isVerbose ? ["planned", "buffers", "planned"] : []),
+      ] + (isVerbose ? ["expected", "buffers", "planned"] : []),
       report.totals.map { total in
         [
           total.stage, total.matrices > 0 ? String(total.matrices) : "", Figures.number(total.lossBefore),

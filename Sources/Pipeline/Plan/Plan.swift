@@ -26,6 +26,9 @@ public struct Plan: Sendable {
   /// The most bytes of the work folder and the outputs on its disk at a time.
   public let diskBytes: Int
   public let outputs: [JobOutput]
+  /// Units that earlier runs have done, and the work that is left.
+  public let doneUnits: Int
+  public let workLeft: Work
   /// What is pruned of the checkpoint, and what is not.
   public let coverage: Coverage
 

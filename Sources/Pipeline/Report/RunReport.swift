@@ -163,12 +163,13 @@ public struct RunReport: Sendable {
 
   public var json: JSON {
     [
-      "state": .string(history.state), "model": history.model.map(JSON.string) ?? .null,
+      "state": .string(history.state.rawValue), "model": history.model.map(JSON.string) ?? .null,
       "sparsity": .optional(sparsity), "seconds": .number(seconds),
       "peakMemory": .integer(history.peakMemory),
+      "plannedMemory": history.plannedMemory.map(JSON.integer) ?? .null,
       "corpora": .array(
         corpora.map { ["stage": .string($0.stage), "corpus": $0.report.json] }),
-      "stages": .array(history.stages.map(\.json)), "forecast": history.forecast?.json ?? .null,
+      "stages": .array(history.stages.map(\.json)),
       "outputs": .array(history.outputs.map(\.json)), "coverage": history.coverage?.json ?? .null,
       "matrices": .array(matrices.compactMap(\.json)),
       "totals": .array(totals.map(\.json)),

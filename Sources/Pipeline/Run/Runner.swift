@@ -11,22 +11,18 @@ public struct Runner: Sendable {
   private let store: ArtifactStore
   private let keys: UnitKeys
   private let needs: UnitNeeds
-  private let forecast: Forecast?
+  /// What is expected of the stages, before anything is done.
+  private let forecast: Forecast
   private let report: @Sendable (ProgressEvent) -> Void
 
-  /// Prepares the work folder.
-  ///
-  /// - Parameter forecast: what was planned, for reports.
-  /// - Throws: a usage error if the stages of the recipe do not fit together.
-  public init(
-    _ job: Job, forecast: Forecast? = nil, progress: @escaping @Sendable (ProgressEvent) -> Void
-  ) throws {
+  /// - Throws: a usage error if the stages of the recipe do not fit together, or a later version made the work folder.
+  public init(_ job: Job, progress: @escaping @Sendable (ProgressEvent) -> Void) throws {
     self.job = job
-    self.forecast = forecast
     graph = try UnitGraph(recipe: job.recipe, model: job.model)
-    store = try ArtifactStore(folder: job.work)
+    store = try ArtifactStore(unprepared: job.work)
     keys = UnitKeys(job: job, graph: graph)
     needs = UnitNeeds(job, graph)
+    forecast = try Forecast(job.recipe, graph, needs)
     report = progress
   }
 
@@ -36,8 +32,14 @@ public struct Runner: Sendable {
   public func run() throws {
     let lock = try FolderLock(folder: job.work)
     defer { withExtendedLifetime(lock) {} }
-    try job.checkOutputs()
-    try locking(job.outputs[...]) { try runLocked() }
+    do {
+      try job.checkOutputs()
+      try locking(job.outputs[...]) { try runLocked() }
+    } catch {
+      // A run that was refused leaves nothing behind.
+      if (try? Folder.names(in: job.work)) == [FolderLock.fileName] { try? Folder.remove(job.work) }
+      throw error
+    }
   }
 
   /// Locks outputs while `body` runs: a run with another work folder that writes the same output should fail now, not after hours.
@@ -52,6 +54,7 @@ public struct Runner: Sendable {
   }
 
   private func runLocked() throws {
+    try store.prepare()
     try store.removePartial()
     var log = try EventLog(work: job.work)
     try log.append("start", startMembers())
@@ -69,7 +72,7 @@ public struct Runner: Sendable {
 
   private func work(_ log: inout EventLog) throws {
     var scheduler = Scheduler(graph: graph)
-    var state = RunState()
+    var state = RunState(forecast: forecast)
     while true {
       try Interruption.check()
       switch scheduler.next() {
@@ -112,6 +115,7 @@ public struct Runner: Sendable {
     var done: Set<Int> = []
     /// Units whose bytes were written or checked by this process.
     var trusted: Set<Int> = []
+    var forecast: Forecast
   }
 
   private func lookUp(
@@ -127,7 +131,7 @@ public struct Runner: Sendable {
     if !isPresent, graph.readers[unit].isEmpty || graph.units[unit].kind == .output {
       return scheduler.missing(unit)
     }
-    state.done.insert(unit)
+    if state.done.insert(unit).inserted { state.forecast.add(stage(of: unit), seconds: nil) }
     scheduler.found(unit, digest: manifest.digest, isPresent: isPresent)
     try log.append("reused", [("unit", .string(graph.units[unit].id)), ("key", .string(key.hex))])
     report(.reused(unit: graph.units[unit].id, done: state.done.count, total: graph.units.count))
@@ -157,12 +161,14 @@ public struct Runner: Sendable {
     if isDamaged { return }
     let units = needs.together(candidates)
     let start = Self.seconds()
+    let expected = units.reduce(0.0) { $0 + (state.forecast.seconds(ofUnit: stage(of: $1)) ?? 0) }
+    let left = state.forecast.secondsLeft
     for unit in units {
       report(
         .began(
           unit: graph.units[unit].id, done: state.done.count, total: graph.units.count,
-          block: graph.units[unit].block,
-          blocks: job.model.blocks.count))
+          block: graph.units[unit].block, blocks: job.model.blocks.count,
+          seconds: left.map { _ in expected }, secondsLater: left.map { max(0, $0 - expected) }))
     }
     let contexts = try units.map { try context($0, scheduler, state) }
     MemoryMeter.reset()
@@ -175,10 +181,10 @@ public struct Runner: Sendable {
       let manifest = try store.commit(
         key, components: context.components, content: result.content,
         report: result.report?.json ?? .null)
-      state.done.insert(unit)
+      let seconds = (Self.seconds() - start) / Double(units.count)
+      if state.done.insert(unit).inserted { state.forecast.add(stage(of: unit), seconds: seconds) }
       state.trusted.insert(unit)
       scheduler.committed(unit, digest: manifest.digest)
-      let seconds = (Self.seconds() - start) / Double(units.count)
       try log.append(
         "done",
         [
@@ -194,6 +200,9 @@ public struct Runner: Sendable {
     }
     try keys.save(sparingly: true)
   }
+
+  /// The id of a unit's stage in the recipe.
+  private func stage(of unit: Int) -> String { job.recipe.entries[graph.units[unit].entry].id }
 
   private func execute(_ contexts: [UnitContext]) throws -> [UnitResult] {
     defer {
@@ -302,10 +311,19 @@ public struct Runner: Sendable {
       ("threads", .integer(job.device.threads)), ("arithmetic", job.arithmetic.json),
       ("process", .integer(Int(getpid()))),
       ("units", .integer(graph.units.count)),
-      ("stages", .array(job.recipe.entries.map { StageRecord($0).json })),
+      (
+        "stages",
+        .array(
+          job.recipe.entries.map { entry in
+            var record = StageRecord(entry)
+            (record.units, record.seconds) = forecast.units(entry.id)
+            return record.json
+          })
+      ),
       ("recipe", .string(job.recipe.effectiveText)),
+      ("plannedMemory", .integer(forecast.peakMemory)),
       ("coverage", Coverage(job.checkpoint, job.model, graph: graph).json),
-    ] + (forecast.map { [("forecast", $0.json)] } ?? [])
+    ]
   }
 
   private static func seconds() -> Double {

@@ -60,6 +60,7 @@ public struct Tokenize: CorpusStage, StageDefinition {
           "this model reads images; give a .safetensors file with pixel_values, F32, images x \(images.channels) x \(images.side) x \(images.side), as the corpus."
         )
       }
+      try requireImages(PixelFile.count(corpus, images))
       return
     }
     guard length <= model.maximumLength else {
@@ -67,7 +68,35 @@ public struct Tokenize: CorpusStage, StageDefinition {
         "length is \(length), but the model was made for at most \(model.maximumLength) tokens; set tokenize.length=\(model.maximumLength) or less."
       )
     }
-    if !Corpus.holdsTokens(corpus) { _ = try Tokenizer.files(in: checkpoint.folder) }
+    guard !Corpus.holdsTokens(corpus) else { return try requireWindows(TokenFile.shape(corpus)) }
+    if let corpus = try Corpus.checked(corpus, checkpoint: checkpoint, specialTokens: specialTokens) {
+      // If one window can be drawn at random, all can.
+      let count = draw == .random ? 1 : samples
+      try requireKnown(drawWindows(count, corpus) { _, _ in }, vocabulary: model.vocabularySize)
+    }
+  }
+
+  private func requireImages(_ count: Int) throws {
+    guard count >= samples else {
+      throw EspalierError.badInput(
+        "the file has \(count) images, but \(samples) are wanted; set tokenize.samples.", subject: corpus)
+    }
+  }
+
+  private func requireWindows(_ shape: (rows: Int, length: Int)) throws {
+    guard shape.rows >= samples, shape.length >= length else {
+      throw EspalierError.badInput(
+        "the file has \(shape.rows) rows of \(shape.length) tokens, but \(samples) of \(length) are wanted; set tokenize.samples and tokenize.length.",
+        subject: corpus)
+    }
+  }
+
+  private func requireKnown(_ windows: [[Int32]], vocabulary: Int) throws {
+    for id in windows.joined() where id < 0 || Int(id) >= vocabulary {
+      throw EspalierError.badInput(
+        "the token id \(id) is outside of the model's vocabulary of \(vocabulary); text, tokenizer and model do not belong together.",
+        subject: corpus)
+    }
   }
 
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
@@ -93,14 +122,11 @@ public struct Tokenize: CorpusStage, StageDefinition {
       Corpus.holdsTokens(corpus)
       ? try readWindows()
       : try drawWindows(
+        samples,
         Corpus(
           path: corpus, checkpoint: unit.checkpoint, specialTokens: specialTokens, scratch: unit.folder,
           progress: unit.progress), unit.progress)
-    for id in windows.joined() where id < 0 || Int(id) >= unit.model.vocabularySize {
-      throw EspalierError.badInput(
-        "the token id \(id) is outside of the model's vocabulary of \(unit.model.vocabularySize); text, tokenizer and model do not belong together.",
-        subject: corpus)
-    }
+    try requireKnown(windows, vocabulary: unit.model.vocabularySize)
     var writer = try SafetensorsWriter(
       path: unit.folder + "/" + Self.object, tensors: [("input_ids", .i32, [samples, length])])
     for window in windows { try writer.append(window) }
@@ -111,10 +137,7 @@ public struct Tokenize: CorpusStage, StageDefinition {
   /// Takes the first images of the corpus.
   private func copyImages(_ images: ModelOutline.Images, _ unit: UnitContext) throws -> CorpusReport {
     let all = try PixelFile.read(corpus, images)
-    guard all.rows >= samples else {
-      throw EspalierError.badInput(
-        "the file has \(all.rows) images, but \(samples) are wanted; set tokenize.samples.", subject: corpus)
-    }
+    try requireImages(all.rows)
     var writer = try SafetensorsWriter(
       path: unit.folder + "/" + Self.object,
       tensors: [(PixelFile.name, .f32, [samples, images.channels, images.side, images.side])])
@@ -124,43 +147,43 @@ public struct Tokenize: CorpusStage, StageDefinition {
   }
 
   private func drawWindows(
-    _ corpus: borrowing Corpus, _ progress: (_ done: Int, _ of: Int) throws -> Void
+    _ count: Int, _ corpus: borrowing Corpus, _ progress: (_ done: Int, _ of: Int) throws -> Void
   ) throws -> [[Int32]] {
     switch draw {
-    case .consecutive: try firstWindows(corpus, progress)
-    case .random: try randomWindows(corpus, progress)
+    case .consecutive: try firstWindows(count, corpus, progress)
+    case .random: try randomWindows(count, corpus, progress)
     }
   }
 
   private func firstWindows(
-    _ corpus: borrowing Corpus, _ progress: (_ done: Int, _ of: Int) throws -> Void
+    _ count: Int, _ corpus: borrowing Corpus, _ progress: (_ done: Int, _ of: Int) throws -> Void
   ) throws -> [[Int32]] {
     var windows: [[Int32]] = []
     var longest = 0
     for index in 0..<corpus.count {
-      try progress(windows.count, samples)
+      try progress(windows.count, count)
       let text = try corpus.tokens(index)
       longest = max(longest, text.count)
       for window in parts(of: text.count, size: length) where window.count == length {
         windows.append(Array(text[window]))
-        if windows.count == samples { return windows }
+        if windows.count == count { return windows }
       }
     }
     throw EspalierError.badInput(
-      "the text has \(longest < length ? "only \(longest) tokens, less than one window" : "\(windows.count) windows") of \(length) tokens, but \(samples) are wanted; give more text, or set tokenize.samples and tokenize.length.",
+      "the text has \(longest < length ? "only \(longest) tokens, less than one window" : "\(windows.count) windows") of \(length) tokens, but \(count) are wanted; give more text, or set tokenize.samples and tokenize.length.",
       subject: self.corpus)
   }
 
   /// Draws as the published scripts do: a text, skipped unless it is longer than a window, then a window of it.
   private func randomWindows(
-    _ corpus: borrowing Corpus, _ progress: (_ done: Int, _ of: Int) throws -> Void
+    _ count: Int, _ corpus: borrowing Corpus, _ progress: (_ done: Int, _ of: Int) throws -> Void
   ) throws -> [[Int32]] {
     var random = PythonRandom(seed: UInt32(seed))
     var windows: [[Int32]] = []
     var tooShort: Set<Int> = []
     var longest = 0
     var last: (index: Int, tokens: [Int32])?
-    while windows.count < samples {
+    while windows.count < count {
       guard tooShort.count < corpus.count else {
         throw EspalierError.badInput(
           "no text has more than \(length) tokens (the longest has \(longest)), so that no window can be drawn; give more text or a smaller tokenize.length.",
@@ -168,7 +191,7 @@ public struct Tokenize: CorpusStage, StageDefinition {
       }
       let index = corpus.count == 1 ? 0 : random.integer(below: corpus.count)
       guard !tooShort.contains(index) else { continue }
-      try progress(windows.count, samples)
+      try progress(windows.count, count)
       let text = if let last, last.index == index { last.tokens } else { try corpus.tokens(index) }
       last = (index, text)
       longest = max(longest, text.count)
@@ -183,12 +206,7 @@ public struct Tokenize: CorpusStage, StageDefinition {
   }
 
   private func readWindows() throws -> [[Int32]] {
-    let tokens = try TokenFile.read(corpus)
-    guard tokens.count >= samples, tokens.allSatisfy({ $0.count >= length }) else {
-      throw EspalierError.badInput(
-        "the file has \(tokens.count) rows of \(tokens.first?.count ?? 0) tokens, but \(samples) of \(length) are wanted; set tokenize.samples and tokenize.length.",
-        subject: corpus)
-    }
-    return tokens.prefix(samples).map { Array($0.prefix(length)) }
+    try requireWindows(TokenFile.shape(corpus))
+    return try TokenFile.read(corpus).prefix(samples).map { Array($0.prefix(length)) }
   }
 }
