@@ -25,6 +25,8 @@ public struct Recipe: Sendable {
     public let key: JSON
     /// Files that the parameters name, by parameter; their content goes into keys.
     public let files: [String: String]
+    /// The parameters that are not left at their defaults, overrides applied.
+    let given: [RecipeValue.Member]
 
     public var stage: any Stage { role.stage }
   }
@@ -34,6 +36,8 @@ public struct Recipe: Sendable {
   /// Overrides as they were given on the command line.
   public let overrides: [String]
   public let entries: [Entry]
+  /// Absolute paths of the files that describe plug-ins.
+  let plugins: [String]
   /// The stages that the recipe could have named.
   let registry: StageRegistry
 
@@ -75,6 +79,7 @@ public struct Recipe: Sendable {
     var reader = RecipeReader(source: source, registry: registry)
     entries = try reader.read(text, overrides: overrides)
     self.registry = reader.registry
+    plugins = reader.plugins
     self.text = text
     self.overrides = overrides
   }
@@ -83,6 +88,7 @@ public struct Recipe: Sendable {
 private struct RecipeReader {
   let source: String
   private(set) var registry: StageRegistry
+  private(set) var plugins: [String] = []
   var problems: [RecipeProblem] = []
 
   private struct Draft {
@@ -90,6 +96,13 @@ private struct RecipeReader {
     var id: String
     let position: RecipePosition
     var members: [RecipeValue.Member]
+
+    /// The last value of each key, without keys that are set to their default.
+    var given: [RecipeValue.Member] {
+      members.enumerated().filter { index, member in
+        !member.value.isNull && !members[(index + 1)...].contains { $0.key == member.key }
+      }.map(\.element)
+    }
   }
 
   init(source: String, registry: StageRegistry) {
@@ -149,9 +162,9 @@ private struct RecipeReader {
       return
     }
     let folder = Folder.parent(of: source)
-    registry = try about("\(RecipePosition(node, source))") {
-      try registry.adding(plugins: files.map { $0.hasPrefix("/") ? $0 : "\(folder)/\($0)" })
-    }
+    let paths = files.map { $0.hasPrefix("/") ? $0 : "\(folder)/\($0)" }
+    registry = try about("\(RecipePosition(node, source))") { try registry.adding(plugins: paths) }
+    plugins += try paths.map(Folder.absolute)
   }
 
   private mutating func draft(_ node: Node) -> Draft? {
@@ -227,7 +240,7 @@ private struct RecipeReader {
     return Recipe.Entry(
       id: draft.id, descriptor: descriptor, role: role,
       key: JSON.object(JSONObject(parameters.key)).canonical,
-      files: parameters.files)
+      files: parameters.files, given: draft.given)
   }
 
   private func failure() -> EspalierError {

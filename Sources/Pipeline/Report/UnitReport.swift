@@ -53,7 +53,10 @@ public struct CorpusReport: ReportPart {
   public private(set) var samples = 0
   /// Tokens of a sample.
   public private(set) var length = 0
-  public var tokens: Int { samples * length }
+  public var tokens: Int {
+    let (tokens, overflow) = samples.multipliedReportingOverflow(by: length)
+    return overflow ? .max : tokens
+  }
 
   public init() {}
 
