@@ -43,17 +43,19 @@ let package = Package(
   products: [
     .executable(name: "espalier", targets: ["espalier"]),
     .library(name: "EspalierCommand", targets: ["EspalierCommand"]),
+    .library(name: "EspalierStageKit", targets: ["EspalierStageKit"]),
     .library(
       name: "Espalier",
       targets: [
         "EspalierCore", "EspalierIO", "EspalierKernels", "EspalierTokenizers", "EspalierModels",
-        "EspalierGeneration", "EspalierPipeline", "EspalierStages",
+        "EspalierGeneration", "EspalierPipeline", "EspalierStageKit", "EspalierStages",
       ]),
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
     .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
     .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
+    .package(url: "https://github.com/swiftlang/swift-subprocess", from: "1.0.2"),
     .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
   ],
   targets: [
@@ -94,17 +96,25 @@ let package = Package(
         .product(name: "HeapModule", package: "swift-collections"),
         .product(name: "Yams", package: "Yams"),
       ]),
+    room("StageKit", ["EspalierCore", "EspalierIO", "EspalierKernels", "EspalierPipeline"]),
     room(
       "Stages",
       [
         "EspalierCore", "EspalierIO", "EspalierKernels", "EspalierTokenizers", "EspalierModels",
-        "EspalierPipeline",
+        "EspalierPipeline", "EspalierStageKit",
+      ]),
+    room(
+      "Plugins",
+      [
+        "EspalierCore", "EspalierIO", "EspalierKernels", "EspalierPipeline", "EspalierStageKit",
+        .product(name: "Subprocess", package: "swift-subprocess"),
+        .product(name: "SystemPackage", package: "swift-system"),
       ]),
     room(
       "Command",
       [
         "EspalierCore", "EspalierGeneration", "EspalierIO", "EspalierKernels", "EspalierModels",
-        "EspalierPipeline", "EspalierStages",
+        "EspalierPipeline", "EspalierPlugins", "EspalierStages",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
     .executableTarget(
@@ -145,9 +155,17 @@ let package = Package(
       "Stages",
       [
         "EspalierCore", "EspalierIO", "EspalierKernels", "EspalierModels", "EspalierPipeline",
-        "EspalierStages", "EspalierTokenizers",
+        "EspalierStageKit", "EspalierStages", "EspalierTokenizers",
       ]),
-    tests("Command", ["EspalierCore", "EspalierIO", "espalier"]),
+    .executableTarget(
+      name: "espalier-test-plugin", dependencies: ["EspalierCore", "EspalierIO"], path: "Tests/TestPlugin",
+      swiftSettings: strict),
+    tests(
+      "Command",
+      [
+        "EspalierCommand", "EspalierCore", "EspalierIO", "EspalierKernels", "EspalierPipeline", "espalier",
+        "espalier-test-plugin",
+      ]),
   ],
   swiftLanguageModes: [.v6]
 )

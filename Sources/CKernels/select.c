@@ -4,8 +4,15 @@
 
 #include <string.h>
 
-// The bits of non-negative floats order like the floats, so the threshold is found digit by digit from histograms of 8 bits:
-// O(n), whatever the scores are.
+// A number that orders like the score. Zeros of both signs are equal.
+static inline uint32_t order_of(float score) {
+  float plain = score + 0.0f;
+  uint32_t bits;
+  memcpy(&bits, &plain, sizeof bits);
+  return bits ^ ((uint32_t)((int32_t)bits >> 31) | 0x80000000u);
+}
+
+// The threshold is found digit by digit from histograms of 8 bits: O(n), whatever the scores are.
 void espalier_select_kept(size_t n, size_t keep, const float *scores, uint32_t *scratch, uint8_t *kept) {
   size_t prune = n - keep;
   if (n <= 32) {
@@ -18,7 +25,7 @@ void espalier_select_kept(size_t n, size_t keep, const float *scores, uint32_t *
     }
     return;
   }
-  memcpy(scratch, scores, n * sizeof(uint32_t));
+  for (size_t i = 0; i < n; i++) scratch[i] = order_of(scores[i]);
   uint32_t prefix = 0, mask = 0;
   size_t below = prune;
   for (int shift = 24; shift >= 0; shift -= 8) {
@@ -57,23 +64,21 @@ TIERS(void, relative_scores,
       (size_t n, float row_sum, const float *w, const float *column_sums, const float *scale, float *scores),
       (n, row_sum, w, column_sums, scale, scores))
 
-BODY double add_magnitudes_body(size_t n, const float *restrict w, double *restrict sums) {
+BODY void add_magnitudes_body(size_t n, const float *restrict w, double *restrict sums) {
+  for (size_t i = 0; i < n; i++) sums[i] += fabs((double)w[i]);
+}
+TIERS(void, add_magnitudes, (size_t n, const float *w, double *sums), (n, w, sums))
+
+BODY double sum_magnitudes_body(size_t n, const float *w) {
   double lanes[8] = {0}, total = 0;
   size_t i = 0;
   for (; i + 8 <= n; i += 8)
-    for (size_t j = 0; j < 8; j++) {
-      double magnitude = fabs((double)w[i + j]);
-      sums[i + j] += magnitude;
-      lanes[j] += magnitude;
-    }
-  for (; i < n; i++) {
-    sums[i] += fabs((double)w[i]);
-    total += fabs((double)w[i]);
-  }
+    for (size_t j = 0; j < 8; j++) lanes[j] += fabs((double)w[i + j]);
+  for (; i < n; i++) total += fabs((double)w[i]);
   for (size_t j = 0; j < 8; j++) total += lanes[j];
   return total;
 }
-TIERS(double, add_magnitudes, (size_t n, const float *w, double *sums), (n, w, sums))
+TIERS(double, sum_magnitudes, (size_t n, const float *w), (n, w))
 
 void espalier_pack_bits(size_t n, const uint8_t *bytes, size_t count, uint8_t *bits) {
   memset(bits, 0, (n + 7) / 8);

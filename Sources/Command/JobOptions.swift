@@ -41,13 +41,15 @@ struct JobOptions: ParsableArguments {
       valueName: "STAGE.KEY=VALUE"))
   var overrides: [String] = []
 
+  @OptionGroup var stages: StageOptions
+
   @Flag(help: "Print JSON.")
   var json = false
 
   /// - Parameter stages: those that the recipe can name beside the built-in ones.
   func job(adding stages: [StageDescriptor]) throws -> Job {
     let recipe = try Recipe(
-      path: recipe, overrides: overrides, registry: StageRegistry.builtIn.adding(stages))
+      path: recipe, overrides: overrides, registry: self.stages.registry(adding: stages))
     let model = try Model(folder: model, reading: read)
     if let threads {
       guard threads > 0 else { throw EspalierError.usage("--threads must be at least 1.") }

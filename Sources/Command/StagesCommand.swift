@@ -13,11 +13,13 @@ struct StagesCommand: StageCommand {
   @Argument(help: "A stage.")
   var name: String?
 
+  @OptionGroup var options: StageOptions
+
   @Flag(help: "Print JSON.")
   var json = false
 
   func run(adding stages: [StageDescriptor]) throws {
-    let registry = try StageRegistry.builtIn.adding(stages)
+    let registry = try options.registry(adding: stages)
     if let name, registry[name] == nil {
       throw EspalierError.usage(registry.unknown(name))
     }
@@ -25,11 +27,14 @@ struct StagesCommand: StageCommand {
     if json {
       return Terminal.out(.array(stages.map(Self.json)))
     }
+    let width = (stages.map(\.name.count).max() ?? 0) + 2
     for stage in stages {
       if name == nil {
-        Terminal.out(stage.name.padded(to: 12) + stage.summary)
+        Terminal.out(
+          stage.name.padded(to: width) + stage.summary + (stage.origin.map { " (plug-in: \($0))" } ?? ""))
       } else {
-        Terminal.out("\(stage.name): \(stage.summary)\n")
+        Terminal.out("\(stage.name): \(stage.summary)")
+        Terminal.out(stage.origin.map { "A plug-in: \($0)\n" } ?? "")
         for parameter in stage.parameters + [Parameters.id] {
           Terminal.out(
             "  \(parameter.name): \(parameter.kind)  (\(parameter.fallback.map { "default: \($0)" } ?? "must be given"))"
@@ -43,6 +48,7 @@ struct StagesCommand: StageCommand {
   private static func json(_ stage: StageDescriptor) -> JSON {
     [
       "name": .string(stage.name), "summary": .string(stage.summary), "revision": .integer(stage.revision),
+      "plugin": stage.origin.map(JSON.string) ?? .null,
       "parameters": .array(
         (stage.parameters + [Parameters.id]).map {
           [

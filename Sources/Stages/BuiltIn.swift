@@ -2,22 +2,23 @@ import EspalierPipeline
 
 extension StageRegistry {
   /// The stages that come with espalier, in the order in which a pipeline uses them.
-  public static let builtIn = StageRegistry(
-    [
-      Tokenize.descriptor,
-      Capture.descriptor,
-      Factor.descriptor,
-      Allocate.descriptor,
-      WarmStart.descriptor,
-      Swap.descriptor,
-      FrankWolfe.descriptor,
-      DSnoT.descriptor,
-      Reconstruct.descriptor,
-      SparseGPT.descriptor,
-      ADMM.descriptor,
-      Emit.descriptor,
-      Evaluate.descriptor,
-    ], methods: methods)
+  public static let builtIn = StageRegistry(stages.map { $0.descriptor }, methods: methods)
+
+  private static let stages: [any StageDefinition.Type] = [
+    Tokenize.self,
+    Capture.self,
+    Factor.self,
+    Allocate.self,
+    WarmStart.self,
+    Swap.self,
+    FrankWolfe.self,
+    DSnoT.self,
+    Reconstruct.self,
+    SparseGPT.self,
+    ADMM.self,
+    Emit.self,
+    Evaluate.self,
+  ]
 
   /// Published methods, and how a recipe says them.
   private static let methods = [

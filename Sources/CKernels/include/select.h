@@ -10,9 +10,11 @@ void espalier_scores(size_t n, const float *COUNTED(n) w, const float *COUNTED(n
 /// scores[i] = (|w[i]| / column_sums[i] + |w[i]| / row_sum) * scale[i]; a quotient by 0 is 0.
 void espalier_relative_scores(size_t n, float row_sum, const float *COUNTED(n) w, const float *COUNTED(n) column_sums,
                               const float *COUNTED(n) scale, float *COUNTED(n) scores);
-/// sums[i] += |w[i]|; returns the sum of |w[i]| over the row.
-double espalier_add_magnitudes(size_t n, const float *COUNTED(n) w, double *COUNTED(n) sums);
-/// Keeps exactly `keep` of n scores (all >= 0, finite): kept[i] becomes 1 or 0. Of equal scores the lower index is pruned first.
+/// sums[i] += |w[i]|.
+void espalier_add_magnitudes(size_t n, const float *COUNTED(n) w, double *COUNTED(n) sums);
+/// The sum of |w[i]|.
+double espalier_sum_magnitudes(size_t n, const float *COUNTED(n) w);
+/// Keeps the `keep` highest of n scores (all finite): kept[i] becomes 1 or 0. Of equal scores the lower index is pruned first.
 void espalier_select_kept(size_t n, size_t keep, const float *COUNTED(n) scores, uint32_t *COUNTED(n) scratch,
                           uint8_t *COUNTED(n) kept);
 /// Bytes of 0 and 1 to bits, the least significant first; n bits.

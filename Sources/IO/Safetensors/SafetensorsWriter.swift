@@ -43,11 +43,12 @@ public struct SafetensorsWriter: ~Copyable {
 
   /// Returns once the whole file is on the disk.
   ///
+  /// - Parameter syncing: false for a file that is only read by processes that run now.
   /// - Throws: an I/O error; an internal fault if bytes are missing.
-  public consuming func finish() throws {
+  public consuming func finish(syncing: Bool = true) throws {
     guard position == end else {
       throw EspalierError.internalFault("\(end - position) bytes of \(file.path) were never written.")
     }
-    try file.sync()
+    if syncing { try file.sync() }
   }
 }

@@ -165,24 +165,21 @@ extension RelaxedRow {
 struct SelectionScratch: ~Copyable {
   private var weights: Buffer<Float>
   private var ranks: Buffer<Float>
-  private var sums: Buffer<Double>
   private var order: Buffer<UInt32>
   private var chosen: Buffer<UInt8>
 
   init(columns: Int) {
     weights = Buffer(count: columns)
     ranks = Buffer(count: columns)
-    sums = Buffer(count: columns)
     order = Buffer(count: columns)
     chosen = Buffer(count: columns)
   }
 
-  static func byteCount(columns: Int) -> Int { columns * (4 + 4 + 8 + 4 + 1) }
+  static func byteCount(columns: Int) -> Int { columns * (4 + 4 + 4 + 1) }
 
   struct Spans: ~Escapable {
     let weights: MutableRowSpans<Float>
     let ranks: MutableRowSpans<Float>
-    let sums: MutableRowSpans<Double>
     let order: MutableRowSpans<UInt32>
     let chosen: MutableRowSpans<UInt8>
 
@@ -191,7 +188,6 @@ struct SelectionScratch: ~Copyable {
       let columns = scratch.weights.count
       weights = _overrideLifetime(scratch.weights.mutableRowSpans(columns: columns), copying: ())
       ranks = _overrideLifetime(scratch.ranks.mutableRowSpans(columns: columns), copying: ())
-      sums = _overrideLifetime(scratch.sums.mutableRowSpans(columns: columns), copying: ())
       order = _overrideLifetime(scratch.order.mutableRowSpans(columns: columns), copying: ())
       chosen = _overrideLifetime(scratch.chosen.mutableRowSpans(columns: columns), copying: ())
     }
@@ -220,10 +216,9 @@ extension RelaxedRow {
     guard count > 0 else { return }
     var w = scratch.weights[0]
     var ranks = scratch.ranks[0]
-    var sums = scratch.sums[0]
     var frozen = frozen
     spans.weight.load(rowOfMatrix..<rowOfMatrix + 1, into: &w)
-    scores.score(w.span, sums: &sums, into: &ranks)
+    scores.score(w.span, into: &ranks)
     for index in ranks.indices {
       // A kept weight without any saliency still goes before the pruned ones.
       ranks[index] = isMember(index, of: vertex.span) ? max(ranks[index], .leastNormalMagnitude) : 0

@@ -12,46 +12,26 @@ public enum Saliency: Hashable, Sendable {
   case ria(power: Double)
 }
 
-/// Rows that one thread scores at a time.
-private let rowsAtATime = 16
-
 extension Saliency {
-  /// Bytes that ``mostSalient(_:_:diagonal:pattern:on:)`` takes, without the weight's pages and the mask.
-  public static func workingSet(rows: Int, columns: Int, threads: Int) -> Int {
-    min(threads, (rows + rowsAtATime - 1) / rowsAtATime)
-      * SaliencyScratch.byteCount(columns: columns)
+  /// The scores of the rows of one matrix.
+  ///
+  /// - Parameter diagonal: `G_jj`, one for each column of the weight; not read for magnitude.
+  public func scores(of weight: LinearWeight, diagonal: [Double]) -> RowScores {
+    let scores = SaliencyScores(weight, self, diagonal: diagonal)
+    return { _, row, output in scores.score(row, into: &output) }
   }
 }
 
 /// The mask that keeps the most salient weights of every row, or of every group, with exact counts.
-///
-/// Of equal scores the lower index is pruned first.
 ///
 /// - Parameter diagonal: `G_jj`, one for each column of the weight; not read for magnitude.
 public func mostSalient(
   _ weight: LinearWeight, _ saliency: Saliency, diagonal: [Double], pattern: SparsityPattern,
   on device: Device
 ) -> Mask {
-  let (rows, columns) = (weight.rows, weight.columns)
-  precondition(pattern.fits(columns: columns))
-  let span = pattern.span(ofColumns: columns)
-  let keep = pattern.kept(ofColumns: span)
-  let scores = SaliencyScores(weight, saliency, diagonal: diagonal)
-  var mask = Mask(rows: rows, columns: columns, pattern: pattern)
-  let blocks = parts(of: rows, size: rowsAtATime)
-  do {
-    let bits = mask.mutableRowSpans
-    device.forEach(
-      blocks.count, scratch: { SaliencyScratch(columns: columns, span: span) },
-      {
-        scratch, index in
-        for row in blocks[index] {
-          var bits = bits[row]
-          scratch.select(weight, row: row, scores, span: span, keep: keep, into: &bits)
-        }
-      })
-  }
-  return mask
+  highestScoring(
+    weight, saliency.scores(of: weight, diagonal: diagonal), pattern: pattern, on: device
+  ).mask
 }
 
 /// Scores the weights of one matrix, row by row.
@@ -79,63 +59,9 @@ struct SaliencyScores: Sendable {
   }
 
   /// The scores of one row of weights.
-  ///
-  /// - Parameter sums: scratch, as many as the row has weights.
-  func score(_ w: Span<Float>, sums: inout MutableSpan<Double>, into scores: inout MutableSpan<Float>) {
+  func score(_ w: Span<Float>, into scores: inout MutableSpan<Float>) {
     guard !columnSums.isEmpty else { return espalier_scores(w, scale.span, &scores) }
-    let sum = espalier_add_magnitudes(w, &sums)
-    espalier_relative_scores(Float(sum), w, columnSums.span, scale.span, &scores)
-  }
-}
-
-private struct SaliencyScratch: ~Copyable {
-  var weights: Buffer<Float>
-  var scores: Buffer<Float>
-  var order: Buffer<UInt32>
-  var sums: Buffer<Double>
-  var kept: Buffer<UInt8>
-
-  /// The most bytes.
-  static func byteCount(columns: Int) -> Int { columns * (4 + 4 + 4 + 8 + 1) }
-
-  init(columns: Int, span: Int) {
-    weights = Buffer(count: columns)
-    scores = Buffer(count: columns)
-    order = Buffer(count: span)
-    sums = Buffer(count: columns)
-    kept = Buffer(count: columns)
-  }
-
-  /// The bits of the most salient weights of a row, `keep` of every `span`.
-  mutating func select(
-    _ weight: LinearWeight, row: Int, _ saliency: SaliencyScores, span: Int, keep: Int,
-    into bits: inout MutableSpan<UInt8>
-  ) {
-    var loaded = weights.mutableSpan
-    weight.load(row..<row + 1, into: &loaded)
-    Self.score(weights, saliency, &sums, into: &scores)
-    for start in stride(from: 0, to: scores.count, by: span) {
-      Self.select(scores, start..<start + span, keep: keep, &order, into: &kept)
-    }
-    packBits(kept.span, into: &bits)
-  }
-
-  private static func score(
-    _ w: borrowing Buffer<Float>, _ saliency: SaliencyScores, _ sums: inout Buffer<Double>,
-    into scores: inout Buffer<Float>
-  ) {
-    var sums = sums.mutableSpan
-    var scores = scores.mutableSpan
-    saliency.score(w.span, sums: &sums, into: &scores)
-  }
-
-  private static func select(
-    _ scores: borrowing Buffer<Float>, _ range: Range<Int>, keep: Int, _ order: inout Buffer<UInt32>,
-    into kept: inout Buffer<UInt8>
-  ) {
-    var order = order.mutableSpan
-    var chosen = kept.mutableRowSpans(columns: range.count)[range.lowerBound / range.count]
-    espalier_select_kept(keep, scores.span.extracting(range), &order, &chosen)
+    espalier_relative_scores(Float(espalier_sum_magnitudes(w)), w, columnSums.span, scale.span, &scores)
   }
 }
 
@@ -147,7 +73,7 @@ private func magnitudeSums(of weight: LinearWeight) -> [Float] {
     var loaded = row.mutableSpan
     weight.load(index..<index + 1, into: &loaded)
     var sums = sums.mutableSpan
-    _ = espalier_add_magnitudes(row.span, &sums)
+    espalier_add_magnitudes(row.span, &sums)
   }
   return sums.map(Float.init)
 }

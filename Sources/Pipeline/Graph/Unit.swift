@@ -31,7 +31,7 @@ public struct Unit: Sendable {
   public let inputs: [Int]
   /// Tensors of the checkpoint whose content goes into its key.
   public let tensors: UnitTensors
-  /// Units with the same pass stream together.
+  /// Units with the same pass stream together, or are matrices that a stage works on side by side.
   public let pass: Int?
   /// Whether its bytes are deleted when all its readers are done.
   public let isTransient: Bool

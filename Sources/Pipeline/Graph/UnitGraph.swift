@@ -152,9 +152,13 @@ public struct UnitGraph: Sendable {
               block, wanted, entering: enter(block, cut, &states), pass: turn == 0 ? pass : newPass(),
               inTurn: mode == .sites)
           }
+          // Stages that work on several matrices at a time have a pass for each turn.
+          var passes: [Int: Int] = [:]
+          for (entry, stage) in chains.stages where stage.unitsAtATime > 1 { passes[entry] = newPass() }
           for index in sites {
             for matrix in block.sites[index].matrices {
-              try appendChain(matrix, block: block.index, site: index, factor: factors[index])
+              try appendChain(
+                matrix, block: block.index, site: index, factor: factors[index], passes: passes)
             }
           }
         }
@@ -326,7 +330,7 @@ public struct UnitGraph: Sendable {
     }
 
     private mutating func appendChain(
-      _ matrix: ModelOutline.Matrix, block: Int, site: Int, factor: Int?
+      _ matrix: ModelOutline.Matrix, block: Int, site: Int, factor: Int?, passes: [Int: Int]
     ) throws {
       var idle: Int?
       for (entry, stage) in chains[matrix] {
@@ -356,7 +360,7 @@ public struct UnitGraph: Sendable {
         patterns[matrix.module] = try about(id(entry)) { try stage.pattern(after: patterns[matrix.module]) }
         masks[matrix.module] = append(
           "\(id(entry))/\(matrix.module)", entry, .matrix(matrix), block: block, kind: .mask, inputs: inputs,
-          tensors: .tensor(matrix.tensor), pattern: patterns[matrix.module], site: site)
+          tensors: .tensor(matrix.tensor), pass: passes[entry], pattern: patterns[matrix.module], site: site)
       }
     }
 

@@ -131,39 +131,43 @@ struct UnitNeeds: Sendable {
       .max { $0.set.total < $1.set.total }
   }
 
-  /// Of units that could run now, those that run together: as many sites of a pass as fit into memory, at least one. The hidden
-  /// states after the block run with the first ones.
+  /// Of units that could run now, those that run together, at least one: as many sites of a pass as fit into memory, with the hidden
+  /// states after the block; or as many matrices as fit and as their stage works on side by side.
   func together(_ candidates: [Int]) -> [Int] {
     guard let first = candidates.first, graph.units[first].pass != nil else {
       return Array(candidates.prefix(1))
     }
+    let most = job.recipe.entries[graph.units[first].entry].role.matrix?.unitsAtATime ?? candidates.count
     var free = job.memory - heldBytes - workingSet(first).total
-    return [first]
-      + candidates.dropFirst().filter { candidate in
-        guard case .site = graph.units[candidate].task else { return true }
-        let needed = ownSets[shapes.shapes[candidate]].total
-        guard needed <= free else { return false }
+    var chosen = [first]
+    for candidate in candidates.dropFirst() where chosen.count < most {
+      if let needed = needBeside(candidate)?.total {
+        guard needed <= free else { continue }
         free -= needed
-        return true
       }
+      chosen.append(candidate)
+    }
+    return chosen
+  }
+
+  /// What a unit needs beside the first one that it runs with; nil if nothing.
+  private func needBeside(_ unit: Int) -> WorkingSet? {
+    switch graph.units[unit].task {
+    case .site, .matrix: ownSets[shapes.shapes[unit]]
+    default: nil
+    }
   }
 
   /// The memory of units that run together.
   func memory(_ units: [Int]) -> Int {
     guard let first = units.first else { return 0 }
-    return units.dropFirst().reduce(workingSet(first).total) { sum, unit in
-      guard case .site = graph.units[unit].task else { return sum }
-      return sum + ownSets[shapes.shapes[unit]].total
-    }
+    return units.dropFirst().reduce(workingSet(first).total) { $0 + (needBeside($1)?.total ?? 0) }
   }
 
   /// The part of ``memory(_:)`` that is buffers.
   func buffers(_ units: [Int]) -> Int {
     guard let first = units.first else { return 0 }
-    return units.dropFirst().reduce(workingSet(first).buffers) { sum, unit in
-      guard case .site = graph.units[unit].task else { return sum }
-      return sum + ownSets[shapes.shapes[unit]].buffers
-    }
+    return units.dropFirst().reduce(workingSet(first).buffers) { $0 + (needBeside($1)?.buffers ?? 0) }
   }
 
   private func stage(_ unit: Unit) -> any Stage { job.recipe.entries[unit.entry].stage }

@@ -54,5 +54,7 @@ public struct Work: Sendable, Hashable {
     return sum
   }
 
-  public static func += (left: inout Work, right: Work) { left = left + right }
+  public mutating func add(_ other: Work) { self = self + other }
+
+  public static func += (left: inout Work, right: Work) { left.add(right) }
 }

@@ -16,7 +16,7 @@ enum BoundedYAML {
   /// - Throws: the errors of Yams; a usage error if the document exceeds a limit.
   static func compose(_ text: String) throws -> Node? {
     guard text.utf8.count <= mostBytes else {
-      throw EspalierError.usage("the recipe has \(text.utf8.count) bytes; at most \(mostBytes) are read.")
+      throw EspalierError.usage("the file has \(text.utf8.count) bytes; at most \(mostBytes) are read.")
     }
     // Values are read as text, so no tags need to be resolved. Without an encoding, Yams takes it from the environment.
     guard isShallow(text) else { throw excess }
@@ -26,9 +26,44 @@ enum BoundedYAML {
     return root
   }
 
+  /// The root of a document; nil if it is empty.
+  ///
+  /// - Parameter source: the path of the file, for messages.
+  /// - Throws: a usage error with the place of the mistake.
+  static func document(_ text: String, source: String) throws -> Node? {
+    do {
+      return try compose(text)
+    } catch let error as EspalierError {
+      throw error.about(source)
+    } catch {
+      throw invalid(error, text, source)
+    }
+  }
+
+  private static func invalid(_ error: any Error, _ text: String, _ source: String) -> EspalierError {
+    var position = RecipePosition(source: source)
+    var problem = "\(error)"
+    func place(_ mark: Mark) { (position.line, position.column) = (mark.line, mark.column) }
+    switch error as? YamlError {
+    case .scanner(_, let what, let mark, _), .parser(_, let what, let mark, _),
+      .composer(_, let what, let mark, _):
+      place(mark)
+      problem = what
+    case .duplicatedKeysInMapping(let keys, let context):
+      place(context.mark)
+      problem = "the key \(keys.joined(separator: ", ")) occurs twice"
+    case .reader(let what, let offset, _, _):
+      let before = text.prefix(offset ?? 0).split(separator: "\n", omittingEmptySubsequences: false)
+      (position.line, position.column) = (max(1, before.count), (before.last?.count ?? 0) + 1)
+      problem = what
+    default: break
+    }
+    return .usage("this is not valid YAML: \(problem).", subject: "\(position)")
+  }
+
   private static var excess: EspalierError {
     .usage(
-      "the recipe is nested more than \(deepest) deep, or has more than \(mostAliases) aliases or \(mostValues) values, those that aliases repeat included."
+      "the file is nested more than \(deepest) deep, or has more than \(mostAliases) aliases or \(mostValues) values, those that aliases repeat included."
     )
   }
 

@@ -1,4 +1,5 @@
 import EspalierCore
+import EspalierIO
 
 /// Reads the parameters of one stage from a recipe and describes them; one line for each parameter does both.
 ///
@@ -34,6 +35,8 @@ public struct Parameters {
   private let stage: String
   private let position: RecipePosition
   private let isDescribing: Bool
+  /// What a message adds about keys that are missing or unknown.
+  private let advice: (missing: String, unknown: String)
 
   /// The parameters that a recipe gives.
   init(_ values: [RecipeValue.Member], stage: String, position: RecipePosition) {
@@ -41,6 +44,20 @@ public struct Parameters {
     self.stage = stage
     self.position = position
     isDescribing = false
+    advice = (
+      " Write it in the recipe or give --set \(stage).KEY=VALUE.", " See `espalier stages \(stage)`."
+    )
+  }
+
+  /// The keys of a file that is no recipe.
+  ///
+  /// - Parameter what: what the keys belong to, for messages.
+  init(_ values: [RecipeValue.Member], ofFile what: String, position: RecipePosition) {
+    self.values = values
+    stage = what
+    self.position = position
+    isDescribing = false
+    advice = ("", "")
   }
 
   /// No values: for listing the parameters of a stage.
@@ -49,6 +66,7 @@ public struct Parameters {
     self.stage = stage
     position = RecipePosition()
     isDescribing = true
+    advice = ("", "")
   }
 
   // MARK: - Reading
@@ -148,6 +166,39 @@ public struct Parameters {
     return value
   }
 
+  /// One of some words.
+  ///
+  /// - Parameter fallback: nil if it must be given.
+  public mutating func word(
+    _ name: String, default fallback: String?, of words: [String], _ text: String
+  ) -> String {
+    describe(name, words.joined(separator: " | "), fallback, text)
+    let value =
+      read(name, fallback, expects: "one of \(words.joined(separator: ", "))") { value in
+        value.text.flatMap { words.contains($0) ? $0 : nil }
+      } ?? words.first ?? ""
+    key.append((name, .string(value)))
+    return value
+  }
+
+  /// A text.
+  ///
+  /// - Parameter fallback: nil if it must be given.
+  public mutating func text(_ name: String, default fallback: String?, _ text: String) -> String {
+    describe(name, "text", fallback, text)
+    let value = read(name, fallback, expects: "a text") { $0.text } ?? ""
+    key.append((name, .string(value)))
+    return value
+  }
+
+  /// A text that may be left out.
+  public mutating func optionalText(_ name: String, _ text: String) -> String? {
+    describe(name, "text", "none", text)
+    let value = readOptional(name, expects: "a text") { $0.text }
+    key.append((name, value.map(JSON.string) ?? .null))
+    return value
+  }
+
   /// The path of a file that must exist. Its content goes into the key, its path does not.
   ///
   /// - Parameter kind: gives the way in which a file of this name is read, if the name decides that; it goes into the key.
@@ -230,8 +281,57 @@ public struct Parameters {
       problems.append(
         RecipeProblem(
           member.position,
-          "\(stage) has no parameter \"\(member.key)\".\(near) It has: \(known.joined(separator: ", ")). See `espalier stages \(stage)`."
+          "\(stage) has no parameter \"\(member.key)\".\(near) It has: \(known.joined(separator: ", ")).\(advice.unknown)"
         ))
+    }
+  }
+
+  // MARK: - Files of keys
+
+  /// Reads a YAML file of keys with values, with the same checks as a recipe.
+  ///
+  /// - Parameters:
+  ///   - what: what the file describes, for messages, as in "the plug-in".
+  ///   - body: reads the keys.
+  /// - Throws: a usage error that lists every mistake with file, line and column.
+  public static func read<Result>(
+    file path: String, of what: String, _ body: (inout Parameters) throws -> Result
+  ) throws -> Result {
+    let text = try about(path) { try Folder.readText(path, limit: BoundedYAML.mostBytes) }
+    guard let root = try BoundedYAML.document(text, source: path),
+      case .map(let members) = RecipeValue(root, source: path)
+    else { throw EspalierError.usage("a \(what) is described by keys with values.", subject: path) }
+    var parameters = Parameters(members, ofFile: what, position: RecipePosition(source: path))
+    let result = try body(&parameters)
+    parameters.rejectUnknown()
+    guard parameters.problems.isEmpty else {
+      throw EspalierError.usage(
+        parameters.problems.map { "\($0.position): \($0.message)" }.joined(separator: "\n"))
+    }
+    return result
+  }
+
+  /// Groups of keys below a key, by name, in the order of the file.
+  ///
+  /// - Parameter body: reads one group.
+  public mutating func groups<Result>(
+    _ name: String, _ text: String, _ body: (String, inout Parameters) -> Result
+  ) -> [Result] {
+    describe(name, "groups of keys", "none", text)
+    guard let member = values.last(where: { $0.key == name }), !member.value.isNull else { return [] }
+    guard case .map(let groups) = member.value else {
+      problems.append(
+        RecipeProblem(member.position, "\(stage).\(name) must be names, each with its own keys."))
+      return []
+    }
+    return groups.map { group in
+      var members: [RecipeValue.Member] = []
+      if case .map(let found) = group.value { members = found }
+      var nested = Parameters(members, ofFile: "\(name).\(group.key)", position: group.position)
+      let result = body(group.key, &nested)
+      nested.rejectUnknown()
+      problems += nested.problems
+      return result
     }
   }
 
@@ -249,7 +349,7 @@ public struct Parameters {
         problems.append(
           RecipeProblem(
             position,
-            "\(stage).\(name) is missing: \(expects). Write it in the recipe or give --set \(stage).\(name)=VALUE."
+            "\(stage).\(name) is missing: \(expects).\(advice.missing.replacing("KEY", with: name))"
           ))
       }
       return fallback

@@ -11,6 +11,8 @@ import Yams
 ///       - warmStart: {method: wanda, keep: 2, of: 4}
 ///       - swap
 ///       - emit
+///
+/// It may also name plug-ins, as files beside it: `plugins: [noise.yaml]`.
 public struct Recipe: Sendable {
   /// One stage of the pipeline, configured.
   public struct Entry: Sendable {
@@ -40,6 +42,15 @@ public struct Recipe: Sendable {
     entries.enumerated().compactMap { index, entry in role(entry.role).map { (index, $0) } }
   }
 
+  /// Whether a YAML file is meant as a recipe: it has the key `stages`.
+  public static func isRecipe(_ path: String) throws -> Bool {
+    let text = try Folder.readText(path, limit: BoundedYAML.mostBytes)
+    return try BoundedYAML.document(text, source: path)?.mapping?.keys.contains {
+      $0.scalar?.string == "stages"
+    }
+      ?? false
+  }
+
   /// Reads a recipe file.
   ///
   /// - Parameters:
@@ -63,7 +74,7 @@ public struct Recipe: Sendable {
   public init(text: String, source: String, overrides: [String] = [], registry: StageRegistry) throws {
     var reader = RecipeReader(source: source, registry: registry)
     entries = try reader.read(text, overrides: overrides)
-    self.registry = registry
+    self.registry = reader.registry
     self.text = text
     self.overrides = overrides
   }
@@ -71,7 +82,7 @@ public struct Recipe: Sendable {
 
 private struct RecipeReader {
   let source: String
-  let registry: StageRegistry
+  private(set) var registry: StageRegistry
   var problems: [RecipeProblem] = []
 
   private struct Draft {
@@ -101,14 +112,7 @@ private struct RecipeReader {
   }
 
   private mutating func drafts(_ text: String) throws -> [Draft] {
-    let root: Node?
-    do {
-      root = try BoundedYAML.compose(text)
-    } catch let error as EspalierError {
-      throw error.about(source)
-    } catch {
-      throw Self.invalid(error, text, source)
-    }
+    let root = try BoundedYAML.document(text, source: source)
     guard let root, let mapping = root.mapping else {
       let position =
         root.map { RecipePosition($0, source) } ?? RecipePosition(source: source, line: 1, column: 1)
@@ -117,11 +121,15 @@ private struct RecipeReader {
     }
     var drafts: [Draft] = []
     for (key, value) in mapping {
+      if key.scalar?.string == "plugins" {
+        try addPlugins(value)
+        continue
+      }
       guard key.scalar?.string == "stages" else {
         problems.append(
           RecipeProblem(
             RecipePosition(key, source),
-            "a recipe has no key \"\(key.scalar?.string ?? "?")\"; it has: stages."))
+            "a recipe has no key \"\(key.scalar?.string ?? "?")\"; it has: stages, plugins."))
         continue
       }
       guard let sequence = value.sequence else {
@@ -131,6 +139,19 @@ private struct RecipeReader {
       for node in sequence { if let draft = draft(node) { drafts.append(draft) } }
     }
     return drafts
+  }
+
+  private mutating func addPlugins(_ node: Node) throws {
+    guard let files = RecipeValue(node, source: source).texts else {
+      problems.append(
+        RecipeProblem(RecipePosition(node, source), "plugins must be a list of files that describe plug-ins.")
+      )
+      return
+    }
+    let folder = Folder.parent(of: source)
+    registry = try about("\(RecipePosition(node, source))") {
+      try registry.adding(plugins: files.map { $0.hasPrefix("/") ? $0 : "\(folder)/\($0)" })
+    }
   }
 
   private mutating func draft(_ node: Node) -> Draft? {
@@ -207,27 +228,6 @@ private struct RecipeReader {
       id: draft.id, descriptor: descriptor, role: role,
       key: JSON.object(JSONObject(parameters.key)).canonical,
       files: parameters.files)
-  }
-
-  private static func invalid(_ error: any Error, _ text: String, _ source: String) -> EspalierError {
-    var position = RecipePosition(source: source)
-    var problem = "\(error)"
-    func place(_ mark: Mark) { (position.line, position.column) = (mark.line, mark.column) }
-    switch error as? YamlError {
-    case .scanner(_, let what, let mark, _), .parser(_, let what, let mark, _),
-      .composer(_, let what, let mark, _):
-      place(mark)
-      problem = what
-    case .duplicatedKeysInMapping(let keys, let context):
-      place(context.mark)
-      problem = "the key \(keys.joined(separator: ", ")) occurs twice"
-    case .reader(let what, let offset, _, _):
-      let before = text.prefix(offset ?? 0).split(separator: "\n", omittingEmptySubsequences: false)
-      (position.line, position.column) = (max(1, before.count), (before.last?.count ?? 0) + 1)
-      problem = what
-    default: break
-    }
-    return .usage("the recipe is not valid YAML: \(problem).", subject: "\(position)")
   }
 
   private func failure() -> EspalierError {

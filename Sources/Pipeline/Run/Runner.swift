@@ -190,8 +190,12 @@ public struct Runner: Sendable {
     let first = contexts[0]
     switch first.unit.task {
     case .site, .propagate: return try stream(contexts)
-    default: return try about(first.unit.id) { [try runAlone(first)] }
+    case .matrix where first.unit.kind == .mask:
+      guard let stage = job.recipe.entries[first.unit.entry].role.matrix else { break }
+      return try stage.run(contexts).map { UnitResult(report: .matrix($0)) }
+    default: break
     }
+    return try about(first.unit.id) { [try runAlone(first)] }
   }
 
   private func runAlone(_ context: UnitContext) throws -> UnitResult {
@@ -205,7 +209,7 @@ public struct Runner: Sendable {
         return UnitResult(report: nil)
       }
       return UnitResult(report: .allocation(try stage.allocate(context)))
-    case .matrix(let stage): return UnitResult(report: .matrix(try stage.run(context)))
+    case .matrix: throw EspalierError.internalFault("a matrix runs like a model.")
     case .output(let stage): return UnitResult(report: .output(try stage.run(context)))
     case .evaluation(let stage): return UnitResult(report: .evaluation(try stage.run(context)))
     }

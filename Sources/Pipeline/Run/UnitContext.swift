@@ -86,8 +86,13 @@ public struct UnitContext: Sendable {
   ///
   /// - Throws: `interrupted` if the user asked to stop; an I/O error if the checkpoint could not be read.
   public func progress(_ done: Int, of total: Int) throws {
-    try Interruption.check()
+    try requireRunning()
     try checkpoint.requireReadable()
     reporter.report(done, of: total)
   }
+
+  /// For a stage that waits.
+  ///
+  /// - Throws: `interrupted` if the user asked to stop.
+  public func requireRunning() throws { try Interruption.check() }
 }

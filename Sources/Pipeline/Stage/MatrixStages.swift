@@ -37,10 +37,19 @@ public protocol MatrixStage: Stage {
   /// - Parameter previous: the pattern of the mask that it reads; nil if it reads none.
   /// - Throws: a usage error if it cannot work on masks of that pattern.
   func pattern(after previous: PlannedPattern?) throws -> PlannedPattern?
+  /// The number of matrices that it works on side by side; more than 1 only if ``run(_:)-([UnitContext])`` does that.
+  var unitsAtATime: Int { get }
   func run(_ unit: UnitContext) throws -> MatrixReport
+  /// Works on at most ``unitsAtATime`` matrices, none of which depends on another.
+  func run(_ units: [UnitContext]) throws -> [MatrixReport]
 }
 
 extension MatrixStage {
+  public var unitsAtATime: Int { 1 }
+  public func run(_ units: [UnitContext]) throws -> [MatrixReport] {
+    try units.map { unit in try about(unit.unit.id) { try run(unit) } }
+  }
+
   public var needsGram: Bool { false }
   public var holdOut: Double { 0 }
   public var followsTarget: Bool { true }

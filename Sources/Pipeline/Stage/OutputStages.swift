@@ -31,3 +31,8 @@ public protocol EvaluationStage: Stage {
   func precision(of checkpoint: Checkpoint) -> Precision
   func run(_ unit: UnitContext) throws -> EvaluationReport
 }
+
+extension EvaluationStage {
+  public var idleReason: String? { nil }
+  public func precision(of checkpoint: Checkpoint) -> Precision { .f32 }
+}

@@ -8,6 +8,8 @@ public struct StageDescriptor: Sendable {
   public let summary: String
   /// Raised whenever the same inputs would give other bytes than before, so that old artifacts are not used for new ones.
   public let revision: Int
+  /// The file that describes it, if it is a plug-in; nil if it is part of the program.
+  public let origin: String?
   /// What can be set in a recipe, in the order of declaration.
   public let parameters: [Parameters.Description]
   /// Makes the stage from its parameters in a recipe.
@@ -15,13 +17,17 @@ public struct StageDescriptor: Sendable {
   /// The stage with its default parameters, which shows its role.
   let example: StageRole
 
-  /// - Parameter make: reads the parameters and makes the stage; see ``Parameters``.
+  /// - Parameters:
+  ///   - origin: the file that describes it, if it is a plug-in.
+  ///   - make: reads the parameters and makes the stage; see ``Parameters``.
   public init(
-    name: String, summary: String, revision: Int, make: @escaping @Sendable (inout Parameters) -> StageRole
+    name: String, summary: String, revision: Int, origin: String? = nil,
+    make: @escaping @Sendable (inout Parameters) -> StageRole
   ) {
     self.name = name
     self.summary = summary
     self.revision = revision
+    self.origin = origin
     self.make = make
     var parameters = Parameters(describing: name)
     example = make(&parameters)

@@ -2,7 +2,7 @@ import EspalierCore
 import EspalierIO
 import EspalierKernels
 import EspalierModels
-import EspalierPipeline
+import EspalierStageKit
 
 /// The states of a model at a cut of a block, which were kept, with the weights to go on from there, a batch of windows at a time.
 struct BlockStates {

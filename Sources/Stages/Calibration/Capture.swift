@@ -3,10 +3,10 @@ import EspalierCore
 import EspalierIO
 import EspalierKernels
 import EspalierModels
-import EspalierPipeline
+import EspalierStageKit
 
 /// Streams calibration windows through the model, one block at a time. Hidden states between blocks are in spill files.
-public struct Capture: SourceStage {
+public struct Capture: SourceStage, StageDefinition {
   public static let descriptor = StageDescriptor(
     name: "capture",
     summary:
@@ -146,7 +146,7 @@ public struct Capture: SourceStage {
     }
     switch sizes.task {
     case .embed, .propagate: work.encodedBytes = [codec.spillCodec: spilled]
-    case .site where sizes.target != .pruned: work += work
+    case .site where sizes.target != .pruned: work.add(work)
     default: break
     }
     return work

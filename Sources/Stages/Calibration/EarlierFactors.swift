@@ -1,6 +1,6 @@
 import EspalierCore
 import EspalierIO
-import EspalierPipeline
+import EspalierStageKit
 import Synchronization
 
 /// Factors in the work folders of earlier runs, to be added to those of this run.

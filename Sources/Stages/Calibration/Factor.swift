@@ -2,10 +2,10 @@ import EspalierCore
 import EspalierIO
 import EspalierKernels
 import EspalierModels
-import EspalierPipeline
+import EspalierStageKit
 
 /// Condenses the inputs of every site into a Gram matrix, its diagonal, or a factor of low rank.
-public struct Factor: SiteStage {
+public struct Factor: SiteStage, StageDefinition {
   public static let descriptor = StageDescriptor(
     name: "factor",
     summary:

@@ -1,5 +1,5 @@
 import EspalierCore
-import EspalierPipeline
+import EspalierStageKit
 
 extension ModelOutline.Block {
   /// The work of the forward pass of tokens in sequences of `length`, or of a part of it.

@@ -1,7 +1,7 @@
 import EspalierCore
 import EspalierIO
 import EspalierKernels
-import EspalierPipeline
+import EspalierStageKit
 
 /// The products of a site's inputs X with what the dense model has beyond the pruned one, beside its Gram matrix; see ``TargetShift``.
 ///
@@ -28,10 +28,11 @@ final class RepairSums {
     self.factor = factor
     (self.rows, self.columns, self.holdsOut) = (rows, columns, holdsOut)
     sums = CrossProduct(
-      rows: rows, columns: columns, precision: precision, in: try map(Self.name(kind, false)), on: device)
+      rows: rows, columns: columns, precision: precision,
+      in: try map(SiteFactor.name(kind, onHeldOut: false)), on: device)
     heldOut = CrossProduct(
       rows: holdsOut ? rows : 0, columns: columns, precision: precision,
-      in: holdsOut ? try map(Self.name(kind, true)) : nil, on: device)
+      in: holdsOut ? try map(SiteFactor.name(kind, onHeldOut: true)) : nil, on: device)
   }
 
   func add(
@@ -50,8 +51,8 @@ final class RepairSums {
   func finish(in file: borrowing SafetensorsDraft) throws {
     sums.scale(by: factor)
     heldOut.scale(by: factor)
-    try sums.write(Self.name(kind, false), to: file)
-    if holdsOut { try heldOut.write(Self.name(kind, true), to: file) }
+    try sums.write(SiteFactor.name(kind, onHeldOut: false), to: file)
+    if holdsOut { try heldOut.write(SiteFactor.name(kind, onHeldOut: true), to: file) }
   }
 
   var tensors: [(name: String, dtype: DType, shape: [Int])] {
@@ -61,10 +62,8 @@ final class RepairSums {
   static func tensors(_ kind: Repair, _ rows: Int, _ columns: Int, holdsOut: Bool) -> [(
     name: String, dtype: DType, shape: [Int]
   )] {
-    (holdsOut ? [false, true] : [false]).map { (name(kind, $0), .f32, [rows, columns]) }
-  }
-
-  static func name(_ kind: Repair, _ isHeldOut: Bool) -> String {
-    isHeldOut ? "heldOut.\(kind)" : "\(kind)"
+    (holdsOut ? [false, true] : [false]).map {
+      (SiteFactor.name(kind, onHeldOut: $0), .f32, [rows, columns])
+    }
   }
 }

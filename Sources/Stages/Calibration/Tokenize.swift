@@ -1,10 +1,10 @@
 import EspalierCore
 import EspalierIO
-import EspalierPipeline
+import EspalierStageKit
 import EspalierTokenizers
 
 /// Draws calibration windows from a text.
-public struct Tokenize: CorpusStage {
+public struct Tokenize: CorpusStage, StageDefinition {
   public static let descriptor = StageDescriptor(
     name: "tokenize",
     summary:

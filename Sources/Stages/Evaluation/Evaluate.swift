@@ -2,10 +2,10 @@ import EspalierCore
 import EspalierIO
 import EspalierKernels
 import EspalierModels
-import EspalierPipeline
+import EspalierStageKit
 
 /// Measures the pruned model: perplexity on texts, tasks, and how far it is from the dense one.
-public struct Evaluate: EvaluationStage {
+public struct Evaluate: EvaluationStage, StageDefinition {
   public static let descriptor = StageDescriptor(
     name: "evaluate",
     summary:
@@ -120,8 +120,9 @@ public struct Evaluate: EvaluationStage {
     let needed = tokens(evaluation, sizes.model)
     var work = Work()
     for block in sizes.model.blocks {
-      work += block.forwardWork(
-        sizes.model, tokens: models * needed.all, length: length, precision: sizes.precision)
+      work.add(
+        block.forwardWork(
+          sizes.model, tokens: models * needed.all, length: length, precision: sizes.precision))
     }
     let hidden = needed.all * sizes.model.hiddenSize
     work.add(

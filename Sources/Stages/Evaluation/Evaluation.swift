@@ -2,7 +2,7 @@ import EspalierCore
 import EspalierIO
 import EspalierKernels
 import EspalierModels
-import EspalierPipeline
+import EspalierStageKit
 
 /// Measures of a model, of which all are taken in one pass over its blocks: window perplexities of texts, tasks, and, beside another
 /// model, how far it is from that one.

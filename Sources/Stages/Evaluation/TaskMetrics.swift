@@ -1,5 +1,5 @@
 import EspalierCore
-import EspalierPipeline
+import EspalierStageKit
 import Glibc
 
 extension Task {

@@ -1,7 +1,7 @@
 import EspalierCore
 import EspalierIO
 import EspalierModels
-import EspalierPipeline
+import EspalierStageKit
 import Glibc
 
 /// The windows of a text, as the papers take them for the perplexity: the text is tokenized once with the tokenizer's own special

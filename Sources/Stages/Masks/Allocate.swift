@@ -1,10 +1,10 @@
 import EspalierCore
 import EspalierIO
 import EspalierKernels
-import EspalierPipeline
+import EspalierStageKit
 
 /// Distributes a sparsity over the matrices of a model, before the first mask is made.
-public struct Allocate: AllocationStage {
+public struct Allocate: AllocationStage, StageDefinition {
   public static let descriptor = StageDescriptor(
     name: "allocate",
     summary:
@@ -12,8 +12,6 @@ public struct Allocate: AllocationStage {
     revision: 2
   ) { .allocation(Allocate(&$0)) }
 
-  /// Sparsity by module.
-  static let object = "allocation.json"
   private static let measurementObject = "measurement.safetensors"
 
   enum Method: String, CaseIterable {
@@ -68,7 +66,7 @@ public struct Allocate: AllocationStage {
       weightPages: sizes.tensorBytes,
       rows: 2 * matrix.rows * Mask.rowBytes(matrix.columns)
         + max(
-          Saliency.workingSet(rows: matrix.rows, columns: matrix.columns, threads: sizes.threads),
+          scoringByteCount(rows: matrix.rows, columns: matrix.columns, threads: sizes.threads),
           Loss.workingSet(
             rows: matrix.rows, columns: matrix.columns, rank: sizes.factorRank, threads: sizes.threads)))
   }
@@ -146,7 +144,7 @@ public struct Allocate: AllocationStage {
       }
     let members = zip(matrices, sparsities).map { (key: $0.module, value: JSON.number($1)) }
     let json = JSON.object(JSONObject(members))
-    try Folder.writeAtomically(Array(json.prettyText.utf8), to: unit.folder + "/" + Self.object)
+    try Folder.writeAtomically(Array(json.prettyText.utf8), to: unit.folder + "/" + PatternChoice.allocation)
     var report = AllocationReport()
     report.method = method.rawValue
     report.matrices = matrices.count

@@ -1,10 +1,10 @@
 import EspalierCore
 import EspalierIO
 import EspalierKernels
-import EspalierPipeline
+import EspalierStageKit
 
 /// Prunes by SparseGPT (arXiv 2301.00774): column by column; the weights to the right make up for each pruned weight.
-public struct SparseGPT: MatrixStage {
+public struct SparseGPT: MatrixStage, StageDefinition {
   public static let descriptor = StageDescriptor(
     name: "sparseGPT",
     summary:
@@ -81,7 +81,7 @@ public struct SparseGPT: MatrixStage {
       try pruneBySparseGPT(
         weight, gram: gram, shift: shift, pattern: pattern, options: options, on: unit.device, write: $0)
     }
-    try MaskFile.write(outcome.mask, to: unit.folder + "/" + MaskFile.name)
+    try unit.write(outcome.mask)
     weight.tensor.release()
     if outcome.damping > options.damping {
       unit.note(

@@ -1,10 +1,10 @@
 import EspalierCore
 import EspalierIO
 import EspalierKernels
-import EspalierPipeline
+import EspalierStageKit
 
 /// Writes the pruned checkpoint: the folder with other bytes only for pruned matrices, in dense or compact form.
-public struct Emit: OutputStage {
+public struct Emit: OutputStage, StageDefinition {
   public static let descriptor = StageDescriptor(
     name: "emit",
     summary:

@@ -1,6 +1,6 @@
 import EspalierCore
 import EspalierIO
-import EspalierPipeline
+import EspalierStageKit
 
 /// `espalier.json` in a pruned checkpoint: the pattern of every pruned matrix, and the digest of every file.
 public struct OutputRecord: Sendable {

@@ -2,7 +2,7 @@ import EspalierCore
 import EspalierIO
 import EspalierKernels
 import EspalierModels
-import EspalierPipeline
+import EspalierStageKit
 
 /// Checks the files of a pruned checkpoint against its record, or the artifacts of a work folder against their manifests.
 public struct Verification: Sendable {

@@ -1,10 +1,10 @@
 import EspalierCore
 import EspalierIO
 import EspalierKernels
-import EspalierPipeline
+import EspalierStageKit
 
 /// Finds masks and weights together by ADMM, as ALPS does (arXiv 2406.07831).
-public struct ADMM: MatrixStage {
+public struct ADMM: MatrixStage, StageDefinition {
   public static let descriptor = StageDescriptor(
     name: "admm",
     summary:
@@ -72,7 +72,7 @@ public struct ADMM: MatrixStage {
       try pruneByADMM(
         weight, gram: gram, shift: shift, pattern: pattern, options: options, on: unit.device, write: $0)
     }
-    try MaskFile.write(outcome.mask, to: unit.folder + "/" + MaskFile.name)
+    try unit.write(outcome.mask)
     weight.tensor.release()
     var report = try unit.matrixReport(pattern)
     report.lossAfter = loss

@@ -1,10 +1,10 @@
 import EspalierCore
 import EspalierIO
 import EspalierKernels
-import EspalierPipeline
+import EspalierStageKit
 
 /// Refines masks by DSnoT (arXiv 2310.08915): prunes and restores weights until the mean of every output is that of the dense row.
-public struct DSnoT: MatrixStage {
+public struct DSnoT: RefineStage, StageDefinition {
   public static let descriptor = StageDescriptor(
     name: "dsnot",
     summary:
@@ -24,28 +24,10 @@ public struct DSnoT: MatrixStage {
     self.options = options
   }
 
-  public var reads: Set<ArtifactKind> { [.factor, .mask] }
-
-  public var followsTarget: Bool { false }
-
-  public func applies(to matrix: ModelOutline.Matrix) -> Bool { true }
-
-  public func workingSet(_ sizes: UnitSizes) -> WorkingSet { sizes.withLossFactor(besideFactor(sizes)) }
-
-  private func besideFactor(_ sizes: UnitSizes) -> WorkingSet {
-    guard let matrix = sizes.matrix else { return WorkingSet() }
-    return WorkingSet(
-      weightPages: sizes.tensorBytes,
-      rows: 2 * matrix.rows * Mask.rowBytes(matrix.columns)
-        + max(
-          options.workingSet(
-            rows: matrix.rows, columns: matrix.columns, pattern: sizes.pattern, threads: sizes.threads),
-          sizes.readsGram
-            ? Loss.workingSet(
-              rows: matrix.rows, columns: matrix.columns, rank: sizes.factorRank, threads: sizes.threads)
-            : 0,
-          Certificate.lossesWorkingSet(
-            rows: matrix.rows, columns: matrix.columns, threads: sizes.threads)))
+  public func refiningByteCount(_ sizes: UnitSizes) -> Int {
+    guard let matrix = sizes.matrix else { return 0 }
+    return options.workingSet(
+      rows: matrix.rows, columns: matrix.columns, pattern: sizes.pattern, threads: sizes.threads)
   }
 
   public func work(_ sizes: UnitSizes) -> Work {
@@ -56,26 +38,16 @@ public struct DSnoT: MatrixStage {
       memoryBytes: matrix.weights * (64 + 8 * Double(min(options.cycles, matrix.columns))))
   }
 
-  public func run(_ unit: UnitContext) throws -> MatrixReport {
-    let weight = try unit.weight()
-    let factor = try unit.lossFactor(beside: besideFactor)
-    var mask = try MaskFile.read(unit.input(.mask, MaskFile.name))
-    let before = factor.gram.map { Loss($0, on: unit.device).of(weight, mask) }
+  public func refine(_ mask: inout Mask, of weight: LinearWeight, inputs: SiteFactor, _ unit: UnitContext)
+    -> JSONObject
+  {
     let outcome = refineByDSnoT(
-      weight, diagonal: factor.diagonal, means: factor.sums.map { $0 / Double(factor.tokens) },
-      tokens: factor.tokens, mask: &mask, options: options, on: unit.device)
-    try MaskFile.write(mask, to: unit.folder + "/" + MaskFile.name)
-    let after = factor.gram.map { Loss($0, on: unit.device).of(weight, mask) }
-    var report = try unit.matrixReport(mask.pattern)
-    report.lossBefore = before
-    report.lossAfter = after
-    report.details = JSONObject([
+      weight, diagonal: inputs.diagonal, means: inputs.sums.map { $0 / Double(inputs.tokens) },
+      tokens: inputs.tokens, mask: &mask, options: options, on: unit.device)
+    return JSONObject([
       ("expectedErrorBefore", .number(outcome.errorBefore)),
       ("expectedErrorAfter", .number(outcome.errorAfter)),
       ("moves", .integer(outcome.moves)), ("mostMovesOfARow", .integer(outcome.mostMoves)),
     ])
-    if let gram = factor.gram { try unit.carryCertificate(mask, weight, gram, into: &report) }
-    weight.tensor.release()
-    return report
   }
 }

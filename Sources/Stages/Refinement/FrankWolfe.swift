@@ -1,10 +1,10 @@
 import EspalierCore
 import EspalierIO
 import EspalierKernels
-import EspalierPipeline
+import EspalierStageKit
 
 /// Refines masks by SparseFW (arXiv 2510.13713): Frank-Wolfe on the relaxed mask, then rounding.
-public struct FrankWolfe: MatrixStage {
+public struct FrankWolfe: MatrixStage, StageDefinition {
   public static let descriptor = StageDescriptor(
     name: "frankWolfe",
     summary:
@@ -117,7 +117,7 @@ public struct FrankWolfe: MatrixStage {
     let weight = try unit.weight()
     let factor = try unit.factor()
     let gram = try factor.requireGram()
-    var start = try MaskFile.read(unit.input(.mask, MaskFile.name))
+    var start = try unit.mask()
     if budget == .matrix, let pattern = start.pattern.acrossRows { start = start.with(pattern) }
     var best: (alpha: Double, mask: Mask, outcome: FrankWolfeOutcome)?
     for (index, alpha) in alphas.enumerated() {
@@ -136,7 +136,7 @@ public struct FrankWolfe: MatrixStage {
     guard let (alpha, mask, outcome) = best else {
       throw EspalierError.internalFault("Frank-Wolfe ran with no alpha.")
     }
-    try MaskFile.write(mask, to: unit.folder + "/" + MaskFile.name)
+    try unit.write(mask)
     var report = try unit.matrixReport(mask.pattern)
     report.lossBefore = outcome.lossBefore
     report.lossAfter = outcome.lossAfter

@@ -1,10 +1,10 @@
 import EspalierCore
 import EspalierIO
 import EspalierKernels
-import EspalierPipeline
+import EspalierStageKit
 
 /// Fits the kept weights of every matrix to its mask by least squares.
-public struct Reconstruct: MatrixStage {
+public struct Reconstruct: MatrixStage, StageDefinition {
   public static let descriptor = StageDescriptor(
     name: "reconstruct",
     summary:
@@ -58,13 +58,13 @@ public struct Reconstruct: MatrixStage {
     let weight = try unit.weight()
     let gram = try unit.factor().requireGram()
     let shift = try unit.targetShift()
-    let mask = try MaskFile.read(unit.input(.mask, MaskFile.name))
+    let mask = try unit.mask()
     let options = ReconstructOptions(damping: damping, tolerance: tolerance)
     let (outcome, loss) = try unit.writeWeights(weight, gram: gram, shift: shift) {
       try reconstruct(
         weight, gram: gram, shift: shift, mask: mask, options: options, on: unit.device, write: $0)
     }
-    try MaskFile.write(mask, to: unit.folder + "/" + MaskFile.name)
+    try unit.write(mask)
     weight.tensor.release()
     var report = try unit.matrixReport(mask.pattern)
     report.lossBefore = outcome.lossBefore

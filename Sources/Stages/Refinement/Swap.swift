@@ -1,11 +1,11 @@
 import EspalierCore
 import EspalierIO
 import EspalierKernels
-import EspalierPipeline
+import EspalierStageKit
 
 /// Refines masks by SparseSwaps (arXiv 2512.10922): in every row the best exchange of a kept and a pruned weight, until none helps. With
 /// `objective: refit` the exchange is the best for the loss after the kept weights are fitted, and they are fitted.
-public struct Swap: MatrixStage {
+public struct Swap: MatrixStage, StageDefinition {
   public static let descriptor = StageDescriptor(
     name: "swap",
     summary:
@@ -148,10 +148,10 @@ public struct Swap: MatrixStage {
     let factor = try unit.factor()
     let gram = try factor.requireGram()
     let shift = try unit.targetShift()
-    var mask = try MaskFile.read(unit.input(.mask, MaskFile.name))
+    var mask = try unit.mask()
     if objective == .refit {
       let report = try refineForFit(unit, weight, gram, shift, &mask)
-      try MaskFile.write(mask, to: unit.folder + "/" + MaskFile.name)
+      try unit.write(mask)
       weight.tensor.release()
       return report
     }
@@ -160,7 +160,7 @@ public struct Swap: MatrixStage {
       case .row: try refineRows(unit, weight, gram, shift, heldOut: holdOut > 0 ? factor.heldOut : nil, &mask)
       case .matrix: try refineMatrix(unit, weight, gram, shift, &mask)
       }
-    try MaskFile.write(mask, to: unit.folder + "/" + MaskFile.name)
+    try unit.write(mask)
     try unit.carryCertificate(mask, weight, gram, into: &report)
     weight.tensor.release()
     return report

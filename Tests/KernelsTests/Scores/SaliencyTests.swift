@@ -13,12 +13,12 @@ import Testing
   @Test func exactlyTheLargestAreKeptAndOfEqualOnesTheLowerIndexGoes() {
     var random = SeededRandom(seed: 4)
     for trial in 0..<3000 {
-      let count = Int.random(in: 1...40, using: &random)
+      let count = Int.random(in: 1...80, using: &random)
       let keep = Int.random(in: 0...count, using: &random)
       // Few different values, so that ties are common; zeros and subnormals among them.
-      let values: [Float] = [0, Float(bitPattern: 300), 0.5, 1, 1 + .ulpOfOne, 3e38]
+      let values: [Float] = [0, -0.0, Float(bitPattern: 300), 0.5, -0.5, 1, 1 + .ulpOfOne, 3e38, -3e38]
       let scores = (0..<count).map { _ in
-        trial % 3 == 0 ? abs(random.normal()) : values.randomElement(using: &random) ?? 0
+        trial % 3 == 0 ? random.normal() : values.randomElement(using: &random) ?? 0
       }
       var kept = [UInt8](repeating: 7, count: count)
       var scratch = [UInt32](repeating: 0, count: count)
@@ -54,6 +54,33 @@ import Testing
           for index in scores.indices { #expect(mask[row, start + index] != pruned.contains(index)) }
         }
       }
+    }
+  }
+
+  @Test func scoresMayBeNegativeButMustBeFinite() throws {
+    let (rows, columns) = (40, 8)
+    let weight = try write((0..<rows * columns).map { Float($0 % 7) - 3 }, rows, columns)
+    let identity: RowScores = { _, weights, scores in
+      for index in weights.indices { scores[index] = weights[index] }
+    }
+    let (mask, notFinite) = highestScoring(
+      weight, identity, pattern: .groups(keep: 1, of: 4), on: device)
+    #expect(notFinite == nil)
+    let values = weight.matrix(0..<rows)
+    for row in 0..<rows {
+      for column in 0..<columns where mask[row, column] {
+        let group = column / 4 * 4..<column / 4 * 4 + 4
+        #expect(group.allSatisfy { values[row, $0] <= values[row, column] })
+      }
+    }
+    for bad in [Float.nan, .infinity] {
+      let (_, row) = highestScoring(
+        weight,
+        { row, weights, scores in
+          identity(row, weights, &scores)
+          if row >= 21 { scores[3] = bad }
+        }, pattern: .rows(sparsity: 0.5), on: device)
+      #expect(row == 21)
     }
   }
 

@@ -66,7 +66,7 @@ import Testing
         for threads in [1, 2] {
           let device = Device(threads: threads)
           var mask = problem.mask(.rows(sparsity: 0.5))
-          expect([1, threads].map { Saliency.workingSet(rows: rows, columns: columns, threads: $0) }) {
+          expect([1, threads].map { scoringByteCount(rows: rows, columns: columns, threads: $0) }) {
             mask = mostSalient(
               problem.weight, .ria(power: 0.5), diagonal: problem.gram.diagonal, pattern: mask.pattern,
               on: device)

@@ -173,16 +173,16 @@ import Testing
     ("  - sum\nmodel: x", "r.yaml:3:1: a recipe has no key \"model\"; it has: stages."),
     (
       "  - sum: {keep: true, keep: false}",
-      "r.yaml:2:11: the recipe is not valid YAML: the key keep occurs twice."
+      "r.yaml:2:11: this is not valid YAML: the key keep occurs twice."
     ),
-    ("  - sum\nstages: []", "r.yaml:1:1: the recipe is not valid YAML: the key stages occurs twice."),
-    ("  - sum: {keep: true", "r.yaml:3:1: the recipe is not valid YAML: did not find expected ',' or '}'."),
+    ("  - sum\nstages: []", "r.yaml:1:1: this is not valid YAML: the key stages occurs twice."),
+    ("  - sum: {keep: true", "r.yaml:3:1: this is not valid YAML: did not find expected ',' or '}'."),
     (
       "  - sum\n\t- first",
-      "r.yaml:3:1: the recipe is not valid YAML: found a tab character that violates indentation."
+      "r.yaml:3:1: this is not valid YAML: found a tab character that violates indentation."
     ),
-    ("  - sum: *nothing", "r.yaml:2:10: the recipe is not valid YAML: found undefined alias."),
-    ("  - sum\n---\na: b", "r.yaml:3:1: the recipe is not valid YAML: but found another document."),
+    ("  - sum: *nothing", "r.yaml:2:10: this is not valid YAML: found undefined alias."),
+    ("  - sum\n---\na: b", "r.yaml:3:1: this is not valid YAML: but found another document."),
   ])
   func aMistakeIsToldWithItsPlace(stages: String, expected: String) {
     #expect(message("stages:\n" + stages + "\n") == expected)
@@ -198,7 +198,7 @@ import Testing
     ("steps: [sum]\n", "r.yaml:1:1: a recipe has no key \"steps\"; it has: stages."),
     (
       "stages:\n  - sum\u{1}\n",
-      "r.yaml:2:8: the recipe is not valid YAML: control characters are not allowed."
+      "r.yaml:2:8: this is not valid YAML: control characters are not allowed."
     ),
   ])
   func wrongRootsAreTold(text: String, expected: String) {

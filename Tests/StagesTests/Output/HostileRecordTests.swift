@@ -1,5 +1,6 @@
 import EspalierCore
 import EspalierIO
+import EspalierStageKit
 import EspalierTestSupport
 import Testing
 

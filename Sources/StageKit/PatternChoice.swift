@@ -4,13 +4,15 @@ import EspalierPipeline
 import Synchronization
 
 /// The pattern and the targets: parameters of every stage that makes masks.
-struct PatternChoice: Sendable {
+public struct PatternChoice: Sendable {
   /// The pattern; nil if an allocation decides the share of every row.
   private let fixed: SparsityPattern?
   private let targets: TargetFilter
+  /// The object of an allocation's artifact: a JSON object of the sparsity of each module.
+  public static let allocation = "allocation.json"
   private let allocated = AllocatedSparsities()
 
-  init(_ parameters: inout Parameters) {
+  public init(_ parameters: inout Parameters) {
     let mistakes = parameters.problems.count
     let sparsity = parameters.numberOrWord(
       "sparsity", default: nil, in: 0...1, word: "allocated",
@@ -52,15 +54,15 @@ struct PatternChoice: Sendable {
     return .rows(sparsity: 0)
   }
 
-  func applies(to matrix: ModelOutline.Matrix) -> Bool { targets.contains(matrix.module) }
+  public func applies(to matrix: ModelOutline.Matrix) -> Bool { targets.contains(matrix.module) }
 
   /// What the stage reads to find its pattern.
-  var reads: Set<ArtifactKind> { fixed == nil ? [.allocation] : [] }
+  public var reads: Set<ArtifactKind> { fixed == nil ? [.allocation] : [] }
 
   /// The pattern before any work.
-  var planned: PlannedPattern { fixed.map(PlannedPattern.known) ?? .allocatedRows }
+  public var planned: PlannedPattern { fixed.map(PlannedPattern.known) ?? .allocatedRows }
 
-  func check(_ model: ModelOutline) throws {
+  public func check(_ model: ModelOutline) throws {
     try targets.check(model)
     guard let fixed else { return }
     for matrix in model.matrices where applies(to: matrix) && !fixed.fits(columns: matrix.columns) {
@@ -73,9 +75,9 @@ struct PatternChoice: Sendable {
   /// The pattern of the unit's matrix.
   ///
   /// - Throws: a usage error if the allocation leaves the matrix out.
-  func pattern(_ unit: UnitContext) throws -> SparsityPattern {
+  public func pattern(_ unit: UnitContext) throws -> SparsityPattern {
     if let fixed { return fixed }
-    let path = try unit.input(.allocation, Allocate.object)
+    let path = try unit.input(.allocation, Self.allocation)
     guard let sparsity = try allocated.sparsity(of: unit.matrix?.module ?? "", path: path) else {
       throw EspalierError.usage(
         "the allocation leaves \(unit.matrix?.module ?? "the matrix") out; give `allocate` the same targets as this stage."
@@ -87,7 +89,7 @@ struct PatternChoice: Sendable {
 
 extension Parameters {
   /// Rejects a share of 0, which leaves every weight, and of 1, which leaves none.
-  mutating func rejectNothing(pruned share: Double) {
+  public mutating func rejectNothing(pruned share: Double) {
     if share == 0 { reject("this would prune no weight; give a sparsity above 0, or keep less than of.") }
     if share == 1 { reject("this would prune every weight; give a sparsity below 1, or keep above 0.") }
   }
@@ -97,7 +99,7 @@ extension PlannedPattern {
   /// The pattern with `budget: matrix`.
   ///
   /// - Throws: a usage error for groups.
-  func requireAcrossRows() throws -> PlannedPattern {
+  public func requireAcrossRows() throws -> PlannedPattern {
     guard let pattern = acrossRows else {
       throw EspalierError.usage(
         "budget: matrix moves weights from row to row, which \(self) does not allow; use budget: row.")

@@ -32,30 +32,3 @@ enum CertificateFile {
     return Certificate(lowerBounds: bounds)
   }
 }
-
-extension UnitContext {
-  /// Copies the bounds beside the unit's input mask, if there are any, and adds them to the report.
-  func carryCertificate(
-    _ mask: Mask, _ weight: LinearWeight, _ gram: GramMatrix, into report: inout MatrixReport
-  ) throws {
-    guard let certificate = try CertificateFile.read(self, pattern: mask.pattern) else { return }
-    try write(certificate, mask, weight, gram, into: &report)
-  }
-
-  /// Writes a certificate beside the unit's mask and adds it to the report.
-  func write(
-    _ certificate: Certificate, _ mask: Mask, _ weight: LinearWeight, _ gram: GramMatrix,
-    into report: inout MatrixReport
-  ) throws {
-    let losses = rowLosses(weight, gram: gram, mask: mask, on: device)
-    try CertificateFile.write(certificate, losses: losses, to: folder)
-    report.lowerBound = certificate.lowerBound
-    if certificate.lowerBounds.count == losses.count {
-      let gaps = zip(losses, certificate.lowerBounds).map { $0 > 0 ? max(0, 1 - $1 / $0) : 0 }.sorted()
-      report.details.members += [
-        ("leastGapOfARow", .optional(gaps.first)), ("medianGapOfARow", .number(gaps[gaps.count / 2])),
-        ("mostGapOfARow", .optional(gaps.last)),
-      ]
-    }
-  }
-}

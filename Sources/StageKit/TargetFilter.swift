@@ -7,11 +7,11 @@ import _StringProcessing
 ///
 /// A name is a module's whole name, its last parts (`down_proj`, `experts.3.gate_proj`), or `re:` and a regular expression that
 /// matches from the start of the name.
-struct TargetFilter: Sendable {
+public struct TargetFilter: Sendable {
   private let targets: Names
   private let ignored: Names
 
-  init(_ parameters: inout Parameters) {
+  public init(_ parameters: inout Parameters) {
     targets = Names(
       "targets",
       "Matrices to prune: module names, their last part, or re:EXPRESSION; none means all matrices of the blocks.",
@@ -19,12 +19,12 @@ struct TargetFilter: Sendable {
     ignored = Names("ignore", "Matrices to leave dense, named in the same way.", &parameters)
   }
 
-  func contains(_ module: String) -> Bool {
+  public func contains(_ module: String) -> Bool {
     (targets.all.isEmpty || targets.match(module)) && !ignored.match(module)
   }
 
   /// - Throws: a usage error for a name that matches no matrix, which is most likely a mistake.
-  func check(_ model: ModelOutline) throws {
+  public func check(_ model: ModelOutline) throws {
     for names in [targets, ignored] {
       guard let name = names.unmatched(in: model) else { continue }
       throw EspalierError.usage("\"\(name)\" matches no matrix of this model\(Self.advice(name, model))")

@@ -43,32 +43,3 @@ struct WeightWriter: ~Copyable {
 
   consuming func finish() throws { try file.finish() }
 }
-
-extension UnitSizes {
-  /// Bytes of writing `rows` rows of fitted weights at a time.
-  func writingByteCount(rows: Int) -> Int {
-    guard let columns = matrix?.columns else { return 0 }
-    return RoundedWeights.workingSet(rows: rows, columns: columns, weightBytes: weightBytes)
-      + Loss.updateWorkingSet(rows: rows, columns: columns, rank: factorRank, threads: threads)
-  }
-}
-
-extension UnitContext {
-  /// Writes fitted weights beside the unit's mask.
-  ///
-  /// - Parameter body: calls its argument with all rows, a block after the other.
-  /// - Returns: the result of `body`, and the sum over the rows of `(w - w')^T G (w - w')`.
-  func writeWeights<Outcome>(
-    _ weight: LinearWeight, gram: GramMatrix, shift: TargetShift?,
-    _ body: ((borrowing Matrix) throws -> Void) throws -> Outcome
-  ) throws -> (outcome: Outcome, loss: Double) {
-    var writer = try WeightWriter(self, weight, gram: gram, shift: shift)
-    let outcome = try body { rows in
-      try writer.append(rows)
-      try progress(writer.row, of: weight.rows)
-    }
-    let loss = writer.lossSum
-    try writer.finish()
-    return (outcome, loss)
-  }
-}

@@ -6,30 +6,30 @@ import EspalierPipeline
 /// Statistics of the inputs of a site: `factor.safetensors` with `diagonal` and `sums` (F64) and, unless only diagonals are wanted,
 /// the Gram matrices `gram` and, of held-out sequences, `heldOut` (F32). A Gram matrix of low rank is stored as `gram.factor`
 /// (rank x columns) and `gram.rest`. With targets other than the pruned ones, `cross` (columns x columns) and `residual` (outputs x
-/// columns) hold what ``RepairSums`` found, `heldOut.cross` and `heldOut.residual` that of held-out sequences.
-struct SiteFactor {
-  static let object = "factor.safetensors"
+/// columns) hold the products with the differences, `heldOut.cross` and `heldOut.residual` that of held-out sequences.
+public struct SiteFactor {
+  public static let object = "factor.safetensors"
   /// The folder of the inputs themselves, a spill array; present only if the recipe wants it.
-  static let inputs = "inputs"
+  public static let inputs = "inputs"
   /// More tokens than any text has. The limit keeps sums over many factors from overflowing.
   private static let mostTokens = 1 << 48
 
   /// Tokens that it was made from, without those that were held out.
-  let tokens: Int
+  public let tokens: Int
   /// For each input, the sum of its squares.
-  let diagonal: [Double]
+  public let diagonal: [Double]
   /// For each input, its sum.
-  let sums: [Double]
-  let gram: GramMatrix?
+  public let sums: [Double]
+  public let gram: GramMatrix?
   /// The Gram matrix of the sequences that were held out.
-  let heldOut: GramMatrix?
-  let heldOutTokens: Int
+  public let heldOut: GramMatrix?
+  public let heldOutTokens: Int
   /// What the targets have beyond the outputs of the dense weights; nil if nothing.
-  let shift: TargetShift?
-  let heldOutShift: TargetShift?
+  public let shift: TargetShift?
+  public let heldOutShift: TargetShift?
 
   /// - Parameter keepsPages: whether the pages of the matrices stay in memory after they were used for losses.
-  init(path: String, keepsPages: Bool = true) throws {
+  public init(path: String, keepsPages: Bool = true) throws {
     let file = try SafetensorsFile(path: path)
     let diagonal = try file.tensor("diagonal", dtype: .f64).doubles()
     let sums = try file.tensor("sums", dtype: .f64).doubles()
@@ -45,7 +45,7 @@ struct SiteFactor {
     }
     func shift(onHeldOut: Bool) throws -> TargetShift? {
       let found = try Repair.allCases.map { kind -> LinearWeight? in
-        let name = RepairSums.name(kind, onHeldOut)
+        let name = Self.name(kind, onHeldOut: onHeldOut)
         return names.contains(name) ? try LinearWeight(file.tensor(name, dtype: .f32)) : nil
       }
       guard found.contains(where: { $0 != nil }) else { return nil }
@@ -75,7 +75,7 @@ struct SiteFactor {
   /// The Gram matrix, without the sequences that were held out.
   ///
   /// - Throws: a usage error if the recipe keeps only diagonals.
-  func requireGram() throws -> GramMatrix {
+  public func requireGram() throws -> GramMatrix {
     guard let gram else {
       throw EspalierError.usage(
         "this stage needs Gram matrices, but the recipe's factor keeps only diagonals; set factor.kind=gram.")
@@ -83,8 +83,13 @@ struct SiteFactor {
     return gram
   }
 
+  /// Name of the tensor with the products of a repair.
+  public static func name(_ kind: Repair, onHeldOut: Bool) -> String {
+    onHeldOut ? "heldOut.\(kind)" : "\(kind)"
+  }
+
   /// A new file for a factor with this number of columns and these tensors of its Gram matrices.
-  static func draft(
+  public static func draft(
     _ path: String, columns: Int, _ matrices: [(name: String, dtype: DType, shape: [Int])]
   ) throws -> SafetensorsDraft {
     try SafetensorsDraft(
@@ -94,7 +99,7 @@ struct SiteFactor {
   /// - Parameters:
   ///   - heldOut: of the sequences that were held out; an accumulator of a diagonal if there are none.
   ///   - draft: made by ``draft(_:columns:_:)`` with the tensors of both accumulators.
-  static func write(
+  public static func write(
     _ accumulator: borrowing GramAccumulator, heldOut: borrowing GramAccumulator, place: String,
     to draft: consuming SafetensorsDraft
   ) throws {
@@ -109,12 +114,5 @@ struct SiteFactor {
     try heldOut.write("heldOut", to: draft)
     try draft.finish(
       metadata: [("tokens", String(accumulator.tokens)), ("heldOutTokens", String(heldOut.tokens))])
-  }
-}
-
-extension UnitContext {
-  /// The factor of the unit's site.
-  func factor(keepsPages: Bool = true) throws -> SiteFactor {
-    try SiteFactor(path: input(.factor, SiteFactor.object), keepsPages: keepsPages)
   }
 }
