@@ -18,11 +18,8 @@ struct RunCommand: StageCommand {
   @OptionGroup var detail: DetailOptions
 
   func run(adding stages: [StageDescriptor]) throws {
-    let job = try options.job(adding: stages)
-    let plan = try Planner.plan(job)
-    try AddressSpace.check(memory: plan.peakMemory, threads: job.device.threads)
+    let (job, plan) = try options.plan(adding: stages)
     for stage in plan.stages { if let reason = stage.idleReason { Terminal.error("\(stage.id): \(reason)") } }
-    if plan.outputs.isEmpty { Terminal.error(NoOutput.warning(job.work)) }
     for line in CoverageText.warnings(plan.coverage) { Terminal.error(line) }
     Interruption.watch()
     let rates =
