@@ -30,7 +30,8 @@ final class ProgressDisplay: Sendable {
 
     /// Seconds that are left of the unit; nil if that is not known yet.
     func secondsLeft(at now: Double) -> Double? {
-      guard let part, let firstPart, part.share > firstPart.share else {
+      // Less than a hundredth tells nothing yet.
+      guard let part, let firstPart, part.share > firstPart.share + 0.01 else {
         return seconds.map { max(0, $0 - (now - start)) }
       }
       let pace = (part.time - firstPart.time) / (part.share - firstPart.share)

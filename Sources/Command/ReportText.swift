@@ -73,25 +73,25 @@ struct ReportText {
         "output error", Figures.percent(reduction) + " less",
         "than with the first masks, mean of the matrices")
     }
-    let planned = history.stages.compactMap(\.seconds).reduce(0, +)
+    let planned = history.forecast?.stages.compactMap(\.seconds).reduce(0, +) ?? 0
     line(
       "time", Figures.duration(summary.seconds),
-      planned > 0 ? "\(Figures.duration(planned)) expected on a typical machine" : "")
+      planned > 0 ? "\(Figures.duration(planned)) planned from nothing" : "")
     line(
       "peak memory", "\(ByteSize(bytes: summary.peakMemory))",
-      history.plannedMemory.map { "\(ByteSize(bytes: $0)) planned" } ?? "")
+      history.forecast.map { "\(ByteSize(bytes: $0.peakMemory)) planned" } ?? "")
   }
 
   private func showStages() {
     let planned = Dictionary(
-      report.history.stages.map { ($0.id, $0) }, uniquingKeysWith: { first, _ in first })
+      (report.history.forecast?.stages ?? []).map { ($0.id, $0) }, uniquingKeysWith: { first, _ in first })
     let isVerbose = detail == .verbose
     Terminal.out("")
     Terminal.table(
       [
         "stage", "matrices", "loss before", "loss after", "mean reduction", "of the sum", "gap at most",
         "swaps", "seconds",
-      ] + (isVerbose ? ["expected", "buffers", "planned"] : []),
+      ] + (isVerbose ? ["planned", "buffers", "planned"] : []),
       report.totals.map { total in
         [
           total.stage, total.matrices > 0 ? String(total.matrices) : "", Figures.number(total.lossBefore),

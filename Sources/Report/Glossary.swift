@@ -63,9 +63,9 @@ enum Glossary {
         "Of a run: the most that the process held at a time. Of a stage: the buffers of one unit of work, without mapped files."
     ),
     Entry(
-      word: "planned, expected",
+      word: "planned",
       meaning:
-        "What was said before any work, for a run from nothing. Times are those of a typical machine, memory is a limit that holds."
+        "What espalier plan says before any work, for a run from nothing. Times are estimates from a short measurement of the machine; short jobs go without."
     ),
   ]
 }

@@ -155,7 +155,7 @@ private struct Content {
     (times, hasPlannedTimes) = Self.times(report)
     memory =
       "The process held \(ByteSize(bytes: history.peakMemory)) at most"
-      + (history.plannedMemory.map { "; \(ByteSize(bytes: $0)) were planned." } ?? ".")
+      + (history.forecast.map { "; \(ByteSize(bytes: $0.peakMemory)) were planned." } ?? ".")
     (experts, expertText) = Self.experts(report)
     (worst, slowest) = (Self.worst(report), Self.slowest(report))
     masks = try MaskPicture.pictures(of: report, work: work, most: Self.mostMasks)
@@ -198,7 +198,7 @@ private struct Content {
 
   private static func times(_ report: RunReport) -> ([StageTime], Bool) {
     let planned = Dictionary(
-      report.history.stages.map { ($0.id, $0) }, uniquingKeysWith: { first, _ in first })
+      (report.history.forecast?.stages ?? []).map { ($0.id, $0) }, uniquingKeysWith: { first, _ in first })
     let seconds = report.totals.map(\.seconds) + planned.values.compactMap(\.seconds)
     let longest = max(seconds.max() ?? 0, 1e-9)
     let times = report.totals.map { total in

@@ -97,9 +97,9 @@ enum RunPageTemplate {
     <section>
     <h2>Time and memory by stage</h2>
     <p class="soft">{{memory}}</p>
-    {{#hasPlannedTimes}}<div class="key"><span><i class="isBlue"></i>took</span><span><i class="isOrange tick"></i>expected on a typical machine</span></div>{{/hasPlannedTimes}}
+    {{#hasPlannedTimes}}<div class="key"><span><i class="isBlue"></i>took</span><span><i class="isOrange tick"></i>planned</span></div>{{/hasPlannedTimes}}
     <div class="scroll"><table>
-    <thead><tr><th>stage</th><th>units</th><th>time</th>{{#hasPlannedTimes}}<th>expected</th>{{/hasPlannedTimes}}<th class="wide"></th><th>memory</th><th>planned</th></tr></thead>
+    <thead><tr><th>stage</th><th>units</th><th>time</th>{{#hasPlannedTimes}}<th>planned</th>{{/hasPlannedTimes}}<th class="wide"></th><th>memory</th><th>planned</th></tr></thead>
     <tbody>
     {{#times}}
     <tr><td>{{stage}}</td><td>{{units}}</td><td class="strong">{{time}}</td>{{#hasPlannedTimes}}<td>{{planned}}</td>{{/hasPlannedTimes}}<td class="wide"><span class="bar"><i style="width: {{timeShare}}%"></i>{{#hasPlan}}<b style="left: {{plannedShare}}%"></b>{{/hasPlan}}</span></td><td>{{memory}}</td><td>{{plannedMemory}}</td></tr>

@@ -45,7 +45,8 @@ import Testing
     let result = try Program.run(["report", work, "--html", page, "--csv", table])
     #expect(result.exitCode == 0 && result.output == "\(page)\n\(table)\n", "\(result.errors)")
     let text = try Folder.readText(page)
-    #expect(text.hasPrefix("<!DOCTYPE html>") && text.contains("pruned to 2:4") && text.hasSuffix("</html>\n"))
+    #expect(
+      text.hasPrefix("<!DOCTYPE html>") && text.contains("pruned to 2:4") && text.hasSuffix("</html>\n"))
     #expect(text.contains("data:image/png;base64,") && !text.contains("cannot be read"))
     #expect(try Folder.readText(table).split(separator: "\r\n").count == 1 + 42)
     #expect(try Program.run(["report", work, "--csv", "-"]).output == Folder.readText(table))

@@ -169,14 +169,6 @@ public enum Folder {
     return first.identity == second.identity
   }
 
-  /// The whole path, from the root; for another program.
-  public static func absolute(_ path: String) throws -> String {
-    guard !path.hasPrefix("/") else { return path }
-    guard let folder = getcwd(nil, 0) else { throw EspalierError.system("find", ".") }
-    defer { free(folder) }
-    return FilePath(String(cString: folder)).appending(path).string
-  }
-
   /// Whether a path found in a file, relative to some folder, names something below that folder.
   //
   // Compares bytes: in a String, a slash followed by a combining mark is a different character. And not by FilePath, which

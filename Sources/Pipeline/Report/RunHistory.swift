@@ -19,6 +19,18 @@ public struct RunHistory: Sendable {
     public var report: UnitReport? { manifest.unitReport }
   }
 
+  /// What became of the run.
+  public enum State: String, Sendable {
+    case running
+    case finished
+    /// It ended with an error, or was asked to stop.
+    case stopped
+    /// It ended without a word.
+    case killed
+  }
+
+  /// The work folder.
+  public let work: String
   /// What making an artifact took.
   public struct Effort: Sendable {
     public let seconds: Double
@@ -34,18 +46,6 @@ public struct RunHistory: Sendable {
     }
   }
 
-  /// What became of the run.
-  public enum State: String, Sendable {
-    case running
-    case finished
-    /// It ended with an error, or was asked to stop.
-    case stopped
-    /// It ended without a word.
-    case killed
-  }
-
-  /// The work folder.
-  public let work: String
   public let start: JSON
   public let entries: [Entry]
   public let state: State
@@ -68,8 +68,8 @@ public struct RunHistory: Sendable {
   public var recipe: String? { start["recipe"]?.string }
   /// The stages of the recipe.
   public var stages: [StageRecord] { start["stages"]?.array?.compactMap { StageRecord(json: $0) } ?? [] }
-  /// The most memory that was planned for the process, in bytes.
-  public var plannedMemory: Int? { start["plannedMemory"]?.integer }
+  /// What was planned; nil if nothing was.
+  public var forecast: Forecast? { start["forecast"].flatMap { Forecast(json: $0) } }
 
   public init(work: String) throws {
     let all = try EventLog.read(work: work)
@@ -87,7 +87,7 @@ public struct RunHistory: Sendable {
       uniquingKeysWith: { _, last in last })
     var entries: [Entry] = []
     var known: [String: Int] = [:]
-    var forecast = Forecast(start: start)
+    var remaining = RemainingTime(start: start)
     for event in events {
       guard let unit = event["unit"]?.string, let key = event["key"]?.string.flatMap(Digest.init(hex:)),
         let manifest = try store.manifest(key)
@@ -98,7 +98,7 @@ public struct RunHistory: Sendable {
       } else {
         known[unit] = entries.count
         entries.append(entry)
-        forecast.add(entry.stage, seconds: event["seconds"]?.double)
+        remaining.add(entry.stage, seconds: event["seconds"]?.double)
       }
     }
     self.work = work
@@ -109,7 +109,7 @@ public struct RunHistory: Sendable {
     state =
       process != nil
       ? .running : last.map { $0["event"]?.string == "end" ? .finished : .stopped } ?? .killed
-    secondsLeft = state == .finished ? nil : forecast.secondsLeft
+    secondsLeft = state == .finished ? nil : remaining.secondsLeft
     reason = last?["reason"]?.string
     peakMemory = events.compactMap { $0["peak"]?.integer }.max() ?? 0
   }

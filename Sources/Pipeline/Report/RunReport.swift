@@ -166,10 +166,9 @@ public struct RunReport: Sendable {
       "state": .string(history.state.rawValue), "model": history.model.map(JSON.string) ?? .null,
       "sparsity": .optional(sparsity), "seconds": .number(seconds),
       "peakMemory": .integer(history.peakMemory),
-      "plannedMemory": history.plannedMemory.map(JSON.integer) ?? .null,
       "corpora": .array(
         corpora.map { ["stage": .string($0.stage), "corpus": $0.report.json] }),
-      "stages": .array(history.stages.map(\.json)),
+      "stages": .array(history.stages.map(\.json)), "forecast": history.forecast?.json ?? .null,
       "outputs": .array(history.outputs.map(\.json)), "coverage": history.coverage?.json ?? .null,
       "matrices": .array(matrices.compactMap(\.json)),
       "totals": .array(totals.map(\.json)),

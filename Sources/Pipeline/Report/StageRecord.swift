@@ -12,10 +12,6 @@ public struct StageRecord: ReportPart {
   /// The last components of the paths of files that parameters name, by parameter.
   public private(set) var files = JSONObject()
 
-  /// Units of the whole run, and the seconds that a plan expects of them on a typical machine.
-  public internal(set) var units: Int?
-  public internal(set) var seconds: Double?
-
   /// What it does to a model; nil if there is nothing that a reader has to know.
   public var step: MethodStep? { MethodStep(stage: name, parameters: .object(parameters)) }
 
@@ -33,7 +29,5 @@ public struct StageRecord: ReportPart {
     members.value("name", &name)
     members.value("parameters", &parameters)
     members.value("files", &files)
-    members.value("units", &units)
-    members.value("seconds", &seconds)
   }
 }

@@ -104,7 +104,7 @@ import Testing
   @Test func whatIsNoWorkFolderIsTold() throws {
     let folder = try TemporaryFolder()
     #expect(
-      failure { _ = try RunHistory(work: folder.path) }?.description.contains("there is no events.jsonl")
+      failure { _ = try RunHistory(work: folder.path) }?.description.contains("this is not a work folder")
         == true)
     try Probe.write("\n\n{\"event\":\"done\"}\n", to: folder.path + "/events.jsonl")
     #expect(

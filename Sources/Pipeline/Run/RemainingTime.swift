@@ -1,7 +1,7 @@
 import EspalierCore
 
 /// How long a run still takes: what the plan expects of each stage, corrected by the time that its units really took.
-public struct Forecast: Sendable {
+public struct RemainingTime: Sendable {
   /// One stage of the recipe.
   struct Stage: Sendable {
     let units: Int
@@ -17,31 +17,27 @@ public struct Forecast: Sendable {
   }
 
   private var stages: [String: Stage]
-  /// The most memory that the process will hold at a time, in bytes.
-  private(set) var peakMemory = 0
 
   /// - Parameter stages: by id.
   init(_ stages: [String: Stage]) { self.stages = stages }
 
   /// What a plan expects.
   init(_ recipe: Recipe, _ graph: UnitGraph, _ needs: UnitNeeds) throws {
-    let rehearsal = try Rehearsal(graph, needs, onWorkDisk: [])
+    let work = try Rehearsal(graph, needs, onWorkDisk: []).work
     let units = Dictionary(grouping: graph.units, by: \.entry).mapValues(\.count)
     self.init(
       Dictionary(
         uniqueKeysWithValues: recipe.entries.enumerated().map { index, entry in
           (
             entry.id,
-            Stage(
-              units: units[index, default: 0], expected: MachineRates.typical.seconds(rehearsal.work[index]))
+            Stage(units: units[index, default: 0], expected: MachineRates.typical.seconds(work[index]))
           )
         }))
-    peakMemory = needs.heldBytes + rehearsal.peakMemory
   }
 
-  /// Reads what ``units(_:)`` gave for each stage, from the first event of a run.
+  /// Reads what ``json`` gave, from the first event of a run.
   init(start: JSON) {
-    let stages = (start["stages"]?.array ?? []).compactMap { stage -> (String, Stage)? in
+    let stages = (start["expected"]?.array ?? []).compactMap { stage -> (String, Stage)? in
       guard let id = stage["id"]?.string, let units = stage["units"]?.integer, units >= 0,
         let expected = stage["seconds"]?.double, expected >= 0
       else { return nil }
@@ -50,9 +46,12 @@ public struct Forecast: Sendable {
     self.init(Dictionary(stages, uniquingKeysWith: { first, _ in first }))
   }
 
-  /// The units of a stage and the seconds that are expected of them.
-  func units(_ stage: String) -> (units: Int?, seconds: Double?) {
-    (stages[stage]?.units, stages[stage]?.expected)
+  /// The units of each stage and the seconds that are expected of them.
+  var json: JSON {
+    .array(
+      stages.sorted { $0.key < $1.key }.map { id, stage in
+        ["id": .string(id), "units": .integer(stage.units), "seconds": .number(stage.expected)]
+      })
   }
 
   /// Counts a unit that is done.
