@@ -71,6 +71,8 @@ public enum Folder {
   }
 
   /// The absolute path, with all links resolved in the part of it that exists.
+  public static func absolute(_ path: String) throws -> String { try real(path).string }
+
   private static func real(_ path: String) throws -> FilePath {
     if let real = realpath(path, nil) {
       defer { free(real) }
