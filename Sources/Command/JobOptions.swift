@@ -37,6 +37,12 @@ struct JobOptions: ParsableArguments {
       valueName: "STAGE.KEY=VALUE"))
   var overrides: [String] = []
 
+  @Option(
+    name: .customLong("define"),
+    help: ArgumentHelp(
+      "What ${NAME} stands for in the recipe; can be given again.", valueName: "NAME=VALUE"))
+  var definitions: [String] = []
+
   @OptionGroup var stages: StageOptions
 
   @Flag(help: "Print JSON.")
@@ -45,7 +51,8 @@ struct JobOptions: ParsableArguments {
   /// - Parameter stages: those that the recipe can name beside the built-in ones.
   func job(adding stages: [StageDescriptor]) throws -> Job {
     let recipe = try Recipe(
-      path: recipe, overrides: overrides, registry: self.stages.registry(adding: stages))
+      path: recipe, overrides: overrides, definitions: definitions,
+      registry: self.stages.registry(adding: stages))
     let model = try Model(folder: Self.trimmed(model), reading: read)
     let output = Self.trimmed(output)
     if let threads {

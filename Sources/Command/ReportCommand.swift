@@ -81,6 +81,7 @@ enum ReportTable {
     for (stage, evaluation) in report.evaluations {
       for line in evaluation.lines { Terminal.out("\(stage): \(line)") }
     }
+    for (_, corpus) in report.corpora { Terminal.out("calibration     \(corpus)") }
     if let coverage = report.history.coverage { CoverageText.show(coverage) }
     Terminal.out("peak memory     \(ByteSize(bytes: report.history.peakMemory))")
     for output in report.history.outputs {

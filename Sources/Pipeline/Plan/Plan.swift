@@ -26,6 +26,8 @@ public struct Plan: Sendable {
   /// The most bytes of the work folder and the outputs on its disk at a time.
   public let diskBytes: Int
   public let outputs: [JobOutput]
+  /// The calibration data; nil if the recipe reads none.
+  public let corpus: CorpusReport?
   /// What is pruned of the checkpoint, and what is not.
   public let coverage: Coverage
 

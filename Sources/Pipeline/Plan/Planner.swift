@@ -74,7 +74,8 @@ public enum Planner {
     return Plan(
       stages: stages, units: graph.units.count, peakMemory: needs.heldBytes + rehearsal.peakMemory,
       leastMemory: leastMemory, workBytes: rehearsal.peakWorkBytes, diskBytes: rehearsal.peakDiskBytes,
-      outputs: needs.job.outputs, coverage: Coverage(checkpoint, needs.job.model, graph: graph))
+      outputs: needs.job.outputs, corpus: needs.corpus,
+      coverage: Coverage(checkpoint, needs.job.model, graph: graph))
   }
 
   /// The least memory with which every unit works.

@@ -38,6 +38,8 @@ public struct RunReport: Sendable {
   public let history: RunHistory
   public let matrices: [Matrix]
   public let totals: [Total]
+  /// The calibration data, by stage.
+  public let corpora: [(stage: String, report: CorpusReport)]
   /// Factors, by unit.
   public let factors: [(unit: String, report: FactorReport)]
   /// Evaluations, by stage.
@@ -59,6 +61,7 @@ public struct RunReport: Sendable {
     var index: [String: Int] = [:]
     var factors: [(unit: String, report: FactorReport)] = []
     var evaluations: [(stage: String, report: EvaluationReport)] = []
+    var corpora: [(stage: String, report: CorpusReport)] = []
     for entry in history.entries {
       switch entry.report {
       case .matrix(let report):
@@ -68,9 +71,11 @@ public struct RunReport: Sendable {
         matrices[place].steps.append(Step(stage: entry.stage, report: report, seconds: entry.seconds))
       case .factor(let report): factors.append((entry.unit, report))
       case .evaluation(let report): evaluations.append((entry.stage, report))
-      case .corpus, .hidden, .allocation, .output, nil: break
+      case .corpus(let report): corpora.append((entry.stage, report))
+      case .hidden, .allocation, .output, nil: break
       }
     }
+    self.corpora = corpora
     self.matrices = matrices
     self.factors = factors
     self.evaluations = evaluations
@@ -104,6 +109,8 @@ public struct RunReport: Sendable {
   public var json: JSON {
     [
       "state": .string(history.state), "peakMemory": .integer(history.peakMemory),
+      "corpora": .array(
+        corpora.map { ["stage": .string($0.stage), "corpus": $0.report.json] }),
       "outputs": .array(history.outputs.map(\.json)), "coverage": history.coverage?.json ?? .null,
       "matrices": .array(matrices.compactMap(\.json)),
       "totals": .array(totals.map(\.json)),

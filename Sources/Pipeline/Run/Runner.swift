@@ -186,7 +186,9 @@ public struct Runner: Sendable {
 
   private func runAlone(_ context: UnitContext) throws -> UnitResult {
     switch job.recipe.entries[context.unit.entry].role {
-    case .corpus(let stage): return UnitResult(report: .corpus(try stage.run(context)))
+    case .corpus(let stage):
+      try stage.run(context)
+      return UnitResult(report: .corpus(stage.report(for: job.model)))
     case .source(let stage): return try stage.embed(context)
     case .site: throw EspalierError.internalFault("a site runs without its block.")
     case .allocation(let stage):
@@ -277,6 +279,7 @@ public struct Runner: Sendable {
       ("stages", .array(job.recipe.entries.map { ["id": .string($0.id), "parameters": $0.key] })),
       ("recipe", .string(job.recipe.text)),
       ("overrides", .array(job.recipe.overrides.map(JSON.string))),
+      ("definitions", .array(job.recipe.definitions.map(JSON.string))),
       ("coverage", Coverage(job.checkpoint, job.model, graph: graph).json),
     ]
   }

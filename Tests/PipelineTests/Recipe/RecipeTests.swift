@@ -170,19 +170,19 @@ import Testing
       "  - {sum: , first: }",
       "r.yaml:2:5: a stage is its name, or its name with parameters: `- swap` or `- swap: {maxSwaps: 100}`."
     ),
-    ("  - sum\nmodel: x", "r.yaml:3:1: a recipe has no key \"model\"; it has: stages."),
+    ("  - sum\nmodel: x", "r.yaml:3:1: a recipe has no key \"model\"; it has: extends, stages, plugins."),
     (
       "  - sum: {keep: true, keep: false}",
-      "r.yaml:2:11: the recipe is not valid YAML: the key keep occurs twice."
+      "r.yaml:2:11: this is not valid YAML: the key keep occurs twice."
     ),
-    ("  - sum\nstages: []", "r.yaml:1:1: the recipe is not valid YAML: the key stages occurs twice."),
-    ("  - sum: {keep: true", "r.yaml:3:1: the recipe is not valid YAML: did not find expected ',' or '}'."),
+    ("  - sum\nstages: []", "r.yaml:1:1: this is not valid YAML: the key stages occurs twice."),
+    ("  - sum: {keep: true", "r.yaml:3:1: this is not valid YAML: did not find expected ',' or '}'."),
     (
       "  - sum\n\t- first",
-      "r.yaml:3:1: the recipe is not valid YAML: found a tab character that violates indentation."
+      "r.yaml:3:1: this is not valid YAML: found a tab character that violates indentation."
     ),
-    ("  - sum: *nothing", "r.yaml:2:10: the recipe is not valid YAML: found undefined alias."),
-    ("  - sum\n---\na: b", "r.yaml:3:1: the recipe is not valid YAML: but found another document."),
+    ("  - sum: *nothing", "r.yaml:2:10: this is not valid YAML: found undefined alias."),
+    ("  - sum\n---\na: b", "r.yaml:3:1: this is not valid YAML: but found another document."),
   ])
   func aMistakeIsToldWithItsPlace(stages: String, expected: String) {
     #expect(message("stages:\n" + stages + "\n") == expected)
@@ -195,10 +195,10 @@ import Testing
     ("  sum\n", "r.yaml:1:3: a recipe starts with `stages:` and a list of stages."),
     ("stages: sum\n", "r.yaml:1:9: stages must be a list."),
     ("stages: []\n", "r.yaml: the recipe has no stages."),
-    ("steps: [sum]\n", "r.yaml:1:1: a recipe has no key \"steps\"; it has: stages."),
+    ("steps: [sum]\n", "r.yaml:1:1: a recipe has no key \"steps\"; it has: extends, stages, plugins."),
     (
       "stages:\n  - sum\u{1}\n",
-      "r.yaml:2:8: the recipe is not valid YAML: control characters are not allowed."
+      "r.yaml:2:8: this is not valid YAML: control characters are not allowed."
     ),
   ])
   func wrongRootsAreTold(text: String, expected: String) {
@@ -219,7 +219,7 @@ import Testing
     #expect(
       message(text, ["first.rounds=3", "second.x=1", "nonsense"]) == """
         the recipe has 11 mistakes:
-          r.yaml:7:1: a recipe has no key "more"; it has: stages.
+          r.yaml:7:1: a recipe has no key "more"; it has: extends, stages, plugins.
           r.yaml:6:5: the stage sum occurs twice; give one of them an id: of its own.
           --set second.x=1: the recipe has no stage "second". It has: words, streem, sum, first, sum.
           --set nonsense: write it as STAGE.KEY=VALUE, for example swap.maxSwaps=100.
