@@ -2,6 +2,7 @@
 #include "CLinux.h"
 #include <malloc.h>
 #include <sched.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 ssize_t espalier_copy_file_range(int in, off_t *in_offset, int out, off_t *out_offset, size_t count) {
@@ -14,3 +15,5 @@ int espalier_available_processors(void) {
 }
 
 void espalier_return_free_memory(void) { malloc_trim(0); }
+
+int espalier_memory_file(void) { return memfd_create("espalier", MFD_CLOEXEC); }

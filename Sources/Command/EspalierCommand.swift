@@ -18,8 +18,11 @@ struct Espalier: ParsableCommand {
         espalier run  pipelines/sparseswaps-2of4.yaml --model MODEL --output OUT --set tokenize.corpus=TEXT
 
       Results go to standard output (--json for machines), progress and errors to standard error.
-      Exit codes: 0 done; 64 wrong usage or recipe; 65 bad input data; 70 a fault of espalier; 74 I/O; 75 interrupted or \
-      locked, run again.
+      With --json, standard output is one JSON document: the result, or {"error": {"code", "kind", "subject", "message"}}.
+
+      Exit codes: 0 done; 64 usage: wrong command line, recipe or output; 65 bad input: a checkpoint, text or record that cannot be \
+      used; 66 missing input: a file or folder that was named is not there; 70 a fault of espalier; 74 I/O: the disk or the system \
+      refused; 75 interrupted or locked, run again.
       """,
     version: "0.1.0",
     subcommands: [
@@ -51,12 +54,24 @@ public func main(adding stages: [any StageDefinition.Type] = []) {
       try command.run()
     }
   } catch let error as EspalierError {
-    Terminal.error("espalier: \(error)")
-    // An orderly exit waits for OpenBLAS's threads, which would wait forever if there is no memory.
-    _exit(error.code.exitCode)
+    fail(error)
   } catch {
-    Espalier.exit(withError: error)
+    guard wantsJSON, Espalier.exitCode(for: error) != .success else { Espalier.exit(withError: error) }
+    fail(.usage(Espalier.message(for: error)))
   }
+}
+
+/// Whether errors are printed as JSON; asked before the command line is known to be right.
+private var wantsJSON: Bool { CommandLine.arguments.contains("--json") }
+
+private func fail(_ error: EspalierError) -> Never {
+  if wantsJSON {
+    Terminal.out(error.json)
+  } else {
+    Terminal.error("espalier: \(error)")
+  }
+  // An orderly exit waits for OpenBLAS's threads, which would wait forever if there is no memory.
+  _exit(error.code.exitCode)
 }
 
 /// A subcommand that needs to know the stages.

@@ -26,29 +26,31 @@ struct EvaluateCommand: ParsableCommand {
       All texts and tasks pass each block together, so that its weights are read once.
       """)
 
-  @Argument(help: "Folder of a checkpoint.")
+  @Argument(help: "Folder of a checkpoint.", transform: givenPath)
   var model: String
 
   @Option(
     help:
-      "Text for the perplexity: plain text or JSON lines (.jsonl, .json), also packed (.gz, .zst), or tokens (.safetensors with input_ids); can be given again."
-  )
+      "Text for the perplexity: plain text or JSON lines (.jsonl, .json), also packed (.gz, .zst), or tokens (.safetensors with input_ids); can be given again.",
+    transform: givenPath)
   var text: [String] = []
 
-  @Option(help: "Tokens per window. (default: 2048, or the model's maximum if that is less)")
+  @Option(
+    parsing: .unconditional,
+    help: "Tokens per window. (default: 2048, or the model's maximum if that is less)")
   var length: Int?
 
-  @Option(help: "Number of windows of each text, from the start. (default: all)")
+  @Option(parsing: .unconditional, help: "Number of windows of each text, from the start. (default: all)")
   var windows: Int?
 
   @Option(
     help: ArgumentHelp("A task with its rows; can be given again.", valueName: "NAME=FILE"))
   var task: [String] = []
 
-  @Option(help: "Number of rows of each task, from the start. (default: all)")
+  @Option(parsing: .unconditional, help: "Number of rows of each task, from the start. (default: all)")
   var limit: Int?
 
-  @Option(help: "Examples before each row of a task.")
+  @Option(parsing: .unconditional, help: "Examples before each row of a task.")
   var shots = 0
 
   @Option(
@@ -57,13 +59,13 @@ struct EvaluateCommand: ParsableCommand {
       valueName: "NAME=FILE"))
   var examples: [String] = []
 
-  @Option(help: "Seed of the draw of examples.")
+  @Option(parsing: .unconditional, help: "Seed of the draw of examples.")
   var seed = 1234
 
-  @Option(help: "Folder of a checkpoint that the model is compared with.")
+  @Option(help: "Folder of a checkpoint that the model is compared with.", transform: givenPath)
   var against: String?
 
-  @Option(help: "File for every prompt of the tasks with its score, JSON lines.")
+  @Option(help: "File for every prompt of the tasks with its score, JSON lines.", transform: givenPath)
   var samples: String?
 
   @Option(
@@ -72,10 +74,12 @@ struct EvaluateCommand: ParsableCommand {
   )
   var precision = ProductPrecision.auto
 
-  @Option(help: "Threads; never changes a result. (default: all processors)")
+  @Option(parsing: .unconditional, help: "Threads; never changes a result. (default: all processors)")
   var threads: Int?
 
-  @Option(help: "Folder for temporary hidden states. (default: the system's temporary folder)")
+  @Option(
+    help: "Folder for temporary hidden states. (default: the system's temporary folder)", transform: givenPath
+  )
   var scratch: String?
 
   @Flag(help: "Print JSON.")
@@ -93,16 +97,19 @@ struct EvaluateCommand: ParsableCommand {
 
   func run() throws {
     let device = Device(threads: threads ?? Device.availableProcessors)
+    if let samples { try Folder.requireWritableFile(samples) }
     let evaluation = try evaluation()
     let model = try Model(folder: model)
     let reference = try against.map { try Model(folder: $0) }
-    for warning in try evaluation.check(model, against: reference) { Terminal.error("warning: \(warning)") }
+    try evaluation.check(model, against: reference)
     Interruption.watch()
     try AddressSpace.check(memory: 0, threads: device.threads)
     let scratch =
       (scratch ?? getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp") + "/espalier-evaluate-\(getpid())"
     let display = ProgressDisplay()
     defer { display.end() }
+    display.show(
+      .began(unit: "evaluating", done: 0, total: 1, block: nil, blocks: 0, seconds: nil, secondsLater: nil))
     var lines: [UInt8] = []
     let report = try evaluation.run(
       model, against: reference, scratch: scratch, memory: JobOptions.defaultMemory / 4,

@@ -10,21 +10,40 @@ struct ExplainCommand: ParsableCommand {
     discussion: """
       A unit is made again when anything that decides its bytes has changed: parameters of its stage, the stage's own revision, the \
       content of its inputs, of the checkpoint's tensors, of files. `espalier run` names the units as it goes; \
-      `swap/model.layers.0.mlp.down_proj` is one.
+      `swap/model.layers.0.mlp.down_proj` is one. The name of a module, or its last parts, lists the units of that module.
       """)
 
-  @Argument(help: "The work folder of a run.")
+  @Argument(help: "The work folder of a run.", transform: givenPath)
   var work: String
 
-  @Argument(help: "A unit of the last run.")
+  @Argument(help: "A unit of the last run, or a module.")
   var unit: String
 
   @Flag(help: "Print JSON.")
   var json = false
 
   func run() throws {
-    let explanation = try Explanation(work: work, unit: unit)
-    json ? Terminal.out(explanation.json) : show(explanation)
+    let units = try Explanation.units(work: work, named: unit)
+    if units.count == 1 {
+      json ? Terminal.out(units[0].json) : show(units[0])
+    } else if json {
+      Terminal.out(["units": .array(units.map(\.json))])
+    } else {
+      list(units)
+    }
+  }
+
+  /// The units of a module.
+  private func list(_ units: [Explanation]) {
+    Terminal.table(
+      ["unit", "key", "last run", "changed"],
+      units.map { unit in
+        [
+          unit.unit, unit.manifest.key.short, unit.wasMade ? "made" : "found",
+          unit.previous == nil ? "" : unit.differences.map(\.component).joined(separator: ", "),
+        ]
+      })
+    Terminal.out("\nespalier explain WORK UNIT says more of one")
   }
 
   private func show(_ explanation: Explanation) {

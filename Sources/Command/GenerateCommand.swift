@@ -19,39 +19,45 @@ struct GenerateCommand: ParsableCommand {
       draw.
       """)
 
-  @Argument(help: "Folder of a checkpoint.")
+  @Argument(help: "Folder of a checkpoint.", transform: givenPath)
   var model: String
 
   @Option(help: "The text to go on from.")
   var prompt: String?
 
-  @Option(help: "A file with the text to go on from.")
+  @Option(help: "A file with the text to go on from.", transform: givenPath)
   var file: String?
 
-  @Option(help: "A file with a chat: a JSON list of messages, each with role and content.")
+  @Option(
+    help: "A file with a chat: a JSON list of messages, each with role and content.", transform: givenPath)
   var messages: String?
 
-  @Option(help: "Tokens to write at most.")
+  @Option(parsing: .unconditional, help: "Tokens to write at most.")
   var maxTokens = 256
 
   @Option(
+    parsing: .unconditional,
     help: "Divides the logits; 0 takes the likeliest token. (default: 0, or 1 if another option asks to draw)"
   )
   var temperature: Double?
 
-  @Option(help: "Draw among so many of the likeliest tokens.")
+  @Option(parsing: .unconditional, help: "Draw among so many of the likeliest tokens.")
   var topK: Int?
 
-  @Option(help: "Draw among the likeliest tokens that together have this probability.")
+  @Option(
+    parsing: .unconditional, help: "Draw among the likeliest tokens that together have this probability.")
   var topP: Double?
 
-  @Option(help: "Draw among tokens with at least this share of the likeliest one's probability.")
+  @Option(
+    parsing: .unconditional,
+    help: "Draw among tokens with at least this share of the likeliest one's probability.")
   var minP: Double?
 
-  @Option(help: "Divides the logits of tokens that were there before. (default: 1)")
+  @Option(parsing: .unconditional, help: "Divides the logits of tokens that were there before. (default: 1)")
   var repetitionPenalty: Double?
 
-  @Option(help: "Seed of the draws. (default: another one each time, which is shown)")
+  @Option(
+    parsing: .unconditional, help: "Seed of the draws. (default: another one each time, which is shown)")
   var seed: UInt64?
 
   @Option(help: "End before this string; can be given again.")
@@ -61,7 +67,7 @@ struct GenerateCommand: ParsableCommand {
     help: "Precision of products: f32, or bf16 if the processor has instructions for it (a faster prompt).")
   var precision = Precision.f32
 
-  @Option(help: "Threads; never changes a result. (default: all processors)")
+  @Option(parsing: .unconditional, help: "Threads; never changes a result. (default: all processors)")
   var threads: Int?
 
   @Flag(help: "Print JSON when all is written.")

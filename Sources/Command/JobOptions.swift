@@ -9,22 +9,26 @@ import Glibc
 
 /// What `plan` and `run` are told.
 struct JobOptions: ParsableArguments {
-  @Argument(help: "The recipe, a YAML file; see pipelines/ for some to start from.")
+  @Argument(help: "The recipe, a YAML file; see pipelines/ for some to start from.", transform: givenPath)
   var recipe: String
 
-  @Option(help: "Folder of the checkpoint: config.json, *.safetensors, tokenizer.json.")
+  @Option(help: "Folder of the checkpoint: config.json, *.safetensors, tokenizer.json.", transform: givenPath)
   var model: String
 
-  @Option(help: "Folder of the pruned checkpoint; it must not exist yet.")
+  @Option(help: "Folder of the pruned checkpoint; it must not exist yet, or be empty.", transform: givenPath)
   var output: String
 
-  @Option(help: "Folder for artifacts, kept so that work can be continued and reused. (default: OUTPUT.work)")
+  @Option(
+    help: "Folder for artifacts, kept so that work can be continued and reused. (default: OUTPUT.work)",
+    transform: givenPath)
   var work: String?
 
-  @Option(help: "Memory to use at most, as 512MiB or 2GiB. (default: half of the machine's)")
+  @Option(
+    parsing: .unconditional,
+    help: "Memory to use at most, as 512MiB or 2GiB. (default: half of the machine's)")
   var memory: String?
 
-  @Option(help: "Threads; never changes a result. (default: all processors)")
+  @Option(parsing: .unconditional, help: "Threads; never changes a result. (default: all processors)")
   var threads: Int?
 
   @Option(help: "How shards are read: mapped, or by pread, for network disks; never changes a result.")
@@ -53,15 +57,14 @@ struct JobOptions: ParsableArguments {
     let recipe = try Recipe(
       path: recipe, overrides: overrides, definitions: definitions,
       registry: self.stages.registry(adding: stages))
-    let model = try Model(folder: Self.trimmed(model), reading: read)
-    let output = Self.trimmed(output)
+    let model = try Model(folder: model, reading: read)
     if let threads {
       guard threads > 0 else { throw EspalierError.usage("--threads must be at least 1.") }
     }
     let device = Device(threads: threads ?? Device.availableProcessors)
     return try Job(
       recipe: recipe, checkpoint: model.checkpoint, model: model.outline, output: output,
-      work: work.map(Self.trimmed) ?? output + ".work",
+      work: work ?? output + ".work",
       memory: bytes(), device: device, arithmetic: device.arithmetic)
   }
 
@@ -74,12 +77,6 @@ struct JobOptions: ParsableArguments {
       throw EspalierError.usage("--memory must be a size as 512MiB or 2GiB, not \"\(memory)\".")
     }
     return size.bytes
-  }
-
-  private static func trimmed(_ path: String) -> String {
-    var path = path
-    while path.count > 1, path.hasSuffix("/") { path.removeLast() }
-    return path
   }
 }
 

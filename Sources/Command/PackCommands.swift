@@ -17,10 +17,10 @@ struct PackCommand: ParsableCommand {
       The folder is written in OUT.partial and renamed when it is complete.
       """)
 
-  @Argument(help: "Folder of a pruned checkpoint.")
+  @Argument(help: "Folder of a pruned checkpoint.", transform: givenPath)
   var dense: String
 
-  @Argument(help: "Folder to write; it must not exist.")
+  @Argument(help: "Folder to write; it must not exist yet, or be empty.", transform: givenPath)
   var out: String
 
   @Option(
@@ -53,10 +53,10 @@ struct UnpackCommand: ParsableCommand {
       The folder is written in OUT.partial and renamed when it is complete.
       """)
 
-  @Argument(help: "Folder of a compact checkpoint.")
+  @Argument(help: "Folder of a compact checkpoint.", transform: givenPath)
   var compact: String
 
-  @Argument(help: "Folder to write; it must not exist.")
+  @Argument(help: "Folder to write; it must not exist yet, or be empty.", transform: givenPath)
   var out: String
 
   @Flag(help: "Print JSON.")

@@ -9,8 +9,9 @@ struct PlanCommand: StageCommand {
     commandName: "plan",
     abstract: "Check a job and tell what it needs; reads no tensor and leaves nothing behind.",
     discussion: """
-      Times are those of a run from nothing: the work of each stage over the rates of this machine, which are measured for about \
-      two seconds with a file of 64 MiB in the work folder. How long searches take depends on the model; expect half to twice.
+      Times of stages are those of a run from nothing: the work of each stage over the rates of this machine, which are measured for \
+      about two seconds with a file of 64 MiB in the work folder. How long searches take depends on the model; expect half to twice. \
+      If the work folder has units of this job already, the plan also says how many, and how long the others take.
       """)
 
   @OptionGroup var options: JobOptions
@@ -25,6 +26,7 @@ struct PlanCommand: StageCommand {
     } catch let error as EspalierError {
       reason = "no times: \(error)"
     }
+    if plan.outputs.isEmpty { Terminal.error(NoOutput.warning(job.work)) }
     options.json ? Terminal.out(plan.json(rates)) : show(plan, job, rates)
     if let reason { Terminal.error(reason) }
   }
@@ -56,6 +58,11 @@ struct PlanCommand: StageCommand {
       let name = output.kind.name.padded(to: 16)
       Terminal.out("\(name)\(ByteSize(bytes: output.bytes)) in \(output.path)")
     }
+    if plan.doneUnits > 0 {
+      let left = rates.map { ", \(Terminal.duration($0.seconds(plan.workLeft))) left" } ?? ""
+      Terminal.out(
+        "already done    \(plan.doneUnits) of \(plan.units) units\(plan.doneUnits < plan.units ? left : "")")
+    }
     CoverageText.show(plan.coverage)
     if let rates {
       Terminal.out(
@@ -78,8 +85,10 @@ extension Plan {
     [
       "units": .integer(units), "peakMemory": .integer(peakMemory), "leastMemory": .integer(leastMemory),
       "workBytes": .integer(workBytes), "diskBytes": .integer(diskBytes),
-      "corpus": corpus?.json ?? .null, "outputs": .array(outputs.map(\.json)), "coverage": coverage.json,
-      "work": work.json(rates), "rates": rates?.json ?? .null,
+      "corpus": corpus?.json ?? .null,
+      "outputs": .array(outputs.map(\.json)), "coverage": coverage.json,
+      "work": work.json(rates), "done": .integer(doneUnits), "workLeft": workLeft.json(rates),
+      "rates": rates?.json ?? .null,
       "stages": .array(
         stages.map { stage in
           [

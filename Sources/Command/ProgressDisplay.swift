@@ -1,3 +1,4 @@
+import Dispatch
 import EspalierCore
 import EspalierPipeline
 import Glibc
@@ -5,30 +6,81 @@ import Synchronization
 
 /// Progress on standard error: one line that renews itself on a terminal, a line for each finished unit elsewhere.
 final class ProgressDisplay: Sendable {
-  private struct State {
-    var block = ""
-    var computed = 0
-    var reused = 0
-    var shown = 0.0
+  /// The unit that is shown.
+  private struct Current {
+    let unit: String
+    let block: String
+    let done: Int
+    let total: Int
+    /// Seconds that are expected of it, with those that run together with it, and of all later ones.
+    var seconds: Double?
+    var secondsLater: Double?
     let start = ProgressDisplay.now()
-    /// When the unit began that is shown.
-    var unitStart = ProgressDisplay.now()
+    /// The part that is done, and when that was reported.
+    var part: (share: Double, time: Double)?
+    /// What was reported first; what precedes it, such as reading a text, does not tell how fast the unit is.
+    var firstPart: (share: Double, time: Double)?
+
+    mutating func report(_ share: Double) {
+      let now = ProgressDisplay.now()
+      part = (share, now)
+      if firstPart == nil || share == firstPart?.share { firstPart = part }
+    }
+
+    /// Seconds that are left of the unit; nil if that is not known yet.
+    func secondsLeft(at now: Double) -> Double? {
+      guard let part, let firstPart, part.share > firstPart.share else {
+        return seconds.map { max(0, $0 - (now - start)) }
+      }
+      let pace = (part.time - firstPart.time) / (part.share - firstPart.share)
+      return max(0, pace * (1 - part.share) - (now - part.time))
+    }
+
+    func line(at now: Double) -> String {
+      let later = total - done == 1 ? 0 : secondsLater
+      var left = ""
+      if let own = secondsLeft(at: now), let later { left = "  \(Terminal.duration(own + later)) left" }
+      let percent = part.map { $0.share > 0 ? "  \(Int($0.share * 100)) %" : "" } ?? ""
+      let count = total > 1 ? "[\(done)/\(total)]  " : ""
+      return "\(block)\(count)\(unit)\(percent)\(left)"
+    }
+  }
+
+  private struct State {
+    var reused = 0
+    /// When the line was renewed.
+    var shown = 0.0
+    var current: Current?
   }
 
   private let isTerminal = isatty(STDERR_FILENO) == 1
   private let state = Mutex(State())
 
+  init() {
+    if isTerminal { renewLater() }
+  }
+
+  /// Counts down while nothing is reported, and repairs the line after the terminal has changed its size.
+  private func renewLater() {
+    DispatchQueue.global().asyncAfter(deadline: .now() + 1) { [weak self] in
+      guard let self else { return }
+      state.withLock { self.renew(&$0) }
+      renewLater()
+    }
+  }
+
   func show(_ event: ProgressEvent) {
     state.withLock { state in
       switch event {
-      case .began(let unit, let done, let total, let block, let blocks):
-        state.unitStart = Self.now()
-        state.block = block.map { "block \($0 + 1)/\(blocks)  " } ?? ""
-        renew(&state, unit, done, total, 0)
-      case .progressed(let unit, let part, let count, let done, let total):
-        renew(&state, unit, done, total, Double(part) / Double(max(1, count)))
+      case .began(let unit, let done, let total, let block, let blocks, let seconds, let secondsLater):
+        state.current = Current(
+          unit: unit, block: block.map { "block \($0 + 1)/\(blocks)  " } ?? "", done: done, total: total,
+          seconds: seconds, secondsLater: secondsLater)
+        renew(&state)
+      case .progressed(_, let part, let count, _, _):
+        state.current?.report(Double(part) / Double(max(1, count)))
+        renew(&state)
       case .committed(let unit, let done, let total, let seconds, let report):
-        state.computed += 1
         if !isTerminal {
           Terminal.error("[\(done)/\(total)] \(unit)\(Self.losses(report))  \(Terminal.duration(seconds))")
         }
@@ -45,24 +97,18 @@ final class ProgressDisplay: Sendable {
   }
 
   func end() {
-    if isTerminal { Terminal.renew("") }
+    state.withLock { state in
+      state.current = nil
+      if isTerminal { Terminal.renew("") }
+    }
   }
 
-  private func renew(_ state: inout State, _ unit: String, _ done: Int, _ total: Int, _ part: Double) {
+  /// Shows the current unit, unless the line is new.
+  private func renew(_ state: inout State) {
     let now = Self.now()
-    guard isTerminal, now - state.shown > 0.1 else { return }
+    guard isTerminal, let current = state.current, now - state.shown > 0.1 else { return }
     state.shown = now
-    let rate = state.computed > 0 ? (state.unitStart - state.start) / Double(state.computed) : nil
-    // Units differ: what is left of this one follows from itself, what is left of the others from those that are done.
-    let own = part > 0 ? (now - state.unitStart) * (1 - part) / part : rate
-    let others = rate.map { $0 * Double(total - done - 1) } ?? (total - done == 1 ? 0 : nil)
-    var left = ""
-    if let own, let others { left = "  \(Terminal.duration(own + others)) left" }
-    let speed = rate.map { "  \(Terminal.number(1 / max($0, 1e-9))) units/s" } ?? ""
-    let percent = part > 0 ? "  \(Int(part * 100)) %" : ""
-    let count = total > 1 ? "[\(done)/\(total)]  " : ""
-    let text = "\(state.block)\(count)\(unit)\(percent)\(speed)\(left)"
-    Terminal.renew(String(text.prefix(Self.width() - 1)))
+    Terminal.renew(current.line(at: now))
   }
 
   private static func losses(_ report: UnitReport?) -> String {
@@ -70,11 +116,6 @@ final class ProgressDisplay: Sendable {
     guard let before = report.lossBefore else { return "  loss \(Terminal.number(after))" }
     let change = before > 0 ? " (\(fixed((after / before - 1) * 100, 1)) %)" : ""
     return "  loss \(Terminal.number(before)) -> \(Terminal.number(after))\(change)"
-  }
-
-  private static func width() -> Int {
-    var size = winsize()
-    return ioctl(STDERR_FILENO, UInt(TIOCGWINSZ), &size) == 0 && size.ws_col > 20 ? Int(size.ws_col) : 100
   }
 
   private static func now() -> Double {

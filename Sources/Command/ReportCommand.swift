@@ -7,7 +7,7 @@ struct ReportCommand: ParsableCommand {
     commandName: "report",
     abstract: "Losses of every matrix before and after every stage, totals and evaluations of the last run.")
 
-  @Argument(help: "The work folder of a run.")
+  @Argument(help: "The work folder of a run.", transform: givenPath)
   var work: String
 
   @Flag(help: "Print JSON.")
@@ -84,6 +84,7 @@ enum ReportTable {
     for (_, corpus) in report.corpora { Terminal.out("calibration     \(corpus)") }
     if let coverage = report.history.coverage { CoverageText.show(coverage) }
     Terminal.out("peak memory     \(ByteSize(bytes: report.history.peakMemory))")
+    if report.history.outputs.isEmpty { Terminal.out(NoOutput.place(report.history.work)) }
     for output in report.history.outputs {
       Terminal.out(output.kind.name.padded(to: 16) + output.path)
     }

@@ -20,6 +20,7 @@ struct RunCommand: StageCommand {
     let plan = try Planner.plan(job)
     try AddressSpace.check(memory: plan.peakMemory, threads: job.device.threads)
     for stage in plan.stages { if let reason = stage.idleReason { Terminal.error("\(stage.id): \(reason)") } }
+    if plan.outputs.isEmpty { Terminal.error(NoOutput.warning(job.work)) }
     for line in CoverageText.warnings(plan.coverage) { Terminal.error(line) }
     Interruption.watch()
     let display = ProgressDisplay()

@@ -1,5 +1,6 @@
 import EspalierCore
 import Glibc
+import Synchronization
 
 /// Writing for people and machines.
 enum Terminal {
@@ -18,8 +19,29 @@ enum Terminal {
   /// A line to standard error.
   static func error(_ line: String) { _ = write(line + "\n", to: STDERR_FILENO) }
 
-  /// Text to standard error that replaces the current line of a terminal.
-  static func renew(_ text: String) { _ = write("\r\u{1B}[K" + text, to: STDERR_FILENO) }
+  /// Text to standard error that replaces the last one on a terminal, cut to one line.
+  static func renew(_ text: String) {
+    shown.withLock { shown in
+      let width = width()
+      let text = String(text.prefix(width - 1))
+      // A terminal that has become narrower has wrapped the last text.
+      let above = wraps && shown > width ? "\u{1B}[\((shown - 1) / width)A" : ""
+      _ = write(above + "\r\u{1B}[J" + text, to: STDERR_FILENO)
+      shown = text.count
+    }
+  }
+
+  /// Columns of the text that ``renew(_:)`` wrote last.
+  private static let shown = Mutex(0)
+
+  /// Whether the terminal wraps lines when it becomes narrower; xterm and the console cut them off.
+  private static let wraps =
+    getenv("XTERM_VERSION") == nil && getenv("TERM").map { String(cString: $0) } != "linux"
+
+  private static func width() -> Int {
+    var size = winsize()
+    return ioctl(STDERR_FILENO, UInt(TIOCGWINSZ), &size) == 0 && size.ws_col > 1 ? Int(size.ws_col) : 100
+  }
 
   /// - Returns: the number of the error; 0 if all was written.
   private static func write(_ text: String, to descriptor: Int32) -> Int32 {

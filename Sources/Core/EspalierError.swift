@@ -13,6 +13,8 @@ public struct EspalierError: Error, Sendable {
     public static let usage = Code(name: "usage", exitCode: 64)
     /// A checkpoint, tokenizer, text or artifact that cannot be used (65).
     public static let badInput = Code(name: "bad input", exitCode: 65)
+    /// A file or folder that the user named is not there (66).
+    public static let noInput = Code(name: "missing input", exitCode: 66)
     /// A mistake of ours (70).
     public static let internalFault = Code(name: "internal fault", exitCode: 70)
     /// The operating system refused a read, a write or memory (74).
@@ -50,6 +52,20 @@ public struct EspalierError: Error, Sendable {
   public func about(_ subject: String) -> EspalierError {
     EspalierError(
       code, message, subject: self.subject.map { "\(subject): \($0)" } ?? subject, cause: cause)
+  }
+}
+
+extension EspalierError {
+  /// `{"error": {"code": 65, "kind": "bad input", "subject": ..., "message": ...}}`: what commands print with `--json` in place of a
+  /// result. `code` is the exit code.
+  public var json: JSON {
+    [
+      "error": [
+        "code": .integer(Int(code.exitCode)), "kind": .string(code.name),
+        "subject": subject.map(JSON.string) ?? .null,
+        "message": .string(message + (cause.map { " (\($0))" } ?? "")),
+      ]
+    ]
   }
 }
 

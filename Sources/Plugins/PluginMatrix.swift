@@ -90,6 +90,7 @@ struct PluginScore: MatrixStage {
   }
 
   var reads: Set<ArtifactKind> { choice.reads.union(matrix.reads) }
+  var needsGram: Bool { matrix.plugin.reads == .gram }
   var writesWeights: Bool { matrix.plugin.fitsWeights }
   var followsTarget: Bool { !writesWeights }
   var unitsAtATime: Int { matrix.plugin.copies }
@@ -114,6 +115,7 @@ struct PluginRefiner: MatrixStage {
   init(_ plugin: Plugin, _ keys: inout Parameters) { matrix = PluginMatrix(plugin, &keys) }
 
   var reads: Set<ArtifactKind> { matrix.reads.union([.mask]) }
+  var needsGram: Bool { matrix.plugin.reads == .gram }
   var writesWeights: Bool { matrix.plugin.fitsWeights }
   var followsTarget: Bool { false }
   var unitsAtATime: Int { matrix.plugin.copies }

@@ -13,13 +13,17 @@ public struct PatternChoice: Sendable {
   private let allocated = AllocatedSparsities()
 
   public init(_ parameters: inout Parameters) {
+    let mistakes = parameters.problems.count
     let sparsity = parameters.numberOrWord(
       "sparsity", default: nil, in: 0...1, word: "allocated",
       "Share of every row that is pruned, or allocated if `- allocate` decides it; or give keep and of.")
     let keep = parameters.optionalInteger(
       "keep", in: 0...65_536, "N:M: weights that are kept of every group, such as 2 in 2:4.")
     let of = parameters.optionalInteger("of", in: 1...65_536, "N:M: weights in a group, such as 4 in 2:4.")
-    fixed = Self.pattern(sparsity, keep, of, &parameters)
+    // A value that cannot be read is one mistake, not also a missing one.
+    fixed =
+      parameters.problems.count > mistakes
+      ? .rows(sparsity: 0) : Self.pattern(sparsity, keep, of, &parameters)
     targets = TargetFilter(&parameters)
   }
 
@@ -29,10 +33,16 @@ public struct PatternChoice: Sendable {
     -> SparsityPattern?
   {
     switch (sparsity, keep, of) {
-    case (.number(let sparsity), nil, nil): return .rows(sparsity: sparsity)
+    case (.number(let sparsity), nil, nil):
+      parameters.rejectNothing(pruned: sparsity)
+      return .rows(sparsity: sparsity)
     case (.word, nil, nil): return nil
     case (nil, let keep?, let of?):
-      if keep > of { parameters.reject("keep (\(keep)) must not be larger than of (\(of)).") }
+      if keep > of {
+        parameters.reject("keep (\(keep)) must not be larger than of (\(of)).")
+      } else {
+        parameters.rejectNothing(pruned: 1 - Double(keep) / Double(of))
+      }
       return .groups(keep: min(keep, of), of: of)
     case (nil, nil, nil): parameters.reject("give sparsity (as 0.6), or keep and of (as 2 and 4).")
     case (nil, _, _): parameters.reject("keep and of belong together, as keep: 2, of: 4.")
@@ -74,6 +84,14 @@ public struct PatternChoice: Sendable {
       )
     }
     return .rows(sparsity: sparsity)
+  }
+}
+
+extension Parameters {
+  /// Rejects a share of 0, which leaves every weight, and of 1, which leaves none.
+  public mutating func rejectNothing(pruned share: Double) {
+    if share == 0 { reject("this would prune no weight; give a sparsity above 0, or keep less than of.") }
+    if share == 1 { reject("this would prune every weight; give a sparsity below 1, or keep above 0.") }
   }
 }
 

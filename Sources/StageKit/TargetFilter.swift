@@ -27,10 +27,39 @@ public struct TargetFilter: Sendable {
   public func check(_ model: ModelOutline) throws {
     for names in [targets, ignored] {
       guard let name = names.unmatched(in: model) else { continue }
-      let example = model.matrices.first?.module ?? ""
-      throw EspalierError.usage("\"\(name)\" matches no matrix of this model; names look like \(example).")
+      throw EspalierError.usage("\"\(name)\" matches no matrix of this model\(Self.advice(name, model))")
     }
   }
+
+  /// What may have been meant by a name that matches nothing.
+  private static func advice(_ name: String, _ model: ModelOutline) -> String {
+    let modules = model.matrices.map(\.module)
+    func matches(_ text: String) -> Bool {
+      (try? Expression(text)).map { expression in modules.contains(where: expression.matches) } ?? false
+    }
+    if name.hasPrefix("re:") {
+      let inside = "re:.*(\(name.dropFirst(3)))"
+      return "; expressions match from the start of the name, "
+        + (matches(inside) ? "so write \"\(inside)\"." : "as \(modules.first ?? "").")
+    }
+    if name.contains("*") {
+      // As shells match names.
+      let expression = "re:" + name.replacing(".", with: "\\.").replacing("*", with: ".*")
+      return "; a * has no meaning in a name, "
+        + (matches(expression) ? "so write \"\(expression)\"." : "only in an expression (re:...).")
+    }
+    var (endings, known) = ([String](), Set<String>())
+    for module in modules {
+      let parts = module.split(separator: ".")
+      let ending = parts.suffix(name.split(separator: ".").count).joined(separator: ".")
+      if known.insert(ending).inserted { endings.append(ending) }
+    }
+    if let near = nearest(name, in: endings) { return ". Did you mean \(near)?" }
+    let shown = endings.prefix(mostNames).joined(separator: ", ") + (endings.count > mostNames ? ", ..." : "")
+    return "; it has \(shown). A name is the whole name of a module, its last parts, or re:EXPRESSION."
+  }
+
+  private static let mostNames = 8
 
   /// One list of names.
   private struct Names: Sendable {

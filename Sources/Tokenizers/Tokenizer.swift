@@ -46,7 +46,9 @@ public struct Tokenizer: Sendable {
     do {
       _ = try UTF8Span(validating: text)
     } catch {
-      throw EspalierError.badInput("The text is not valid UTF-8 (\(error)).")
+      throw EspalierError.badInput(
+        "the text is not valid UTF-8 at byte \(error.byteOffsets.lowerBound); convert it: iconv -f ENCODING -t UTF-8 FILE > FILE.utf8"
+      )
     }
     var run = Run(pool: BufferPool())
     try addedTokens.split(text, .verbatim) { part in

@@ -81,7 +81,7 @@ import Testing
     let bench = try Workbench()
     try bench.run(bench.recipe("warmStart: {sparsity: 0.5}", "swap: {id: few, maxSwaps: 1}", "swap"))
     let report = try RunReport(work: bench.folder.path + "/work")
-    #expect(report.matrices.count == 14 && report.history.state == "finished")
+    #expect(report.matrices.count == 14 && report.history.state == .finished)
     for matrix in report.matrices {
       #expect(matrix.steps.map(\.stage) == ["warmStart", "few", "swap"])
       let (warm, few, swap) = (matrix.steps[0].report, matrix.steps[1].report, matrix.steps[2].report)

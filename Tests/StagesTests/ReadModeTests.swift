@@ -47,7 +47,7 @@ import Testing
     let didShrink = Mutex(false)
     let (message, exitCode) = bench.failure {
       try Runner(try bench.job(recipe, reading: .pread)) { event in
-        guard case .began(let unit, _, _, _, _) = event, unit.hasPrefix(place),
+        guard case .began(let unit, _, _, _, _, _, _) = event, unit.hasPrefix(place),
           let file = try? File(writing: shard), (try? file.resize(to: 4096)) != nil
         else { return }
         didShrink.withLock { $0 = true }

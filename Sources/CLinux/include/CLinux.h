@@ -8,6 +8,9 @@
 /// copy_file_range(2): bytes from one file to another inside the kernel; -1 and errno on failure.
 ssize_t espalier_copy_file_range(int in, off_t *in_offset, int out, off_t *out_offset, size_t count);
 
+/// memfd_create(2): the descriptor of a new file in memory; -1 and errno on failure.
+int espalier_memory_file(void);
+
 /// CRC-32C of bytes that follow those with `checksum` (0 where there are none), by the processor's
 /// instruction where it has one.
 uint32_t espalier_crc32c(uint32_t checksum, const void *bytes, size_t count);

@@ -32,6 +32,24 @@ public struct File: ~Copyable, Sendable {
     }
   }
 
+  /// A file in memory with these bytes; `name` is its path in messages.
+  ///
+  /// - Throws: an I/O error if there is not enough memory.
+  public init(holding bytes: [UInt8], name: String) throws {
+    path = name
+    descriptor = try attempt("open in memory", name) {
+      let descriptor = FileDescriptor(rawValue: espalier_memory_file())
+      guard descriptor.rawValue >= 0 else { throw Errno(rawValue: errno) }
+      do {
+        try descriptor.writeAll(toAbsoluteOffset: 0, bytes)
+      } catch {
+        try? descriptor.close()
+        throw error
+      }
+      return descriptor
+    }
+  }
+
   deinit { try? descriptor.close() }
 
   /// Size in bytes.
@@ -164,9 +182,10 @@ public struct File: ~Copyable, Sendable {
     return UnsafeRawPointer(base)
   }
 
-  /// Takes an exclusive lock, which the system releases when the process ends; false if someone else holds it.
-  func lock() throws -> Bool {
-    if retrying({ flock(descriptor.rawValue, LOCK_EX | LOCK_NB) }) == 0 { return true }
+  /// Takes a lock, exclusive or shared, which the system releases when the process ends; false if someone else holds it.
+  func lock(shared isShared: Bool = false) throws -> Bool {
+    let kind = isShared ? LOCK_SH : LOCK_EX
+    if retrying({ flock(descriptor.rawValue, kind | LOCK_NB) }) == 0 { return true }
     if errno == EWOULDBLOCK { return false }
     throw EspalierError.system("lock", path)
   }

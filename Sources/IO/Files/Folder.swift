@@ -190,17 +190,27 @@ public enum Folder {
 
   /// Opens a regular file for reading.
   ///
-  /// - Throws: bad input if it is a folder, a pipe or a device; an I/O error.
+  /// - Throws: as ``requireFile(_:)``; an I/O error.
   public static func file(_ path: String) throws -> File {
-    guard let entry = try entry(path) else {
-      throw EspalierError.system("open", path, .noSuchFileOrDirectory)
-    }
+    try requireFile(path)
+    return try File(reading: path)
+  }
+
+  /// Checks that a path leads to a regular file.
+  ///
+  /// - Throws: missing input if nothing is there; bad input if it is a folder, a pipe or a device.
+  public static func requireFile(_ path: String) throws {
+    guard let entry = try entry(path) else { throw EspalierError.missing(path, "there is no such file") }
     // Opening a pipe would wait forever.
     guard entry.isFile else {
       throw EspalierError.badInput(
         "this is a \(entry.isFolder ? "folder" : "pipe or a device"), not a file.", subject: path)
     }
-    return try File(reading: path)
+  }
+
+  /// Whether there is a folder at `path` itself, not behind a link, with nothing in it.
+  public static func isEmptyFolder(_ path: String) throws -> Bool {
+    try status(path, followingLinks: false)?.type == .directory && names(in: path).isEmpty
   }
 
   /// Reads a whole file of at most `limit` bytes.
@@ -221,13 +231,33 @@ public enum Folder {
   /// - Throws: an I/O error; bad input if the file is larger than `limit`, is no file, or is not valid UTF-8.
   public static func readText(_ path: String, limit: Int = 1 << 30) throws -> String {
     guard let text = String(validating: try read(path, limit: limit), as: UTF8.self) else {
+      try ForeignFile.refuse(path)
       throw EspalierError.badInput("the text is not valid UTF-8.", subject: path)
     }
     return text
   }
 
+  /// Checks that there is a file at `path`, or nothing in a folder that is there.
+  ///
+  /// - Throws: a usage error.
+  public static func requireWritableFile(_ path: String) throws {
+    try requireNoOther(path)
+    guard try entry(parent(of: path))?.isFolder == true else {
+      throw EspalierError.usage(
+        "the folder of this file is not there; create it, or give another.", subject: path)
+    }
+  }
+
+  /// A file that is moved to `path` would replace a pipe or a device.
+  private static func requireNoOther(_ path: String) throws {
+    guard let entry = try entry(path), !entry.isFile else { return }
+    throw EspalierError.usage(
+      "this is a \(entry.isFolder ? "folder" : "pipe or a device"); give the name of a file.", subject: path)
+  }
+
   /// Writes a whole file so that a crash leaves either the old or the new content: temporary name, sync, rename.
   public static func writeAtomically(_ bytes: [UInt8], to path: String) throws {
+    try requireNoOther(path)
     let temporary = "\(path).partial-\(getpid())"
     do {
       let file = try File(writing: temporary, truncate: true)
@@ -243,6 +273,11 @@ public enum Folder {
   /// Reads and parses a JSON file; errors name the file.
   public static func readJSON(_ path: String, limit: Int = 1 << 30) throws -> JSON {
     let bytes = try read(path, limit: limit)
-    return try about(path) { try JSON(parsing: bytes.span.bytes) }
+    do {
+      return try about(path) { try JSON(parsing: bytes.span.bytes) }
+    } catch {
+      try ForeignFile.refuse(path)
+      throw error
+    }
   }
 }

@@ -6,6 +6,8 @@ import Glibc
 /// The system holds the lock, so the file of a process that died locks nothing. The file's content is for people only.
 public struct FolderLock: ~Copyable {
   private let file: File
+  /// The name of the file in the folder that is locked.
+  public static let fileName = "lock"
 
   /// What the lock is for; shown to those who are refused.
   public enum Purpose: Sendable {
@@ -24,8 +26,29 @@ public struct FolderLock: ~Copyable {
     self.file = file
   }
 
+  /// The process that holds the lock of a folder, as in `process 4711 on host`; nil if none does.
+  ///
+  /// - Throws: an I/O error.
+  public static func holder(of folder: String) throws -> String? {
+    let path = folder + "/" + fileName
+    guard try Folder.entry(path) != nil else { return nil }
+    let file = try File(reading: path)
+    guard try !file.lock(shared: true) else { return nil }
+    let text = try file.bytes(0..<min(1024, file.size()))
+    return String(decoding: text.prefix { $0 != UInt8(ascii: "\n") }, as: UTF8.self)
+  }
+
+  /// Takes the lock of a file; those who only look who holds it have it for a moment.
+  private static func lock(_ file: borrowing File) throws -> Bool {
+    for _ in 0..<10 {
+      if try file.lock() { return true }
+      usleep(1000)
+    }
+    return false
+  }
+
   private static func take(_ folder: String, _ purpose: Purpose) throws -> File {
-    let path = folder + "/lock"
+    let path = folder + "/" + fileName
     while true {
       try Folder.create(folder)
       let file: File
@@ -36,7 +59,7 @@ public struct FolderLock: ~Copyable {
         if try Folder.entry(folder) == nil { continue }
         throw error
       }
-      guard try file.lock() else { throw refusal(path, folder, purpose) }
+      guard try lock(file) else { throw refusal(path, folder, purpose) }
       // Nobody else sees a lock on a file that was removed in the meantime.
       if try file.entry().identity == Folder.entry(path)?.identity { return file }
     }

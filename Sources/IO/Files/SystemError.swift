@@ -25,6 +25,22 @@ extension EspalierError {
   }
 }
 
+extension EspalierError {
+  /// Nothing is at a path that the user gave; says from where a relative path was looked up.
+  ///
+  /// - Parameter message: as in `there is no such file`, without a full stop.
+  public static func missing(_ path: String, _ message: String) -> EspalierError {
+    let place = path.hasPrefix("/") ? "" : "; the path starts at the current folder, \(currentFolder())"
+    return EspalierError(.noInput, message + place + ".", subject: path)
+  }
+
+  private static func currentFolder() -> String {
+    guard let path = getcwd(nil, 0) else { return "which is gone" }
+    defer { free(path) }
+    return String(cString: path)
+  }
+}
+
 /// Runs `body`, and turns an `Errno` that it throws into an ``EspalierError`` about `path`.
 func attempt<Result>(_ action: @autoclosure () -> String, _ path: String, _ body: () throws -> Result) throws
   -> Result

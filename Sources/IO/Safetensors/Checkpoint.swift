@@ -31,17 +31,7 @@ public struct Checkpoint: Sendable {
   public init(folder: String, reading: ReadMode = .map) throws {
     self.folder = folder
     self.reading = reading
-    guard try Folder.entry(folder)?.isFolder == true else {
-      throw EspalierError(
-        .io,
-        "there is no such folder; give the folder of a checkpoint (config.json, *.safetensors, tokenizer.json).",
-        subject: folder)
-    }
-    guard try Folder.entry(folder + "/config.json") != nil else {
-      throw EspalierError.badInput(
-        "config.json is missing; this is not a checkpoint folder in the Hugging Face layout.", subject: folder
-      )
-    }
+    try Self.requireCheckpoint(folder)
     configuration = try Folder.readJSON(folder + "/config.json", limit: 16 << 20)
     let index = try Self.weightMap(of: folder)
     var tensors: [String: StoredTensor] = [:]
@@ -99,11 +89,7 @@ public struct Checkpoint: Sendable {
   private static func weightMap(of folder: String) throws -> (map: [String: String]?, shards: [String]) {
     if try Folder.entry(folder + "/model.safetensors") != nil { return (nil, ["model.safetensors"]) }
     let path = folder + "/" + indexName
-    guard try Folder.entry(path) != nil else {
-      throw EspalierError.badInput(
-        "there is neither model.safetensors nor model.safetensors.index.json. Convert the weights to safetensors first.",
-        subject: folder)
-    }
+    guard try Folder.entry(path) != nil else { throw try otherFormat(folder, "model.safetensors") }
     let index = try Folder.readJSON(path, limit: 256 << 20)
     return try about(path) { try weightMap(index) }
   }

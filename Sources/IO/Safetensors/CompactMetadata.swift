@@ -13,6 +13,11 @@ public enum CompactMetadata {
       || configuration[member]?["transform_config"]?.object?.members.isEmpty == false
   }
 
+  /// The method of quantization that a configuration names, as `gptq`.
+  public static func method(_ configuration: JSON) -> String? {
+    configuration[member]?["quant_method"]?.string.map { String($0.prefix(40)) }
+  }
+
   /// The configuration with the description of a compact form, as compressed-tensors writes it.
   ///
   /// - Parameters:

@@ -35,17 +35,22 @@ public struct SafetensorsHeader: Sendable {
   ///
   /// - Throws: an I/O error or bad input that names the file and the tensor.
   public init(path: String) throws {
-    let file = try File(reading: path)
+    let file = try Folder.file(path)
     let size = try file.size()
-    self = try about(path) {
-      guard size >= 8 else {
-        throw EspalierError.badInput(
-          "the file has \(size) bytes; it is not a safetensors file, or was cut off. Fetch it again.")
+    do {
+      self = try about(path) {
+        guard size >= 8 else {
+          throw EspalierError.badInput(
+            "the file has \(size) bytes; it is not a safetensors file, or was cut off. Fetch it again.")
+        }
+        let claimed = try file.bytes(0..<8).reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+        let length = try Self.length(claimed, fileSize: size)
+        let text = try file.bytes(8..<8 + length)
+        return try Self(text: text.span.bytes, fileSize: size)
       }
-      let claimed = try file.bytes(0..<8).reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
-      let length = try Self.length(claimed, fileSize: size)
-      let text = try file.bytes(8..<8 + length)
-      return try Self(text: text.span.bytes, fileSize: size)
+    } catch {
+      try ForeignFile.refuse(path)
+      throw error
     }
   }
 

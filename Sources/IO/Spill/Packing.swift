@@ -14,6 +14,13 @@ public enum Packing: String, CaseIterable, Sendable {
     self = packing
   }
 
+  private var program: String {
+    switch self {
+    case .gzip: "gzip"
+    case .zstd: "zstd"
+    }
+  }
+
   /// The name without the end that names the compression.
   public func unpackedName(_ path: String) -> String { String(path.dropLast(rawValue.count)) }
 
@@ -48,21 +55,44 @@ public enum Packing: String, CaseIterable, Sendable {
   public func unpack(
     _ path: String, to target: String, progress: (_ done: Int, _ of: Int) throws -> Void = { _, _ in }
   ) throws {
-    switch self {
-    case .gzip: try Self.unpack(path, to: target, with: GzipStream(), progress)
-    case .zstd: try Self.unpack(path, to: target, with: ZstdStream(), progress)
+    let file = try File(writing: target, truncate: true)
+    var end = 0
+    try unpack(path, progress) { bytes in
+      try file.write(bytes, at: end)
+      end += bytes.byteCount
+      return true
     }
   }
 
-  private static func unpack(
-    _ path: String, to target: String, with stream: consuming some UnpackingStream & ~Copyable,
-    _ progress: (Int, Int) throws -> Void
+  /// The first bytes of what is packed in the file at `path`: `limit` of them, or all if there are fewer.
+  ///
+  /// - Throws: as ``unpack(_:to:progress:)``, as far as the file is read.
+  public func start(of path: String, limit: Int) throws -> [UInt8] {
+    var start: [UInt8] = []
+    try unpack(path, { _, _ in }) { bytes in
+      bytes.withUnsafeBytes { start += $0.prefix(limit - start.count) }
+      return start.count < limit
+    }
+    return start
+  }
+
+  /// - Parameter take: gets the unpacked bytes piece by piece, and says whether to go on.
+  private func unpack(_ path: String, _ progress: (Int, Int) throws -> Void, take: (RawSpan) throws -> Bool)
+    throws
+  {
+    switch self {
+    case .gzip: try unpack(path, with: GzipStream(), progress, take)
+    case .zstd: try unpack(path, with: ZstdStream(), progress, take)
+    }
+  }
+
+  private func unpack(
+    _ path: String, with stream: consuming some UnpackingStream & ~Copyable,
+    _ progress: (Int, Int) throws -> Void, _ take: (RawSpan) throws -> Bool
   ) throws {
     let source = try Folder.file(path)
     let size = try source.size()
-    let file = try File(writing: target, truncate: true)
     var (input, output) = ([UInt8](repeating: 0, count: 1 << 18), [UInt8](repeating: 0, count: 1 << 20))
-    var end = 0
     for part in parts(of: size, size: input.count) {
       var span = input.mutableSpan
       try source.read(part, into: &span)
@@ -73,12 +103,16 @@ public enum Packing: String, CaseIterable, Sendable {
           output.withUnsafeMutableBytes { stream.unpack(input, into: $0) }
         }
         guard let step, step.read > 0 || step.written > 0 || taken == part.count else {
+          guard taken > 0 || part.lowerBound > 0 else {
+            throw EspalierError.badInput(
+              "the name ends in \(rawValue), but the file is not packed with \(program); rename it, or fetch it again.",
+              subject: path)
+          }
           throw EspalierError.badInput(
             "the packed file is damaged near byte \(part.lowerBound + taken); fetch it again.", subject: path)
         }
-        try file.write(output.span.extracting(first: step.written).bytes, at: end)
+        guard try take(output.span.extracting(first: step.written).bytes) else { return }
         taken += step.read
-        end += step.written
         isFull = step.written == output.count
       } while taken < part.count || isFull
       try progress(part.upperBound, size)

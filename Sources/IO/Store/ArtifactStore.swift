@@ -54,8 +54,20 @@ public struct ArtifactStore: Sendable {
   ///
   /// - Throws: a usage error if a later version made it.
   public init(folder: String) throws {
+    try self.init(unprepared: folder)
+    try prepare()
+  }
+
+  /// A work folder that ``prepare()`` may have to create.
+  ///
+  /// - Throws: a usage error if a later version made it.
+  public init(unprepared folder: String) throws {
     self.folder = folder
     try checkFormat()
+  }
+
+  /// Creates what is missing of the work folder.
+  public func prepare() throws {
     for name in ["manifests", "objects", "partial"] { try Folder.create("\(folder)/\(name)") }
     if try Folder.entry(formatPath) == nil {
       let mark: JSON = ["format": .integer(Self.format)]
@@ -68,12 +80,19 @@ public struct ArtifactStore: Sendable {
   /// - Throws: an I/O error if there is none; a usage error if a later version made it.
   public init(existing folder: String) throws {
     guard try Folder.entry(folder + "/manifests")?.isFolder == true else {
-      throw EspalierError(
-        .io, "this is not a work folder of espalier; give the one of a run (--work, by default OUTPUT.work).",
-        subject: folder)
+      throw Self.missing(folder)
     }
     self.folder = folder
     try checkFormat()
+  }
+
+  /// The error for a folder that is not there, or not a work folder.
+  public static func missing(_ folder: String) -> EspalierError {
+    let advice = "give the work folder of a run (--work, by default OUTPUT.work)"
+    guard (try? Folder.entry(folder)) ?? nil != nil else {
+      return .missing(folder, "there is no such folder; \(advice)")
+    }
+    return .badInput("this is not a work folder of espalier; \(advice).", subject: folder)
   }
 
   /// Version of the folder's layout; raise it when the layout changes.

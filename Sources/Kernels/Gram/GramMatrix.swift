@@ -184,6 +184,14 @@ extension GramMatrix {
     tensor.release(rows.lowerBound * columns * 4..<rows.upperBound * columns * 4)
   }
 
+  /// Rows of G as a matrix, `range.count x columns`.
+  public func rows(_ range: Range<Int>) -> Matrix {
+    var rows = Matrix(unfilled: range.count, columns: columns)
+    var elements = rows.elements.mutableSpan
+    load(range, into: &elements)
+    return rows
+  }
+
   /// Rows of G, `range.count x columns`, by the calling thread alone.
   func load(_ range: Range<Int>, into output: inout MutableSpan<Float>) {
     precondition(range.lowerBound >= 0 && range.upperBound <= columns)
@@ -215,7 +223,7 @@ extension GramMatrix {
   /// `output = D G` for the first `rows` rows of D; the threads share the columns.
   ///
   /// - Parameter first: the row of the output that the first product becomes.
-  package func multiply(
+  public func multiply(
     _ block: borrowing Matrix, rows: Int, into output: inout Matrix, at first: Int = 0, on device: Device
   ) {
     precondition(block.columns == columns && output.columns == columns)

@@ -48,7 +48,8 @@ public enum Families {
     }
     guard !CompactMetadata.isQuantized(configuration) else {
       throw EspalierError.badInput(
-        "quantization_config: quantized weights are not computed; give a checkpoint in F32, BF16 or F16.")
+        "quantization_config: the weights are quantized\(CompactMetadata.method(configuration).map { " (\($0))" } ?? ""), which are not pruned; give the original checkpoint, in F32, BF16 or F16."
+      )
     }
     var blueprint = try family.blueprint(ModelConfiguration(configuration), names)
     blueprint.modelType = modelType

@@ -17,7 +17,12 @@ final class SourceDigests: Sendable {
     var isUsed = false
   }
 
+  /// Thrown in place of reading a file whose digest is not saved.
+  struct Unknown: Error {}
+
   private let checkpoint: Checkpoint
+  /// Whether only saved digests are given, and no file is read.
+  private let onlyKnown: Bool
   /// Tensors that must be finite.
   private let finite: Set<String>
   private let path: String
@@ -27,8 +32,9 @@ final class SourceDigests: Sendable {
   /// How many digests are not saved yet.
   private let unsaved = Mutex(0)
 
-  init(checkpoint: Checkpoint, finite: Set<String> = [], work: String) {
+  init(checkpoint: Checkpoint, finite: Set<String> = [], work: String, onlyKnown: Bool = false) {
     self.checkpoint = checkpoint
+    self.onlyKnown = onlyKnown
     self.finite = finite
     path = work + "/sources.json"
     var records: [String: Record] = [:]
@@ -151,6 +157,7 @@ final class SourceDigests: Sendable {
       return records[file]?.digests[part]
     }
     if let known { return known }
+    if onlyKnown { throw Unknown() }
     let digest = try compute()
     records.withLock { $0[file]?.digests[part] = digest }
     unsaved.withLock { $0 += 1 }

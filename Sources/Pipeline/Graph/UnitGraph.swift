@@ -91,6 +91,7 @@ public struct UnitGraph: Sendable {
       if needsFactors, site == nil { throw missing("a later stage reads the Gram matrices", \.site) }
       if needsFactors, source == nil { throw missing("factors are made from activations", \.source) }
       if needsFactors, corpus == nil { throw missing("activations come from calibration text", \.corpus) }
+      try checkGram()
       try checkTarget()
       var entering: Int?
       if needsFactors, let corpus, let source {
@@ -102,6 +103,17 @@ public struct UnitGraph: Sendable {
       if let entering { try appendAllocation(entering: entering) }
       try appendBlocks(entering: entering)
       try appendOutputs()
+    }
+
+    private func checkGram() throws {
+      guard let site, !site.stage.keepsGram else { return }
+      let first =
+        allocation.flatMap { $0.stage.needsGram ? $0.index : nil }
+        ?? chains.stages.first { $0.stage.needsGram }?.index
+      guard let first else { return }
+      throw EspalierError.usage(
+        "\(id(first)) needs Gram matrices, but \(id(site.index)) keeps only their diagonals; set \(id(site.index)).kind=gram."
+      )
     }
 
     private func checkTarget() throws {

@@ -11,11 +11,13 @@ struct UnitKeys: Sendable {
   private let digests: SourceDigests
   private let configuration: Digest
 
-  init(job: Job, graph: UnitGraph) {
+  /// - Parameter onlyKnown: whether ``SourceDigests/Unknown`` is thrown in place of reading a file.
+  init(job: Job, graph: UnitGraph, onlyKnown: Bool = false) {
     self.job = job
     self.graph = graph
     digests = SourceDigests(
-      checkpoint: job.checkpoint, finite: Set(job.model.blocks.flatMap(\.tensors.keys)), work: job.work)
+      checkpoint: job.checkpoint, finite: Set(job.model.blocks.flatMap(\.tensors.keys)), work: job.work,
+      onlyKnown: onlyKnown)
     configuration = SHA256.digest(of: job.checkpoint.configuration.canonical.text)
   }
 

@@ -16,6 +16,11 @@ public struct MachineRates: Sendable {
   public var encode: [SpillCodec: Double]
   public var decode: [SpillCodec: Double]
 
+  /// Rates of some machine, to weigh the stages of a job against each other.
+  static let typical = MachineRates(
+    operations: [.f32: 2e11, .bf16: 4e11], memory: 2e10, hash: 1.5e9, write: 1e9, read: 1e9, commit: 0.005,
+    encode: [.lz4: 1e9, .zstd(level: 1): 5e8], decode: [.lz4: 2e9, .zstd(level: 1): 1e9])
+
   public init(
     operations: [Precision: Double], memory: Double, hash: Double, write: Double, read: Double,
     commit: Double, encode: [SpillCodec: Double], decode: [SpillCodec: Double]

@@ -28,6 +28,9 @@ public struct Plan: Sendable {
   public let outputs: [JobOutput]
   /// The calibration data; nil if the recipe reads none.
   public let corpus: CorpusReport?
+  /// Units that earlier runs have done, and the work that is left.
+  public let doneUnits: Int
+  public let workLeft: Work
   /// What is pruned of the checkpoint, and what is not.
   public let coverage: Coverage
 

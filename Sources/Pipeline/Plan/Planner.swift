@@ -14,15 +14,14 @@ public enum Planner {
 
   /// - Parameter disk: gives the disk of a path; tests give their own.
   static func plan(_ job: Job, disk: (String) throws -> Folder.Disk) throws -> Plan {
-    let graph = try UnitGraph(recipe: job.recipe, model: job.model)
-    for entry in job.recipe.entries {
-      try about(entry.id) { try entry.stage.check(job.model, checkpoint: job.checkpoint) }
-      for (parameter, path) in entry.files.sorted(by: { $0.key < $1.key })
-      where try Folder.entry(path)?.isFile != true {
-        throw EspalierError.usage("there is no file \"\(path)\" (\(entry.id).\(parameter)).")
-      }
-    }
     try job.checkOutputs()
+    for entry in job.recipe.entries {
+      for (parameter, path) in entry.files.sorted(by: { $0.key < $1.key }) {
+        try about("\(entry.id).\(parameter)") { try Folder.requireFile(path) }
+      }
+      try about(entry.id) { try entry.stage.check(job.model, checkpoint: job.checkpoint) }
+    }
+    let graph = try UnitGraph(recipe: job.recipe, model: job.model)
     let needs = UnitNeeds(job, graph)
     let samples = needs.samples
     if let unit = graph.units.first(where: { $0.holdOut > 0 && Int(Double(samples) * $0.holdOut) == 0 }) {
@@ -36,7 +35,7 @@ public enum Planner {
     }
     let workDisk = try disk(job.work).device
     let beside = try job.outputs.filter { try disk($0.path).device == workDisk }
-    let plan = plan(graph, needs, leastMemory: least, onWorkDisk: beside)
+    let plan = try plan(graph, needs, leastMemory: least, onWorkDisk: beside)
     try plan.checkDisks(job, disk)
     return plan
   }
@@ -59,9 +58,10 @@ public enum Planner {
 
   private static func plan(
     _ graph: UnitGraph, _ needs: UnitNeeds, leastMemory: Int, onWorkDisk outputs: [JobOutput]
-  ) -> Plan {
+  ) throws -> Plan {
     let (recipe, checkpoint) = (needs.job.recipe, needs.job.checkpoint)
-    let rehearsal = Rehearsal(graph, needs, onWorkDisk: Set(outputs))
+    let rehearsal = try Rehearsal(graph, needs, onWorkDisk: Set(outputs))
+    let rest = try Rehearsal(graph, needs, onWorkDisk: Set(outputs), after: FinishedUnits(needs.job, graph))
     let unitsByStage = Dictionary(grouping: graph.units.indices) { graph.units[$0].entry }
     let stages = recipe.entries.enumerated().map { index, entry in
       let units = unitsByStage[index, default: []]
@@ -74,7 +74,8 @@ public enum Planner {
     return Plan(
       stages: stages, units: graph.units.count, peakMemory: needs.heldBytes + rehearsal.peakMemory,
       leastMemory: leastMemory, workBytes: rehearsal.peakWorkBytes, diskBytes: rehearsal.peakDiskBytes,
-      outputs: needs.job.outputs, corpus: needs.corpus,
+      outputs: needs.job.outputs, corpus: needs.corpus, doneUnits: rest.doneUnits,
+      workLeft: rest.work.reduce(Work(), +),
       coverage: Coverage(checkpoint, needs.job.model, graph: graph))
   }
 

@@ -1,7 +1,7 @@
 import EspalierCore
 import EspalierIO
 
-/// Simulates a run with an empty work folder: counts what memory and disks hold at a time and what there is to compute.
+/// Simulates a run: counts what memory and disks hold at a time and what there is to compute.
 struct Rehearsal {
   /// By index of the stage in the recipe.
   private(set) var work: [Work]
@@ -10,6 +10,8 @@ struct Rehearsal {
   /// The most bytes of the work folder, and of everything on its disk.
   private(set) var peakWorkBytes = 0
   private(set) var peakDiskBytes = 0
+  /// Units that are done already.
+  private(set) var doneUnits = 0
 
   private let graph: UnitGraph
   private let needs: UnitNeeds
@@ -19,16 +21,22 @@ struct Rehearsal {
   private var knownTensors: Set<String> = []
   private var knownBlocks: Set<Int> = []
 
-  /// - Parameter outputs: those on the disk of the work folder.
-  init(_ graph: UnitGraph, _ needs: UnitNeeds, onWorkDisk outputs: Set<JobOutput>) {
+  /// - Parameters:
+  ///   - outputs: those on the disk of the work folder.
+  ///   - finished: what earlier runs have done; nil for an empty work folder.
+  /// - Throws: an I/O error if the work folder cannot be read.
+  init(
+    _ graph: UnitGraph, _ needs: UnitNeeds, onWorkDisk outputs: Set<JobOutput>,
+    after finished: FinishedUnits? = nil
+  ) throws {
     self.graph = graph
     self.needs = needs
     self.outputs = outputs
     work = [Work](repeating: Work(), count: needs.job.recipe.entries.count)
-    run()
+    try run(after: finished)
   }
 
-  private mutating func run() {
+  private mutating func run(after finished: FinishedUnits?) throws {
     var scheduler = Scheduler(graph: graph)
     let digest = SHA256.digest(of: "")
     var held = 0
@@ -36,8 +44,13 @@ struct Rehearsal {
     while true {
       switch scheduler.next() {
       case .lookUp(let unit):
-        countTensors(graph.units[unit])
-        scheduler.missing(unit)
+        if let found = try finished?.find(unit, digest: { scheduler.digest($0) }) {
+          doneUnits += 1
+          scheduler.found(unit, digest: found.digest, isPresent: found.isPresent)
+        } else {
+          countTensors(graph.units[unit])
+          scheduler.missing(unit)
+        }
       case .run(let candidates):
         let units = needs.together(candidates)
         peakMemory = max(peakMemory, needs.memory(units))
@@ -48,7 +61,8 @@ struct Rehearsal {
         let scratch = count(units)
         peakWorkBytes = max(peakWorkBytes, held + scratch)
         peakDiskBytes = max(peakDiskBytes, held + scratch + written)
-        for unit in units { scheduler.committed(unit, digest: digest) }
+        // What is made again has the same bytes.
+        for unit in units { scheduler.committed(unit, digest: scheduler.digest(unit) ?? digest) }
       case .release(let unit):
         held -= needs.artifactBytes(unit)
         scheduler.released(unit)

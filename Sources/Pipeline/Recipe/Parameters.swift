@@ -19,6 +19,11 @@ public struct Parameters {
     public let text: String
   }
 
+  /// What every stage can be given beside its own parameters.
+  public static let id = Description(
+    name: "id", kind: "word", fallback: "the stage's name",
+    text: "A name of its own, for a stage that occurs twice; units and --set ID.KEY=VALUE have it.")
+
   public private(set) var descriptions: [Description] = []
   /// The values with defaults filled in, without those that never change a result (paths, codecs).
   public private(set) var key: [(key: String, value: JSON)] = []
@@ -308,7 +313,7 @@ public struct Parameters {
 
   /// Records every key that no parameter has declared; called after all parameters were read.
   mutating func rejectUnknown() {
-    let known = descriptions.map(\.name)
+    let known = (descriptions + [Self.id]).map(\.name)
     for member in values where !known.contains(member.key) {
       let near = nearest(member.key, in: known).map { " Did you mean \($0)?" } ?? ""
       problems.append(
@@ -428,7 +433,7 @@ public enum NumberOrWord: Sendable, Hashable, CustomStringConvertible {
 }
 
 /// The name that is nearest to `word` by edit distance; nil if none is near enough to be meant.
-func nearest(_ word: String, in names: [String]) -> String? {
+public func nearest(_ word: String, in names: [String]) -> String? {
   func distance(_ a: [Character], _ b: [Character]) -> Int {
     var row = Array(0...b.count)
     for (i, x) in a.enumerated() {

@@ -85,9 +85,8 @@ public struct Recipe: Sendable {
     do {
       bytes = try Folder.read(path, limit: BoundedYAML.mostBytes)
     } catch let error as EspalierError {
-      let isThere = try Folder.entry(path) != nil
       throw EspalierError(
-        isThere && error.code == .io ? .io : .usage, "the recipe cannot be read: \(error.message)",
+        error.code == .badInput ? .usage : error.code, "the recipe cannot be read: \(error.message)",
         subject: path)
     }
     guard let text = String(validating: bytes, as: UTF8.self) else {
@@ -306,12 +305,7 @@ private struct RecipeReader {
 
   private mutating func entry(_ draft: Draft) -> Recipe.Entry? {
     guard let descriptor = registry[draft.name] else {
-      let near = nearest(draft.name, in: registry.names).map { " Did you mean \($0)?" } ?? ""
-      problems.append(
-        RecipeProblem(
-          draft.position,
-          "there is no stage \"\(draft.name)\".\(near) There are: \(registry.names.joined(separator: ", ")). See `espalier stages`."
-        ))
+      problems.append(RecipeProblem(draft.position, registry.unknown(draft.name)))
       return nil
     }
     guard let members = effective(draft.members) else { return nil }

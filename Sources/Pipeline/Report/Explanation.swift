@@ -31,7 +31,27 @@ public struct Explanation: Sendable {
   ///
   /// - Throws: a usage error if that run has no such unit, or has not reached it.
   public init(work: String, unit: String) throws {
+    try self.init(Comparison(work: work), work: work, unit: unit)
+  }
+
+  /// Explains the unit of this name or, if the name is that of a module or the end of one, such as `mlp.down_proj`, all its units, in the
+  /// order of the run.
+  ///
+  /// - Throws: a usage error if there is none.
+  public static func units(work: String, named name: String) throws -> [Explanation] {
     let comparison = try Comparison(work: work)
+    let units = comparison.units.filter { unit in
+      guard let slash = unit.firstIndex(of: "/") else { return false }
+      let place = unit[unit.index(after: slash)...]
+      return place == name || place.hasSuffix("." + name)
+    }
+    guard comparison.current[name] == nil, !units.isEmpty else {
+      return [try Explanation(comparison, work: work, unit: name)]
+    }
+    return try units.map { try Explanation(comparison, work: work, unit: $0) }
+  }
+
+  private init(_ comparison: Comparison, work: String, unit: String) throws {
     guard let manifest = comparison.current[unit] else {
       throw EspalierError.usage(comparison.unknown(unit), subject: work)
     }
@@ -54,7 +74,7 @@ private struct Comparison {
   /// Keys, in hexadecimal, of the artifacts that the last run made.
   let made: Set<String>
   /// Units of the last run in their order.
-  private let units: [String]
+  let units: [String]
   /// The first unit of the last run with this content, in hexadecimal.
   private let unitOfContent: [String: String]
   /// All artifacts by stage and place.

@@ -17,10 +17,25 @@ public struct RunHistory: Sendable {
     public var report: UnitReport? { manifest.unitReport }
   }
 
+  /// What became of the run.
+  public enum State: String, Sendable {
+    case running
+    case finished
+    /// It ended with an error, or was asked to stop.
+    case stopped
+    /// It ended without a word.
+    case killed
+  }
+
+  /// The work folder.
+  public let work: String
   public let start: JSON
   public let entries: [Entry]
-  /// `finished`, `stopped` or, if the log says neither, `running or killed`.
-  public let state: String
+  public let state: State
+  /// The process that holds the work folder's lock, as in `process 4711 on host`; nil if none does.
+  public let process: String?
+  /// Seconds that are left of a run that is not finished; nil if it made no unit yet.
+  public let secondsLeft: Double?
   /// Why the run stopped.
   public let reason: String?
   public let peakMemory: Int
@@ -49,6 +64,7 @@ public struct RunHistory: Sendable {
       uniquingKeysWith: { _, last in last })
     var entries: [Entry] = []
     var known: [String: Int] = [:]
+    var forecast = Forecast(start: start)
     for event in events {
       guard let unit = event["unit"]?.string, let key = event["key"]?.string.flatMap(Digest.init(hex:)),
         let manifest = try store.manifest(key)
@@ -59,12 +75,18 @@ public struct RunHistory: Sendable {
       } else {
         known[unit] = entries.count
         entries.append(entry)
+        forecast.add(entry.stage, seconds: event["seconds"]?.double)
       }
     }
+    self.work = work
     self.start = start
     self.entries = entries
     let last = events.last { ["end", "stopped"].contains($0["event"]?.string) }
-    state = last.map { $0["event"]?.string == "end" ? "finished" : "stopped" } ?? "running or killed"
+    process = try FolderLock.holder(of: work)
+    state =
+      process != nil
+      ? .running : last.map { $0["event"]?.string == "end" ? .finished : .stopped } ?? .killed
+    secondsLeft = state == .finished ? nil : forecast.secondsLeft
     reason = last?["reason"]?.string
     peakMemory = events.compactMap { $0["peak"]?.integer }.max() ?? 0
   }

@@ -108,7 +108,7 @@ public struct RunReport: Sendable {
 
   public var json: JSON {
     [
-      "state": .string(history.state), "peakMemory": .integer(history.peakMemory),
+      "state": .string(history.state.rawValue), "peakMemory": .integer(history.peakMemory),
       "corpora": .array(
         corpora.map { ["stage": .string($0.stage), "corpus": $0.report.json] }),
       "outputs": .array(history.outputs.map(\.json)), "coverage": history.coverage?.json ?? .null,

@@ -31,11 +31,7 @@ public struct EventLog: ~Copyable {
 
   /// All events, oldest first, without lines that a crash cut off.
   static func read(work: String) throws -> [JSON] {
-    guard try Folder.entry(path(work)) != nil else {
-      throw EspalierError(
-        .io, "there is no events.jsonl; give the work folder of a run (--work, by default OUTPUT.work).",
-        subject: work)
-    }
+    guard try Folder.entry(path(work)) != nil else { throw ArtifactStore.missing(work) }
     return try Folder.read(path(work), limit: 1 << 30).split(separator: UInt8(ascii: "\n")).compactMap {
       try? JSON(parsing: Array($0).span.bytes)
     }

@@ -46,6 +46,7 @@ extension Job {
   ///
   /// - Throws: a usage error.
   func checkOutputs() throws {
+    try Self.requireFolder(work, "--work")
     for (index, output) in outputs.enumerated() {
       for path in [output.path, work] where try Folder.contains(checkpoint.folder, path) {
         throw EspalierError.usage(
@@ -61,13 +62,17 @@ extension Job {
         throw EspalierError.usage(
           "two stages of the recipe write this folder; leave one of them out.", subject: output.path)
       }
-      if try Folder.entry(output.path)?.isFolder == false {
-        throw EspalierError.usage(
-          "there is a file where the output folder should be; choose another --output.", subject: output.path)
-      }
+      try Self.requireFolder(output.path, "--output")
     }
     for ((_, stage), output) in zip(recipe.stages(\.output), outputs) {
       try stage.check(existing: output, job: self)
     }
+  }
+
+  /// Checks that there is a folder at a path, or nothing.
+  private static func requireFolder(_ path: String, _ option: String) throws {
+    guard let entry = try Folder.entry(path), !entry.isFolder else { return }
+    throw EspalierError.usage(
+      "this is a \(entry.isFile ? "file" : "pipe or a device"); \(option) names a folder.", subject: path)
   }
 }

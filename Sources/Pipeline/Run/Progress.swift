@@ -2,8 +2,10 @@ import EspalierCore
 
 /// What happens during a run, for the command line to show.
 public enum ProgressEvent: Sendable {
-  /// A unit begins. `done` units of `total` are done.
-  case began(unit: String, done: Int, total: Int, block: Int?, blocks: Int)
+  /// A unit begins. `done` units of `total` are done. It will take about `seconds`, with those that run together with it, and all that
+  /// come later `secondsLater`; nil if that is not known yet.
+  case began(
+    unit: String, done: Int, total: Int, block: Int?, blocks: Int, seconds: Double?, secondsLater: Double?)
   /// Part of a unit is done.
   case progressed(unit: String, part: Int, of: Int, done: Int, total: Int)
   /// A unit is committed.

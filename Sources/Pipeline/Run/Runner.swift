@@ -11,17 +11,18 @@ public struct Runner: Sendable {
   private let store: ArtifactStore
   private let keys: UnitKeys
   private let needs: UnitNeeds
+  /// What is expected of the stages, before anything is done.
+  private let forecast: Forecast
   private let report: @Sendable (ProgressEvent) -> Void
 
-  /// Prepares the work folder.
-  ///
-  /// - Throws: a usage error if the stages of the recipe do not fit together.
+  /// - Throws: a usage error if the stages of the recipe do not fit together, or a later version made the work folder.
   public init(_ job: Job, progress: @escaping @Sendable (ProgressEvent) -> Void) throws {
     self.job = job
     graph = try UnitGraph(recipe: job.recipe, model: job.model)
-    store = try ArtifactStore(folder: job.work)
+    store = try ArtifactStore(unprepared: job.work)
     keys = UnitKeys(job: job, graph: graph)
     needs = UnitNeeds(job, graph)
+    forecast = try Forecast(job.recipe, graph, needs)
     report = progress
   }
 
@@ -31,8 +32,14 @@ public struct Runner: Sendable {
   public func run() throws {
     let lock = try FolderLock(folder: job.work)
     defer { withExtendedLifetime(lock) {} }
-    try job.checkOutputs()
-    try locking(job.outputs[...]) { try runLocked() }
+    do {
+      try job.checkOutputs()
+      try locking(job.outputs[...]) { try runLocked() }
+    } catch {
+      // A run that was refused leaves nothing behind.
+      if (try? Folder.names(in: job.work)) == [FolderLock.fileName] { try? Folder.remove(job.work) }
+      throw error
+    }
   }
 
   /// Locks outputs while `body` runs: a run with another work folder that writes the same output should fail now, not after hours.
@@ -47,6 +54,7 @@ public struct Runner: Sendable {
   }
 
   private func runLocked() throws {
+    try store.prepare()
     try store.removePartial()
     var log = try EventLog(work: job.work)
     try log.append("start", startMembers())
@@ -64,7 +72,7 @@ public struct Runner: Sendable {
 
   private func work(_ log: inout EventLog) throws {
     var scheduler = Scheduler(graph: graph)
-    var state = RunState()
+    var state = RunState(forecast: forecast)
     while true {
       try Interruption.check()
       switch scheduler.next() {
@@ -85,6 +93,7 @@ public struct Runner: Sendable {
     var done: Set<Int> = []
     /// Units whose bytes were written or checked by this process.
     var trusted: Set<Int> = []
+    var forecast: Forecast
   }
 
   private func lookUp(
@@ -100,7 +109,7 @@ public struct Runner: Sendable {
     if !isPresent, graph.readers[unit].isEmpty || graph.units[unit].kind == .output {
       return scheduler.missing(unit)
     }
-    state.done.insert(unit)
+    if state.done.insert(unit).inserted { state.forecast.add(stage(of: unit), seconds: nil) }
     scheduler.found(unit, digest: manifest.digest, isPresent: isPresent)
     try log.append("reused", [("unit", .string(graph.units[unit].id)), ("key", .string(key.hex))])
     report(.reused(unit: graph.units[unit].id, done: state.done.count, total: graph.units.count))
@@ -130,12 +139,14 @@ public struct Runner: Sendable {
     if isDamaged { return }
     let units = needs.together(candidates)
     let start = Self.seconds()
+    let expected = units.reduce(0.0) { $0 + (state.forecast.seconds(ofUnit: stage(of: $1)) ?? 0) }
+    let left = state.forecast.secondsLeft
     for unit in units {
       report(
         .began(
           unit: graph.units[unit].id, done: state.done.count, total: graph.units.count,
-          block: graph.units[unit].block,
-          blocks: job.model.blocks.count))
+          block: graph.units[unit].block, blocks: job.model.blocks.count,
+          seconds: left.map { _ in expected }, secondsLater: left.map { max(0, $0 - expected) }))
     }
     let contexts = try units.map { try context($0, scheduler, state) }
     MemoryMeter.reset()
@@ -148,10 +159,10 @@ public struct Runner: Sendable {
       let manifest = try store.commit(
         key, components: context.components, content: result.content,
         report: result.report?.json ?? .null)
-      state.done.insert(unit)
+      let seconds = (Self.seconds() - start) / Double(units.count)
+      if state.done.insert(unit).inserted { state.forecast.add(stage(of: unit), seconds: seconds) }
       state.trusted.insert(unit)
       scheduler.committed(unit, digest: manifest.digest)
-      let seconds = (Self.seconds() - start) / Double(units.count)
       try log.append(
         "done",
         [
@@ -167,6 +178,9 @@ public struct Runner: Sendable {
     }
     try keys.save(sparingly: true)
   }
+
+  /// The id of a unit's stage in the recipe.
+  private func stage(of unit: Int) -> String { job.recipe.entries[graph.units[unit].entry].id }
 
   private func execute(_ contexts: [UnitContext]) throws -> [UnitResult] {
     defer {
@@ -276,7 +290,14 @@ public struct Runner: Sendable {
       ("threads", .integer(job.device.threads)), ("arithmetic", job.arithmetic.json),
       ("process", .integer(Int(getpid()))),
       ("units", .integer(graph.units.count)),
-      ("stages", .array(job.recipe.entries.map { ["id": .string($0.id), "parameters": $0.key] })),
+      (
+        "stages",
+        .array(
+          job.recipe.entries.map { entry in
+            .object(
+              JSONObject([("id", .string(entry.id)), ("parameters", entry.key)] + forecast.json(entry.id)))
+          })
+      ),
       ("recipe", .string(job.recipe.text)),
       ("overrides", .array(job.recipe.overrides.map(JSON.string))),
       ("definitions", .array(job.recipe.definitions.map(JSON.string))),

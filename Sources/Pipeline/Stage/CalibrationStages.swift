@@ -77,6 +77,8 @@ public enum Retention: String, CaseIterable, Sendable {
 public protocol SiteStage: Stage {
   var retention: Retention { get }
   var target: Target { get }
+  /// Whether its artifact holds a Gram matrix, whole or of low rank, and not only a diagonal.
+  var keepsGram: Bool { get }
   /// Digests of artifacts of earlier runs that a site's artifact is made from, for its key.
   ///
   /// - Parameter components: the other parts of the key, by name.
@@ -86,6 +88,7 @@ public protocol SiteStage: Stage {
 
 extension SiteStage {
   public var target: Target { .pruned }
+  public var keepsGram: Bool { true }
   public func earlier(_ components: JSON, job: Job) throws -> [Digest] { [] }
 
   /// As much as it takes in memory.

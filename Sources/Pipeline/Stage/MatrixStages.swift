@@ -4,6 +4,8 @@ import EspalierCore
 ///
 /// If blocks see the outputs of pruned blocks, the dense model streams once more before the first mask is made.
 public protocol AllocationStage: Stage {
+  /// Whether it reads Gram matrices, and not only their diagonals.
+  var needsGram: Bool { get }
   /// Whether it decides about this matrix.
   func applies(to matrix: ModelOutline.Matrix) -> Bool
   /// Measures one matrix with its factor.
@@ -12,10 +14,16 @@ public protocol AllocationStage: Stage {
   func allocate(_ unit: UnitContext) throws -> AllocationReport
 }
 
+extension AllocationStage {
+  public var needsGram: Bool { false }
+}
+
 /// Makes or changes the ``ArtifactKind/mask`` of one matrix.
 public protocol MatrixStage: Stage {
   /// What it reads: factor, mask, allocation, or nothing. A stage that reads a mask changes it; another makes the first one.
   var reads: Set<ArtifactKind> { get }
+  /// Whether it reads Gram matrices, and not only their diagonals.
+  var needsGram: Bool { get }
   /// The share of the calibration sequences that it wants left out of the factor, to test on; 0 for none.
   var holdOut: Double { get }
   /// Whether it works towards targets other than the outputs of the dense weights; see ``Target``.
@@ -42,6 +50,7 @@ extension MatrixStage {
     try units.map { unit in try about(unit.unit.id) { try run(unit) } }
   }
 
+  public var needsGram: Bool { false }
   public var holdOut: Double { 0 }
   public var followsTarget: Bool { true }
   public var writesWeights: Bool { false }

@@ -5,6 +5,8 @@ import EspalierIO
 public struct StageRegistry: Sendable {
   /// In the order in which a pipeline uses them.
   public let stages: [StageDescriptor]
+  /// What to write for the names of published methods that are no stages: by name, in lower case.
+  public let methods: [String: String]
 
   /// Reads the description of a plug-in that a recipe names, from the path of its file.
   private let plugin: @Sendable (String) throws -> StageDescriptor
@@ -12,13 +14,14 @@ public struct StageRegistry: Sendable {
   /// - Parameter plugin: reads the description of a plug-in from the path of its file.
   /// - Precondition: names are unique.
   public init(
-    _ stages: [StageDescriptor],
+    _ stages: [StageDescriptor], methods: [String: String] = [:],
     plugin: @escaping @Sendable (String) throws -> StageDescriptor = { path in
       throw EspalierError.usage("this program runs no plug-ins.", subject: path)
     }
   ) {
     precondition(Set(stages.map(\.name)).count == stages.count, "two stages have the same name")
     self.stages = stages
+    self.methods = methods
     self.plugin = plugin
   }
 
@@ -28,7 +31,7 @@ public struct StageRegistry: Sendable {
   public func readingPlugins(_ plugin: @escaping @Sendable (String) throws -> StageDescriptor)
     -> StageRegistry
   {
-    StageRegistry(stages, plugin: plugin)
+    StageRegistry(stages, methods: methods, plugin: plugin)
   }
 
   /// These stages and some plug-ins.
@@ -52,12 +55,21 @@ public struct StageRegistry: Sendable {
       }
       all.append(stage)
     }
-    return StageRegistry(all, plugin: plugin)
+    return StageRegistry(all, methods: methods, plugin: plugin)
   }
 
   public var names: [String] { stages.map(\.name) }
 
   public subscript(name: String) -> StageDescriptor? { stages.first { $0.name == name } }
+
+  /// The message for a name that is no stage.
+  public func unknown(_ name: String) -> String {
+    let word = name.lowercased().filter { $0 != "-" && $0 != "_" }
+    if let method = methods[word] { return "there is no stage \"\(name)\"; write \(method)." }
+    let near = nearest(name, in: names).map { " Did you mean \($0)?" } ?? ""
+    return
+      "there is no stage \"\(name)\".\(near) There are: \(names.joined(separator: ", ")). See `espalier stages`."
+  }
 
   /// Stages that a recipe could use, in the words of an error message: `` `- sum` ``, `` one of `- a`, `- b` ``.
   ///

@@ -33,13 +33,40 @@ struct Corpus: ~Copyable {
     self.specialTokens = specialTokens
   }
 
+  /// A corpus of bytes in memory.
+  ///
+  /// - Parameter path: of the file that they come from, whose name says how they are read.
+  init(
+    holding bytes: [UInt8], path: String, checkpoint: Checkpoint, tokenizer known: Tokenizer? = nil,
+    specialTokens: Bool
+  ) throws {
+    let tokenizer = try known ?? Tokenizer(folder: checkpoint.folder)
+    texts = try Self.texts(of: File(holding: bytes, name: path), path)
+    self.path = path
+    self.tokenizer = tokenizer
+    self.specialTokens = specialTokens
+  }
+
   private static func texts(
     _ path: String, _ scratch: String, _ progress: (Int, Int) throws -> Void
   ) throws -> Texts {
     if holdsTokens(path) { return .tokens(try TokenFile.read(path)) }
-    let file = try open(path, scratch, progress)
-    guard try file.size() > 0 else { throw EspalierError.badInput("the text is empty.", subject: path) }
-    return holdsLines(path) ? .lines(try TextLines(file, path: path)) : .whole(file)
+    return try texts(of: open(path, scratch, progress), path)
+  }
+
+  private static func texts(of file: consuming File, _ path: String) throws -> Texts {
+    try ForeignFile.refuse(path, startingWith: file.bytes(0..<min(ForeignFile.startByteCount, file.size())))
+    guard holdsLines(path) else {
+      guard try file.size() > 0 else { throw empty(path) }
+      return .whole(file)
+    }
+    let lines = try TextLines(file, path: path)
+    guard lines.count > 0 else { throw empty(path) }
+    return .lines(lines)
+  }
+
+  private static func empty(_ path: String) -> EspalierError {
+    .badInput("the text is empty.", subject: path)
   }
 
   private static func open(
@@ -103,13 +130,28 @@ struct Corpus: ~Copyable {
     case .lines(let lines):
       let (number, bytes) = try lines.line(index)
       let place = "\(path):\(number)"
-      guard let text = (try? JSON(parsing: bytes.span.bytes))?["text"]?.string else {
-        throw EspalierError.badInput(
-          "the line is no JSON object with a \"text\"; a file of this name is read as JSON lines.",
-          subject: place)
-      }
-      return try encode(Array(text.utf8), place: place)
+      return try encode(Array(Self.text(bytes, place).utf8), place: place)
     }
+  }
+
+  /// The text in a line of JSON.
+  private static func text(_ line: [UInt8], _ place: String) throws -> String {
+    let kind = "a file of this name is read as JSON lines"
+    let found: String
+    var cause: (any Error)?
+    do {
+      let json = try JSON(parsing: line.span.bytes)
+      if let text = json["text"]?.string { return text }
+      found = json.object.map { " It has \($0.members.map(\.key).joined(separator: ", "))." } ?? ""
+    } catch {
+      found = ""
+      cause = error
+    }
+    let isList = line.first { $0 != 0x20 && $0 != 0x09 } == UInt8(ascii: "[")
+    throw EspalierError(
+      .badInput,
+      "the line is no JSON object with a \"text\"; \(kind).\(found)\(isList ? " Of a list, jq -c '.[]' makes such lines." : "")",
+      subject: place, cause: cause)
   }
 
   private func encode(_ bytes: [UInt8], place: String) throws -> [Int32] {

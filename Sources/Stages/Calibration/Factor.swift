@@ -83,6 +83,8 @@ public struct Factor: SiteStage, StageDefinition {
     }
   }
 
+  public var keepsGram: Bool { kind != .diagonal }
+
   public func check(_ model: ModelOutline, checkpoint: Checkpoint) throws { try earlier.check() }
 
   public func earlier(_ components: JSON, job: Job) throws -> [Digest] {

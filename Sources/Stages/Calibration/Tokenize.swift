@@ -67,6 +67,7 @@ public struct Tokenize: CorpusStage, StageDefinition {
           "this model reads images; give a .safetensors file with pixel_values, F32, images x \(images.channels) x \(images.side) x \(images.side), as the corpus."
         )
       }
+      try requireImages(PixelFile.count(file, images), file)
       return
     }
     guard length <= model.maximumLength else {
@@ -74,11 +75,48 @@ public struct Tokenize: CorpusStage, StageDefinition {
         "length is \(length), but the model was made for at most \(model.maximumLength) tokens; set tokenize.length=\(model.maximumLength) or less."
       )
     }
-    for part in corpora where part.holdsText && part.files.contains(where: Corpus.holdsTokens) {
-      throw EspalierError.usage(
-        "these are texts and tokens (.safetensors); give them as members of a list.", subject: part.path)
+    let tokenizer = isDrawn ? try Tokenizer(folder: checkpoint.folder) : nil
+    for (part, share) in zip(corpora, corpus?.shares(of: samples) ?? []) where share > 0 {
+      guard let tokenizer, !part.holdsTokens else {
+        try requireWindows(part.files.map(TokenFile.shape), part, share)
+        continue
+      }
+      guard !part.files.contains(where: Corpus.holdsTokens) else {
+        throw EspalierError.usage(
+          "these are texts and tokens (.safetensors); give them as members of a list.", subject: part.path)
+      }
+      guard var texts = try CorpusPart(checking: part, checkpoint, tokenizer, specialTokens: specialTokens)
+      else { continue }
+      // If one window can be drawn at random, all can.
+      let windows = try drawWindows(draw == .random ? 1 : share, &texts) { _, _ in }
+      try requireKnown(windows, part, vocabulary: model.vocabularySize)
     }
-    if isDrawn { _ = try Tokenizer.files(in: checkpoint.folder) }
+  }
+
+  private func requireImages(_ count: Int, _ path: String) throws {
+    guard count >= samples else {
+      throw EspalierError.badInput(
+        "the file has \(count) images, but \(samples) are wanted; set tokenize.samples.", subject: path)
+    }
+  }
+
+  private func requireWindows(_ shapes: [(rows: Int, length: Int)], _ part: FileMix.Part, _ share: Int) throws
+  {
+    let rows = shapes.reduce(0) { $0 + $1.rows }
+    let shortest = shapes.map(\.length).min() ?? 0
+    guard rows >= share, shortest >= length else {
+      throw EspalierError.badInput(
+        "the file has \(rows) rows of \(shortest) tokens, but \(share) of \(length) are wanted; set tokenize.samples and tokenize.length.",
+        subject: part.path)
+    }
+  }
+
+  private func requireKnown(_ windows: [[Int32]], _ part: FileMix.Part, vocabulary: Int) throws {
+    for id in windows.joined() where id < 0 || Int(id) >= vocabulary {
+      throw EspalierError.badInput(
+        "the token id \(id) is outside of the model's vocabulary of \(vocabulary); text, tokenizer and model do not belong together.",
+        subject: part.path)
+    }
   }
 
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
@@ -118,18 +156,10 @@ public struct Tokenize: CorpusStage, StageDefinition {
     if part.holdsTokens {
       windows = try readWindows(part, share)
     } else {
-      var corpus = try CorpusPart(part, unit, specialTokens: specialTokens)
-      windows =
-        switch draw {
-        case .consecutive: try firstWindows(&corpus, share, unit.progress)
-        case .random: try randomWindows(&corpus, share, unit.progress)
-        }
+      var texts = try CorpusPart(part, unit, specialTokens: specialTokens)
+      windows = try drawWindows(share, &texts, unit.progress)
     }
-    for id in windows.joined() where id < 0 || Int(id) >= unit.model.vocabularySize {
-      throw EspalierError.badInput(
-        "the token id \(id) is outside of the model's vocabulary of \(unit.model.vocabularySize); text, tokenizer and model do not belong together.",
-        subject: part.path)
-    }
+    try requireKnown(windows, part, vocabulary: unit.model.vocabularySize)
     return windows
   }
 
@@ -137,10 +167,7 @@ public struct Tokenize: CorpusStage, StageDefinition {
   private func copyImages(_ images: ModelOutline.Images, _ unit: UnitContext) throws {
     let corpus = corpus?.onlyFile ?? ""
     let all = try PixelFile.read(corpus, images)
-    guard all.rows >= samples else {
-      throw EspalierError.badInput(
-        "the file has \(all.rows) images, but \(samples) are wanted; set tokenize.samples.", subject: corpus)
-    }
+    try requireImages(all.rows, corpus)
     var writer = try SafetensorsWriter(
       path: unit.folder + "/" + Self.object,
       tensors: [(PixelFile.name, .f32, [samples, images.channels, images.side, images.side])])
@@ -148,34 +175,43 @@ public struct Tokenize: CorpusStage, StageDefinition {
     try writer.finish()
   }
 
+  private func drawWindows(
+    _ count: Int, _ corpus: inout CorpusPart, _ progress: (_ done: Int, _ of: Int) throws -> Void
+  ) throws -> [[Int32]] {
+    switch draw {
+    case .consecutive: try firstWindows(count, &corpus, progress)
+    case .random: try randomWindows(count, &corpus, progress)
+    }
+  }
+
   private func firstWindows(
-    _ corpus: inout CorpusPart, _ samples: Int, _ progress: (_ done: Int, _ of: Int) throws -> Void
+    _ count: Int, _ corpus: inout CorpusPart, _ progress: (_ done: Int, _ of: Int) throws -> Void
   ) throws -> [[Int32]] {
     var windows: [[Int32]] = []
     var longest = 0
     for index in 0..<corpus.count {
-      try progress(windows.count, samples)
+      try progress(windows.count, count)
       let text = try corpus.tokens(index)
       longest = max(longest, text.count)
       for window in parts(of: text.count, size: length) where window.count == length {
         windows.append(Array(text[window]))
-        if windows.count == samples { return windows }
+        if windows.count == count { return windows }
       }
     }
     throw EspalierError.badInput(
-      "the text has \(longest < length ? "only \(longest) tokens, less than one window" : "\(windows.count) windows") of \(length) tokens, but \(samples) are wanted; give more text, or set tokenize.samples and tokenize.length.",
+      "the text has \(longest < length ? "only \(longest) tokens, less than one window" : "\(windows.count) windows") of \(length) tokens, but \(count) are wanted; give more text, or set tokenize.samples and tokenize.length.",
       subject: corpus.path)
   }
 
   /// Draws as the published scripts do: a text, skipped unless it is longer than a window, then a window of it.
   private func randomWindows(
-    _ corpus: inout CorpusPart, _ samples: Int, _ progress: (_ done: Int, _ of: Int) throws -> Void
+    _ count: Int, _ corpus: inout CorpusPart, _ progress: (_ done: Int, _ of: Int) throws -> Void
   ) throws -> [[Int32]] {
     var random = PythonRandom(seed: UInt32(seed))
     var windows: [[Int32]] = []
     var tooShort: Set<Int> = []
     var longest = 0
-    while windows.count < samples {
+    while windows.count < count {
       guard tooShort.count < corpus.count else {
         throw EspalierError.badInput(
           "no text has more than \(length) tokens (the longest has \(longest)), so that no window can be drawn; give more text or a smaller tokenize.length.",
@@ -183,7 +219,7 @@ public struct Tokenize: CorpusStage, StageDefinition {
       }
       let index = corpus.count == 1 ? 0 : random.integer(below: corpus.count)
       guard !tooShort.contains(index) else { continue }
-      try progress(windows.count, samples)
+      try progress(windows.count, count)
       let text = try corpus.tokens(index)
       longest = max(longest, text.count)
       if text.count > length {
@@ -196,13 +232,8 @@ public struct Tokenize: CorpusStage, StageDefinition {
     return windows
   }
 
-  private func readWindows(_ part: FileMix.Part, _ samples: Int) throws -> [[Int32]] {
-    let tokens = try part.files.flatMap { try TokenFile.read($0) }
-    guard tokens.count >= samples, tokens.allSatisfy({ $0.count >= length }) else {
-      throw EspalierError.badInput(
-        "the file has \(tokens.count) rows of \(tokens.map(\.count).min() ?? 0) tokens, but \(samples) of \(length) are wanted; set tokenize.samples and tokenize.length.",
-        subject: part.path)
-    }
-    return tokens.prefix(samples).map { Array($0.prefix(length)) }
+  private func readWindows(_ part: FileMix.Part, _ share: Int) throws -> [[Int32]] {
+    try requireWindows(part.files.map(TokenFile.shape), part, share)
+    return try part.files.flatMap { try TokenFile.read($0) }.prefix(share).map { Array($0.prefix(length)) }
   }
 }

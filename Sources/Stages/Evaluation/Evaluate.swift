@@ -68,12 +68,8 @@ public struct Evaluate: EvaluationStage, StageDefinition {
 
   public func check(_ model: ModelOutline, checkpoint: Checkpoint) throws {
     guard idleReason == nil else { return }
-    for path in texts + tasks.flatMap({ [$0.path, $0.examples].compactMap(\.self) })
-    where try Folder.entry(path)?.isFile != true {
-      throw EspalierError.usage("there is no file \"\(path)\".")
-    }
     let dense = try Model(checkpoint)
-    _ = try evaluation().check(dense, against: self.dense ? dense : nil)
+    try evaluation().check(dense, against: self.dense ? dense : nil)
   }
 
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
@@ -150,7 +146,6 @@ public struct Evaluate: EvaluationStage, StageDefinition {
     let evaluation = try evaluation()
     let pruned = try Model(folder: try unit.output().path, reading: unit.checkpoint.reading)
     let dense = dense ? try Model(unit.checkpoint) : nil
-    for warning in try evaluation.check(pruned, against: dense) { unit.note(warning) }
     let report = try evaluation.run(
       pruned, against: dense, scratch: unit.folder + "/scratch", memory: Self.heldBytes(unit.sizes),
       progress: unit.progress, on: unit.device)

@@ -36,9 +36,8 @@ public struct Evaluation: Sendable {
 
   /// Finds mistakes before any work.
   ///
-  /// - Throws: a usage error.
-  /// - Returns: warnings.
-  public func check(_ model: Model, against reference: Model? = nil) throws -> [String] {
+  /// - Throws: a usage error; bad input that names the file.
+  public func check(_ model: Model, against reference: Model? = nil) throws {
     for one in [model, reference].compactMap(\.self) {
       try precision.check(one.checkpoint, "precision")
     }
@@ -62,10 +61,25 @@ public struct Evaluation: Sendable {
         "\(outline.modelType) does not predict the next token, so it has neither perplexity nor answers; its outputs can be compared with those of another model.",
         subject: model.checkpoint.folder)
     }
-    guard outline.images == nil, let length, length > outline.maximumLength else { return [] }
-    return [
-      "windows of \(length) tokens are longer than the \(outline.maximumLength) that the model was made for; the perplexity is not comparable."
-    ]
+    if let images = outline.images {
+      for path in texts { _ = try PixelFile.count(path, images) }
+      return
+    }
+    if let length, length > outline.maximumLength {
+      throw EspalierError.usage(
+        "length is \(length), but the model was made for at most \(outline.maximumLength) tokens; give \(outline.maximumLength) or less."
+      )
+    }
+    for path in texts {
+      if Corpus.holdsTokens(path) {
+        _ = try TokenFile.shape(path)
+      } else {
+        try TextWindows.check(path, of: model, length: Self.length(length, outline))
+      }
+    }
+    if !tasks.isEmpty {
+      _ = try TaskRequests(folder: model.checkpoint.folder, longest: outline.maximumLength)
+    }
   }
 
   private static func requireSameTokenizer(_ model: Model, _ reference: Model) throws {

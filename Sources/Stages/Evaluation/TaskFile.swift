@@ -1,5 +1,6 @@
 import EspalierCore
 import EspalierIO
+import EspalierPipeline
 
 /// A task by name with the file of its rows, and one of examples for few-shot prompts.
 public struct TaskFile: Sendable {
@@ -53,8 +54,9 @@ struct Task: Sendable {
   /// - Throws: a usage error if there is no such task, or too few examples; bad input that names the line and the columns.
   init(_ file: TaskFile, _ options: TaskOptions) throws {
     guard let format = TaskFormat.named(file.name) else {
+      let near = nearest(file.name, in: TaskFile.names).map { " Did you mean \($0)?" } ?? ""
       throw EspalierError.usage(
-        "there is no task \"\(file.name)\"; there are: \(TaskFile.names.joined(separator: ", ")).")
+        "there is no task \"\(file.name)\".\(near) There are: \(TaskFile.names.joined(separator: ", ")).")
     }
     self.format = format
     path = file.path
@@ -81,12 +83,14 @@ struct Task: Sendable {
   }
 
   private static func rows(_ path: String, _ format: TaskFormat, limit: Int?) throws -> [TaskRow] {
-    let lines = try Folder.read(path, limit: 1 << 30).split(separator: UInt8(ascii: "\n")).enumerated()
+    let bytes = try Folder.read(path, limit: 1 << 30)
+    try ForeignFile.refuse(path, startingWith: Array(bytes.prefix(ForeignFile.startByteCount)))
+    let lines = bytes.split(separator: UInt8(ascii: "\n")).enumerated()
       .filter { !$0.element.allSatisfy { $0 == 0x20 || $0 == 0x0D } }
     var layout: TaskFormat.Layout?
     let rows = try lines.prefix(limit ?? Int.max).map { index, line in
       try about("\(path):\(index + 1)") {
-        let json = try JSON(parsing: Array(line).span.bytes)
+        let json = try row(Array(line), format)
         let known = try layout ?? Self.layout(of: json, format)
         layout = known
         return try TaskRow(json, format, known)
@@ -98,18 +102,43 @@ struct Task: Sendable {
     return rows
   }
 
-  private static func layout(of row: JSON, _ format: TaskFormat) throws -> TaskFormat.Layout {
-    guard let members = row.object?.members else {
-      throw EspalierError.badInput("a row of a task is a JSON object on one line.")
+  /// One line of the file.
+  private static func row(_ line: [UInt8], _ format: TaskFormat) throws -> JSON {
+    let json: JSON
+    do {
+      json = try JSON(parsing: line.span.bytes)
+    } catch {
+      let isList = line.first { $0 != 0x20 && $0 != 0x09 } == UInt8(ascii: "[")
+      throw EspalierError(
+        .badInput,
+        "a row of a task is a JSON object on one line, with \(columns(of: format))."
+          + (isList ? " If the file is one list, jq -c '.[]' makes lines of it." : ""), cause: error)
     }
-    if let layout = format.layouts.first(where: { TaskRow.fits(row, $0) }) { return layout }
+    guard json.object != nil else {
+      throw EspalierError.badInput(
+        "a row of a task is a JSON object on one line, with \(columns(of: format)); this one is a \(json.array == nil ? "single value" : "list, of which jq -c '.[]' makes lines")."
+      )
+    }
+    return json
+  }
+
+  /// The columns of each layout of a task, in words.
+  private static func columns(of format: TaskFormat) -> String {
     var known: [String] = []
     for layout in format.layouts {
       let columns = TaskRow.columns(of: layout).joined(separator: ", ")
       if !known.contains(columns) { known.append(columns) }
     }
+    return "the columns " + known.joined(separator: "; or ")
+  }
+
+  private static func layout(of row: JSON, _ format: TaskFormat) throws -> TaskFormat.Layout {
+    if let layout = format.layouts.first(where: { TaskRow.fits(row, $0) }) { return layout }
+    let names = row.object?.members.map(\.key).joined(separator: ", ") ?? ""
+    let others = TaskFormat.all.filter { other in other.layouts.contains { TaskRow.fits(row, $0) } }.map(
+      \.name)
     throw EspalierError.badInput(
-      "a row of \(format.name) has the columns \(known.joined(separator: "; or ")). This one has \(members.map(\.key).joined(separator: ", "))."
+      "a row of \(format.name) has \(columns(of: format)). This one has \(names.isEmpty ? "none" : names)\(others.isEmpty ? "" : ", as rows of \(others.joined(separator: ", ")) do")."
     )
   }
 }

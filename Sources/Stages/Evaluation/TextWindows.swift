@@ -19,8 +19,19 @@ struct TextWindows {
   ///   - scratch: an existing folder in which a packed text is unpacked.
   /// - Throws: bad input if the text is shorter than one window.
   init(_ path: String, of model: Model, length: Int, limit: Int?, scratch: String) throws {
-    let corpus = try Corpus(
-      path: path, checkpoint: model.checkpoint, specialTokens: true, scratch: scratch)
+    try self.init(
+      Corpus(path: path, checkpoint: model.checkpoint, specialTokens: true, scratch: scratch), length: length,
+      limit: limit)
+  }
+
+  /// Checks what can be known of a text before any work; see ``Corpus/checked(_:checkpoint:tokenizer:specialTokens:)``.
+  static func check(_ path: String, of model: Model, length: Int) throws {
+    let corpus = try Corpus.checked(path, checkpoint: model.checkpoint, specialTokens: true)
+    if let corpus { _ = try TextWindows(corpus, length: length, limit: 1) }
+  }
+
+  private init(_ corpus: borrowing Corpus, length: Int, limit: Int?) throws {
+    let path = corpus.path
     var ids: [Int32] = []
     for index in 0..<corpus.count where ids.count / length < limit ?? .max {
       ids += try corpus.tokens(index)

@@ -36,6 +36,7 @@ public struct Allocate: AllocationStage, StageDefinition {
     )
     sparsity = parameters.number(
       "sparsity", default: nil, in: 0...1, "Share of all target weights that is pruned.")
+    if parameters.problems.isEmpty { parameters.rejectNothing(pruned: sparsity) }
     range = parameters.number(
       "range", default: 0.08, in: 0...0.5, "How far the sparsity of a matrix may be from the mean.")
     outlier = parameters.number(
@@ -43,6 +44,8 @@ public struct Allocate: AllocationStage, StageDefinition {
       "With owl: a weight is an outlier if its saliency is this many times the mean of its block.")
     targets = TargetFilter(&parameters)
   }
+
+  public var needsGram: Bool { method == .error }
 
   public func applies(to matrix: ModelOutline.Matrix) -> Bool { targets.contains(matrix.module) }
 

@@ -39,6 +39,7 @@ public struct SparseGPT: MatrixStage, StageDefinition {
   }
 
   public var reads: Set<ArtifactKind> { choice.reads.union([.factor]) }
+  public var needsGram: Bool { true }
   public var writesWeights: Bool { true }
 
   public func applies(to matrix: ModelOutline.Matrix) -> Bool { choice.applies(to: matrix) }

@@ -67,10 +67,14 @@ public struct Emit: OutputStage, StageDefinition {
           "the work folder lies in the output folder, which is written whole at the end; choose another --work or --output.",
           subject: job.work)
       }
-      guard try Folder.entry(path) != nil else { continue }
       guard try Folder.entry(path + "/" + OutputRecord.fileName) != nil else {
+        // The output is moved to this place, which replaces an empty folder, but not a link to one.
+        if try Folder.isEmptyFolder(path) { continue }
+        guard try Folder.entry(path) != nil || Folder.isLink(path) else { continue }
         throw EspalierError.usage(
-          "the output folder exists and was not written by espalier; choose another --output, or remove it.",
+          try Folder.isLink(path)
+            ? "this is a link; give the folder itself as --output."
+            : "the output folder has files in it that espalier did not write; choose another --output, or empty it.",
           subject: path)
       }
       guard try OutputRecord(folder: path).stages == OutputRecord.stages(of: job.recipe) else {
@@ -155,7 +159,7 @@ public struct Emit: OutputStage, StageDefinition {
   ///
   /// A damaged output is renamed, not removed: the user may have put files into it.
   private func written(_ output: String, _ unit: UnitContext) throws -> OutputRecord? {
-    guard try Folder.entry(output) != nil else { return nil }
+    guard try Folder.entry(output) != nil, try !Folder.isEmptyFolder(output) else { return nil }
     let record = try OutputRecord(folder: output)
     guard record.key == unit.key else {
       throw EspalierError.usage(

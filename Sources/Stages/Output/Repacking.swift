@@ -105,8 +105,10 @@ public struct Repacking: Sendable {
       throw EspalierError.usage(
         "this lies in the folder of the model; choose a place outside of it.", subject: output)
     }
-    guard try Folder.entry(output) == nil else {
-      throw EspalierError.usage("the output exists; choose another place, or remove it.", subject: output)
+    // The new folder is moved to this place, which replaces an empty one.
+    guard try (Folder.entry(output) == nil && !Folder.isLink(output)) || Folder.isEmptyFolder(output) else {
+      throw EspalierError.usage(
+        "the output exists and is not an empty folder; choose another place, or remove it.", subject: output)
     }
   }
 

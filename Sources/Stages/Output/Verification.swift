@@ -26,6 +26,9 @@ public struct Verification: Sendable {
     } else if try Folder.entry(folder + "/manifests") != nil {
       try checkWork(folder)
     } else {
+      guard try Folder.entry(folder) != nil else {
+        throw EspalierError.missing(folder, "there is no such folder")
+      }
       throw EspalierError.badInput(
         "this is neither a checkpoint that espalier wrote (no \(OutputRecord.fileName)) nor a work folder.",
         subject: folder)

@@ -71,6 +71,7 @@ public struct FrankWolfe: MatrixStage, StageDefinition {
   }
 
   public var reads: Set<ArtifactKind> { [.factor, .mask] }
+  public var needsGram: Bool { true }
 
   public var followsTarget: Bool { false }
 

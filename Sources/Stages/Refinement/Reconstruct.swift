@@ -27,6 +27,7 @@ public struct Reconstruct: MatrixStage, StageDefinition {
   }
 
   public var reads: Set<ArtifactKind> { [.factor, .mask] }
+  public var needsGram: Bool { true }
   public var writesWeights: Bool { true }
 
   public func applies(to matrix: ModelOutline.Matrix) -> Bool { true }

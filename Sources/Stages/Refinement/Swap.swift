@@ -69,6 +69,7 @@ public struct Swap: MatrixStage, StageDefinition {
   }
 
   public var reads: Set<ArtifactKind> { [.factor, .mask] }
+  public var needsGram: Bool { true }
 
   public var writesWeights: Bool { objective == .refit }
 

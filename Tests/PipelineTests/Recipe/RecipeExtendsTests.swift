@@ -38,7 +38,7 @@ import Testing
   /// The message without the test's folder.
   private func message(_ text: String) -> String {
     let error = failure { _ = try recipe(text) }
-    #expect(error?.code == .usage || error == nil)
+    #expect(error == nil || error?.code == .usage || error?.code == .noInput)
     return error?.description.replacing(folder.path + "/", with: "") ?? "no error"
   }
 

@@ -11,7 +11,7 @@ import Testing
     let job = try bench.job(overrides: ["better.rounds=5"], memory: 1 << 29, threads: 2)
     let units = try bench.run(job)
     let history = try RunHistory(work: job.work)
-    #expect(history.state == "finished" && history.reason == nil)
+    #expect(history.state == .finished && history.reason == nil)
     #expect(history.unitCount == 21 && history.peakMemory > 1 << 20)
     #expect(history.entries.map(\.unit) == units)
     #expect(history.entries.allSatisfy { $0.seconds.map { $0 >= 0 } == true })
@@ -64,7 +64,7 @@ import Testing
     }
     #expect(error?.code == .io)
     let history = try RunHistory(work: job.work)
-    #expect(history.state == "stopped" && history.reason == "stream/0: no room.")
+    #expect(history.state == .stopped && history.reason == "stream/0: no room.")
     #expect(
       history.entries.count == 10 && history.entries.last?.unit == "better/model.layers.0.mlp.down_proj")
     #expect(try RunReport(work: job.work).matrices.count == 3)
@@ -82,10 +82,10 @@ import Testing
       try File(writing: path).resize(to: size)
       let cut = try RunHistory(work: job.work)
       #expect(cut.entries.count == 21)
-      #expect(cut.state == (size == whole.count - 1 ? "finished" : "running or killed"))
+      #expect(cut.state == (size == whole.count - 1 ? .finished : .killed))
       _ = try bench.run(bench.job(threads: 7))
       let next = try RunHistory(work: job.work)
-      #expect(next.state == "finished" && next.start["threads"]?.integer == 7)
+      #expect(next.state == .finished && next.start["threads"]?.integer == 7)
       try Folder.writeAtomically(whole, to: path)
     }
   }

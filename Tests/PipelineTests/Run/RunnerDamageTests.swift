@@ -23,7 +23,7 @@ import Testing
       let good = bench.folder.path + "/good"
       self.good = good
       try bench.run(whole) { event in
-        if case .began(unit, _, _, _, _) = event {
+        if case .began(unit, _, _, _, _, _, _) = event {
           try? FileManager.default.copyItem(atPath: whole.work, toPath: good)
         }
       }

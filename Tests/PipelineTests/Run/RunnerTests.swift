@@ -66,7 +66,7 @@ import Testing
       let job = try bench.job(recipe, output: "out\(place)", work: "work\(place)")
       guard try run(bench, job, stopAt: place) else { break }
       #expect(try Folder.entry(job.outputs[0].path + "/key") == nil || place > 2 * units.count - 3)
-      #expect(try RunHistory(work: job.work).state == "stopped")
+      #expect(try RunHistory(work: job.work).state == .stopped)
       let done = try RunHistory(work: job.work).entries.map(\.unit)
       let rest = try bench.run(job)
       #expect(Set(done).isDisjoint(with: rest) && Set(done).union(rest) == Set(units))
@@ -106,7 +106,7 @@ import Testing
     #expect(count > 40)
     for copy in 0..<count {
       let job = try bench.job(recipe, output: "out\(copy)", work: "copy\(copy)")
-      #expect(try RunHistory(work: job.work).state == "running or killed")
+      #expect(try RunHistory(work: job.work).state == .killed)
       let made = try bench.run(job)
       #expect(Set(made).count == made.count)
       #expect(try bench.results(job) == results)
@@ -137,7 +137,7 @@ import Testing
     let began = Mutex<[String]>([])
     let made = try bench.run(narrow) { event in
       switch event {
-      case .began(let unit, _, _, _, _): began.withLock { $0.append("begin " + unit) }
+      case .began(let unit, _, _, _, _, _, _): began.withLock { $0.append("begin " + unit) }
       case .committed(let unit, _, _, _, _): began.withLock { $0.append("end " + unit) }
       default: break
       }

@@ -143,7 +143,7 @@ import Testing
       let job = try bench.job(recipe, output: name, work: "work-\(name)", memory: memory)
       let begun = Mutex<Set<Int>>([])
       try Runner(job) { event in
-        if case .began(let unit, let done, _, _, _) = event, unit.hasPrefix("factor/") {
+        if case .began(let unit, let done, _, _, _, _, _) = event, unit.hasPrefix("factor/") {
           begun.withLock { _ = $0.insert(done) }
         }
       }.run()

@@ -232,13 +232,15 @@ import Testing
     #expect(code == 64 && message.contains("does not predict"))
   }
 
-  @Test func longWindowsAreWarnedOf() throws {
+  @Test func longWindowsAreRefused() throws {
     let bench = try Workbench()
     let model = try Model(folder: bench.model)
     let longest = model.outline.maximumLength
-    #expect(try Evaluation(texts: [bench.corpus], length: longest).check(model).isEmpty)
-    #expect(
-      try Evaluation(texts: [bench.corpus], length: longest + 1).check(model)[0].contains("\(longest)"))
+    try Evaluation(texts: [bench.corpus], length: longest).check(model)
+    let (message, code) = bench.failure {
+      try Evaluation(texts: [bench.corpus], length: longest + 1).check(model)
+    }
+    #expect(code == 64 && message.contains("at most \(longest) tokens"))
   }
 
   private func ask(_ model: Model, _ path: String, _ bench: Workbench) throws -> TaskReport {

@@ -1,0 +1,3 @@
+import EspalierCommand
+
+EspalierCommand.main(adding: [RandomMask.self, OneSwap.self, WeightChange.self])
