@@ -9,6 +9,9 @@ struct RunCommand: StageCommand {
     discussion: """
       Finished work is kept in the work folder and found by its content: a second recipe with the same calibration reuses it, and \
       a run that was stopped continues with the next unit. The pruned model appears under its name when it is complete.
+
+      A recipe with `extends: FILE` has the stages of that recipe, found from its own folder: a stage with the id of one of them sets \
+      its parameters, another one is added behind those of its kind. `${NAME}` in a value stands for what --define NAME=VALUE says.
       """)
 
   /// Operations of a job that takes long enough to be worth two seconds of measuring the machine, about ten seconds of work.

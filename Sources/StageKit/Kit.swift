@@ -34,6 +34,7 @@
 @_exported import struct EspalierPipeline.EvaluationReport
 @_exported import protocol EspalierPipeline.EvaluationStage
 @_exported import struct EspalierPipeline.FactorReport
+@_exported import struct EspalierPipeline.FileMix
 @_exported import struct EspalierPipeline.HiddenReport
 @_exported import struct EspalierPipeline.Job
 @_exported import struct EspalierPipeline.JobOutput

@@ -24,7 +24,7 @@ extension RecipeValue {
     switch self {
     case .scalar(let text, let isPlain):
       // In quotes it is never a number, so numbers stay as they are.
-      isPlain && Self.isSafe(text) ? text : Self.quoted(text)
+      isPlain && Self.isSafe(text) ? text : Self.quoted(text.replacing("${", with: "$${"))
     case .list(let values): "[\(values.map(\.yaml).joined(separator: ", "))]"
     case .map(let members):
       "{\(members.map { "\(Self.scalar($0.key, isPlain: true).yaml): \($0.value.yaml)" }.joined(separator: ", "))}"

@@ -227,7 +227,9 @@ public struct Runner: Sendable {
 
   private func runAlone(_ context: UnitContext) throws -> UnitResult {
     switch job.recipe.entries[context.unit.entry].role {
-    case .corpus(let stage): return UnitResult(report: .corpus(try stage.run(context)))
+    case .corpus(let stage):
+      try stage.run(context)
+      return UnitResult(report: .corpus(stage.report(for: job.model)))
     case .source(let stage): return try stage.embed(context)
     case .site: throw EspalierError.internalFault("a site runs without its block.")
     case .allocation(let stage):
