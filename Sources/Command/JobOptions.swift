@@ -41,6 +41,12 @@ struct JobOptions: ParsableArguments {
       valueName: "STAGE.KEY=VALUE"))
   var overrides: [String] = []
 
+  @Option(
+    name: .customLong("define"),
+    help: ArgumentHelp(
+      "What ${NAME} stands for in the recipe; can be given again.", valueName: "NAME=VALUE"))
+  var definitions: [String] = []
+
   @OptionGroup var stages: StageOptions
 
   @Flag(help: "Print JSON.")
@@ -59,7 +65,8 @@ struct JobOptions: ParsableArguments {
 
   private func job(adding stages: [StageDescriptor]) throws -> Job {
     let recipe = try Recipe(
-      path: recipe, overrides: overrides, registry: self.stages.registry(adding: stages))
+      path: recipe, overrides: overrides, definitions: definitions,
+      registry: self.stages.registry(adding: stages))
     let model = try Model(folder: model, reading: read)
     if let threads {
       guard threads > 0 else { throw EspalierError.usage("--threads must be at least 1.") }

@@ -47,6 +47,7 @@ struct PlanCommand: StageCommand {
       } + [["in all", String(plan.units), "", ""] + columns(plan.work)])
     Terminal.out("")
     for stage in plan.stages { if let reason = stage.idleReason { Terminal.out("\(stage.id): \(reason)") } }
+    if let corpus = plan.corpus { Terminal.out("calibration     \(corpus)") }
     Terminal.out(
       "memory at most  \(ByteSize(bytes: plan.peakMemory)) of \(ByteSize(bytes: job.memory)); \(ByteSize(bytes: plan.leastMemory)) would do"
     )
@@ -82,6 +83,7 @@ extension Plan {
     [
       "units": .integer(units), "peakMemory": .integer(peakMemory), "leastMemory": .integer(leastMemory),
       "workBytes": .integer(workBytes), "diskBytes": .integer(diskBytes),
+      "corpus": corpus?.json ?? .null,
       "outputs": .array(outputs.map(\.json)), "coverage": coverage.json,
       "work": work.json(rates), "done": .integer(doneUnits), "workLeft": workLeft.json(rates),
       "rates": rates?.json ?? .null,

@@ -1,6 +1,7 @@
 import ArgumentParser
 import EspalierCore
 import EspalierPipeline
+import EspalierStages
 
 struct RunCommand: StageCommand {
   static let configuration = CommandConfiguration(
@@ -8,18 +9,28 @@ struct RunCommand: StageCommand {
     discussion: """
       Finished work is kept in the work folder and found by its content: a second recipe with the same calibration reuses it, and \
       a run that was stopped continues with the next unit. The pruned model appears under its name when it is complete.
+
+      A recipe with `extends: FILE` has the stages of that recipe, found from its own folder: a stage with the id of one of them sets \
+      its parameters, another one is added behind those of its kind. `${NAME}` in a value stands for what --define NAME=VALUE says.
       """)
 
+  /// Operations of a job that takes long enough to be worth two seconds of measuring the machine, about ten seconds of work.
+  private static let longWork = 1e12
+
   @OptionGroup var options: JobOptions
+  @OptionGroup var detail: DetailOptions
 
   func run(adding stages: [StageDescriptor]) throws {
     let (job, plan) = try options.plan(adding: stages)
     for stage in plan.stages { if let reason = stage.idleReason { Terminal.error("\(stage.id): \(reason)") } }
     for line in CoverageText.warnings(plan.coverage) { Terminal.error(line) }
     Interruption.watch()
-    let display = ProgressDisplay()
+    let rates =
+      plan.work.allOperations > Self.longWork
+      ? try MachineRates.measured(onTheDiskOf: job.work, by: job.device) : nil
+    let display = ProgressDisplay(detail.detail)
     do {
-      try Runner(job, progress: display.show).run()
+      try Runner(job, forecast: Forecast(plan, rates), progress: display.show).run()
     } catch {
       display.end()
       throw error
@@ -29,7 +40,7 @@ struct RunCommand: StageCommand {
     if options.json {
       Terminal.out(report.json)
     } else {
-      ReportTable.show(report)
+      ReportText(report: report, detail: detail.detail).show()
     }
   }
 }

@@ -161,11 +161,12 @@ import Testing
     #expect(plan.exitCode == 0, "\(plan.errors)")
   }
 
-  @Test func theTextIsAPipeOrAFolder() throws {
+  @Test func theTextIsAPipeOrAFolderOfOtherFiles() throws {
     let pipe = folder + "/pipe"
     #expect(mkfifo(pipe, 0o644) == 0)
     try refused(corpus(pipe), code: 65, "\(pipe): this is a pipe or a device, not a file")
-    try refused(corpus(model), code: 65, "\(model): this is a folder, not a file")
+    try refused(corpus(model), code: 64, "\(model): these are texts and tokens (.safetensors)")
+    try refused(corpus(folder + "/*.parquet"), code: 64, "\(folder)/*.parquet: no file has a name like this")
   }
 
   @Test func windowsAreLongerThanTheModelWasMadeFor() throws {

@@ -49,7 +49,9 @@ struct Words: CorpusStage {
 
   let corpus: String
   let shape: (samples: Int, length: Int)
-  func shape(for model: ModelOutline) -> (samples: Int, length: Int) { shape }
+  func report(for model: ModelOutline) -> CorpusReport {
+    CorpusReport(samples: shape.samples, length: shape.length)
+  }
   let draw: Draw
   let seed: Int?
 
@@ -64,10 +66,9 @@ struct Words: CorpusStage {
     if draw == .consecutive, seed != nil { parameters.reject("seed needs draw: random.") }
   }
 
-  func run(_ unit: UnitContext) throws -> CorpusReport {
+  func run(_ unit: UnitContext) throws {
     let sizes = "\(shape) \(draw) \(seed ?? -1)"
     try Probe.make(unit.unit.id, unit.folder + "/tokens", [Probe.text(corpus), sizes])
-    return CorpusReport(samples: shape.samples, length: shape.length)
   }
 }
 

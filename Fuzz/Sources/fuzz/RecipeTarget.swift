@@ -10,7 +10,8 @@ enum RecipeTarget: FuzzTarget {
       "stages:", "\n  - ", ": ", "{", "}", "[", "]", "&a ", "*a", "? ", "!!str ", "!<tag> ", "|\n", ">\n",
       "---\n",
       "...\n", "<<: ", "%YAML 1.2\n", "sparsity: 0.5", "keep: 2", "of: 4", "id: ", "targets: ", "re:.*", "\"",
-      "\\u00", "\\xff", "'", "# ", "corpus: c.txt", "\u{FEFF}", "\u{85}", "\u{2028}",
+      "${A}", "$${", "extends: ", "[{file: a, weight: 2}]", "*.txt", "\\u00", "\\xff", "'", "# ",
+      "corpus: c.txt", "\u{FEFF}", "\u{85}", "\u{2028}",
     ]
 
   static func seeds() -> [[UInt8]] {
@@ -28,6 +29,7 @@ enum RecipeTarget: FuzzTarget {
       "stages: [{tokenize: {corpus: 'a'}}, capture: {propagate: dense}, factor, {warmStart: {sparsity: 0.6, ignore: [q_proj, \"re:.*down\"]}}, {swap: {id: more, maxSwaps: 10}}, emit]",
       "stages:\n  - tokenize: {corpus: &c [a, b]}\n  - ? swap\n    : {id: *c}\n  - emit # the end\n",
       "stages:\n  - tokenize:\n      corpus: |\n        c.txt\n      seed: 7\n      draw: \"consecutive\"\n  - warmStart: {method: magnitude, sparsity: .5}\n  - emit",
+      "stages: [{tokenize: {corpus: [{file: a, weight: 3}, ${A}], samples: ${A}}}, ${A}, {swap: {id: \"${A}$${A}\"}}]",
     ].map { Array($0.utf8) }
   }
 
@@ -48,7 +50,9 @@ enum RecipeTarget: FuzzTarget {
 
   static func run(_ bytes: [UInt8]) throws {
     guard let text = String(validating: bytes, as: UTF8.self) else { return }
-    let recipe = try Recipe(text: text, source: "recipe.yaml", registry: .builtIn)
+    let definitions = text.contains("${A}") ? ["A=64"] : []
+    let recipe = try Recipe(
+      text: text, source: "recipe.yaml", definitions: definitions, registry: .builtIn)
     require(!recipe.entries.isEmpty, "a recipe without stages")
     for entry in recipe.entries {
       require(try JSON(parsing: entry.key.text) == entry.key, "the parameters are read as others")

@@ -26,6 +26,8 @@ public struct Plan: Sendable {
   /// The most bytes of the work folder and the outputs on its disk at a time.
   public let diskBytes: Int
   public let outputs: [JobOutput]
+  /// The calibration data; nil if the recipe reads none.
+  public let corpus: CorpusReport?
   /// Units that earlier runs have done, and the work that is left.
   public let doneUnits: Int
   public let workLeft: Work

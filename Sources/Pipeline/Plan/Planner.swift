@@ -74,7 +74,8 @@ public enum Planner {
     return Plan(
       stages: stages, units: graph.units.count, peakMemory: needs.heldBytes + rehearsal.peakMemory,
       leastMemory: leastMemory, workBytes: rehearsal.peakWorkBytes, diskBytes: rehearsal.peakDiskBytes,
-      outputs: needs.job.outputs, doneUnits: rest.doneUnits, workLeft: rest.work.reduce(Work(), +),
+      outputs: needs.job.outputs, corpus: needs.corpus, doneUnits: rest.doneUnits,
+      workLeft: rest.work.reduce(Work(), +),
       coverage: Coverage(checkpoint, needs.job.model, graph: graph))
   }
 

@@ -6,8 +6,10 @@ struct UnitNeeds: Sendable {
   let job: Job
   let graph: UnitGraph
   /// Calibration sequences, and tokens of each.
-  let samples: Int
-  let length: Int
+  /// What the corpus stage will make; nil if there is none.
+  let corpus: CorpusReport?
+  var samples: Int { corpus?.samples ?? 1 }
+  var length: Int { corpus?.length ?? 1 }
   /// Memory of the program itself, with the graph and the tables of tensors. In large jobs each unit and tensor takes about 2.5 KiB
   /// by the end of a run.
   let heldBytes: Int
@@ -27,7 +29,7 @@ struct UnitNeeds: Sendable {
   init(_ job: Job, _ graph: UnitGraph) {
     self.job = job
     self.graph = graph
-    (samples, length) = job.recipe.stages(\.corpus).first?.stage.shape(for: job.model) ?? (1, 1)
+    corpus = job.recipe.stages(\.corpus).first?.stage.report(for: job.model)
     source = job.recipe.stages(\.source).first?.stage
     heldBytes = Planner.processBytes + max(0, graph.units.count + job.checkpoint.tensors.count - 1000) * 2560
     factor = job.recipe.stages(\.site).first?.index

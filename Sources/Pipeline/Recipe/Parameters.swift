@@ -234,6 +234,44 @@ public struct Parameters {
     return paths
   }
 
+  /// Files to draw from: a path, a folder, a pattern, or a list of these with weights; see ``FileMix``. They must exist.
+  ///
+  /// - Parameters:
+  ///   - endings: of the files that a folder stands for.
+  ///   - kind: as for ``file(_:kind:_:)``.
+  public mutating func mix(
+    _ name: String, endings: [String], kind: (String) -> String, _ text: String
+  ) -> FileMix? {
+    describe(name, "file, folder, pattern, or list of these", nil, text)
+    let expects =
+      "the path of a file, of a folder or with * in the name, or a list of these and of {file: PATH, weight: NUMBER}"
+    guard let entries = read(name, nil, expects: expects, FileMix.entries) else { return nil }
+    do {
+      let mix = try FileMix(entries, endings: endings)
+      if let path = mix.onlyFile {
+        files[name] = path
+        key.append((name, .string(kind(path))))
+      } else {
+        note(name, mix, kind)
+      }
+      return mix
+    } catch {
+      let place = values.last { $0.key == name }?.position ?? position
+      problems.append(RecipeProblem(place, "\(stage).\(name): \(error)"))
+      return nil
+    }
+  }
+
+  private mutating func note(_ name: String, _ mix: FileMix, _ kind: (String) -> String) {
+    for (index, part) in mix.parts.enumerated() {
+      for (place, path) in part.files.enumerated() { files["\(name).\(index).\(place)"] = path }
+    }
+    let parts = mix.parts.map { part -> JSON in
+      ["weight": .number(part.weight), "files": .array(part.files.map { .string(kind($0)) })]
+    }
+    key.append((name, .array(parts)))
+  }
+
   /// Files with names, each given as `NAME=FILE`, one or a list; none if nothing is given. The names go into the key.
   public mutating func namedFiles(_ name: String, _ text: String) -> [(name: String, path: String)] {
     describe(name, "NAME=FILE, or list of these", "none", text)

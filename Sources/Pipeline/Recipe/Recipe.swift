@@ -13,6 +13,7 @@ import Yams
 ///       - emit
 ///
 /// It may also name plug-ins, as files beside it: `plugins: [noise.yaml]`.
+/// With `extends: FILE` it has the stages of that recipe, and its own change them: see ``RecipeReader``.
 public struct Recipe: Sendable {
   /// One stage of the pipeline, configured.
   public struct Entry: Sendable {
@@ -25,6 +26,8 @@ public struct Recipe: Sendable {
     public let key: JSON
     /// Files that the parameters name, by parameter; their content goes into keys.
     public let files: [String: String]
+    /// The parameters that are not left at their defaults, overrides applied.
+    let given: [RecipeValue.Member]
 
     public var stage: any Stage { role.stage }
   }
@@ -33,7 +36,11 @@ public struct Recipe: Sendable {
   public let text: String
   /// Overrides as they were given on the command line.
   public let overrides: [String]
+  /// Definitions as they were given on the command line.
+  public let definitions: [String]
   public let entries: [Entry]
+  /// Absolute paths of the files that describe plug-ins.
+  let plugins: [String]
   /// The stages that the recipe could have named.
   let registry: StageRegistry
 
@@ -42,21 +49,43 @@ public struct Recipe: Sendable {
     entries.enumerated().compactMap { index, entry in role(entry.role).map { (index, $0) } }
   }
 
-  /// Whether a YAML file is meant as a recipe: it has the key `stages`.
+  /// Whether a YAML file is meant as a recipe: it has the key `stages` or `extends`.
   public static func isRecipe(_ path: String) throws -> Bool {
-    let text = try Folder.readText(path, limit: BoundedYAML.mostBytes)
-    return try BoundedYAML.document(text, source: path)?.mapping?.keys.contains {
-      $0.scalar?.string == "stages"
-    }
-      ?? false
+    var definitions = RecipeDefinitions([])
+    let text = definitions.marked(try Folder.readText(path, limit: BoundedYAML.mostBytes))
+    let keys = try BoundedYAML.document(text, source: path)?.mapping?.keys.compactMap(\.scalar?.string) ?? []
+    return keys.contains { $0 == "stages" || $0 == "extends" }
   }
 
   /// Reads a recipe file.
   ///
   /// - Parameters:
   ///   - overrides: `STAGE.KEY=VALUE`, with a stage's name or id; an empty value sets the parameter to its default.
+  ///   - definitions: `NAME=VALUE` for every `${NAME}`.
   /// - Throws: a usage error that lists every mistake with file, line and column.
-  public init(path: String, overrides: [String] = [], registry: StageRegistry) throws {
+  public init(
+    path: String, overrides: [String] = [], definitions: [String] = [], registry: StageRegistry
+  ) throws {
+    try self.init(
+      text: Self.text(path), source: path, overrides: overrides, definitions: definitions, registry: registry)
+  }
+
+  /// - Parameter source: the path of the text; recipes that it extends are found from there.
+  public init(
+    text: String, source: String, overrides: [String] = [], definitions: [String] = [],
+    registry: StageRegistry
+  ) throws {
+    var reader = RecipeReader(source: source, registry: registry, definitions: definitions)
+    entries = try reader.read(text, overrides: overrides)
+    self.registry = reader.registry
+    plugins = reader.plugins
+    self.text = text
+    self.overrides = overrides
+    self.definitions = definitions
+  }
+
+  /// The text of a recipe file.
+  static func text(_ path: String) throws -> String {
     let bytes: [UInt8]
     do {
       bytes = try Folder.read(path, limit: BoundedYAML.mostBytes)
@@ -68,22 +97,25 @@ public struct Recipe: Sendable {
     guard let text = String(validating: bytes, as: UTF8.self) else {
       throw EspalierError.usage("the recipe is not valid UTF-8.", subject: path)
     }
-    try self.init(text: text, source: path, overrides: overrides, registry: registry)
-  }
-
-  public init(text: String, source: String, overrides: [String] = [], registry: StageRegistry) throws {
-    var reader = RecipeReader(source: source, registry: registry)
-    entries = try reader.read(text, overrides: overrides)
-    self.registry = reader.registry
-    self.text = text
-    self.overrides = overrides
+    return text
   }
 }
 
+/// Reads a recipe and those that it extends.
+///
+/// The stages of the extended recipe come first and keep their order. A stage with the id of one of them sets its parameters, or takes
+/// its place if it is another stage under that id. Any other stage is added behind those of its role, so that a mask's refiner comes
+/// before `emit`.
 private struct RecipeReader {
-  let source: String
+  /// The file that is read now.
+  var source: String
   private(set) var registry: StageRegistry
+  private(set) var plugins: [String] = []
+  var definitions: RecipeDefinitions
   var problems: [RecipeProblem] = []
+  /// The file that is read now and those that extend it, the first one first.
+  private var chain: [(path: String, identity: String?)] = []
+  private static let longestChain = 8
 
   private struct Draft {
     let name: String
@@ -92,73 +124,139 @@ private struct RecipeReader {
     var members: [RecipeValue.Member]
   }
 
-  init(source: String, registry: StageRegistry) {
+  init(source: String, registry: StageRegistry, definitions: [String]) {
     self.source = source
     self.registry = registry
+    self.definitions = RecipeDefinitions(definitions)
   }
 
   mutating func read(_ text: String, overrides: [String]) throws -> [Recipe.Entry] {
     var drafts = try self.drafts(text)
-    for (index, draft) in drafts.enumerated() where drafts[..<index].contains(where: { $0.id == draft.id }) {
-      problems.append(
-        RecipeProblem(
-          draft.position, "the stage \(draft.id) occurs twice; give one of them an id: of its own."))
-    }
     for override in overrides { apply(override, to: &drafts) }
     let entries = drafts.compactMap { entry($0) }
+    definitions.rejectUnknown()
+    problems = definitions.problems + problems
     guard problems.isEmpty else { throw failure() }
     guard !entries.isEmpty else { throw EspalierError.usage("the recipe has no stages.", subject: source) }
     return entries
   }
 
+  /// The stages of a file and of those that it extends.
   private mutating func drafts(_ text: String) throws -> [Draft] {
-    let root = try BoundedYAML.document(text, source: source)
+    chain.append((source, try? Folder.entry(source)?.identity))
+    defer { chain.removeLast() }
+    let root = try BoundedYAML.document(definitions.marked(text), source: source)
     guard let root, let mapping = root.mapping else {
       let position =
         root.map { RecipePosition($0, source) } ?? RecipePosition(source: source, line: 1, column: 1)
       throw EspalierError.usage(
         "a recipe starts with `stages:` and a list of stages.", subject: "\(position)")
     }
+    var base: [Draft]?
     var drafts: [Draft] = []
     for (key, value) in mapping {
-      if key.scalar?.string == "plugins" {
-        try addPlugins(value)
-        continue
-      }
-      guard key.scalar?.string == "stages" else {
+      let position = RecipePosition(value, source)
+      switch key.scalar?.string {
+      case "extends": base = try extended(RecipeValue(value, source: source), position)
+      case "plugins": try addPlugins(value)
+      case "stages":
+        guard let sequence = value.sequence else {
+          problems.append(RecipeProblem(position, "stages must be a list."))
+          continue
+        }
+        drafts = sequence.compactMap { draft($0) }
+      default:
+        let name = RecipeDefinitions.unmarked(key.scalar?.string ?? "?")
         problems.append(
           RecipeProblem(
-            RecipePosition(key, source),
-            "a recipe has no key \"\(key.scalar?.string ?? "?")\"; it has: stages, plugins."))
-        continue
+            RecipePosition(key, source), "a recipe has no key \"\(name)\"; it has: extends, stages, plugins.")
+        )
       }
-      guard let sequence = value.sequence else {
-        problems.append(RecipeProblem(RecipePosition(value, source), "stages must be a list."))
-        continue
-      }
-      for node in sequence { if let draft = draft(node) { drafts.append(draft) } }
     }
-    return drafts
+    for (index, draft) in drafts.enumerated() where drafts[..<index].contains(where: { $0.id == draft.id }) {
+      problems.append(
+        RecipeProblem(
+          draft.position, "the stage \(draft.id) occurs twice; give one of them an id: of its own."))
+    }
+    guard var base else { return drafts }
+    for draft in drafts { merge(draft, into: &base) }
+    return base
+  }
+
+  /// The stages of the recipe that this one extends.
+  private mutating func extended(_ value: RecipeValue, _ position: RecipePosition) throws -> [Draft] {
+    guard let value = definitions.expand(value, at: position) else { return [] }
+    guard let name = value.text, !name.isEmpty else {
+      throw EspalierError.usage(
+        "extends must be the path of a recipe, from the folder of this one, not \(value.shown).",
+        subject: "\(position)")
+    }
+    let path =
+      name.hasPrefix("/") || Folder.parent(of: source) == "." ? name : Folder.parent(of: source) + "/" + name
+    return try about("\(position)") {
+      let text = try Recipe.text(path)
+      let identity = try Folder.entry(path)?.identity
+      let paths = (chain.map(\.path) + [path]).joined(separator: ", ")
+      guard !chain.contains(where: { $0.path == path || $0.identity == identity }) else {
+        throw EspalierError.usage("the recipes extend each other in a circle: \(paths).")
+      }
+      guard chain.count < Self.longestChain else {
+        throw EspalierError.usage("more than \(Self.longestChain) recipes extend each other: \(paths).")
+      }
+      let extending = source
+      source = path
+      defer { source = extending }
+      return try drafts(text)
+    }
+  }
+
+  /// Changes or adds one stage of an extended recipe.
+  private mutating func merge(_ draft: Draft, into drafts: inout [Draft]) {
+    if let index = drafts.firstIndex(where: { $0.id == draft.id }) {
+      if draft.name == drafts[index].name || draft.id == draft.name {
+        drafts[index].members += draft.members
+      } else {
+        drafts[index] = draft
+      }
+      return
+    }
+    guard let rank = registry[draft.name]?.example.rank else {
+      let ids = drafts.map(\.id)
+      let near = nearest(draft.name, in: ids + registry.names).map { " Did you mean \($0)?" } ?? ""
+      problems.append(
+        RecipeProblem(
+          draft.position,
+          "there is no stage \"\(draft.name)\", neither here nor in the recipe that this one extends, which has: \(ids.joined(separator: ", ")).\(near)"
+        ))
+      return
+    }
+    let last = drafts.lastIndex { registry[$0.name]?.example.rank ?? .max <= rank }
+    drafts.insert(draft, at: last.map { $0 + 1 } ?? 0)
   }
 
   private mutating func addPlugins(_ node: Node) throws {
-    guard let files = RecipeValue(node, source: source).texts else {
-      problems.append(
-        RecipeProblem(RecipePosition(node, source), "plugins must be a list of files that describe plug-ins.")
-      )
+    let position = RecipePosition(node, source)
+    guard let value = definitions.expand(RecipeValue(node, source: source), at: position) else { return }
+    guard let files = value.texts else {
+      problems.append(RecipeProblem(position, "plugins must be a list of files that describe plug-ins."))
       return
     }
     let folder = Folder.parent(of: source)
-    registry = try about("\(RecipePosition(node, source))") {
-      try registry.adding(plugins: files.map { $0.hasPrefix("/") ? $0 : "\(folder)/\($0)" })
-    }
+    let paths = files.map { $0.hasPrefix("/") ? $0 : "\(folder)/\($0)" }
+    registry = try about("\(position)") { try registry.adding(plugins: paths) }
+    plugins += try paths.map(Folder.absolute)
   }
 
   private mutating func draft(_ node: Node) -> Draft? {
     let position = RecipePosition(node, source)
-    if let name = node.scalar?.string { return Draft(name: name, id: name, position: position, members: []) }
+    if let text = node.scalar?.string {
+      guard let name = definitions.expand(.scalar(text, isPlain: true), at: position)?.text else {
+        return nil
+      }
+      return Draft(name: name, id: name, position: position, members: [])
+    }
     guard let mapping = node.mapping, mapping.count == 1, let (key, value) = mapping.first,
-      let name = key.scalar?.string
+      let name = (key.scalar?.string).map(RecipeDefinitions.unmarked)
     else {
       problems.append(
         RecipeProblem(
@@ -171,13 +269,14 @@ private struct RecipeReader {
       var id = name
       if let member = members.last(where: { $0.key == "id" }) {
         // Unit names (`ID/MATRIX`) and `--set ID.KEY=VALUE` are split at these characters.
-        if let text = member.value.text, !text.isEmpty, !text.contains(where: { "/.= \n\t".contains($0) }) {
+        guard let value = definitions.expand(member.value, at: member.position) else { return nil }
+        if let text = value.text, !text.isEmpty, !text.contains(where: { "/.= \n\t".contains($0) }) {
           id = text
         } else {
           problems.append(
             RecipeProblem(
               member.position,
-              "the id of \(name) must be a word without \"/\", \".\" and \"=\", not \(member.value.shown)."))
+              "the id of \(name) must be a word without \"/\", \".\" and \"=\", not \(value.shown)."))
         }
       }
       return Draft(
@@ -206,12 +305,7 @@ private struct RecipeReader {
           position, "the recipe has no stage \"\(id)\".\(near) It has: \(ids.joined(separator: ", "))."))
       return
     }
-    let text = String(override[override.index(after: equals)...])
-    // A value in brackets is a list, as in a recipe. Everything else is text, so that paths need no quotes.
-    let value: RecipeValue =
-      if text.hasPrefix("["), let node = try? BoundedYAML.compose(text) {
-        RecipeValue(node, source: position.source)
-      } else { .scalar(text, isPlain: true) }
+    let value = RecipeValue(argument: String(override[override.index(after: equals)...]))
     drafts[index].members.append(.init(key: key, value: value, position: position))
   }
 
@@ -220,14 +314,30 @@ private struct RecipeReader {
       problems.append(RecipeProblem(draft.position, registry.unknown(draft.name)))
       return nil
     }
-    var parameters = Parameters(draft.members, stage: draft.id, position: draft.position)
+    guard let members = effective(draft.members) else { return nil }
+    var parameters = Parameters(members, stage: draft.id, position: draft.position)
     let role = descriptor.make(&parameters)
     parameters.rejectUnknown()
     problems += parameters.problems
     return Recipe.Entry(
       id: draft.id, descriptor: descriptor, role: role,
       key: JSON.object(JSONObject(parameters.key)).canonical,
-      files: parameters.files)
+      files: parameters.files, given: members.filter { !$0.value.isNull })
+  }
+
+  /// The last value of each key, with what its names stand for; nil if one is not defined. Values that were overridden need no
+  /// definitions, and those from the command line have no names.
+  private mutating func effective(_ members: [RecipeValue.Member]) -> [RecipeValue.Member]? {
+    let last = members.enumerated().filter { index, member in
+      !members[(index + 1)...].contains { $0.key == member.key }
+    }.map(\.element)
+    let expanded = last.compactMap { member -> RecipeValue.Member? in
+      guard member.position.isInFile else { return member }
+      return definitions.expand(member.value, at: member.position).map {
+        RecipeValue.Member(key: member.key, value: $0, position: member.position)
+      }
+    }
+    return expanded.count == last.count ? expanded : nil
   }
 
   private func failure() -> EspalierError {

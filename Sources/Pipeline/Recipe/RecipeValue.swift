@@ -7,10 +7,13 @@ public struct RecipePosition: Sendable, Hashable {
   public var source = ""
   public var line = 0
   public var column = 0
+
+  /// False for a value from the command line.
+  var isInFile: Bool { line > 0 }
 }
 
 extension RecipePosition: CustomStringConvertible {
-  public var description: String { line > 0 ? "\(source):\(line):\(column)" : source }
+  public var description: String { isInFile ? "\(source):\(line):\(column)" : source }
 }
 
 /// One mistake in a recipe, with its place.
@@ -68,10 +71,19 @@ indirect enum RecipeValue: Sendable {
     }
   }
 
+  /// A value from the command line. In brackets it is a list, as in a recipe; everything else is text, so that paths need no quotes.
+  init(argument text: String) {
+    if text.hasPrefix("["), let node = try? BoundedYAML.compose(text) {
+      self.init(node, source: "")
+    } else {
+      self = .scalar(text, isPlain: true)
+    }
+  }
+
   /// The value in a message.
   var shown: String {
     switch self {
-    case .scalar(let text, _): "\"\(text.prefix(60))\""
+    case .scalar(let text, _): "\"\(RecipeDefinitions.unmarked(String(text.prefix(60))))\""
     case .list: "a list"
     case .map: "a group of keys"
     }
@@ -87,7 +99,8 @@ indirect enum RecipeValue: Sendable {
       self = .map(
         mapping.map { pair in
           Member(
-            key: pair.key.scalar?.string ?? "?", value: RecipeValue(pair.value, source: source),
+            key: RecipeDefinitions.unmarked(pair.key.scalar?.string ?? "?"),
+            value: RecipeValue(pair.value, source: source),
             position: RecipePosition(pair.key, source))
         })
     case .alias(let alias):

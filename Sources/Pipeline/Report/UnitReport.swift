@@ -50,19 +50,79 @@ public enum UnitReport: Sendable {
 
 /// The calibration data.
 public struct CorpusReport: ReportPart {
+  /// One file, folder or pattern that samples come from.
+  public struct Source: ReportPart, ReportValue {
+    /// The last component of its path.
+    public private(set) var name = ""
+    public private(set) var files = 0
+    public private(set) var weight = 0.0
+    public private(set) var samples = 0
+
+    public init() {}
+
+    init(_ part: FileMix.Part, samples: Int) {
+      (name, files) = (Folder.name(of: part.path), part.files.count)
+      (weight, self.samples) = (part.weight, samples)
+    }
+
+    public mutating func visit(_ members: inout ReportMembers) {
+      members.value("name", &name)
+      members.value("files", &files)
+      members.value("weight", &weight)
+      members.value("samples", &samples)
+    }
+  }
+
   public private(set) var samples = 0
   /// Tokens of a sample.
   public private(set) var length = 0
-  public var tokens: Int { samples * length }
+  /// How samples are chosen, and the seed if that is at random.
+  public private(set) var draw: String?
+  public private(set) var seed: Int?
+  public private(set) var sources: [Source]?
+  public var tokens: Int {
+    let (tokens, overflow) = samples.multipliedReportingOverflow(by: length)
+    return overflow ? .max : tokens
+  }
 
   public init() {}
 
-  public init(samples: Int, length: Int) { (self.samples, self.length) = (samples, length) }
+  public init(
+    samples: Int, length: Int, draw: String? = nil, seed: Int? = nil, from mix: FileMix? = nil
+  ) {
+    (self.samples, self.length, self.draw, self.seed) = (samples, length, draw, seed)
+    sources = mix.map { mix in
+      zip(mix.parts, mix.shares(of: samples)).map { Source($0, samples: $1) }
+    }
+  }
 
   public mutating func visit(_ members: inout ReportMembers) {
     members.value("samples", &samples)
     members.value("length", &length)
+    members.value("draw", &draw)
+    members.value("seed", &seed)
+    members.value("sources", &sources)
   }
+}
+
+extension CorpusReport: CustomStringConvertible {
+  /// As in `128 samples of 2048 tokens, draw: random, seed: 0; 96 from c4.jsonl.gz (weight 3), 32 from 12 files of notes (weight 1)`.
+  public var description: String {
+    let how = [draw.map { "draw: \($0)" }, seed.map { "seed: \($0)" }].compactMap(\.self)
+    let what = (["\(samples) samples of \(length) tokens"] + how).joined(separator: ", ")
+    guard let sources, let first = sources.first else { return what }
+    guard sources.count > 1 else { return "\(what); from \(first.place)" }
+    let parts = sources.map { "\($0.samples) from \($0.place) (weight \(Self.shown($0.weight)))" }
+    return "\(what); " + parts.joined(separator: ", ")
+  }
+
+  private static func shown(_ weight: Double) -> String {
+    Int(exactly: weight).map(String.init) ?? "\(weight)"
+  }
+}
+
+extension CorpusReport.Source {
+  fileprivate var place: String { files == 1 ? name : "\(files) files of \(name)" }
 }
 
 /// Hidden states before a block.

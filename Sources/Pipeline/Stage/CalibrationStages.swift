@@ -4,9 +4,9 @@ import EspalierIO
 /// Turns text into token ids: writes `tokens.safetensors` with `input_ids`, I32, samples x length. For a model of images it holds
 /// `pixel_values`, F32, samples x channels x height x width.
 public protocol CorpusStage: Stage {
-  /// Samples and tokens of each.
-  func shape(for model: ModelOutline) -> (samples: Int, length: Int)
-  func run(_ unit: UnitContext) throws -> CorpusReport
+  /// What it will make: samples, tokens of each, and where they come from.
+  func report(for model: ModelOutline) -> CorpusReport
+  func run(_ unit: UnitContext) throws
 }
 
 extension CorpusStage {

@@ -19,12 +19,14 @@ struct Corpus: ~Copyable {
   private let tokenizer: Tokenizer?
   private let specialTokens: Bool
 
-  /// - Parameter scratch: a folder in which a packed file is unpacked; nothing is left there.
+  /// - Parameters:
+  ///   - tokenizer: that of the checkpoint, if it is known already.
+  ///   - scratch: a folder in which a packed file is unpacked; nothing is left there.
   init(
-    path: String, checkpoint: Checkpoint, specialTokens: Bool, scratch: String,
-    progress: (_ done: Int, _ of: Int) throws -> Void = { _, _ in }
+    path: String, checkpoint: Checkpoint, tokenizer known: Tokenizer? = nil, specialTokens: Bool,
+    scratch: String, progress: (_ done: Int, _ of: Int) throws -> Void = { _, _ in }
   ) throws {
-    let tokenizer = Self.holdsTokens(path) ? nil : try Tokenizer(folder: checkpoint.folder)
+    let tokenizer = try Self.holdsTokens(path) ? nil : known ?? Tokenizer(folder: checkpoint.folder)
     texts = try Self.texts(path, scratch, progress)
     self.path = path
     self.tokenizer = tokenizer
@@ -34,8 +36,11 @@ struct Corpus: ~Copyable {
   /// A corpus of bytes in memory.
   ///
   /// - Parameter path: of the file that they come from, whose name says how they are read.
-  init(holding bytes: [UInt8], path: String, checkpoint: Checkpoint, specialTokens: Bool) throws {
-    let tokenizer = try Tokenizer(folder: checkpoint.folder)
+  init(
+    holding bytes: [UInt8], path: String, checkpoint: Checkpoint, tokenizer known: Tokenizer? = nil,
+    specialTokens: Bool
+  ) throws {
+    let tokenizer = try known ?? Tokenizer(folder: checkpoint.folder)
     texts = try Self.texts(of: File(holding: bytes, name: path), path)
     self.path = path
     self.tokenizer = tokenizer
@@ -89,8 +94,15 @@ struct Corpus: ~Copyable {
 
   static func holdsLines(_ path: String) -> Bool {
     let name = Packing(path: path)?.unpackedName(path) ?? path
-    return [".jsonl", ".json", ".ndjson"].contains { name.hasSuffix($0) }
+    return endingsOfLines.contains { name.hasSuffix($0) }
   }
+
+  private static let endingsOfLines = [".jsonl", ".json", ".ndjson"]
+
+  /// The endings of files that a folder of texts stands for.
+  static let endings =
+    ([".txt"] + endingsOfLines).flatMap { ending in [ending] + Packing.allCases.map { ending + $0.rawValue } }
+    + [".safetensors"]
 
   /// The number of texts.
   var count: Int {
@@ -144,31 +156,5 @@ struct Corpus: ~Copyable {
 
   private func encode(_ bytes: [UInt8], place: String) throws -> [Int32] {
     try about(place) { try tokenizer?.encode(bytes, addSpecialTokens: specialTokens) ?? [] }
-  }
-}
-
-extension Corpus {
-  /// What reading a corpus will need.
-  struct Needs {
-    /// Bytes of the text, unpacked.
-    let textBytes: Int
-    /// Bytes of the file.
-    let fileBytes: Int
-    /// Whether it is one text, which has to be tokenized completely to draw windows from it.
-    let isWhole: Bool
-    /// Bytes of memory for its largest text with its tokens and the buffers of the tokenizer; measured.
-    let memory: Int
-    /// Bytes on the disk for unpacking.
-    let scratch: Int
-
-    init(_ path: String) {
-      let packing = Packing(path: path)
-      fileBytes = ((try? Folder.entry(path)) ?? nil)?.size ?? 0
-      textBytes = packing?.claimedByteCount(path) ?? fileBytes
-      isWhole = !Corpus.holdsLines(path)
-      // The places of all lines are in memory, too.
-      memory = isWhole ? 5 * textBytes : 7 * min(textBytes, TextLines.longest) + textBytes / 64
-      scratch = packing == nil ? 0 : textBytes
-    }
   }
 }

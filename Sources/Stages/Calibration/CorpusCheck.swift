@@ -1,5 +1,6 @@
 import EspalierCore
 import EspalierIO
+import EspalierTokenizers
 
 // What is checked of a corpus before any work.
 extension Corpus {
@@ -12,12 +13,15 @@ extension Corpus {
   ///
   /// - Returns: the corpus if it is so small that all of it can be checked now; nil if it is larger, or holds tokens.
   /// - Throws: bad input that names file and line.
-  static func checked(_ path: String, checkpoint: Checkpoint, specialTokens: Bool) throws -> Corpus? {
+  static func checked(
+    _ path: String, checkpoint: Checkpoint, tokenizer: Tokenizer? = nil, specialTokens: Bool
+  ) throws -> Corpus? {
     guard !holdsTokens(path) else { return nil }
     let start = try start(of: path, limit: smallByteCount + 1)
     let isSmall = start.count <= smallByteCount
     let bytes = isSmall ? start : wholePart(start, isLines: holdsLines(path))
-    let corpus = try Corpus(holding: bytes, path: path, checkpoint: checkpoint, specialTokens: specialTokens)
+    let corpus = try Corpus(
+      holding: bytes, path: path, checkpoint: checkpoint, tokenizer: tokenizer, specialTokens: specialTokens)
     // Finds what is no text, and a tokenizer that cannot be read.
     _ = try corpus.tokens(0)
     guard isSmall else { return nil }

@@ -93,7 +93,7 @@ public struct Evaluate: EvaluationStage, StageDefinition {
       weightPages: max(Capture.keptBytes, min(linearResidentBytes, largest)),
       activations: states + min(Scratch.limit, states) + max(sizes.threads * scratch, head)
         + min(2 * models * needed.all * sizes.model.hiddenSize * 4, Self.heldBytes(sizes)),
-      rows: (texts.map { Corpus.Needs($0) }.map { $0.memory + $0.textBytes }.max() ?? 0)
+      rows: (texts.map { CorpusNeeds($0) }.map { $0.memory + $0.textBytes }.max() ?? 0)
         + evaluation.tasks.reduce(0) { $0 + 8 * $1.byteCount }
         + Corpus.tokenizerBytes(vocabulary: sizes.model.vocabularySize))
   }
@@ -106,7 +106,7 @@ public struct Evaluate: EvaluationStage, StageDefinition {
     // A token has about four bytes of text, or four bytes as an id.
     let length = Evaluation.length(length, model)
     let inTexts = texts.reduce(0) { sum, path in
-      sum + min(windows ?? .max, Corpus.Needs(path).textBytes / 4 / length) * length
+      sum + min(windows ?? .max, CorpusNeeds(path).textBytes / 4 / length) * length
     }
     let bytes = evaluation.tasks.map { $0.byteCount }.reduce(0, +)
     let scored = evaluation.tasks.map { $0.scoredByteCount }.reduce(0, +)
@@ -138,7 +138,7 @@ public struct Evaluate: EvaluationStage, StageDefinition {
       $0 + $1.rows * $1.columns
     }
     work.readBytes = models * weights * sizes.weightBytes + (work.writtenBytes)
-    work.scratchBytes = max(work.scratchBytes, texts.map { Corpus.Needs($0).scratch }.max() ?? 0)
+    work.scratchBytes = max(work.scratchBytes, texts.map { CorpusNeeds($0).scratch }.max() ?? 0)
     return work
   }
 

@@ -24,7 +24,7 @@ struct TextWindows {
       limit: limit)
   }
 
-  /// Checks what can be known of a text before any work; see ``Corpus/checked(_:checkpoint:specialTokens:)``.
+  /// Checks what can be known of a text before any work; see ``Corpus/checked(_:checkpoint:tokenizer:specialTokens:)``.
   static func check(_ path: String, of model: Model, length: Int) throws {
     let corpus = try Corpus.checked(path, checkpoint: model.checkpoint, specialTokens: true)
     if let corpus { _ = try TextWindows(corpus, length: length, limit: 1) }

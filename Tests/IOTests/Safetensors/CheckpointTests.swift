@@ -83,7 +83,8 @@ import Testing
       try failure()
         == "bad input: \(start)the folder is empty; give the folder of a checkpoint.")
     try put("", "notes.txt")
-    #expect(try failure().hasPrefix("bad input: \(start)config.json is missing; a checkpoint is a folder with"))
+    #expect(
+      try failure().hasPrefix("bad input: \(start)config.json is missing; a checkpoint is a folder with"))
     try put("{\"a\": nan}", "config.json")
     #expect(
       try failure()

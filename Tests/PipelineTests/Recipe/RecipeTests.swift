@@ -170,7 +170,7 @@ import Testing
       "  - {sum: , first: }",
       "r.yaml:2:5: a stage is its name, or its name with parameters: `- swap` or `- swap: {maxSwaps: 100}`."
     ),
-    ("  - sum\nmodel: x", "r.yaml:3:1: a recipe has no key \"model\"; it has: stages, plugins."),
+    ("  - sum\nmodel: x", "r.yaml:3:1: a recipe has no key \"model\"; it has: extends, stages, plugins."),
     (
       "  - sum: {keep: true, keep: false}",
       "r.yaml:2:11: this is not valid YAML: the key keep occurs twice."
@@ -195,7 +195,7 @@ import Testing
     ("  sum\n", "r.yaml:1:3: a recipe starts with `stages:` and a list of stages."),
     ("stages: sum\n", "r.yaml:1:9: stages must be a list."),
     ("stages: []\n", "r.yaml: the recipe has no stages."),
-    ("steps: [sum]\n", "r.yaml:1:1: a recipe has no key \"steps\"; it has: stages, plugins."),
+    ("steps: [sum]\n", "r.yaml:1:1: a recipe has no key \"steps\"; it has: extends, stages, plugins."),
     (
       "stages:\n  - sum\u{1}\n",
       "r.yaml:2:8: this is not valid YAML: control characters are not allowed."
@@ -219,7 +219,7 @@ import Testing
     #expect(
       message(text, ["first.rounds=3", "second.x=1", "nonsense"]) == """
         the recipe has 11 mistakes:
-          r.yaml:7:1: a recipe has no key "more"; it has: stages, plugins.
+          r.yaml:7:1: a recipe has no key "more"; it has: extends, stages, plugins.
           r.yaml:6:5: the stage sum occurs twice; give one of them an id: of its own.
           --set second.x=1: the recipe has no stage "second". It has: words, streem, sum, first, sum.
           --set nonsense: write it as STAGE.KEY=VALUE, for example swap.maxSwaps=100.

@@ -162,6 +162,95 @@ import Testing
     #expect(outside.text.contains("999 is outside of the model's vocabulary") && outside.exitCode == 65)
   }
 
+  // MARK: - Several corpora
+
+  /// The windows of a mix are those that each part gives alone, in turn.
+  @Test(arguments: ["random", "consecutive"]) func partsOfAMixAreDrawnAsIfAlone(draw: String) throws {
+    let bench = try Workbench()
+    let other = bench.folder.path + "/other.jsonl"
+    try bench.write(
+      (UInt64(0)..<30).map { "{\"text\": \(JSON.string(TinyCheckpoint.text(90, seed: $0)).text)}\n" }
+        .joined(),
+      to: other)
+    let rest = "length: 20, seed: 5, draw: \(draw)"
+    let mixed = try drawn(
+      bench, "{corpus: [{file: \"\(bench.corpus)\", weight: 3}, \"\(other)\"], samples: 8, \(rest)}")
+    let first = try drawn(bench, "{corpus: \"\(bench.corpus)\", samples: 6, \(rest)}")
+    let second = try drawn(bench, "{corpus: \"\(other)\", samples: 2, \(rest)}")
+    #expect(mixed == [first[0], first[1], second[0], first[2], first[3], first[4], second[1], first[5]])
+  }
+
+  /// A folder is one corpus: its texts are drawn as if they were lines of one file.
+  @Test(arguments: ["txt", "jsonl"]) func theFilesOfAFolderAreOneCorpus(kind: String) throws {
+    let bench = try Workbench()
+    let place = bench.folder.path + "/texts"
+    try Folder.create(place)
+    let texts = (UInt64(0)..<24).map { TinyCheckpoint.text(20 + 9 * Int($0 % 5), seed: $0) }
+    let lines = texts.map { "{\"text\": \(JSON.string($0).text)}\n" }
+    if kind == "txt" {
+      for (index, text) in texts.enumerated() {
+        let name = String(index + 100)
+        // Some are packed.
+        if index % 3 == 0 {
+          try Folder.writeAtomically(packed(Array(text.utf8), .gzip), to: "\(place)/\(name).txt.gz")
+        } else {
+          try bench.write(text, to: "\(place)/\(name).txt")
+        }
+      }
+    } else {
+      for part in 0..<4 {
+        try bench.write(lines[part * 6..<part * 6 + 6].joined(), to: "\(place)/\(part).jsonl")
+      }
+    }
+    let whole = bench.folder.path + "/whole.jsonl"
+    try bench.write(lines.joined(), to: whole)
+    for draw in ["random", "consecutive"] {
+      let rest = "samples: 12, length: 24, seed: 2, draw: \(draw)"
+      let expected = try drawn(bench, "{corpus: \"\(whole)\", \(rest)}")
+      #expect(try drawn(bench, "{corpus: \"\(place)\", \(rest)}") == expected)
+      #expect(try drawn(bench, "{corpus: \"\(place)/*.\(kind)*\", \(rest)}") == expected)
+    }
+  }
+
+  @Test func tokensAndTextsMayBeMembersOfAList() throws {
+    let bench = try Workbench()
+    let path = bench.folder.path + "/tokens.safetensors"
+    var writer = try SafetensorsWriter(path: path, tensors: [("input_ids", .i64, [2, 6])])
+    try writer.append((0..<12).map { Int64($0) })
+    try writer.finish()
+    let windows = try drawn(
+      bench, "{corpus: [\"\(path)\", \"\(bench.corpus)\"], samples: 4, length: 5, draw: consecutive}")
+    #expect(windows[0] == [0, 1, 2, 3, 4] && windows[2] == [6, 7, 8, 9, 10])
+    let few = bench.failure {
+      _ = try drawn(bench, "{corpus: [\"\(path)\", \"\(bench.corpus)\"], samples: 6, length: 5}")
+    }
+    #expect(
+      few.text.contains("2 rows of 6 tokens, but 3 of 5 are wanted") && few.exitCode == 65, "\(few.text)")
+    let mixed = bench.failure {
+      _ = try drawn(bench, "{corpus: \"\(bench.folder.path)\", samples: 4, length: 5}")
+    }
+    #expect(mixed.text.contains("texts and tokens") && mixed.exitCode == 64, "\(mixed.text)")
+  }
+
+  /// Another weight is another calibration; another path is not.
+  @Test func theMixIsInTheKey() throws {
+    let bench = try Workbench()
+    let other = bench.folder.path + "/other.txt"
+    try bench.write(TinyCheckpoint.text(3000, seed: 7), to: other)
+    func units(_ corpus: String) throws -> [String] {
+      try bench.computedUnits(
+        "stages: [{tokenize: {corpus: \(corpus), samples: 4, length: 20}}, capture, factor, {warmStart: {sparsity: 0.5}}, emit]",
+        output: "out-\(SHA256.digest(of: corpus).short)"
+      ).filter { $0.hasPrefix("tokenize") }
+    }
+    #expect(try units("[\"\(bench.corpus)\", \"\(other)\"]").count == 1)
+    let copy = bench.folder.path + "/copy.txt"
+    try bench.write(TinyCheckpoint.text(3000, seed: 7), to: copy)
+    #expect(try units("[\"\(bench.corpus)\", \"\(copy)\"]").isEmpty)
+    #expect(try units("[\"\(other)\", \"\(bench.corpus)\"]").count == 1)
+    #expect(try units("[{file: \"\(bench.corpus)\", weight: 3}, \"\(other)\"]").count == 1)
+  }
+
   private func drawn(_ bench: Workbench, _ parameters: String) throws -> [[Int32]] {
     let work = "work-\(SHA256.digest(of: parameters).short)"
     try Folder.remove(bench.folder.path + "/" + work)
