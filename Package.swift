@@ -55,6 +55,7 @@ let package = Package(
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
     .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
     .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
+    .package(url: "https://github.com/hummingbird-project/swift-mustache", from: "2.1.1"),
     .package(url: "https://github.com/swiftlang/swift-subprocess", from: "1.0.2"),
     .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
   ],
@@ -111,10 +112,16 @@ let package = Package(
         .product(name: "SystemPackage", package: "swift-system"),
       ]),
     room(
+      "Report",
+      [
+        "EspalierCore", "EspalierIO", "EspalierPipeline",
+        .product(name: "Mustache", package: "swift-mustache"),
+      ]),
+    room(
       "Command",
       [
         "EspalierCore", "EspalierGeneration", "EspalierIO", "EspalierKernels", "EspalierModels",
-        "EspalierPipeline", "EspalierPlugins", "EspalierStages",
+        "EspalierPipeline", "EspalierPlugins", "EspalierReport", "EspalierStages",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
     .executableTarget(
@@ -138,7 +145,7 @@ let package = Package(
       dependencies: ["EspalierCore", "EspalierIO", "CZlib", "CZstd"], path: "Tests/Support",
       swiftSettings: strict),
     tests("Core", ["EspalierCore"]),
-    tests("IO", ["EspalierCore", "EspalierIO"]),
+    tests("IO", ["EspalierCore", "EspalierIO", "CZlib"]),
     tests(
       "Kernels", ["EspalierCore", "EspalierIO", "EspalierKernels"],
       settings: spanCalls),
@@ -166,6 +173,7 @@ let package = Package(
         "EspalierCommand", "EspalierCore", "EspalierIO", "EspalierKernels", "EspalierPipeline", "espalier",
         "espalier-test-plugin",
       ]),
+    tests("Report", ["EspalierCore", "EspalierIO", "EspalierPipeline", "EspalierReport"]),
   ],
   swiftLanguageModes: [.v6]
 )

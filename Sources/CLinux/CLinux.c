@@ -17,3 +17,14 @@ int espalier_available_processors(void) {
 void espalier_return_free_memory(void) { malloc_trim(0); }
 
 int espalier_memory_file(void) { return memfd_create("espalier", MFD_CLOEXEC); }
+
+#define TEXT_OF(token) #token
+#define TEXT(macro) TEXT_OF(macro)
+
+const char *espalier_commit(void) {
+#ifdef ESPALIER_COMMIT
+  return TEXT(ESPALIER_COMMIT);
+#else
+  return NULL;
+#endif
+}

@@ -24,7 +24,7 @@ struct Espalier: ParsableCommand {
       used; 66 missing input: a file or folder that was named is not there; 70 a fault of espalier; 74 I/O: the disk or the system \
       refused; 75 interrupted or locked, run again.
       """,
-    version: "0.1.0",
+    version: Release.description,
     subcommands: [
       PlanCommand.self, RunCommand.self, StatusCommand.self, ReportCommand.self, InspectCommand.self,
       EvaluateCommand.self, GenerateCommand.self, VerifyCommand.self, ExplainCommand.self, PackCommand.self,

@@ -52,8 +52,18 @@ struct JobOptions: ParsableArguments {
   @Flag(help: "Print JSON.")
   var json = false
 
+  /// Checks the job before any work, and warns of what may be a mistake.
+  ///
   /// - Parameter stages: those that the recipe can name beside the built-in ones.
-  func job(adding stages: [StageDescriptor]) throws -> Job {
+  func plan(adding stages: [StageDescriptor]) throws -> (job: Job, plan: Plan) {
+    let job = try job(adding: stages)
+    let plan = try Planner.plan(job)
+    try AddressSpace.check(memory: plan.peakMemory, threads: job.device.threads)
+    if plan.outputs.isEmpty { Terminal.error(NoOutput.warning(job.work)) }
+    return (job, plan)
+  }
+
+  private func job(adding stages: [StageDescriptor]) throws -> Job {
     let recipe = try Recipe(
       path: recipe, overrides: overrides, definitions: definitions,
       registry: self.stages.registry(adding: stages))

@@ -17,8 +17,7 @@ struct PlanCommand: StageCommand {
   @OptionGroup var options: JobOptions
 
   func run(adding stages: [StageDescriptor]) throws {
-    let job = try options.job(adding: stages)
-    let plan = try Planner.plan(job)
+    let (job, plan) = try options.plan(adding: stages)
     var rates: MachineRates?
     var reason: String?
     do {
@@ -26,7 +25,6 @@ struct PlanCommand: StageCommand {
     } catch let error as EspalierError {
       reason = "no times: \(error)"
     }
-    if plan.outputs.isEmpty { Terminal.error(NoOutput.warning(job.work)) }
     options.json ? Terminal.out(plan.json(rates)) : show(plan, job, rates)
     if let reason { Terminal.error(reason) }
   }

@@ -4,7 +4,8 @@ import EspalierPipeline
 import Glibc
 import Synchronization
 
-/// Progress on standard error: one line that renews itself on a terminal, a line for each finished unit elsewhere.
+/// Progress on standard error: one line that renews itself on a terminal, a line for each finished unit elsewhere and if everything is
+/// wanted, messages alone if nothing is.
 final class ProgressDisplay: Sendable {
   /// The unit that is shown.
   private struct Current {
@@ -29,7 +30,8 @@ final class ProgressDisplay: Sendable {
 
     /// Seconds that are left of the unit; nil if that is not known yet.
     func secondsLeft(at now: Double) -> Double? {
-      guard let part, let firstPart, part.share > firstPart.share else {
+      // Less than a hundredth tells nothing yet.
+      guard let part, let firstPart, part.share > firstPart.share + 0.01 else {
         return seconds.map { max(0, $0 - (now - start)) }
       }
       let pace = (part.time - firstPart.time) / (part.share - firstPart.share)
@@ -53,11 +55,16 @@ final class ProgressDisplay: Sendable {
     var current: Current?
   }
 
-  private let isTerminal = isatty(STDERR_FILENO) == 1
+  /// Whether one line renews itself, and whether each finished unit has a line.
+  private let isTerminal: Bool
+  private let listsUnits: Bool
   private let state = Mutex(State())
 
-  init() {
-    if isTerminal { renewLater() }
+  init(_ detail: ReportText.Detail = .usual) {
+    let isTerminal = isatty(STDERR_FILENO) == 1
+    self.isTerminal = isTerminal && detail != .quiet
+    listsUnits = detail == .verbose || (!isTerminal && detail == .usual)
+    if self.isTerminal { renewLater() }
   }
 
   /// Counts down while nothing is reported, and repairs the line after the terminal has changed its size.
@@ -81,12 +88,13 @@ final class ProgressDisplay: Sendable {
         state.current?.report(Double(part) / Double(max(1, count)))
         renew(&state)
       case .committed(let unit, let done, let total, let seconds, let report):
-        if !isTerminal {
+        if listsUnits {
+          if isTerminal { Terminal.renew("") }
           Terminal.error("[\(done)/\(total)] \(unit)\(Self.losses(report))  \(Terminal.duration(seconds))")
         }
       case .reused(_, let done, let total):
         state.reused += 1
-        if !isTerminal, state.reused == total {
+        if listsUnits, state.reused == total {
           Terminal.error("[\(done)/\(total)] everything is done already")
         }
       case .note(let text):

@@ -1,6 +1,7 @@
 import ArgumentParser
 import EspalierCore
 import EspalierPipeline
+import EspalierStages
 
 struct RunCommand: StageCommand {
   static let configuration = CommandConfiguration(
@@ -13,19 +14,23 @@ struct RunCommand: StageCommand {
       its parameters, another one is added behind those of its kind. `${NAME}` in a value stands for what --define NAME=VALUE says.
       """)
 
+  /// Operations of a job that takes long enough to be worth two seconds of measuring the machine, about ten seconds of work.
+  private static let longWork = 1e12
+
   @OptionGroup var options: JobOptions
+  @OptionGroup var detail: DetailOptions
 
   func run(adding stages: [StageDescriptor]) throws {
-    let job = try options.job(adding: stages)
-    let plan = try Planner.plan(job)
-    try AddressSpace.check(memory: plan.peakMemory, threads: job.device.threads)
+    let (job, plan) = try options.plan(adding: stages)
     for stage in plan.stages { if let reason = stage.idleReason { Terminal.error("\(stage.id): \(reason)") } }
-    if plan.outputs.isEmpty { Terminal.error(NoOutput.warning(job.work)) }
     for line in CoverageText.warnings(plan.coverage) { Terminal.error(line) }
     Interruption.watch()
-    let display = ProgressDisplay()
+    let rates =
+      plan.work.allOperations > Self.longWork
+      ? try MachineRates.measured(onTheDiskOf: job.work, by: job.device) : nil
+    let display = ProgressDisplay(detail.detail)
     do {
-      try Runner(job, progress: display.show).run()
+      try Runner(job, forecast: Forecast(plan, rates), progress: display.show).run()
     } catch {
       display.end()
       throw error
@@ -35,7 +40,7 @@ struct RunCommand: StageCommand {
     if options.json {
       Terminal.out(report.json)
     } else {
-      ReportTable.show(report)
+      ReportText(report: report, detail: detail.detail).show()
     }
   }
 }

@@ -60,10 +60,11 @@ enum Terminal {
   /// A table with a header; numbers are aligned to the right.
   static func table(_ header: [String], _ rows: [[String]]) {
     let all = [header] + rows
-    let widths = header.indices.map { column in all.map { $0[column].count }.max() ?? 0 }
+    func width(_ cell: String) -> Int { shown(cell).count }
+    let widths = header.indices.map { column in all.map { width($0[column]) }.max() ?? 0 }
     for (index, row) in all.enumerated() {
       let cells = row.enumerated().map { column, cell in
-        let space = String(repeating: " ", count: widths[column] - cell.count)
+        let space = String(repeating: " ", count: widths[column] - width(cell))
         return column == 0 ? cell + space : space + cell
       }
       out(cells.joined(separator: "  "))
@@ -71,22 +72,47 @@ enum Terminal {
     }
   }
 
-  static func percent(_ share: Double?) -> String { share.map { fixed($0 * 100, 1) + " %" } ?? "" }
-
-  /// Four significant digits.
-  static func number(_ value: Double?) -> String {
-    guard let value else { return "" }
-    guard value != 0, value.isFinite else { return "\(value)" }
-    let exponent = Int(log10(abs(value)).rounded(.down))
-    if exponent > 5 || exponent < -3 { return "\(fixed(value / pow(10, Double(exponent)), 3))e\(exponent)" }
-    return fixed(value, max(0, 3 - exponent))
+  /// A text without what sets its style.
+  private static func shown(_ text: String) -> Substring {
+    guard text.first == "\u{1B}", let start = text.firstIndex(of: "m") else { return text[...] }
+    return text[text.index(after: start)...].prefix { $0 != "\u{1B}" }
   }
 
-  static func duration(_ seconds: Double) -> String {
-    if seconds < 10 { return fixed(seconds, 2) + " s" }
-    if seconds < 120 { return fixed(seconds, 0) + " s" }
-    let minutes = Int(seconds / 60)
-    return minutes < 120 ? "\(minutes) min" : "\(minutes / 60) h \(minutes % 60) min"
+  static func percent(_ share: Double?) -> String { Figures.percent(share) }
+  static func number(_ value: Double?) -> String { Figures.number(value) }
+  static func duration(_ seconds: Double) -> String { Figures.duration(seconds) }
+
+  // MARK: - Style
+
+  enum Style: String {
+    case bold = "1"
+    case dim = "2"
+    case blue = "34"
+  }
+
+  /// Whether standard output is a terminal on which colours are wanted (https://no-color.org).
+  static let isStyled: Bool = {
+    func variable(_ name: String) -> String { getenv(name).map { String(cString: $0) } ?? "" }
+    return isatty(STDOUT_FILENO) == 1 && variable("NO_COLOR").isEmpty && variable("TERM") != "dumb"
+  }()
+
+  static func styled(_ text: String, _ style: Style) -> String {
+    isStyled ? "\u{1B}[\(style.rawValue)m\(text)\u{1B}[0m" : text
+  }
+
+  /// A bar of up to 20 characters for a share from 0 to 1.
+  static func bar(_ share: Double) -> String {
+    let eighths = Int((min(1, max(0, share)) * 160).rounded())
+    let parts = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"]
+    let text = String(repeating: "█", count: eighths / 8) + parts[eighths % 8]
+    return styled(text + String(repeating: " ", count: 20 - text.count), .blue)
+  }
+
+  /// A text from a file, with control characters as escapes.
+  static func clean(_ text: String) -> String {
+    text.unicodeScalars.map {
+      $0.properties.generalCategory == .control ? $0.escaped(asASCII: true) : String($0)
+    }.joined()
   }
 }
 

@@ -38,6 +38,7 @@
 @_exported import struct EspalierPipeline.HiddenReport
 @_exported import struct EspalierPipeline.Job
 @_exported import struct EspalierPipeline.JobOutput
+@_exported import struct EspalierPipeline.JobSources
 @_exported import struct EspalierPipeline.MatrixReport
 @_exported import protocol EspalierPipeline.MatrixStage
 @_exported import struct EspalierPipeline.ModelScores

@@ -93,7 +93,10 @@ import Testing
     let names = try Program.run(["stages", "--json"]).json.array?.compactMap { $0["name"]?.string } ?? []
     #expect(stages.output.split(separator: "\n").count == names.count)
     #expect(names.contains("warmStart") && names.allSatisfy { stages.output.contains($0) })
-    #expect(try Program.run(["stages", "tokenize"]).output.contains("random | consecutive"))
+    let tokenize = try Program.run(["stages", "tokenize"]).output
+    #expect(
+      tokenize.contains("random | consecutive")
+        && tokenize.contains("  id: word  (default: the stage's name)"))
   }
 
   @Test func exitCodesTellWhatWentWrong() throws {
@@ -101,18 +104,19 @@ import Testing
     let cases: [([String], Int32, String)] = [
       (["prune"], 64, "Unexpected argument"),
       (["stages", "wanda"], 64, "there is no stage"),
-      (["run", "nowhere.yaml", "--model", scene.model, "--output", "x"], 64, "nowhere.yaml"),
+      (["run", "nowhere.yaml", "--model", scene.model, "--output", "x"], 66, "nowhere.yaml"),
       (
         scene.arguments("wanda-50", ["--set", "warmStart.sparsity=2"]), 64,
         "sparsity must be a number from 0.0 to 1.0"
       ),
       (scene.arguments("wanda-50", ["--memory", "1KiB"]), 64, "needs at least"),
       (scene.arguments("wanda-50", ["--memory", "much"]), 64, "--memory must be a size"),
-      (["inspect", scene.folder.path + "/nothing"], 74, "no such folder"),
+      (["inspect", scene.folder.path + "/nothing"], 66, "no such folder"),
       (["evaluate", scene.folder.path, "--text", scene.text], 65, "config.json is missing"),
       (["evaluate", scene.model], 64, "Give --text"),
       (["verify", scene.model], 65, "neither"),
-      (["status", scene.model], 74, "events.jsonl"),
+      (["status", scene.model], 65, "not a work folder"),
+      (["status", scene.model + "/nothing"], 66, "no such folder"),
     ]
     for (arguments, code, text) in cases {
       let result = try Program.run(arguments)

@@ -98,7 +98,10 @@ import Testing
   func aTextLargerThanTheMemory(ending: String, code: Int32) throws {
     let scene = try Scene()
     let text = "\(scene.folder.path)/large.\(ending)"
-    try File(writing: text).resize(to: 1 << 30)
+    let line = "{\"text\": \"\(TinyCheckpoint.text(100))\"}\n".replacing("\n", with: " ") + "\n"
+    let file = try File(writing: text)
+    try file.write(Array(line.utf8), at: 0)
+    try file.resize(to: 1 << 30)
     let plan = try Program.run(
       scene.arguments(
         "wanda-50", command: "plan", ["--memory", "300MiB", "--set", "tokenize.corpus=\(text)"]))

@@ -27,4 +27,7 @@ void espalier_return_free_memory(void);
 /// Ends the process with this code and a message that names the file when a mapped byte cannot be read (SIGBUS).
 void espalier_report_faults(int exit_code);
 
+/// The commit that the program was built from (-DESPALIER_COMMIT=1a2b3c4); NULL if the build did not name it.
+const char *espalier_commit(void);
+
 #endif

@@ -71,6 +71,8 @@ public enum Folder {
   }
 
   /// The absolute path, with all links resolved in the part of it that exists.
+  public static func absolute(_ path: String) throws -> String { try real(path).string }
+
   private static func real(_ path: String) throws -> FilePath {
     if let real = realpath(path, nil) {
       defer { free(real) }
@@ -167,14 +169,6 @@ public enum Folder {
   public static func isSame(_ a: String, _ b: String) throws -> Bool {
     guard let first = try entry(a), let second = try entry(b) else { return a == b }
     return first.identity == second.identity
-  }
-
-  /// The whole path, from the root; for another program.
-  public static func absolute(_ path: String) throws -> String {
-    guard !path.hasPrefix("/") else { return path }
-    guard let folder = getcwd(nil, 0) else { throw EspalierError.system("find", ".") }
-    defer { free(folder) }
-    return FilePath(String(cString: folder)).appending(path).string
   }
 
   /// Whether a path found in a file, relative to some folder, names something below that folder.

@@ -86,6 +86,19 @@ struct UnitKeys: Sendable {
     }
   }
 
+  /// Digests of what the job reads.
+  func sources() throws -> JobSources {
+    let files = try job.recipe.entries.flatMap { entry in
+      try entry.files.sorted { $0.key < $1.key }.map { parameter, path in
+        JobSources.File(
+          stage: entry.id, parameter: parameter, name: Folder.name(of: path), digest: try digests.file(path))
+      }
+    }
+    return JobSources(
+      tensors: try digests.tensors(job.checkpoint.tensors.keys.sorted()), configuration: configuration,
+      files: files)
+  }
+
   /// Saves the digests of sources; see ``SourceDigests/save(sparingly:)``.
   func save(sparingly: Bool = false) throws { try digests.save(sparingly: sparingly) }
 

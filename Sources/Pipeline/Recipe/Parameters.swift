@@ -313,7 +313,7 @@ public struct Parameters {
 
   /// Records every key that no parameter has declared; called after all parameters were read.
   mutating func rejectUnknown() {
-    let known = (descriptions + [Self.id]).map(\.name)
+    let known = descriptions.map(\.name)
     for member in values where !known.contains(member.key) {
       let near = nearest(member.key, in: known).map { " Did you mean \($0)?" } ?? ""
       problems.append(

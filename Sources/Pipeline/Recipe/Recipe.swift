@@ -26,6 +26,8 @@ public struct Recipe: Sendable {
     public let key: JSON
     /// Files that the parameters name, by parameter; their content goes into keys.
     public let files: [String: String]
+    /// The parameters that are not left at their defaults, overrides applied.
+    let given: [RecipeValue.Member]
 
     public var stage: any Stage { role.stage }
   }
@@ -37,6 +39,8 @@ public struct Recipe: Sendable {
   /// Definitions as they were given on the command line.
   public let definitions: [String]
   public let entries: [Entry]
+  /// Absolute paths of the files that describe plug-ins.
+  let plugins: [String]
   /// The stages that the recipe could have named.
   let registry: StageRegistry
 
@@ -74,6 +78,7 @@ public struct Recipe: Sendable {
     var reader = RecipeReader(source: source, registry: registry, definitions: definitions)
     entries = try reader.read(text, overrides: overrides)
     self.registry = reader.registry
+    plugins = reader.plugins
     self.text = text
     self.overrides = overrides
     self.definitions = definitions
@@ -105,6 +110,7 @@ private struct RecipeReader {
   /// The file that is read now.
   var source: String
   private(set) var registry: StageRegistry
+  private(set) var plugins: [String] = []
   var definitions: RecipeDefinitions
   var problems: [RecipeProblem] = []
   /// The file that is read now and those that extend it, the first one first.
@@ -236,9 +242,9 @@ private struct RecipeReader {
       return
     }
     let folder = Folder.parent(of: source)
-    registry = try about("\(position)") {
-      try registry.adding(plugins: files.map { $0.hasPrefix("/") ? $0 : "\(folder)/\($0)" })
-    }
+    let paths = files.map { $0.hasPrefix("/") ? $0 : "\(folder)/\($0)" }
+    registry = try about("\(position)") { try registry.adding(plugins: paths) }
+    plugins += try paths.map(Folder.absolute)
   }
 
   private mutating func draft(_ node: Node) -> Draft? {
@@ -316,7 +322,7 @@ private struct RecipeReader {
     return Recipe.Entry(
       id: draft.id, descriptor: descriptor, role: role,
       key: JSON.object(JSONObject(parameters.key)).canonical,
-      files: parameters.files)
+      files: parameters.files, given: members.filter { !$0.value.isNull })
   }
 
   /// The last value of each key, with what its names stand for; nil if one is not defined. Values that were overridden need no

@@ -7,8 +7,10 @@ public struct RunHistory: Sendable {
   public struct Entry: Sendable {
     public let unit: String
     public let manifest: Manifest
-    /// Seconds of work in the run that made the artifact; nil if no event tells.
-    public let seconds: Double?
+    /// What making the artifact took, in the run that made it; nil if no event tells.
+    public let effort: Effort?
+
+    public var seconds: Double? { effort?.seconds }
 
     /// The id of the unit's stage in the recipe.
     public var stage: String { String(unit.prefix { $0 != "/" }) }
@@ -29,6 +31,21 @@ public struct RunHistory: Sendable {
 
   /// The work folder.
   public let work: String
+  /// What making an artifact took.
+  public struct Effort: Sendable {
+    public let seconds: Double
+    /// The most bytes of buffers at a time, and how many were planned; of the units that ran together.
+    public let buffers: Int
+    public let plannedBuffers: Int
+
+    fileprivate init?(_ event: JSON) {
+      guard let seconds = event["seconds"]?.double else { return nil }
+      self.seconds = seconds
+      buffers = event["buffers"]?.integer ?? 0
+      plannedBuffers = event["plannedBuffers"]?.integer ?? 0
+    }
+  }
+
   public let start: JSON
   public let entries: [Entry]
   public let state: State
@@ -47,6 +64,12 @@ public struct RunHistory: Sendable {
   /// What the run writes outside of the work folder.
   public var outputs: [JobOutput] { start["outputs"]?.array?.compactMap(JobOutput.init) ?? [] }
   public var startTime: String? { start["time"]?.string }
+  /// The recipe as it took effect.
+  public var recipe: String? { start["recipe"]?.string }
+  /// The stages of the recipe.
+  public var stages: [StageRecord] { start["stages"]?.array?.compactMap { StageRecord(json: $0) } ?? [] }
+  /// What was planned; nil if nothing was.
+  public var forecast: Forecast? { start["forecast"].flatMap { Forecast(json: $0) } }
 
   public init(work: String) throws {
     let all = try EventLog.read(work: work)
@@ -57,25 +80,25 @@ public struct RunHistory: Sendable {
     }
     let store = try ArtifactStore(existing: work)
     // An artifact that this run found was made by an earlier one, whose events tell how long it took.
-    let seconds = Dictionary(
+    let efforts = Dictionary(
       all.compactMap { event in
-        event["seconds"]?.double.flatMap { seconds in event["key"]?.string.map { ($0, seconds) } }
+        Effort(event).flatMap { effort in event["key"]?.string.map { ($0, effort) } }
       },
       uniquingKeysWith: { _, last in last })
     var entries: [Entry] = []
     var known: [String: Int] = [:]
-    var forecast = Forecast(start: start)
+    var remaining = RemainingTime(start: start)
     for event in events {
       guard let unit = event["unit"]?.string, let key = event["key"]?.string.flatMap(Digest.init(hex:)),
         let manifest = try store.manifest(key)
       else { continue }
-      let entry = Entry(unit: unit, manifest: manifest, seconds: seconds[key.hex])
+      let entry = Entry(unit: unit, manifest: manifest, effort: efforts[key.hex])
       if let index = known[unit] {
         entries[index] = entry
       } else {
         known[unit] = entries.count
         entries.append(entry)
-        forecast.add(entry.stage, seconds: event["seconds"]?.double)
+        remaining.add(entry.stage, seconds: event["seconds"]?.double)
       }
     }
     self.work = work
@@ -86,7 +109,7 @@ public struct RunHistory: Sendable {
     state =
       process != nil
       ? .running : last.map { $0["event"]?.string == "end" ? .finished : .stopped } ?? .killed
-    secondsLeft = state == .finished ? nil : forecast.secondsLeft
+    secondsLeft = state == .finished ? nil : remaining.secondsLeft
     reason = last?["reason"]?.string
     peakMemory = events.compactMap { $0["peak"]?.integer }.max() ?? 0
   }

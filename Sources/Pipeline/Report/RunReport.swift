@@ -9,12 +9,36 @@ public struct RunReport: Sendable {
     public let stage: String
     public let report: MatrixReport
     public let seconds: Double?
+    /// Key of the artifact in the work folder.
+    public let key: Digest
+
+    /// `1 - after / before`; nil if one is not known.
+    public var reduction: Double? { Self.reduction(report.lossBefore, report.lossAfter) }
+
+    static func reduction(_ before: Double?, _ after: Double?) -> Double? {
+      guard let before, let after, before > 0 else { return nil }
+      return 1 - after / before
+    }
   }
 
   /// One matrix with its chain of stages.
   public struct Matrix: Sendable {
     public let name: String
     public var steps: [Step]
+
+    public var place: ModuleName { ModuleName(name) }
+    /// The error with the first mask and with the last one.
+    public var firstLoss: Double? {
+      steps.lazy.compactMap { $0.report.lossBefore ?? $0.report.lossAfter }.first
+    }
+    public var lastLoss: Double? { steps.lazy.compactMap(\.report.lossAfter).last }
+    /// The share of the first mask's error that later stages removed; nil if no stage came later.
+    public var reduction: Double? {
+      steps.contains { $0.reduction != nil } ? Step.reduction(firstLoss, lastLoss) : nil
+    }
+    public var seconds: Double { steps.reduce(0) { $0 + ($1.seconds ?? 0) } }
+    /// The report of the last stage.
+    public var last: MatrixReport? { steps.last?.report }
   }
 
   /// One stage over all matrices.
@@ -30,7 +54,12 @@ public struct RunReport: Sendable {
     /// The sum of the lower bounds; nil unless every matrix has one.
     public let lowerBound: Double?
     public let swaps: Int?
+    /// Units of all kinds.
+    public let units: Int
     public let seconds: Double
+    /// The most bytes of buffers of one unit, and the most that was planned for one.
+    public let buffers: Int
+    public let plannedBuffers: Int
 
     public var certifiedGap: Double? { MatrixReport.gap(lossAfter, lowerBound) }
   }
@@ -40,6 +69,8 @@ public struct RunReport: Sendable {
   public let totals: [Total]
   /// The calibration data, by stage.
   public let corpora: [(stage: String, report: CorpusReport)]
+  /// How the sparsity was spread, by stage.
+  public let allocations: [(stage: String, report: AllocationReport)]
   /// Factors, by unit.
   public let factors: [(unit: String, report: FactorReport)]
   /// Evaluations, by stage.
@@ -62,20 +93,24 @@ public struct RunReport: Sendable {
     var factors: [(unit: String, report: FactorReport)] = []
     var evaluations: [(stage: String, report: EvaluationReport)] = []
     var corpora: [(stage: String, report: CorpusReport)] = []
+    var allocations: [(stage: String, report: AllocationReport)] = []
     for entry in history.entries {
       switch entry.report {
       case .matrix(let report):
         if index[report.matrix] == nil { matrices.append(Matrix(name: report.matrix, steps: [])) }
         let place = index[report.matrix, default: matrices.count - 1]
         index[report.matrix] = place
-        matrices[place].steps.append(Step(stage: entry.stage, report: report, seconds: entry.seconds))
+        matrices[place].steps.append(
+          Step(stage: entry.stage, report: report, seconds: entry.seconds, key: entry.manifest.key))
       case .factor(let report): factors.append((entry.unit, report))
       case .evaluation(let report): evaluations.append((entry.stage, report))
       case .corpus(let report): corpora.append((entry.stage, report))
-      case .hidden, .allocation, .output, nil: break
+      case .allocation(let report): allocations.append((entry.stage, report))
+      case .hidden, .output, nil: break
       }
     }
     self.corpora = corpora
+    self.allocations = allocations
     self.matrices = matrices
     self.factors = factors
     self.evaluations = evaluations
@@ -91,8 +126,9 @@ public struct RunReport: Sendable {
         report.lossBefore.flatMap { before in report.lossAfter.map { (before: before, after: $0) } }
       }
       let before = pairs.reduce(0) { $0 + $1.before }
-      let reductions = pairs.filter { $0.before > 0 }.map { 1 - $0.after / $0.before }
-      let seconds = history.entries.filter { $0.stage == stage }.reduce(0) { $0 + ($1.seconds ?? 0) }
+      let reductions = pairs.compactMap { Step.reduction($0.before, $0.after) }
+      let entries = history.entries.filter { $0.stage == stage }
+      let efforts = entries.compactMap(\.effort)
       let after = reports.compactMap(\.lossAfter)
       let bounds = reports.compactMap(\.lowerBound)
       let swaps = reports.compactMap(\.swaps)
@@ -102,15 +138,37 @@ public struct RunReport: Sendable {
         meanReduction: reductions.isEmpty ? nil : reductions.reduce(0, +) / Double(reductions.count),
         totalReduction: before > 0 ? 1 - pairs.reduce(0) { $0 + $1.after } / before : nil,
         lowerBound: bounds.isEmpty || bounds.count < reports.count ? nil : bounds.reduce(0, +),
-        swaps: swaps.isEmpty ? nil : swaps.reduce(0, +), seconds: seconds)
+        swaps: swaps.isEmpty ? nil : Figures.sum(swaps), units: entries.count,
+        seconds: efforts.reduce(0) { $0 + $1.seconds },
+        buffers: efforts.map(\.buffers).max() ?? 0,
+        plannedBuffers: efforts.map(\.plannedBuffers).max() ?? 0)
     }
+  }
+
+  /// The share of the pruned matrices' weights that is zero; nil if there are no masks.
+  public var sparsity: Double? {
+    let reports = matrices.compactMap(\.last)
+    let all = reports.reduce(0.0) { $0 + Double($1.rows) * Double($1.columns) }
+    return all > 0 ? 1 - reports.reduce(0.0) { $0 + Double($1.kept) } / all : nil
+  }
+
+  /// Seconds of work in all units.
+  public var seconds: Double { totals.reduce(0) { $0 + $1.seconds } }
+
+  /// Kinds of matrices, in the order in which a block has them.
+  public var kinds: [String] {
+    var seen: Set<String> = []
+    return matrices.map(\.place.kind).filter { seen.insert($0).inserted }
   }
 
   public var json: JSON {
     [
-      "state": .string(history.state.rawValue), "peakMemory": .integer(history.peakMemory),
+      "state": .string(history.state.rawValue), "model": history.model.map(JSON.string) ?? .null,
+      "sparsity": .optional(sparsity), "seconds": .number(seconds),
+      "peakMemory": .integer(history.peakMemory),
       "corpora": .array(
         corpora.map { ["stage": .string($0.stage), "corpus": $0.report.json] }),
+      "stages": .array(history.stages.map(\.json)), "forecast": history.forecast?.json ?? .null,
       "outputs": .array(history.outputs.map(\.json)), "coverage": history.coverage?.json ?? .null,
       "matrices": .array(matrices.compactMap(\.json)),
       "totals": .array(totals.map(\.json)),
@@ -165,7 +223,8 @@ extension RunReport.Total {
       "lossAfter": .optional(lossAfter), "meanErrorReduction": .optional(meanReduction),
       "totalErrorReduction": .optional(totalReduction), "lowerBound": .optional(lowerBound),
       "certifiedGap": .optional(certifiedGap), "swaps": swaps.map(JSON.integer) ?? .null,
-      "seconds": .number(seconds),
+      "units": .integer(units), "seconds": .number(seconds), "buffers": .integer(buffers),
+      "plannedBuffers": .integer(plannedBuffers),
     ]
   }
 }

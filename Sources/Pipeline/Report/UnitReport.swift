@@ -80,7 +80,10 @@ public struct CorpusReport: ReportPart {
   public private(set) var draw: String?
   public private(set) var seed: Int?
   public private(set) var sources: [Source]?
-  public var tokens: Int { samples * length }
+  public var tokens: Int {
+    let (tokens, overflow) = samples.multipliedReportingOverflow(by: length)
+    return overflow ? .max : tokens
+  }
 
   public init() {}
 

@@ -11,18 +11,23 @@ public struct Runner: Sendable {
   private let store: ArtifactStore
   private let keys: UnitKeys
   private let needs: UnitNeeds
+  private let forecast: Forecast?
   /// What is expected of the stages, before anything is done.
-  private let forecast: Forecast
+  private let remaining: RemainingTime
   private let report: @Sendable (ProgressEvent) -> Void
 
+  /// - Parameter forecast: what was planned, for reports.
   /// - Throws: a usage error if the stages of the recipe do not fit together, or a later version made the work folder.
-  public init(_ job: Job, progress: @escaping @Sendable (ProgressEvent) -> Void) throws {
+  public init(
+    _ job: Job, forecast: Forecast? = nil, progress: @escaping @Sendable (ProgressEvent) -> Void
+  ) throws {
     self.job = job
+    self.forecast = forecast
     graph = try UnitGraph(recipe: job.recipe, model: job.model)
     store = try ArtifactStore(unprepared: job.work)
     keys = UnitKeys(job: job, graph: graph)
     needs = UnitNeeds(job, graph)
-    forecast = try Forecast(job.recipe, graph, needs)
+    remaining = try RemainingTime(job.recipe, graph, needs)
     report = progress
   }
 
@@ -72,7 +77,7 @@ public struct Runner: Sendable {
 
   private func work(_ log: inout EventLog) throws {
     var scheduler = Scheduler(graph: graph)
-    var state = RunState(forecast: forecast)
+    var state = RunState(remaining: remaining)
     while true {
       try Interruption.check()
       switch scheduler.next() {
@@ -81,7 +86,29 @@ public struct Runner: Sendable {
       case .release(let unit):
         if let key = state.keys[unit] { try store.release(key) }
         scheduler.released(unit)
-      case .finished: return try keys.save()
+      case .finished:
+        try conclude(state)
+        return try keys.save()
+      }
+    }
+  }
+
+  /// Lets the outputs note what was measured of them.
+  private func conclude(_ state: RunState) throws {
+    let evaluations = try graph.units.indices.compactMap {
+      index -> (stage: String, report: EvaluationReport)? in
+      guard graph.units[index].kind == .evaluation,
+        case .evaluation(let report) = try manifest(index, state)?.unitReport
+      else { return nil }
+      return (job.recipe.entries[graph.units[index].entry].id, report)
+    }
+    for (index, unit) in graph.units.enumerated() where unit.kind == .output {
+      guard let stage = job.recipe.entries[unit.entry].role.output, let output = job.output(of: unit),
+        let key = state.keys[index]
+      else { continue }
+      try about(unit.id) {
+        try stage.conclude(
+          output, key: key, job: job, sources: keys.sources(), evaluations: evaluations)
       }
     }
   }
@@ -93,7 +120,7 @@ public struct Runner: Sendable {
     var done: Set<Int> = []
     /// Units whose bytes were written or checked by this process.
     var trusted: Set<Int> = []
-    var forecast: Forecast
+    var remaining: RemainingTime
   }
 
   private func lookUp(
@@ -109,7 +136,7 @@ public struct Runner: Sendable {
     if !isPresent, graph.readers[unit].isEmpty || graph.units[unit].kind == .output {
       return scheduler.missing(unit)
     }
-    if state.done.insert(unit).inserted { state.forecast.add(stage(of: unit), seconds: nil) }
+    if state.done.insert(unit).inserted { state.remaining.add(stage(of: unit), seconds: nil) }
     scheduler.found(unit, digest: manifest.digest, isPresent: isPresent)
     try log.append("reused", [("unit", .string(graph.units[unit].id)), ("key", .string(key.hex))])
     report(.reused(unit: graph.units[unit].id, done: state.done.count, total: graph.units.count))
@@ -139,8 +166,8 @@ public struct Runner: Sendable {
     if isDamaged { return }
     let units = needs.together(candidates)
     let start = Self.seconds()
-    let expected = units.reduce(0.0) { $0 + (state.forecast.seconds(ofUnit: stage(of: $1)) ?? 0) }
-    let left = state.forecast.secondsLeft
+    let expected = units.reduce(0.0) { $0 + (state.remaining.seconds(ofUnit: stage(of: $1)) ?? 0) }
+    let left = state.remaining.secondsLeft
     for unit in units {
       report(
         .began(
@@ -160,7 +187,7 @@ public struct Runner: Sendable {
         key, components: context.components, content: result.content,
         report: result.report?.json ?? .null)
       let seconds = (Self.seconds() - start) / Double(units.count)
-      if state.done.insert(unit).inserted { state.forecast.add(stage(of: unit), seconds: seconds) }
+      if state.done.insert(unit).inserted { state.remaining.add(stage(of: unit), seconds: seconds) }
       state.trusted.insert(unit)
       scheduler.committed(unit, digest: manifest.digest)
       try log.append(
@@ -285,24 +312,16 @@ public struct Runner: Sendable {
 
   private func startMembers() -> [(key: String, value: JSON)] {
     [
+      ("version", .string(Release.description)),
       ("model", .string(job.checkpoint.folder)), ("outputs", .array(job.outputs.map(\.json))),
       ("memory", .integer(job.memory)),
       ("threads", .integer(job.device.threads)), ("arithmetic", job.arithmetic.json),
       ("process", .integer(Int(getpid()))),
       ("units", .integer(graph.units.count)),
-      (
-        "stages",
-        .array(
-          job.recipe.entries.map { entry in
-            .object(
-              JSONObject([("id", .string(entry.id)), ("parameters", entry.key)] + forecast.json(entry.id)))
-          })
-      ),
-      ("recipe", .string(job.recipe.text)),
-      ("overrides", .array(job.recipe.overrides.map(JSON.string))),
-      ("definitions", .array(job.recipe.definitions.map(JSON.string))),
+      ("stages", .array(job.recipe.entries.map { StageRecord($0).json })), ("expected", remaining.json),
+      ("recipe", .string(job.recipe.effectiveText)),
       ("coverage", Coverage(job.checkpoint, job.model, graph: graph).json),
-    ]
+    ] + (forecast.map { [("forecast", $0.json)] } ?? [])
   }
 
   private static func seconds() -> Double {

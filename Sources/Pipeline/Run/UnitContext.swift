@@ -79,6 +79,9 @@ public struct UnitContext: Sendable {
   /// - Throws: an I/O error if a source file has changed since its digest went into the key, or could not be read.
   public func requireSameSources() throws { try keys.requireSameFiles() }
 
+  /// Digests of what the job reads.
+  public func sources() throws -> JobSources { try keys.sources() }
+
   /// Shows the user a message.
   public func note(_ text: String) { reporter.note(text) }
 

@@ -17,10 +17,22 @@ public protocol OutputStage: Stage {
   /// - Parameter key: of the unit that wrote it.
   func isPresent(_ output: JobOutput, key: Digest) throws -> Bool
   func run(_ unit: UnitContext) throws -> OutputReport
+  /// Called when all units of a job are done, also if an earlier run did them: notes in the output what only the end of a job knows.
+  ///
+  /// - Parameters:
+  ///   - key: of the unit that wrote the output.
+  ///   - evaluations: what was measured of it, by stage.
+  func conclude(
+    _ output: JobOutput, key: Digest, job: Job, sources: JobSources,
+    evaluations: [(stage: String, report: EvaluationReport)]) throws
 }
 
 extension OutputStage {
   public func check(existing output: JobOutput, job: Job) throws {}
+  public func conclude(
+    _ output: JobOutput, key: Digest, job: Job, sources: JobSources,
+    evaluations: [(stage: String, report: EvaluationReport)]
+  ) throws {}
 }
 
 /// Measures the pruned model that an ``OutputStage`` wrote.

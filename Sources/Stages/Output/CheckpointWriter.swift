@@ -95,7 +95,9 @@ struct CheckpointWriter {
   static func otherFiles(of checkpoint: Checkpoint) throws -> [String] {
     try checkpoint.fileNames().filter {
       !checkpoint.shards.contains($0)
-        && ![OutputRecord.fileName, OutputRecord.recipeName, CompactNote.fileName].contains($0)
+        && ![
+          OutputRecord.fileName, OutputRecord.recipeName, OutputRecord.cardName, CompactNote.fileName,
+        ].contains($0)
     }
   }
 

@@ -150,9 +150,24 @@ public struct Emit: OutputStage, StageDefinition {
     let record = try OutputRecord(
       key: unit.key, matrices: matrices, recipe: unit.job.recipe, files: files, folder: folder,
       read: progress)
-    try record.write(to: folder)
+    try ModelNotes(unit.job, unit.sources(), record, evaluations: []).write(to: folder)
     try Folder.sync(folder)
     return record
+  }
+
+  /// Writes the notes again if there are new measurements or one of the notes is gone.
+  ///
+  /// A run that measures nothing leaves earlier measurements alone. If a crash comes between two files, the next run writes both.
+  public func conclude(
+    _ output: JobOutput, key: Digest, job: Job, sources: JobSources,
+    evaluations: [(stage: String, report: EvaluationReport)]
+  ) throws {
+    for (_, path) in folders(output) {
+      let record = try OutputRecord(folder: path)
+      let isComplete = try record.notes.allSatisfy { try Folder.entry(path + "/" + $0.name) != nil }
+      guard record.key == key, !evaluations.isEmpty || !isComplete else { continue }
+      try ModelNotes(job, sources, record, evaluations: evaluations).write(to: path)
+    }
   }
 
   /// The record of an output that an earlier run completed just before it was stopped; nil if there is none.

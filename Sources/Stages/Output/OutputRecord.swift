@@ -2,10 +2,11 @@ import EspalierCore
 import EspalierIO
 import EspalierStageKit
 
-/// `espalier.json` in a pruned checkpoint: the pattern of every pruned matrix, and the digest of every file.
+/// `espalier.json` in a pruned checkpoint: how it came to be, the pattern of every pruned matrix, and the digest of every file.
 public struct OutputRecord: Sendable {
   public static let fileName = "espalier.json"
   public static let recipeName = "recipe.yaml"
+  public static let cardName = "MODEL_CARD.md"
 
   /// One pruned matrix.
   public struct Matrix: Sendable {
@@ -30,12 +31,16 @@ public struct OutputRecord: Sendable {
 
   public let key: Digest
   public let matrices: [Matrix]
+  /// The files of the checkpoint.
   public let files: [File]
+  /// The recipe and the model card, which change if the model is measured later.
+  public let notes: [File]
   /// Digest of the recipe's stages with their parameters, without evaluations.
   let stages: Digest
-  private let recipe: String
+  /// How the model came to be, for people and other programs.
+  let origin: JSONObject
 
-  /// Records the named files of `folder`, and the recipe.
+  /// Records the named files of `folder`.
   ///
   /// - Parameter read: called after each file with its size.
   init(
@@ -45,27 +50,31 @@ public struct OutputRecord: Sendable {
     self.key = key
     self.matrices = matrices
     stages = Self.stages(of: recipe)
-    self.recipe =
-      recipe.text + (recipe.overrides.isEmpty ? "" : recipe.overrides.map { "# --set \($0)\n" }.joined())
-    self.files = try Self.files(files, recipe: self.recipe, folder, read)
+    self.files = try Self.files(files, folder, read)
+    notes = []
+    origin = JSONObject()
   }
 
-  /// Records the named files of `folder`, which holds the matrices of another record in another form.
+  /// Records the named files of `folder`, which holds the matrices of another record in another form, and has its notes.
   ///
   /// - Parameter read: called after each file with its size.
   init(_ other: OutputRecord, files: [String], folder: String, read: (Int) throws -> Void) throws {
-    key = other.key
-    matrices = other.matrices
-    stages = other.stages
-    recipe = other.recipe
-    self.files = try Self.files(files, recipe: recipe, folder, read)
+    (key, matrices, stages, notes, origin) = (
+      other.key, other.matrices, other.stages, other.notes, other.origin
+    )
+    self.files = try Self.files(files, folder, read)
   }
 
-  private static func files(_ names: [String], recipe: String, _ folder: String, _ read: (Int) throws -> Void)
-    throws -> [File]
+  /// The same record with other notes.
+  init(_ other: OutputRecord, notes: [File], origin: JSONObject) {
+    (key, matrices, stages, files) = (other.key, other.matrices, other.stages, other.files)
+    (self.notes, self.origin) = (notes, origin)
+  }
+
+  private static func files(_ names: [String], _ folder: String, _ read: (Int) throws -> Void) throws
+    -> [File]
   {
-    try Folder.writeAtomically(Array(recipe.utf8), to: folder + "/" + recipeName)
-    return try (names + [recipeName]).map { name in
+    try names.map { name in
       let path = folder + "/" + name
       let file = File(
         name: name, size: try Folder.entry(path)?.size ?? 0, digest: try SHA256.digest(ofFile: path))
@@ -110,7 +119,7 @@ public struct OutputRecord: Sendable {
     else { throw Self.damaged }
     self.key = key
     self.stages = stages
-    recipe = json["recipe"]?.string ?? ""
+    origin = JSONObject((json.object?.members ?? []).filter { !Self.ownMembers.contains($0.key) })
     self.matrices = try matrices.map { item in
       guard let name = item["name"]?.string, let rows = item["rows"]?.integer,
         let columns = item["columns"]?.integer, let pattern = SparsityPattern(json: item),
@@ -122,12 +131,15 @@ public struct OutputRecord: Sendable {
           module: item["module"]?.string ?? name, tensor: name, rows: rows, columns: columns, order: order,
           part: item["part"]?.integer), pattern: pattern, hasNewWeights: item["newWeights"]?.bool ?? false)
     }
-    self.files = try files.map { item in
-      guard let name = item["name"]?.string, Folder.isBelow(name), let size = item["size"]?.integer,
-        let digest = item["sha256"]?.string.flatMap(Digest.init(hex:))
-      else { throw EspalierError.badInput("the record of a file is damaged.") }
-      return File(name: name, size: size, digest: digest)
-    }
+    self.files = try files.map(Self.file)
+    notes = try (json["notes"]?.array ?? []).map(Self.file)
+  }
+
+  private static func file(_ json: JSON) throws -> File {
+    guard let name = json["name"]?.string, Folder.isBelow(name), let size = json["size"]?.integer,
+      let digest = json["sha256"]?.string.flatMap(Digest.init(hex:))
+    else { throw EspalierError.badInput("the record of a file is damaged.") }
+    return File(name: name, size: size, digest: digest)
   }
 
   /// One digest of the stages and parameters of a recipe that decide the output. An evaluation can be added later.
@@ -138,11 +150,15 @@ public struct OutputRecord: Sendable {
     return SHA256.digest(of: JSON.array(stages).canonical.text)
   }
 
-  /// The files that differ from the record, with the problem of each, in the order of the record.
+  /// The files of the checkpoint that differ from the record, with the problem of each, in the order of the record.
   ///
-  /// - Parameter read: called after each file with its size.
-  func damage(in folder: String, read: (Int) throws -> Void = { _ in }) throws -> [Verification.Finding] {
-    try files.compactMap { file in
+  /// - Parameters:
+  ///   - includingNotes: whether to check the recipe and the model card too.
+  ///   - read: called after each file with its size.
+  func damage(in folder: String, includingNotes: Bool = false, read: (Int) throws -> Void = { _ in }) throws
+    -> [Verification.Finding]
+  {
+    try (files + (includingNotes ? notes : [])).compactMap { file in
       let path = folder + "/" + file.name
       guard let entry = try Folder.entry(path) else {
         return .init(subject: path, problem: "the file is missing.")
@@ -157,20 +173,29 @@ public struct OutputRecord: Sendable {
     }
   }
 
-  /// One digest of all files.
+  /// One digest of all files of the checkpoint.
   var filesDigest: Digest { SHA256.digest(of: files.map { "\($0.name)\0\($0.digest.hex)\n" }.joined()) }
 
+  /// Members of `espalier.json` that are not ``origin``.
+  private static let ownMembers: Set = ["tool", "format", "key", "stages", "matrices", "files", "notes"]
+
   func write(to folder: String) throws {
-    let json: JSON = [
-      "tool": "espalier", "format": .integer(Self.format), "key": .string(key.hex),
-      "stages": .string(stages.hex),
-      "recipe": .string(recipe),
-      "matrices": .array(matrices.map(Self.json)),
-      "files": .array(
-        files.map { ["name": .string($0.name), "size": .integer($0.size), "sha256": .string($0.digest.hex)] }),
+    var members: [(key: String, value: JSON)] = [
+      ("tool", "espalier"), ("format", .integer(Self.format)), ("key", .string(key.hex)),
+      ("stages", .string(stages.hex)),
+    ]
+    members += origin.members
+    members += [
+      ("matrices", .array(matrices.map(Self.json))), ("files", .array(files.map(Self.json))),
+      ("notes", .array(notes.map(Self.json))),
     ]
     try Folder.writeAtomically(
-      Array((json.sealed().prettyText + "\n").utf8), to: folder + "/" + Self.fileName)
+      Array((JSON.object(JSONObject(members)).sealed().prettyText + "\n").utf8),
+      to: folder + "/" + Self.fileName)
+  }
+
+  private static func json(_ file: File) -> JSON {
+    ["name": .string(file.name), "size": .integer(file.size), "sha256": .string(file.digest.hex)]
   }
 
   private static func json(_ matrix: Matrix) -> JSON {

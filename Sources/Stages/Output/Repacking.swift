@@ -60,7 +60,9 @@ public struct Repacking: Sendable {
       try checkpoint.requireReadable()
       try progress(done, total)
     }
-    if let finding = try record?.damage(in: checkpoint.folder, read: advance).first {
+    if let finding = try record?.damage(
+      in: checkpoint.folder, includingNotes: true, read: advance
+    ).first {
       throw EspalierError.badInput(
         "\(finding.problem) Nothing was written; espalier verify tells more.", subject: finding.subject)
     }
@@ -76,6 +78,10 @@ public struct Repacking: Sendable {
     try Self.requireSpace(try writer.byteCount(), at: output)
     let (files, _) = try writer.write(to: folder)
     if let record {
+      for note in record.notes {
+        let bytes = try Folder.read(checkpoint.folder + "/" + note.name, limit: ModelNotes.mostBytes)
+        try Folder.writeAtomically(bytes, to: folder + "/" + note.name)
+      }
       let new = try OutputRecord(record, files: files, folder: folder, read: advance)
       try new.write(to: folder)
     }

@@ -37,8 +37,8 @@ public struct Verification: Sendable {
 
   private mutating func checkOutput(_ folder: String, on device: Device) throws {
     let record = try OutputRecord(folder: folder)
-    checkedFiles += record.files.count
-    findings += try record.damage(in: folder)
+    checkedFiles += record.files.count + record.notes.count
+    findings += try record.damage(in: folder, includingNotes: true)
     guard findings.isEmpty else { return }
     let checkpoint = try Checkpoint(folder: folder)
     for matrix in record.matrices {

@@ -26,6 +26,22 @@ import Testing
     }
   }
 
+  @Test func theHolderIsKnownWithoutTakingTheLock() throws {
+    let temporary = try TemporaryFolder()
+    let folder = temporary.path + "/a"
+    #expect(try FolderLock.holder(of: folder) == nil)
+    do {
+      let held = try FolderLock(folder: folder)
+      for _ in 0..<3 {
+        #expect(try FolderLock.holder(of: folder)?.hasPrefix("process \(getpid()) on ") == true)
+      }
+      withExtendedLifetime(held) {}
+    }
+    // What the last holder wrote is still there, but it is gone.
+    #expect(try FolderLock.holder(of: folder) == nil)
+    _ = try FolderLock(folder: folder)
+  }
+
   /// The server of a network disk may keep the lock of a machine that is gone.
   @Test func aLockOfAnotherMachineSaysWhatToDo() throws {
     let temporary = try TemporaryFolder()

@@ -81,7 +81,7 @@ import Testing
     #expect(try Folder.read(folder / "f", limit: 5) == Array("12345".utf8))
     for (path, limit, code) in [
       (folder / "f", 4, EspalierError.Code.badInput), (folder.path, 100, .badInput),
-      (folder / "missing", 100, .io),
+      (folder / "missing", 100, .noInput),
     ] {
       let error = #expect(throws: EspalierError.self) { try Folder.read(path, limit: limit) }
       #expect(error?.code == code && error?.subject == path)

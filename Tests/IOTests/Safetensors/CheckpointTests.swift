@@ -76,27 +76,26 @@ import Testing
     let start = "DIR: "
     #expect(
       try failure()
-        == "I/O: \(start)there is no such folder; give the folder of a checkpoint (config.json, *.safetensors, tokenizer.json)."
+        == "missing input: \(start)there is no such folder; give the folder of a checkpoint (config.json, *.safetensors, tokenizer.json)."
     )
     try Folder.create(folder)
     #expect(
       try failure()
-        == "bad input: \(start)config.json is missing; this is not a checkpoint folder in the Hugging Face layout."
-    )
+        == "bad input: \(start)the folder is empty; give the folder of a checkpoint.")
+    try put("", "notes.txt")
+    #expect(
+      try failure().hasPrefix("bad input: \(start)config.json is missing; a checkpoint is a folder with"))
     try put("{\"a\": nan}", "config.json")
     #expect(
       try failure()
         == "bad input: DIR/config.json: a value is expected (line 1, column 8). The file is not valid JSON.")
     try put("{}", "config.json")
-    #expect(
-      try failure()
-        == "bad input: \(start)there is neither model.safetensors nor model.safetensors.index.json. Convert the weights to safetensors first."
-    )
+    #expect(try failure().hasPrefix("bad input: \(start)model.safetensors is missing; a checkpoint is"))
     try put("", "model.safetensors")
     #expect(try failure().hasPrefix("bad input: DIR/model.safetensors: the file has 0 bytes"))
     try Folder.remove(folder)
     try File(writing: folder).write([1], at: 0)
-    #expect(try failure().hasPrefix("I/O: \(start)there is no such folder"))
+    #expect(try failure().hasPrefix("bad input: \(start)this is no folder"))
   }
 
   private static let damaged = "bad input: DIR/model.safetensors.index.json: "

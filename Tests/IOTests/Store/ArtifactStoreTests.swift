@@ -296,7 +296,9 @@ import Testing
   @Test func aFolderThatIsNoStoreIsTold() throws {
     let error = failure { _ = try ArtifactStore(existing: temporary.path) }
     #expect(
-      error?.code == .io && error?.description.contains("this is not a work folder of espalier") == true)
+      error?.code == .badInput && error?.description.contains("this is not a work folder of espalier") == true
+    )
+    #expect(failure { _ = try ArtifactStore(existing: temporary.path + "/none") }?.code == .noInput)
     try File(writing: temporary.path + "/file").write([1], at: 0)
     #expect(failure { _ = try ArtifactStore(folder: temporary.path + "/file") }?.code == .io)
   }

@@ -132,14 +132,42 @@ import Testing
         * (stage.contains("5000") ? 5000 : stage.contains("1000000000") ? 1_000_000_000 : 0))
   }
 
+  @Test func whatIsDoneIsKnownWithoutReadingATensor() throws {
+    let bench = try ProbeBench()
+    let job = try bench.job()
+    #expect(try Planner.plan(job).doneUnits == 0)
+    try bench.run(job)
+    let plan = try Planner.plan(job)
+    #expect(plan.doneUnits == plan.units && plan.workLeft == Work())
+    // Another parameter: only what precedes it is done.
+    let other = try Planner.plan(bench.job(overrides: ["first.share=0.25"], output: "other", work: "work"))
+    #expect(other.doneUnits > 0 && other.doneUnits < other.units && other.workLeft.commits > 0)
+    // Nor are shards read if digests are not saved.
+    try Folder.remove(job.work + "/sources.json")
+    #expect(try Planner.plan(job).doneUnits == 0)
+    #expect(try Folder.entry(job.work + "/sources.json") == nil)
+  }
+
+  @Test func aWorkFolderOfALaterVersionIsTold() throws {
+    let bench = try ProbeBench()
+    let job = try bench.job()
+    try bench.run(job)
+    let mark: JSON = ["format": 99]
+    try Probe.write(mark.sealed().text, to: job.work + "/format.json")
+    #expect(failure { _ = try Planner.plan(job) }?.message.contains("a later version of espalier") == true)
+  }
+
   @Test func missingFilesAreToldBeforeAnyWork() throws {
     let bench = try ProbeBench()
-    for (override, stage) in [
-      ("words.corpus=/no/such.txt", "words.corpus"), ("score.tasks=\(bench.model)", "score.tasks"),
+    for (override, code, text) in [
+      (
+        "words.corpus=/no/such.txt", EspalierError.Code.noInput,
+        "words.corpus: /no/such.txt: there is no such file."
+      ),
+      ("score.tasks=\(bench.model)", .badInput, "score.tasks: \(bench.model): this is a folder, not a file."),
     ] {
       let error = failure { _ = try Planner.plan(try bench.job(overrides: [override])) }
-      let path = override.split(separator: "=")[1]
-      #expect(error?.code == .usage && error?.description == "there is no file \"\(path)\" (\(stage)).")
+      #expect(error?.code == code && error?.description == text)
     }
   }
 

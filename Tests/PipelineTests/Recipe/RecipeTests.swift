@@ -312,9 +312,9 @@ import Testing
       let error = failure { _ = try Recipe(path: path, registry: Probe.registry) }
       #expect(error?.code == .usage && error?.description.hasPrefix(expected) == true)
     }
-    for missing in [folder.path, folder.path + "/none.yaml"] {
-      let error = failure { _ = try Recipe(path: missing, registry: Probe.registry) }
-      #expect(error?.code == .usage && error?.subject == missing)
+    for (path, code) in [(folder.path, EspalierError.Code.usage), (folder.path + "/none.yaml", .noInput)] {
+      let error = failure { _ = try Recipe(path: path, registry: Probe.registry) }
+      #expect(error?.code == code && error?.subject == path)
     }
   }
 

@@ -16,9 +16,9 @@ import Testing
     #expect(history.entries.map(\.unit) == units)
     #expect(history.entries.allSatisfy { $0.seconds.map { $0 >= 0 } == true })
     #expect(history.start["memory"]?.integer == 1 << 29 && history.start["threads"]?.integer == 2)
-    #expect(history.start["overrides"]?.array == ["better.rounds=5"])
     #expect(history.start["stages"]?.array?.compactMap { $0["id"]?.string } == job.recipe.entries.map(\.id))
-    #expect(history.start["recipe"]?.string == job.recipe.text)
+    #expect(history.recipe == job.recipe.effectiveText && history.recipe?.contains("rounds: 5") == true)
+    #expect(history.stages.map(\.name) == job.recipe.entries.map(\.descriptor.name))
     // The second run makes nothing, and reports the times of the first one.
     _ = try bench.run(job)
     let second = try RunHistory(work: job.work)
@@ -104,7 +104,7 @@ import Testing
   @Test func whatIsNoWorkFolderIsTold() throws {
     let folder = try TemporaryFolder()
     #expect(
-      failure { _ = try RunHistory(work: folder.path) }?.description.contains("there is no events.jsonl")
+      failure { _ = try RunHistory(work: folder.path) }?.description.contains("this is not a work folder")
         == true)
     try Probe.write("\n\n{\"event\":\"done\"}\n", to: folder.path + "/events.jsonl")
     #expect(

@@ -102,7 +102,7 @@ import Testing
       ("model/out", "work", "lies in the folder of the model"), ("out", "model/w", "lies in the folder of"),
       ("out", "out/work", "the work folder lies in the output folder"),
       ("out", "out.extra/work", "the work folder lies in the output folder"),
-      ("corpus", "work", "there is a file"),
+      ("corpus", "work", "this is a file; --output"), ("out", "corpus", "this is a file; --work"),
     ] {
       let error = failure { _ = try Planner.plan(try job(output, work: work)) }
       #expect(error?.code == .usage && error?.message.contains(text) == true, "\(output) \(work)")

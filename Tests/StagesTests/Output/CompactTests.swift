@@ -222,7 +222,7 @@ import Testing
     let (out, dense) = (bench.folder.path + "/out", bench.model)
     func failure(_ source: String, _ output: String, _ direction: Repacking.Direction) -> String {
       let (text, code) = bench.failure { try repack(source, to: output, direction) }
-      #expect(code == 64 || code == 65 || code == 74)
+      #expect(code == 64 || code == 65 || code == 66)
       return text
     }
     #expect(failure(dense, out, .unpack).contains("there is nothing to unpack"))
@@ -230,6 +230,7 @@ import Testing
     #expect(failure(dense, dense + "/deep", .pack(describing: false)).contains("outside of it"))
     #expect(failure(bench.folder.path + "/none", out, .unpack).contains("no such folder"))
     try Folder.create(out)
+    try bench.write("mine", to: out + "/notes.txt")
     #expect(failure(dense, out, .pack(describing: false)).contains("the output exists"))
     #expect(try Folder.names(in: bench.folder.path) == ["corpus.txt", "model", "out"])
     // A damaged folder must not become one whose record says that all is well.

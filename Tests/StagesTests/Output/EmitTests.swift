@@ -35,7 +35,7 @@ import Testing
       ".gitattributes", "config.json", "generation_config.json", "model.safetensors.index.json",
       "original/deep/empty", "original/params.json", "original/tokenizer.model", "tokenizer.json",
     ]
-    let own = ["espalier.json", "recipe.yaml"]
+    let own = ["MODEL_CARD.md", "espalier.json", "recipe.yaml"]
     #expect(try Set(Checkpoint(folder: output).fileNames()) == Set(others + own + job.checkpoint.shards))
     for name in others {
       #expect(try Folder.read(output + "/" + name) == Folder.read(bench.model + "/" + name), "\(name)")

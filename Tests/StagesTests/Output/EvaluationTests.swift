@@ -191,14 +191,14 @@ import Testing
   @Test func anEvaluationCanBeAddedToAFinishedOutput() throws {
     let bench = try Workbench()
     let output = try bench.run(bench.recipe("warmStart: {sparsity: 0.5}"))
-    let record = try Folder.read(output + "/espalier.json")
+    let weights = try Folder.read(output + "/model.safetensors")
     try bench.run(
       bench.recipe(
         "warmStart: {sparsity: 0.5}",
         last: "  - evaluate: {text: \"\(bench.corpus)\", length: 32, windows: 5}"))
     let report = try RunReport(work: bench.folder.path + "/work")
     #expect(report.json["perplexities"]?["pruned"]?.double != nil)
-    #expect(try Folder.read(output + "/espalier.json") == record)
+    #expect(try Folder.read(output + "/model.safetensors") == weights)
   }
 
   /// An encoder predicts no tokens; its outputs are compared.

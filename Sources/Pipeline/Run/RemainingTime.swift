@@ -1,7 +1,7 @@
 import EspalierCore
 
 /// How long a run still takes: what the plan expects of each stage, corrected by the time that its units really took.
-public struct Forecast: Sendable {
+public struct RemainingTime: Sendable {
   /// One stage of the recipe.
   struct Stage: Sendable {
     let units: Int
@@ -35,9 +35,9 @@ public struct Forecast: Sendable {
         }))
   }
 
-  /// Reads what ``json(_:)`` gave for each stage, from the first event of a run.
+  /// Reads what ``json`` gave, from the first event of a run.
   init(start: JSON) {
-    let stages = (start["stages"]?.array ?? []).compactMap { stage -> (String, Stage)? in
+    let stages = (start["expected"]?.array ?? []).compactMap { stage -> (String, Stage)? in
       guard let id = stage["id"]?.string, let units = stage["units"]?.integer, units >= 0,
         let expected = stage["seconds"]?.double, expected >= 0
       else { return nil }
@@ -46,10 +46,12 @@ public struct Forecast: Sendable {
     self.init(Dictionary(stages, uniquingKeysWith: { first, _ in first }))
   }
 
-  /// The units of a stage and the seconds that are expected of them, as members of an object.
-  func json(_ stage: String) -> [(key: String, value: JSON)] {
-    guard let stage = stages[stage] else { return [] }
-    return [("units", .integer(stage.units)), ("seconds", .number(stage.expected))]
+  /// The units of each stage and the seconds that are expected of them.
+  var json: JSON {
+    .array(
+      stages.sorted { $0.key < $1.key }.map { id, stage in
+        ["id": .string(id), "units": .integer(stage.units), "seconds": .number(stage.expected)]
+      })
   }
 
   /// Counts a unit that is done.

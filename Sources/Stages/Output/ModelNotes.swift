@@ -1,0 +1,76 @@
+import EspalierCore
+import EspalierIO
+import EspalierPipeline
+
+/// What a pruned checkpoint says about itself: the recipe that makes it again, the model card, and the same facts for programs in
+/// `espalier.json`.
+///
+/// Nothing in it depends on times, memory or paths of outputs, so that the same job gives the same bytes.
+struct ModelNotes {
+  /// Size limit of a note that is read.
+  static let mostBytes = 1 << 20
+
+  private let record: OutputRecord
+  private let texts: [(name: String, text: String)]
+  private let origin: JSONObject
+
+  init(
+    _ job: Job, _ sources: JobSources, _ record: OutputRecord,
+    evaluations: [(stage: String, report: EvaluationReport)]
+  ) throws {
+    let evaluations = evaluations.isEmpty ? record.evaluations : evaluations
+    let recipe = job.recipe.effectiveText
+    let base = try BaseModel(job.checkpoint)
+    self.record = record
+    origin = JSONObject([
+      ("version", .string(Release.version)), ("commit", Release.commit.map(JSON.string) ?? .null),
+      ("model", ["name": .string(base.name), "sha256": .string(sources.tensors.hex)]),
+      ("sources", .array(sources.files.map(\.json))), ("arithmetic", job.arithmetic.json),
+      ("recipe", .string(recipe)),
+      ("evaluations", .array(evaluations.map { ["stage": .string($0.stage), "result": $0.report.json] })),
+    ])
+    let hasOwnCard = try Folder.entry(job.checkpoint.folder + "/README.md")?.isFile == true
+    let card = ModelCard(
+      base: base,
+      steps: job.recipe.entries.compactMap { MethodStep(stage: $0.descriptor.name, parameters: $0.key) },
+      record: record, sources: sources, evaluations: evaluations, hasOwnCard: hasOwnCard)
+    texts = [(OutputRecord.recipeName, recipe), (OutputRecord.cardName, card.text)]
+  }
+
+  /// Writes the notes and the record with them, each so that a crash leaves the old or the new one.
+  ///
+  /// A note that somebody has edited since stays as it is; `verify` tells of it.
+  func write(to folder: String) throws {
+    let notes = try texts.map { name, text in
+      let bytes = Array(text.utf8)
+      let note = OutputRecord.File(name: name, size: bytes.count, digest: SHA256.digest(of: text))
+      let path = folder + "/" + name
+      let old = try Folder.entry(path) == nil ? nil : SHA256.digest(ofFile: path)
+      let isEdited = old != nil && !record.notes.contains { $0.name == name && $0.digest == old }
+      if old != note.digest, !isEdited { try Folder.writeAtomically(bytes, to: path) }
+      return note
+    }
+    try OutputRecord(record, notes: notes, origin: origin).write(to: folder)
+  }
+}
+
+extension OutputRecord {
+  /// What was measured, by stage.
+  var evaluations: [(stage: String, report: EvaluationReport)] {
+    (origin["evaluations"]?.array ?? []).compactMap { item in
+      guard let stage = item["stage"]?.string, let result = item["result"],
+        let report = EvaluationReport(json: result)
+      else { return nil }
+      return (stage, report)
+    }
+  }
+}
+
+extension JobSources.File {
+  fileprivate var json: JSON {
+    [
+      "stage": .string(stage), "parameter": .string(parameter), "file": .string(name),
+      "sha256": .string(digest.hex),
+    ]
+  }
+}
