@@ -168,11 +168,10 @@ private struct Content {
     var facts: [Fact] = []
     for (stage, corpus) in report.corpora {
       let record = history.stages.first { $0.id == stage }
-      let names = record?.files.members.compactMap(\.value.string) ?? []
       facts.append(
         Fact(
           name: "calibration text",
-          value: HTML.clean(names.isEmpty ? stage : names.joined(separator: ", "))))
+          value: HTML.clean(record?.fileNames ?? "")))
       facts.append(
         Fact(
           name: "draw",

@@ -12,6 +12,13 @@ public struct StageRecord: ReportPart {
   /// The last components of the paths of files that parameters name, by parameter.
   public private(set) var files = JSONObject()
 
+  /// The names of its files in one line.
+  public var fileNames: String {
+    let names = files.members.compactMap(\.value.string)
+    let rest = names.count - 3
+    return names.prefix(3).joined(separator: ", ") + (rest > 0 ? " and \(rest) more" : "")
+  }
+
   /// What it does to a model; nil if there is nothing that a reader has to know.
   public var step: MethodStep? { MethodStep(stage: name, parameters: .object(parameters)) }
 

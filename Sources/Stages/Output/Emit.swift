@@ -155,7 +155,7 @@ public struct Emit: OutputStage, StageDefinition {
     return record
   }
 
-  /// Writes the notes again if there are new measurements or one of the notes is gone.
+  /// Writes the notes again if there are new measurements, or one of the notes is gone or damaged.
   ///
   /// A run that measures nothing leaves earlier measurements alone. If a crash comes between two files, the next run writes both.
   public func conclude(
@@ -164,8 +164,9 @@ public struct Emit: OutputStage, StageDefinition {
   ) throws {
     for (_, path) in folders(output) {
       let record = try OutputRecord(folder: path)
-      let isComplete = try record.notes.allSatisfy { try Folder.entry(path + "/" + $0.name) != nil }
-      guard record.key == key, !evaluations.isEmpty || !isComplete else { continue }
+      guard record.key == key, try !evaluations.isEmpty || !ModelNotes.areWhole(record, in: path) else {
+        continue
+      }
       try ModelNotes(job, sources, record, evaluations: evaluations).write(to: path)
     }
   }

@@ -39,18 +39,35 @@ struct ModelNotes {
 
   /// Writes the notes and the record with them, each so that a crash leaves the old or the new one.
   ///
-  /// A note that somebody has edited since stays as it is; `verify` tells of it.
+  /// A card that somebody has edited since stays as it is; `verify` tells of it.
   func write(to folder: String) throws {
     let notes = try texts.map { name, text in
-      let bytes = Array(text.utf8)
-      let note = OutputRecord.File(name: name, size: bytes.count, digest: SHA256.digest(of: text))
-      let path = folder + "/" + name
-      let old = try Folder.entry(path) == nil ? nil : SHA256.digest(ofFile: path)
-      let isEdited = old != nil && !record.notes.contains { $0.name == name && $0.digest == old }
-      if old != note.digest, !isEdited { try Folder.writeAtomically(bytes, to: path) }
+      let note = OutputRecord.File(name: name, size: text.utf8.count, digest: SHA256.digest(of: text))
+      if try Self.digest(folder, name) != note.digest, try !Self.isEdited(name, record, in: folder) {
+        try Folder.writeAtomically(Array(text.utf8), to: folder + "/" + name)
+      }
       return note
     }
     try OutputRecord(record, notes: notes, origin: origin).write(to: folder)
+  }
+
+  /// Whether all notes are there and none is damaged.
+  static func areWhole(_ record: OutputRecord, in folder: String) throws -> Bool {
+    try record.notes.allSatisfy { note in
+      try digest(folder, note.name) == note.digest || isEdited(note.name, record, in: folder)
+    }
+  }
+
+  /// People edit cards, but not the recipe that made the weights.
+  private static func isEdited(_ name: String, _ record: OutputRecord, in folder: String) throws -> Bool {
+    guard name == OutputRecord.cardName, let digest = try digest(folder, name) else { return false }
+    return !record.notes.contains { $0.name == name && $0.digest == digest }
+  }
+
+  /// Nil if the file is not there.
+  private static func digest(_ folder: String, _ name: String) throws -> Digest? {
+    let path = folder + "/" + name
+    return try Folder.entry(path) == nil ? nil : SHA256.digest(ofFile: path)
   }
 }
 
