@@ -151,7 +151,7 @@ import Testing
         } else {
           rest.unicodeScalars.removeFirst()
           switch first {
-          case "\r": break
+          case "\r": continue
           case "\n": (lines, current) = (lines + 1, "")
           default: current.unicodeScalars.append(first)
           }
