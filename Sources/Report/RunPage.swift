@@ -171,7 +171,7 @@ private struct Content {
       facts.append(
         Fact(
           name: "calibration text",
-          value: HTML.clean(record?.fileNames ?? "")))
+          value: HTML.clean(corpus.origin ?? record?.fileNames ?? "")))
       facts.append(
         Fact(
           name: "draw",
