@@ -16,15 +16,19 @@ struct ReportCommand: ParsableCommand {
   @Argument(help: "The work folder of a run.", completion: .file(), transform: givenPath)
   var work: String
 
-  @Argument(help: "The work folder of a run to compare with.")
+  @Argument(
+    help: "The work folder of a run to compare with.", completion: .file(), transform: givenPath)
   var other: String?
 
-  @Option(help: ArgumentHelp("Write a page to this file.", valueName: "FILE"))
+  @Option(
+    help: ArgumentHelp("Write a page to this file.", valueName: "FILE"),
+    completion: .file(extensions: ["html"]))
   var html: String?
 
   @Option(
     help: ArgumentHelp(
-      "Write a table of all matrices to this file; - for standard output.", valueName: "FILE"))
+      "Write a table of all matrices to this file; - for standard output.", valueName: "FILE"),
+    completion: .file(extensions: ["csv"]))
   var csv: String?
 
   @Flag(help: "List every matrix.")
