@@ -108,7 +108,7 @@ import Testing
     ),
     (
       "{${K}: 1, corpus: c, length: 8}", ["K=seed"],
-      "r.yaml:2:13: words has no parameter \"${K}\". It has: corpus, samples, length, draw, seed, id. See `espalier stages words`."
+      "r.yaml:2:13: words has no parameter \"${K}\". It has: corpus, samples, length, draw, seed. See `espalier stages words`."
     ),
     // The mistake after a name has its own place.
     (
