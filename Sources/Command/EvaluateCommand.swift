@@ -26,13 +26,13 @@ struct EvaluateCommand: ParsableCommand {
       All texts and tasks pass each block together, so that its weights are read once.
       """)
 
-  @Argument(help: "Folder of a checkpoint.", transform: givenPath)
+  @Argument(help: "Folder of a checkpoint.", completion: .file(), transform: givenPath)
   var model: String
 
   @Option(
     help:
       "Text for the perplexity: plain text or JSON lines (.jsonl, .json), also packed (.gz, .zst), or tokens (.safetensors with input_ids); can be given again.",
-    transform: givenPath)
+    completion: .file(), transform: givenPath)
   var text: [String] = []
 
   @Option(
@@ -62,10 +62,14 @@ struct EvaluateCommand: ParsableCommand {
   @Option(parsing: .unconditional, help: "Seed of the draw of examples.")
   var seed = 1234
 
-  @Option(help: "Folder of a checkpoint that the model is compared with.", transform: givenPath)
+  @Option(
+    help: "Folder of a checkpoint that the model is compared with.", completion: .file(), transform: givenPath
+  )
   var against: String?
 
-  @Option(help: "File for every prompt of the tasks with its score, JSON lines.", transform: givenPath)
+  @Option(
+    help: "File for every prompt of the tasks with its score, JSON lines.", completion: .file(),
+    transform: givenPath)
   var samples: String?
 
   @Option(
@@ -78,7 +82,8 @@ struct EvaluateCommand: ParsableCommand {
   var threads: Int?
 
   @Option(
-    help: "Folder for temporary hidden states. (default: the system's temporary folder)", transform: givenPath
+    help: "Folder for temporary hidden states. (default: the system's temporary folder)", completion: .file(),
+    transform: givenPath
   )
   var scratch: String?
 

@@ -13,7 +13,7 @@ struct ExplainCommand: ParsableCommand {
       `swap/model.layers.0.mlp.down_proj` is one. The name of a module, or its last parts, lists the units of that module.
       """)
 
-  @Argument(help: "The work folder of a run.", transform: givenPath)
+  @Argument(help: "The work folder of a run.", completion: .file(), transform: givenPath)
   var work: String
 
   @Argument(help: "A unit of the last run, or a module.")

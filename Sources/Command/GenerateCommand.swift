@@ -19,17 +19,18 @@ struct GenerateCommand: ParsableCommand {
       draw.
       """)
 
-  @Argument(help: "Folder of a checkpoint.", transform: givenPath)
+  @Argument(help: "Folder of a checkpoint.", completion: .file(), transform: givenPath)
   var model: String
 
   @Option(help: "The text to go on from.")
   var prompt: String?
 
-  @Option(help: "A file with the text to go on from.", transform: givenPath)
+  @Option(help: "A file with the text to go on from.", completion: .file(), transform: givenPath)
   var file: String?
 
   @Option(
-    help: "A file with a chat: a JSON list of messages, each with role and content.", transform: givenPath)
+    help: "A file with a chat: a JSON list of messages, each with role and content.", completion: .file(),
+    transform: givenPath)
   var messages: String?
 
   @Option(parsing: .unconditional, help: "Tokens to write at most.")

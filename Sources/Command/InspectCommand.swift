@@ -10,7 +10,7 @@ struct InspectCommand: ParsableCommand {
     commandName: "inspect",
     abstract: "The matrices of a checkpoint, with their zeros and the pattern that these have.")
 
-  @Argument(help: "Folder of a checkpoint.", transform: givenPath)
+  @Argument(help: "Folder of a checkpoint.", completion: .file(), transform: givenPath)
   var model: String
 
   @Flag(help: "Print JSON.")

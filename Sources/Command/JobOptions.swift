@@ -9,18 +9,24 @@ import Glibc
 
 /// What `plan` and `run` are told.
 struct JobOptions: ParsableArguments {
-  @Argument(help: "The recipe, a YAML file; see pipelines/ for some to start from.", transform: givenPath)
+  @Argument(
+    help: "The recipe, a YAML file; see pipelines/ for some to start from.", completion: .file(),
+    transform: givenPath)
   var recipe: String
 
-  @Option(help: "Folder of the checkpoint: config.json, *.safetensors, tokenizer.json.", transform: givenPath)
+  @Option(
+    help: "Folder of the checkpoint: config.json, *.safetensors, tokenizer.json.", completion: .file(),
+    transform: givenPath)
   var model: String
 
-  @Option(help: "Folder of the pruned checkpoint; it must not exist yet, or be empty.", transform: givenPath)
+  @Option(
+    help: "Folder of the pruned checkpoint; it must not exist yet, or be empty.", completion: .file(),
+    transform: givenPath)
   var output: String
 
   @Option(
     help: "Folder for artifacts, kept so that work can be continued and reused. (default: OUTPUT.work)",
-    transform: givenPath)
+    completion: .file(), transform: givenPath)
   var work: String?
 
   @Option(

@@ -17,10 +17,11 @@ struct PackCommand: ParsableCommand {
       The folder is written in OUT.partial and renamed when it is complete.
       """)
 
-  @Argument(help: "Folder of a pruned checkpoint.", transform: givenPath)
+  @Argument(help: "Folder of a pruned checkpoint.", completion: .file(), transform: givenPath)
   var dense: String
 
-  @Argument(help: "Folder to write; it must not exist yet, or be empty.", transform: givenPath)
+  @Argument(
+    help: "Folder to write; it must not exist yet, or be empty.", completion: .file(), transform: givenPath)
   var out: String
 
   @Option(
@@ -53,10 +54,11 @@ struct UnpackCommand: ParsableCommand {
       The folder is written in OUT.partial and renamed when it is complete.
       """)
 
-  @Argument(help: "Folder of a compact checkpoint.", transform: givenPath)
+  @Argument(help: "Folder of a compact checkpoint.", completion: .file(), transform: givenPath)
   var compact: String
 
-  @Argument(help: "Folder to write; it must not exist yet, or be empty.", transform: givenPath)
+  @Argument(
+    help: "Folder to write; it must not exist yet, or be empty.", completion: .file(), transform: givenPath)
   var out: String
 
   @Flag(help: "Print JSON.")

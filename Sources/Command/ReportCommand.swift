@@ -13,7 +13,7 @@ struct ReportCommand: ParsableCommand {
       row for each matrix and stage. With a second work folder the two runs are compared.
       """)
 
-  @Argument(help: "The work folder of a run.", transform: givenPath)
+  @Argument(help: "The work folder of a run.", completion: .file(), transform: givenPath)
   var work: String
 
   @Argument(help: "The work folder of a run to compare with.")

@@ -51,7 +51,7 @@ struct ReportText {
     }
     for (stage, corpus) in report.corpora {
       let record = history.stages.first { $0.id == stage }
-      let files = record?.fileNames ?? ""
+      let files = corpus.origin ?? record?.fileNames ?? ""
       line(
         "calibration",
         "\(Figures.grouped(corpus.samples)) windows of \(Figures.grouped(corpus.length)) tokens",

@@ -6,7 +6,7 @@ struct StatusCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "status", abstract: "Progress of the last run in a work folder.")
 
-  @Argument(help: "The work folder of a run.", transform: givenPath)
+  @Argument(help: "The work folder of a run.", completion: .file(), transform: givenPath)
   var work: String
 
   @Flag(help: "Print JSON.")

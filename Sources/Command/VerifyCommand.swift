@@ -12,7 +12,8 @@ struct VerifyCommand: ParsableCommand {
       "Re-hashes every file and counts the zeros of every row and group. Ends with exit code 65 where anything is wrong."
   )
 
-  @Argument(help: "Folder of a pruned checkpoint, or a work folder.", transform: givenPath)
+  @Argument(
+    help: "Folder of a pruned checkpoint, or a work folder.", completion: .file(), transform: givenPath)
   var folder: String
 
   @Flag(help: "Print JSON.")

@@ -64,7 +64,7 @@ public struct ComparisonPage {
     {{#groups}}
     <section>
     <h2>{{name}}</h2>
-    <div class="scroll"><table>
+    <div class="scroll"><table class="even">
     <thead><tr><th></th><th>A</th><th>B</th><th>B against A</th></tr></thead>
     <tbody>
     {{#rows}}

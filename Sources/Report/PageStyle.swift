@@ -24,6 +24,7 @@ enum PageStyle {
     h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 4px; letter-spacing: -0.015em; overflow-wrap: anywhere; }
     h1 small { font-size: 1em; font-weight: 400; color: var(--soft); }
     h2 { font-size: 1.12rem; margin: 0 0 4px; letter-spacing: -0.005em; }
+    h2::first-letter { text-transform: uppercase; }
     h3 { font-size: 0.87rem; font-weight: 600; margin: 18px 0 8px; color: var(--soft); }
     p { margin: 0 0 12px; max-width: 72ch; }
     a { color: var(--blue); }
@@ -59,6 +60,8 @@ enum PageStyle {
     th:first-child, td:first-child { padding-left: 0; }
     tr:last-child td { border-bottom: 0; }
     td.name { white-space: normal; overflow-wrap: anywhere; min-width: 12ch; }
+    table.even { table-layout: fixed; }
+    table.even th:first-child { width: 40%; }
     td.strong { font-weight: 600; }
     td.wide { width: 34%; min-width: 90px; }
     td .soft { font-size: 0.86em; }

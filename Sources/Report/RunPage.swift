@@ -142,7 +142,7 @@ private struct Content {
     let map = HeatMap(report)
     (heatMap, hasHeatMap, hasWorse) = (map?.svg ?? "", map != nil, (map?.range.least ?? 0) < 0)
     panels = ErrorCurves(report).panels
-    let changed = report.totals.filter { $0.matrices > 0 }
+    let changed = report.totals.filter { $0.lossAfter != nil }
     errors = changed.map { total in
       StageError(
         stage: HTML.clean(total.stage), matrices: Figures.grouped(total.matrices),
@@ -171,7 +171,7 @@ private struct Content {
       facts.append(
         Fact(
           name: "calibration text",
-          value: HTML.clean(record?.fileNames ?? "")))
+          value: HTML.clean(corpus.origin ?? record?.fileNames ?? "")))
       facts.append(
         Fact(
           name: "draw",

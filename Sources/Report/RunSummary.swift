@@ -74,7 +74,7 @@ public struct RunSummary: Sendable {
     if let sparsity {
       tiles.append(
         Page.Tile(
-          label: "weights set to zero", value: Figures.percent(sparsity),
+          label: "sparsity", value: Figures.percent(sparsity),
           detail:
             "of \(Figures.grouped(matrices)) matrices"
             + (sparsityOfAll.map { "; \(Figures.percent($0)) of all parameters" } ?? "")))
@@ -97,9 +97,10 @@ public struct RunSummary: Sendable {
     if let calibration {
       tiles.append(
         Page.Tile(
-          label: "calibrated on", value: "\(Figures.grouped(calibration.tokens)) tokens",
+          label: "calibrated on", value: Figures.grouped(calibration.tokens),
           detail:
-            "\(Figures.grouped(calibration.samples)) windows of \(Figures.grouped(calibration.length))"))
+            "tokens, \(Figures.grouped(calibration.samples)) windows of \(Figures.grouped(calibration.length))"
+        ))
     }
     tiles.append(
       Page.Tile(label: "time", value: Figures.duration(seconds), detail: "work in all stages"))

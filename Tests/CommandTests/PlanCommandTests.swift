@@ -109,6 +109,37 @@ import Testing
     #expect(plan.errors.contains("holds a text whole") == (code != 0), "\(plan.errors)")
   }
 
+  /// Plan and report say how many samples come from where.
+  @Test func aMixOfCorporaIsTold() throws {
+    let scene = try Scene()
+    let recipe = scene.folder.path + "/mine.yaml"
+    try Folder.create(scene.folder.path + "/more")
+    try Folder.writeAtomically(Array(TinyCheckpoint.text(3000).utf8), to: scene.folder.path + "/more/a.txt")
+    try Folder.writeAtomically(Array(TinyCheckpoint.text(3000).utf8), to: scene.folder.path + "/more/b.txt")
+    try Folder.writeAtomically(
+      Array(
+        """
+        extends: \(Places.repository)/pipelines/wanda-50.yaml
+        stages:
+          - tokenize: {corpus: [{file: ${TEXT}, weight: 2}, ${MORE}], samples: 12, length: 32}
+
+        """.utf8), to: recipe)
+    let told =
+      "8 from text.txt (weight 2), 4 from 2 files of more (weight 1)"
+    func run(_ command: String) throws -> Program.Result {
+      try Program.run([
+        command, recipe, "--model", scene.model, "--output", scene.folder.path + "/out", "--define",
+        "TEXT=\(scene.text)", "--define", "MORE=\(scene.folder.path)/more",
+      ])
+    }
+    let plan = try run("plan")
+    #expect(plan.exitCode == 0 && plan.output.contains(told), "\(plan.output)\(plan.errors)")
+    let pruned = try run("run")
+    #expect(pruned.exitCode == 0, "\(pruned.errors)")
+    let report = try Program.run(["report", scene.folder.path + "/out.work"])
+    #expect(report.output.contains(told), "\(report.output)")
+  }
+
   @Test func peopleSeeTimesAndMemory() throws {
     let scene = try Scene()
     let text = try Program.run(scene.arguments("wanda-50", command: "plan")).output

@@ -110,10 +110,15 @@ extension CorpusReport: CustomStringConvertible {
   public var description: String {
     let how = [draw.map { "draw: \($0)" }, seed.map { "seed: \($0)" }].compactMap(\.self)
     let what = (["\(samples) samples of \(length) tokens"] + how).joined(separator: ", ")
-    guard let sources, let first = sources.first else { return what }
-    guard sources.count > 1 else { return "\(what); from \(first.place)" }
-    let parts = sources.map { "\($0.samples) from \($0.place) (weight \(Self.shown($0.weight)))" }
-    return "\(what); " + parts.joined(separator: ", ")
+    return origin.map { "\(what); \(sources?.count == 1 ? "from " : "")\($0)" } ?? what
+  }
+
+  /// Where the samples come from; nil if that was not recorded.
+  public var origin: String? {
+    guard let sources, let first = sources.first else { return nil }
+    guard sources.count > 1 else { return first.place }
+    return sources.map { "\($0.samples) from \($0.place) (weight \(Self.shown($0.weight)))" }
+      .joined(separator: ", ")
   }
 
   private static func shown(_ weight: Double) -> String {

@@ -115,6 +115,18 @@ import Testing
     #expect(first.share == 0.5 && first.targets == ["z"])
   }
 
+  /// The recipe beside an output has no need of other files and of definitions.
+  @Test func theEffectiveRecipeStandsAlone() throws {
+    try write(
+      "r.yaml", "extends: shared/base.yaml\nstages:\n  - first: {targets: [${A}, '$${A}'], share: ${S}}\n")
+    let recipe = try Recipe(
+      path: folder.path + "/r.yaml", definitions: ["A=q ${x}", "S=0.75"], registry: Probe.registry)
+    let again = try Recipe(text: recipe.effectiveText, source: "r", registry: Probe.registry)
+    #expect(again.entries.map(\.key) == recipe.entries.map(\.key))
+    #expect(again.entries.map(\.id) == recipe.entries.map(\.id))
+    #expect((again.entries[3].stage as? First)?.targets == ["q ${x}", "${A}"])
+  }
+
   /// One mistake each; the whole message.
   @Test(arguments: [
     (
