@@ -20,9 +20,10 @@ public struct MethodStep: Sendable {
 
   /// - Parameters:
   ///   - stage: the stage's name.
+  ///   - summary: what it says of itself, for stages that did not come with espalier.
   ///   - parameters: all its parameters that decide results, by name.
   /// - Returns: nil if the stage does nothing that a reader has to know.
-  public init?(stage: String, parameters: JSON) {
+  public init?(stage: String, summary: String? = nil, parameters: JSON) {
     func word(_ name: String) -> String { parameters[name]?.string ?? "" }
     func count(_ name: String) -> Int { parameters[name]?.integer ?? 0 }
     switch stage {
@@ -87,7 +88,7 @@ public struct MethodStep: Sendable {
         "Masks and weights together by ADMM, after ALPS.",
         [Paper(name: "ALPS", address: "https://arxiv.org/abs/2406.07831")], tag: "alps")
     case "factor", "emit", "evaluate": return nil
-    default: self.init("The stage \(stage).")
+    default: self.init(summary.map { "\(stage): \($0)" } ?? "The stage \(stage).")
     }
   }
 }

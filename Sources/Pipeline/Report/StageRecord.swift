@@ -7,6 +7,8 @@ public struct StageRecord: ReportPart {
   public private(set) var id = ""
   /// The name of the stage.
   public private(set) var name = ""
+  /// What it says of itself in a sentence.
+  public private(set) var summary: String?
   /// The parameters that decide results, with defaults filled in.
   public private(set) var parameters = JSONObject()
   /// The last components of the paths of files that parameters name, by parameter.
@@ -20,12 +22,12 @@ public struct StageRecord: ReportPart {
   }
 
   /// What it does to a model; nil if there is nothing that a reader has to know.
-  public var step: MethodStep? { MethodStep(stage: name, parameters: .object(parameters)) }
+  public var step: MethodStep? { MethodStep(stage: name, summary: summary, parameters: .object(parameters)) }
 
   public init() {}
 
   init(_ entry: Recipe.Entry) {
-    (id, name) = (entry.id, entry.descriptor.name)
+    (id, name, summary) = (entry.id, entry.descriptor.name, entry.descriptor.summary)
     parameters = entry.key.object ?? JSONObject()
     files = JSONObject(
       entry.files.sorted { $0.key < $1.key }.map { ($0.key, .string(Folder.name(of: $0.value))) })
@@ -34,6 +36,7 @@ public struct StageRecord: ReportPart {
   public mutating func visit(_ members: inout ReportMembers) {
     members.value("id", &id)
     members.value("name", &name)
+    members.value("summary", &summary)
     members.value("parameters", &parameters)
     members.value("files", &files)
   }

@@ -32,7 +32,9 @@ struct ModelNotes {
     let hasOwnCard = try Folder.entry(job.checkpoint.folder + "/README.md")?.isFile == true
     let card = ModelCard(
       base: base,
-      steps: job.recipe.entries.compactMap { MethodStep(stage: $0.descriptor.name, parameters: $0.key) },
+      steps: job.recipe.entries.compactMap {
+        MethodStep(stage: $0.descriptor.name, summary: $0.descriptor.summary, parameters: $0.key)
+      },
       record: record, sources: sources, evaluations: evaluations, hasOwnCard: hasOwnCard)
     texts = [(OutputRecord.recipeName, recipe), (OutputRecord.cardName, card.text)]
   }
