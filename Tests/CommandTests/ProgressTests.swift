@@ -54,7 +54,8 @@ import Testing
     #expect(try run(untilBlock: 0, SIGKILL).exitCode == 137)
     let killed = try #require(status().json["done"]?.integer)
     let known = try #require(plan().json["done"]?.integer)
-    #expect(known <= killed && known > killed / 2)
+    // The last unit may be committed, but not yet in the history.
+    #expect(known <= killed + 1 && known > killed / 2)
     #expect(try run(untilBlock: 1, SIGINT).exitCode == 75)
     let done = try #require(status().json["done"]?.integer)
     let partly = try plan().json
