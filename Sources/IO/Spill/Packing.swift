@@ -69,10 +69,11 @@ public enum Packing: String, CaseIterable, Sendable {
   /// - Throws: as ``unpack(_:to:progress:)``, as far as the file is read.
   public func start(of path: String, limit: Int) throws -> [UInt8] {
     var start: [UInt8] = []
-    try unpack(path, { _, _ in }) { bytes in
+    func take(_ bytes: RawSpan) -> Bool {
       bytes.withUnsafeBytes { start += $0.prefix(limit - start.count) }
       return start.count < limit
     }
+    try unpack(path, { _, _ in }, take: take)
     return start
   }
 

@@ -1,5 +1,7 @@
 import EspalierCore
+import EspalierIO
 import EspalierTestSupport
+import Glibc
 import Testing
 
 @testable import EspalierPipeline
@@ -38,6 +40,29 @@ import Testing
     }
     let steps = (0..<120).map { String(repeating: " ", count: $0) + "-\n" }.joined()
     #expect(message("stages:\n" + steps).contains("nested more than"))
+  }
+
+  /// What has no end, or would wait forever, is not read as a recipe.
+  @Test func devicesAndPipesAreNotExtended() throws {
+    let folder = try TemporaryFolder()
+    #expect(mkfifo(folder.path + "/pipe", 0o600) == 0)
+    for path in ["/dev/zero", folder.path + "/pipe"] {
+      #expect(message("extends: \(path)\n").contains("this is a pipe or a device, not a file"))
+    }
+    try Folder.writeAtomically([UInt8](repeating: 0x23, count: 40_000), to: folder.path + "/long.yaml")
+    #expect(message("extends: \(folder.path)/long.yaml\n").contains("at most 32768 are read"))
+  }
+
+  /// Names that nest, or never end.
+  @Test func namesOfEveryKind() {
+    for text in [
+      String(repeating: "${", count: 8000), String(repeating: "${A}", count: 8000),
+      String(repeating: "$", count: 32_000), "${" + String(repeating: "A", count: 32_000),
+      String(repeating: "$${", count: 8000), String(repeating: "${A", count: 8000) + "}",
+    ] {
+      #expect(
+        message("stages: [{first: {targets: [\"\(text)\"]}}]\n").hasPrefix("r.yaml") || text.hasPrefix("$$"))
+    }
   }
 
   /// The time once grew with the square of the length.
