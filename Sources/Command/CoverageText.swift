@@ -66,7 +66,7 @@ enum CoverageText {
   }
 
   private static func share(_ parameters: Int, _ coverage: Coverage) -> String {
-    Terminal.percent(Double(parameters) / Double(max(1, coverage.parameters)))
+    Figures.percent(Double(parameters) / Double(max(1, coverage.parameters)))
   }
 
   /// Numbers may come from a damaged file.

@@ -143,8 +143,8 @@ struct GenerateCommand: ParsableCommand {
     let steps = max(0, answer.ids.count - 1)
     let draw = sampling.temperature > 0 ? ", seed \(sampling.seed)" : ""
     return
-      "prompt: \(answer.promptTokens) tokens, \(Terminal.number(rate(answer.promptTokens, answer.promptSeconds))) tokens/s; "
-      + "answer: \(answer.ids.count) tokens, \(Terminal.number(rate(steps, answer.answerSeconds))) tokens/s"
+      "prompt: \(answer.promptTokens) tokens, \(Figures.number(rate(answer.promptTokens, answer.promptSeconds))) tokens/s; "
+      + "answer: \(answer.ids.count) tokens, \(Figures.number(rate(steps, answer.answerSeconds))) tokens/s"
       + "\(draw); ended by \(answer.ending.words)"
   }
 

@@ -55,11 +55,11 @@ struct InspectCommand: ParsableCommand {
       rows.map { matrix, census in
         [
           matrix.module, String(matrix.rows), String(matrix.columns), String(census.zeros),
-          Terminal.percent(Double(census.zeros) / Double(matrix.rows * matrix.columns)), census.pattern ?? "",
+          Figures.percent(Double(census.zeros) / Double(matrix.rows * matrix.columns)), census.pattern ?? "",
         ]
       })
     Terminal.out(
-      "\n\(zeros) of \(weights) weights of the blocks are zero (\(Terminal.percent(Double(zeros) / Double(weights))))"
+      "\n\(zeros) of \(weights) weights of the blocks are zero (\(Figures.percent(Double(zeros) / Double(weights))))"
     )
     CoverageText.show(coverage)
   }

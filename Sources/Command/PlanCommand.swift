@@ -33,7 +33,7 @@ struct PlanCommand: StageCommand {
     func columns(_ work: Work) -> [String] {
       [
         "\(ByteSize(bytes: work.readBytes))", "\(ByteSize(bytes: work.writtenBytes))",
-        Terminal.number(work.allOperations / 1e9), rates.map { Terminal.duration($0.seconds(work)) } ?? "",
+        Figures.number(work.allOperations / 1e9), rates.map { Figures.duration($0.seconds(work)) } ?? "",
       ]
     }
     Terminal.table(
@@ -57,7 +57,7 @@ struct PlanCommand: StageCommand {
       Terminal.out("\(name)\(ByteSize(bytes: output.bytes)) in \(output.path)")
     }
     if plan.doneUnits > 0 {
-      let left = rates.map { ", \(Terminal.duration($0.seconds(plan.workLeft))) left" } ?? ""
+      let left = rates.map { ", \(Figures.duration($0.seconds(plan.workLeft))) left" } ?? ""
       Terminal.out(
         "already done    \(plan.doneUnits) of \(plan.units) units\(plan.doneUnits < plan.units ? left : "")")
     }
@@ -71,7 +71,7 @@ struct PlanCommand: StageCommand {
 
   private static func operations(_ rates: MachineRates) -> String {
     Precision.allCases.compactMap { precision in
-      rates.operations[precision].map { "\(Terminal.number($0 / 1e9)) GFLOP/s in \(precision)" }
+      rates.operations[precision].map { "\(Figures.number($0 / 1e9)) GFLOP/s in \(precision)" }
     }.joined(separator: ", ")
   }
 

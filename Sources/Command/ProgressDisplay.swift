@@ -41,7 +41,7 @@ final class ProgressDisplay: Sendable {
     func line(at now: Double) -> String {
       let later = total - done == 1 ? 0 : secondsLater
       var left = ""
-      if let own = secondsLeft(at: now), let later { left = "  \(Terminal.duration(own + later)) left" }
+      if let own = secondsLeft(at: now), let later { left = "  \(Figures.duration(own + later)) left" }
       let percent = part.map { $0.share > 0 ? "  \(Int($0.share * 100)) %" : "" } ?? ""
       let count = total > 1 ? "[\(done)/\(total)]  " : ""
       return "\(block)\(count)\(unit)\(percent)\(left)"
@@ -90,7 +90,7 @@ final class ProgressDisplay: Sendable {
       case .committed(let unit, let done, let total, let seconds, let report):
         if listsUnits {
           if isTerminal { Terminal.renew("") }
-          Terminal.error("[\(done)/\(total)] \(unit)\(Self.losses(report))  \(Terminal.duration(seconds))")
+          Terminal.error("[\(done)/\(total)] \(unit)\(Self.losses(report))  \(Figures.duration(seconds))")
         }
       case .reused(_, let done, let total):
         state.reused += 1
@@ -121,9 +121,9 @@ final class ProgressDisplay: Sendable {
 
   private static func losses(_ report: UnitReport?) -> String {
     guard case .matrix(let report) = report, let after = report.lossAfter else { return "" }
-    guard let before = report.lossBefore else { return "  loss \(Terminal.number(after))" }
+    guard let before = report.lossBefore else { return "  loss \(Figures.number(after))" }
     let change = before > 0 ? " (\(fixed((after / before - 1) * 100, 1)) %)" : ""
-    return "  loss \(Terminal.number(before)) -> \(Terminal.number(after))\(change)"
+    return "  loss \(Figures.number(before)) -> \(Figures.number(after))\(change)"
   }
 
   private static func now() -> Double {

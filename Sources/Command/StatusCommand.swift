@@ -28,7 +28,7 @@ struct StatusCommand: ParsableCommand {
       ])
     }
     let process = history.process.map { " (\($0))" } ?? ""
-    let left = history.secondsLeft.map { ", about \(Terminal.duration($0)) left" } ?? ""
+    let left = history.secondsLeft.map { ", about \(Figures.duration($0)) left" } ?? ""
     Terminal.out(
       "\(history.state)\(process): \(history.entries.count) of \(history.unitCount) units done\(left), started \(history.startTime ?? "?")"
     )

@@ -78,10 +78,6 @@ enum Terminal {
     return text[text.index(after: start)...].prefix { $0 != "\u{1B}" }
   }
 
-  static func percent(_ share: Double?) -> String { Figures.percent(share) }
-  static func number(_ value: Double?) -> String { Figures.number(value) }
-  static func duration(_ seconds: Double) -> String { Figures.duration(seconds) }
-
   // MARK: - Style
 
   enum Style: String {
