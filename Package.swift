@@ -48,7 +48,7 @@ let package = Package(
       name: "Espalier",
       targets: [
         "EspalierCore", "EspalierIO", "EspalierKernels", "EspalierTokenizers", "EspalierModels",
-        "EspalierGeneration", "EspalierPipeline", "EspalierStageKit", "EspalierStages",
+        "EspalierGeneration", "EspalierPipeline", "EspalierPlugins", "EspalierStageKit", "EspalierStages",
       ]),
   ],
   dependencies: [

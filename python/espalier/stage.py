@@ -25,59 +25,36 @@ from typing import Any, Callable, Mapping, Optional, Union
 
 import numpy as np
 
-__all__ = ["Unit", "Evaluation", "score", "refine", "evaluate", "read_tensors", "write_tensors"]
+from ._safetensors import SafetensorsFile
 
-_TYPES = {
-    "F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2"),
-    "I64": np.dtype("<i8"), "I32": np.dtype("<i4"), "U8": np.dtype("u1"), "BOOL": np.dtype("?"),
-}
-_NAMES = {dtype: name for name, dtype in _TYPES.items() if name != "BF16"}
+__all__ = ["Unit", "Evaluation", "score", "refine", "evaluate", "read_tensors", "write_tensors"]
 
 
 def read_tensors(path: str) -> dict[str, np.ndarray]:
     """The tensors of a safetensors file by name, mapped and read-only. BF16 becomes a copy in f32."""
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-    start = 8 + length
-    tensors = {}
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        begin, end = entry["data_offsets"]
-        shape = tuple(entry["shape"])
-        if begin == end:
-            tensors[name] = np.zeros(shape, _TYPES[entry["dtype"]])
-            continue
-        array = np.memmap(path, dtype=_TYPES[entry["dtype"]], mode="r", offset=start + begin, shape=shape)
+    file = SafetensorsFile(path)
+    tensors = {name: file.tensor(name) for name in file.tensors}
+    for name, entry in file.tensors.items():
         if entry["dtype"] == "BF16":
-            array = (array.astype(np.uint32) << 16).view(np.float32)
-        tensors[name] = array
+            tensors[name] = (tensors[name].astype(np.uint32) << 16).view(np.float32)
     return tensors
 
 
-def read_metadata(path: str) -> dict[str, str]:
-    """The metadata of a safetensors file."""
-    with open(path, "rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    return header.get("__metadata__", {})
-
-
 def write_tensors(path: str, tensors: Mapping[str, np.ndarray]) -> None:
-    """Writes a safetensors file."""
+    """Writes a safetensors file of U8, BOOL, F16, F32 or F64."""
+    names = {"u1": "U8", "b1": "BOOL", "f2": "F16", "f4": "F32", "f8": "F64"}
     header, position = {}, 0
     arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     for name, array in arrays.items():
         header[name] = {
-            "dtype": _NAMES[array.dtype.newbyteorder("<") if array.dtype.itemsize > 1 else array.dtype],
-            "shape": list(array.shape), "data_offsets": [position, position + array.nbytes],
-        }
+            "dtype": names[array.dtype.str[1:]], "shape": list(array.shape),
+            "data_offsets": [position, position + array.nbytes],
+        }  # fmt: skip
         position += array.nbytes
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     with open(path, "wb") as file:
-        file.write(len(text).to_bytes(8, "little"))
-        file.write(text)
+        file.write(len(text).to_bytes(8, "little") + text)
         for array in arrays.values():
             file.write(array.data)
 
@@ -136,7 +113,7 @@ class Unit(_Question):
     @cached_property
     def means(self) -> np.ndarray:
         """The mean of each input over the calibration tokens: columns, f64."""
-        return self._factor["sums"] / int(read_metadata(self._message["gram"])["tokens"])
+        return self._factor["sums"] / int(SafetensorsFile(self._message["gram"]).metadata["tokens"])
 
     @cached_property
     def gram(self) -> np.ndarray:

@@ -1,4 +1,5 @@
 import EspalierCore
+import EspalierStageKit
 import Glibc
 
 @testable import EspalierIO
@@ -185,7 +186,7 @@ enum TasksTarget: FuzzTarget {
 }
 
 /// A file in memory, so that nothing is written to a disk.
-private let memoryFile = "/dev/shm/espalier-fuzz-\(getpid())"
+let memoryFile = "/dev/shm/espalier-fuzz-\(getpid())"
 
 private func write(_ bytes: [UInt8]) throws {
   let target = try File(writing: memoryFile, truncate: true)

@@ -23,7 +23,7 @@ extension FuzzTarget {
 
 private let targets: [any FuzzTarget.Type] = [
   JSONTarget.self, SafetensorsTarget.self, IndexTarget.self, ConfigTarget.self, TokenizerTarget.self,
-  RecipeTarget.self, ZarrMetadataTarget.self, ZarrIndexTarget.self, ZarrChunkTarget.self,
+  RecipeTarget.self, PluginTarget.self, ZarrMetadataTarget.self, ZarrIndexTarget.self, ZarrChunkTarget.self,
   ManifestTarget.self, RecordTarget.self, MaskTarget.self, CompactTarget.self, FactorTarget.self,
   TasksTarget.self,
 ]

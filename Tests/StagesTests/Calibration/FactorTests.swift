@@ -121,7 +121,7 @@ import Testing
     try expect(recipe("{\(add)}", "swap: {holdOut: 0.2}"), "another share")
     try expect(recipe("{\(add)}", capture: "{}"), "capture.propagate")
     try expect(recipe("{\(add)}"), "own work folder", work: "first")
-    try expect(recipe("{add: [\(bench.folder.path)/nothing]}"), "nothing", code: 74)
+    try expect(recipe("{add: [\(bench.folder.path)/nothing]}"), "nothing", code: 66)
     // Damage is found before anything is added.
     let factor = try #require(try factors(bench, "first")["block 1 site 2"])
     let path = try ArtifactStore(existing: bench.folder.path + "/first").path(
