@@ -68,6 +68,8 @@ import Testing
 
   @Test func quantizedWeightsAreRefused() {
     let quantized = JSON.object(JSONObject([("quant_method", "mxfp4")]))
-    #expect(message(Self.mixtral, [("quantization_config", quantized)]).contains("the weights are quantized (mxfp4)"))
+    #expect(
+      message(Self.mixtral, [("quantization_config", quantized)]).contains(
+        "the weights are quantized (mxfp4)"))
   }
 }
