@@ -40,9 +40,12 @@
 @_exported import struct EspalierPipeline.JobOutput
 @_exported import struct EspalierPipeline.JobSources
 @_exported import struct EspalierPipeline.MatrixReport
+@_exported import struct EspalierPipeline.MethodStep
 @_exported import protocol EspalierPipeline.MatrixStage
 @_exported import struct EspalierPipeline.ModelScores
+@_exported import struct EspalierPipeline.ModuleName
 @_exported import enum EspalierPipeline.NumberOrWord
+@_exported import func EspalierPipeline.nearest
 @_exported import struct EspalierPipeline.OutputReport
 @_exported import protocol EspalierPipeline.OutputStage
 // The stage: what it is called, what can be set, when it runs.

@@ -1,6 +1,6 @@
 import EspalierCore
 import EspalierIO
-import EspalierPipeline
+import EspalierStageKit
 
 /// A task by name with the file of its rows, and one of examples for few-shot prompts.
 public struct TaskFile: Sendable {

@@ -1,6 +1,6 @@
 import EspalierCore
 import EspalierIO
-import EspalierPipeline
+import EspalierStageKit
 
 /// `MODEL_CARD.md`: what the model is, what was done, what was measured, and how to do it again, in the form of the hub's cards.
 struct ModelCard {

@@ -1,6 +1,6 @@
 import EspalierCore
 import EspalierIO
-import EspalierPipeline
+import EspalierStageKit
 
 /// What a pruned checkpoint says about itself: the recipe that makes it again, the model card, and the same facts for programs in
 /// `espalier.json`.
