@@ -50,7 +50,7 @@ public struct Plugin: Sendable {
   let summary: String
   let version: Int
   let parameters: [PluginParameter]
-  /// Files whose content decides the result, by a name for keys.
+  /// Files whose content decides the result, by a name for keys; see ``Stage/sourceFiles(of:)``.
   let files: [String: String]
 
   /// Reads a description.
@@ -105,14 +105,14 @@ public struct Plugin: Sendable {
       keys.reject("parameters.\(parameter.name): this name has a meaning of its own; choose another.")
     }
     let folder = Folder.parent(of: path)
-    var files = ["description": path]
+    var files = ["plug-in description": path]
     command = words.enumerated().map { index, word in
       guard let file = Self.file(word, in: folder, isNamed: word.contains("/")) else { return word }
-      files["command.\(index)"] = file
+      files["plug-in command.\(index)"] = file
       return file
     }
     for (index, word) in more.enumerated() {
-      files["files.\(index)"] = Self.file(word, in: folder, isNamed: true)
+      files["plug-in files.\(index)"] = Self.file(word, in: folder, isNamed: true)
     }
     self.files = files
   }

@@ -12,9 +12,7 @@ struct PluginEvaluation: EvaluationStage {
     pool = PluginPool(plugin, plugin.values(&keys))
   }
 
-  func sourceFiles(of checkpoint: Checkpoint) -> [String: String] {
-    Dictionary(uniqueKeysWithValues: plugin.files.map { ("plug-in \($0.key)", $0.value) })
-  }
+  func sourceFiles(of checkpoint: Checkpoint) -> [String: String] { plugin.files }
 
   func workingSet(_ sizes: UnitSizes) -> WorkingSet { WorkingSet(rows: plugin.memory) }
 

@@ -27,7 +27,7 @@ struct PluginFiles {
   }
 
   /// Rows that are converted at a time.
-  private static let rowsAtATime = 64
+  static let rowsAtATime = 64
 
   static func byteCount(columns: Int) -> Int { rowsAtATime * columns * 4 }
 
@@ -127,9 +127,9 @@ struct PluginFiles {
   /// Writes the weights of an answer.
   ///
   /// - Returns: their loss.
-  func writeWeights(_ mask: Mask, gram: GramMatrix, shift: TargetShift?) throws -> Double {
+  func writeWeights(_ mask: Mask, gram: GramMatrix) throws -> Double {
     let fitted = try LinearWeight(tensor("weights", [.f32]))
-    return try unit.writeWeights(weight, gram: gram, shift: shift) { write in
+    return try unit.writeWeights(weight, gram: gram, shift: nil) { write in
       for start in stride(from: 0, to: fitted.rows, by: Self.rowsAtATime) {
         let rows = fitted.matrix(start..<min(start + Self.rowsAtATime, fitted.rows))
         for row in 0..<rows.rows {

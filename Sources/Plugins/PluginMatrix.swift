@@ -20,7 +20,7 @@ struct PluginMatrix: Sendable {
     let own = WorkingSet(
       weightPages: sizes.tensorBytes,
       rows: 3 * sizes.maskBytes + plugin.memory + PluginFiles.byteCount(columns: matrix.columns)
-        + (plugin.fitsWeights ? sizes.writingByteCount(rows: 64) + sizes.shiftByteCount() : 0)
+        + (plugin.fitsWeights ? sizes.writingByteCount(rows: PluginFiles.rowsAtATime) : 0)
         + max(
           scoringByteCount(rows: matrix.rows, columns: matrix.columns, threads: sizes.threads),
           sizes.lossByteCount))
@@ -34,10 +34,6 @@ struct PluginMatrix: Sendable {
     return Work(
       operations: plugin.reads == .gram ? matrix.gramOperations : 0, memoryBytes: matrix.selectionBytes,
       readBytes: bytes, writtenBytes: bytes)
-  }
-
-  func sourceFiles() -> [String: String] {
-    Dictionary(uniqueKeysWithValues: plugin.files.map { ("plug-in \($0.key)", $0.value) })
   }
 
   /// Asks the plug-in about some matrices, side by side.
@@ -63,12 +59,11 @@ struct PluginMatrix: Sendable {
       if plugin.reads == .gram {
         let factor = try unit.lossFactor(beside: workingSet)
         let gram = try factor.requireGram()
-        let shift = plugin.fitsWeights ? try unit.targetShift() : nil
-        let loss = Loss(gram, shift: shift, on: unit.device)
+        let loss = Loss(gram, on: unit.device)
         report.lossBefore = before.map { loss.of(files.weight, $0) }
         report.lossAfter =
           plugin.fitsWeights
-          ? try files.writeWeights(mask, gram: gram, shift: shift) : loss.of(files.weight, mask)
+          ? try files.writeWeights(mask, gram: gram) : loss.of(files.weight, mask)
         if refines, !plugin.fitsWeights { try unit.carryCertificate(mask, files.weight, gram, into: &report) }
       }
       report.details = answer["report"]?.object ?? JSONObject()
@@ -98,7 +93,7 @@ struct PluginScore: MatrixStage {
   func applies(to matrix: ModelOutline.Matrix) -> Bool { choice.applies(to: matrix) }
   func pattern(after previous: PlannedPattern?) -> PlannedPattern? { choice.planned }
   func check(_ model: ModelOutline, checkpoint: Checkpoint) throws { try choice.check(model) }
-  func sourceFiles(of checkpoint: Checkpoint) -> [String: String] { matrix.sourceFiles() }
+  func sourceFiles(of checkpoint: Checkpoint) -> [String: String] { matrix.plugin.files }
   func workingSet(_ sizes: UnitSizes) -> WorkingSet { matrix.workingSet(sizes) }
   func work(_ sizes: UnitSizes) -> Work { matrix.work(sizes) }
 
@@ -121,7 +116,7 @@ struct PluginRefiner: MatrixStage {
   var unitsAtATime: Int { matrix.plugin.copies }
 
   func applies(to matrix: ModelOutline.Matrix) -> Bool { true }
-  func sourceFiles(of checkpoint: Checkpoint) -> [String: String] { matrix.sourceFiles() }
+  func sourceFiles(of checkpoint: Checkpoint) -> [String: String] { matrix.plugin.files }
   func workingSet(_ sizes: UnitSizes) -> WorkingSet { matrix.workingSet(sizes) }
   func work(_ sizes: UnitSizes) -> Work { matrix.work(sizes) }
 

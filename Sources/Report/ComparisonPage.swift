@@ -15,6 +15,7 @@ public struct ComparisonPage {
   }
 
   private struct Content {
+    let title = "Two runs"
     let first: String
     let firstTitle: String
     let second: String
@@ -43,22 +44,12 @@ public struct ComparisonPage {
   public func html() throws -> String { try Page.render(Self.template, content) }
 
   private static let template = #"""
-    <!DOCTYPE html>
-    <html lang="en">
-    <head>
-    <meta charset="utf-8">
-    <meta name="viewport" content="width=device-width, initial-scale=1">
-    <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-    <title>Two runs - espalier</title>
-    <link rel="icon" href="data:,">
-    <style>
-    {{> style}}
-    </style>
+    {{> head}}
     </head>
     <body>
     <main>
     <header>
-    <h1>Two runs</h1>
+    <h1>{{title}}</h1>
     <p class="meta">A: {{firstTitle}} ({{first}})<br>B: {{secondTitle}} ({{second}})</p>
     </header>
     {{#groups}}

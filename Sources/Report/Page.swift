@@ -8,7 +8,8 @@ enum Page {
   static func render(_ template: String, _ content: some Any) throws -> String {
     do {
       let library = try MustacheLibrary(templates: [
-        "page": MustacheTemplate(string: template), "style": MustacheTemplate(string: PageStyle.text),
+        "page": MustacheTemplate(string: template), "head": MustacheTemplate(string: head),
+        "style": MustacheTemplate(string: PageStyle.text),
       ])
       guard let page = library.render(content, withTemplate: "page") else {
         throw EspalierError.internalFault("the page has no template.")
@@ -18,6 +19,22 @@ enum Page {
       throw EspalierError.internalFault("the template of the page is wrong: \(error).")
     }
   }
+
+  /// The start of every page, up to the end of its style; the content has a `title`.
+  private static let head = #"""
+    <!DOCTYPE html>
+    <html lang="en">
+    <head>
+    <meta charset="utf-8">
+    <meta name="viewport" content="width=device-width, initial-scale=1">
+    <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
+    <title>{{title}} - espalier</title>
+    <link rel="icon" href="data:,">
+    <style>
+    {{> style}}
+    </style>
+
+    """#
 
   /// The width of a bar in per cent.
   static func width(_ value: Double, of most: Double) -> String {

@@ -3,7 +3,7 @@ import EspalierPipeline
 
 /// Two runs side by side.
 public struct RunComparison: Sendable {
-  /// One number of both runs; nil where a run has none.
+  /// One number of both runs; nil if a run has none.
   public struct Row: Sendable {
     public enum Unit: Sendable {
       case number, share, seconds, bytes

@@ -1,18 +1,8 @@
 /// The page of one run. Names in two braces are escaped; in three, they were escaped by the program.
 enum RunPageTemplate {
   static let text = #"""
-    <!DOCTYPE html>
-    <html lang="en">
-    <head>
-    <meta charset="utf-8">
-    <meta name="viewport" content="width=device-width, initial-scale=1">
-    <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
+    {{> head}}
     <meta name="generator" content="espalier {{version}}">
-    <title>{{title}} - espalier</title>
-    <link rel="icon" href="data:,">
-    <style>
-    {{> style}}
-    </style>
     </head>
     <body>
     <main>

@@ -238,7 +238,7 @@ public struct Runner: Sendable {
         return UnitResult(report: nil)
       }
       return UnitResult(report: .allocation(try stage.allocate(context)))
-    case .matrix: throw EspalierError.internalFault("a matrix runs like a model.")
+    case .matrix: throw EspalierError.internalFault("a matrix was given to a stage of the whole model.")
     case .output(let stage): return UnitResult(report: .output(try stage.run(context)))
     case .evaluation(let stage): return UnitResult(report: .evaluation(try stage.run(context)))
     }
