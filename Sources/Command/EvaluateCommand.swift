@@ -120,7 +120,7 @@ struct EvaluateCommand: ParsableCommand {
       model, against: reference, scratch: scratch, memory: JobOptions.defaultMemory / 4,
       progress: { done, total in
         try Interruption.check("stopped; an evaluation keeps nothing. The same command begins again.")
-        display.show(.progressed(unit: "evaluating", part: done, of: total, done: 0, total: 1))
+        display.show(.progressed(unit: "evaluating", part: done, of: total))
       }, sample: { lines += Array(($0.text + "\n").utf8) }, on: device)
     display.end()
     if let samples { try Folder.writeAtomically(lines, to: samples) }

@@ -84,7 +84,7 @@ final class ProgressDisplay: Sendable {
           unit: unit, block: block.map { "block \($0 + 1)/\(blocks)  " } ?? "", done: done, total: total,
           seconds: seconds, secondsLater: secondsLater)
         renew(&state)
-      case .progressed(_, let part, let count, _, _):
+      case .progressed(_, let part, let count):
         state.current?.report(Double(part) / Double(max(1, count)))
         renew(&state)
       case .committed(let unit, let done, let total, let seconds, let report):

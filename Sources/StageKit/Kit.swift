@@ -14,6 +14,7 @@
 @_exported import enum EspalierCore.Precision
 @_exported import enum EspalierCore.SparsityPattern
 @_exported import struct EspalierCore.TokenRows
+@_exported import struct EspalierCore.WindowShards
 @_exported import struct EspalierIO.Checkpoint
 @_exported import enum EspalierIO.CheckpointTensor
 // Weights, Gram matrices, scores and losses.

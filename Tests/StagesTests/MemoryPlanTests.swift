@@ -64,7 +64,7 @@ import Testing
   @Test func factorsAndCapture() async {
     await #expect(processExitsWith: .success) {
       for factor in ["{kind: diagonal}", "{kind: svd, rank: 40}", "{inputs: bf16, codec: lz4}", "{}"] {
-        for capture in ["{codec: none}", "{propagate: dense, codec: lz4}"] {
+        for capture in ["{codec: none}", "{propagate: dense, codec: lz4}", "{codec: none, shards: 3}"] {
           try MemoryPlan.check([["warmStart: {sparsity: 0.5}"]], capture: capture, factor: factor)
         }
       }

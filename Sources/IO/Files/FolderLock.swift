@@ -14,6 +14,8 @@ public struct FolderLock: ~Copyable {
     case work
     /// The output folder at this path, which is prepared in the locked folder; `option` is where the user gave the path.
     case output(String, option: String = "--output")
+    /// Hidden states.
+    case scratch
   }
 
   /// Takes the lock of `folder`.
@@ -76,6 +78,7 @@ public struct FolderLock: ~Copyable {
     let (use, option, subject) =
       switch purpose {
       case .work: ("is using this work folder", "--work", folder)
+      case .scratch: ("is using this scratch folder", "--scratch", folder)
       case .output(let output, let option): ("is going to write this output folder", option, output)
       }
     return EspalierError(

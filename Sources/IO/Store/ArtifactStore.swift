@@ -154,27 +154,44 @@ public struct ArtifactStore: Sendable {
   /// Path of the folder of a committed artifact.
   public func path(_ key: Digest) -> String { "\(folder)/objects/\(key.hex.prefix(2))/\(key.hex)" }
 
+  /// Path of the folder for new objects of `key`.
+  public func partialPath(_ key: Digest) -> String { "\(folder)/partial/\(key.hex)" }
+
   /// Creates an empty folder for the objects of `key`.
   public func begin(_ key: Digest) throws -> String {
-    let path = "\(folder)/partial/\(key.hex)"
+    let path = partialPath(key)
     try Folder.remove(path)
     try Folder.create(path)
     return path
   }
 
+  /// The objects in the folder that ``begin(_:)`` created; they are on the disk then.
+  public func written(_ key: Digest) throws -> [Manifest.Object] {
+    try Self.objects(in: partialPath(key))
+  }
+
   /// Commits the contents of the folder that ``begin(_:)`` created.
   ///
-  /// - Parameter content: the digest of the content, if it is not the one of the objects.
-  public func commit(_ key: Digest, components: JSON, content: Digest? = nil, report: JSON) throws -> Manifest
-  {
-    let partial = "\(folder)/partial/\(key.hex)"
-    let objects = try Self.objects(in: partial)
+  /// - Parameters:
+  ///   - objects: what ``written(_:)`` found; nil to find it now.
+  ///   - content: the digest of the content, if it is not the one of the objects.
+  public func commit(
+    _ key: Digest, components: JSON, objects: [Manifest.Object]? = nil, content: Digest? = nil, report: JSON
+  ) throws -> Manifest {
+    let objects = try objects ?? written(key)
+    try Folder.create(Folder.parent(of: path(key)))
+    try Folder.remove(path(key))
+    try Folder.move(partialPath(key), to: path(key))
+    return try record(key, components: components, objects: objects, content: content, report: report)
+  }
+
+  /// Writes the manifest of an artifact whose objects are elsewhere.
+  public func record(
+    _ key: Digest, components: JSON, objects: [Manifest.Object], content: Digest? = nil, report: JSON
+  ) throws -> Manifest {
     let manifest = Manifest(
       key: key, components: components, objects: objects, digest: content ?? Self.digest(of: objects),
       report: report)
-    try Folder.create(Folder.parent(of: path(key)))
-    try Folder.remove(path(key))
-    try Folder.move(partial, to: path(key))
     try Folder.create(Folder.parent(of: manifestPath(key)))
     try Folder.writeAtomically(Array(manifest.file.prettyText.utf8), to: manifestPath(key))
     return manifest
@@ -265,10 +282,7 @@ extension Manifest {
     let body: JSON = [
       "format": .integer(Self.format), "key": .string(key.hex), "digest": .string(digest.hex),
       "components": components,
-      "objects": .array(
-        objects.map {
-          ["path": .string($0.path), "size": .integer($0.size), "sha256": .string($0.digest.hex)]
-        }),
+      "objects": .array(objects.map(\.json)),
       "report": report,
     ]
     return body.sealed()
@@ -280,15 +294,23 @@ extension Manifest {
       let key = body["key"]?.string.flatMap(Digest.init(hex:)),
       let digest = body["digest"]?.string.flatMap(Digest.init(hex:)), let list = body["objects"]?.array
     else { return nil }
-    var objects: [Object] = []
-    for item in list {
-      guard let path = item["path"]?.string, Folder.isBelow(path), let size = item["size"]?.integer,
-        let digest = item["sha256"]?.string.flatMap(Digest.init(hex:))
-      else { return nil }
-      objects.append(Object(path: path, size: size, digest: digest))
-    }
+    let objects = list.compactMap(Object.init(json:))
+    guard objects.count == list.count else { return nil }
     self.init(
       key: key, components: body["components"] ?? .null, objects: objects, digest: digest,
       report: body["report"] ?? .null)
+  }
+}
+
+extension Manifest.Object {
+  public var json: JSON {
+    ["path": .string(path), "size": .integer(size), "sha256": .string(digest.hex)]
+  }
+
+  public init?(json: JSON) {
+    guard let path = json["path"]?.string, Folder.isBelow(path), let size = json["size"]?.integer,
+      let digest = json["sha256"]?.string.flatMap(Digest.init(hex:))
+    else { return nil }
+    self.init(path: path, size: size, digest: digest)
   }
 }

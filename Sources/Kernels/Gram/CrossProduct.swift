@@ -75,6 +75,35 @@ public struct CrossProduct: ~Copyable, Sendable {
     }
   }
 
+  // MARK: - Sums that come in pieces
+
+  /// The rows of each piece in which the sums can be carried to others of the same size.
+  private var rowPieces: [Range<Int>] { parts(of: rows, size: max(1, pieceBytes / max(1, columns * 4))) }
+
+  public var pieceCount: Int { rowPieces.count }
+
+  /// One of the pieces.
+  public mutating func piece(_ index: Int) -> [UInt8] {
+    let columns = columns
+    return sums.bytes(of: rowPieces[index]) { _ in 0..<columns }
+  }
+
+  /// Adds a piece of other sums.
+  ///
+  /// - Throws: bad input if the piece has another size.
+  public mutating func add(_ piece: [UInt8], at index: Int) throws {
+    let (rows, columns) = (rowPieces[index], columns)
+    guard piece.count == rows.count * columns * 4 else {
+      throw EspalierError.badInput("a piece of \(piece.count) bytes does not belong to these sums.")
+    }
+    sums.add(piece, to: rows) { _ in 0..<columns }
+  }
+
+  /// Makes all sums zero.
+  public mutating func clear() { sums.clear() }
+
+  // MARK: - The result
+
   /// Multiplies all sums.
   public mutating func scale(by factor: Float) {
     let (rows, device) = (rows, device)

@@ -25,6 +25,8 @@ public struct GramAccumulator: ~Copyable, Sendable {
   private var lowRank: LowRankFactor?
   public let form: GramForm
   private let device: Device
+  /// The rows of each piece of the matrix, or of its factor.
+  private let rowPieces: [Range<Int>]
 
   /// - Parameter diagonalOnly: leaves the matrix out; enough for Wanda and RIA.
   public init(columns: Int, diagonalOnly: Bool, on device: Device) {
@@ -55,8 +57,10 @@ public struct GramAccumulator: ~Copyable, Sendable {
       form == .whole ? GramElements(columns: columns, precision, in: file, window: window, on: device) : nil
     if case .lowRank(let rank, _) = form {
       lowRank = LowRankFactor(columns: columns, rank: rank, on: device)
+      rowPieces = LowRankFactor.pieces(columns: columns, rank: rank)
     } else {
       lowRank = nil
+      rowPieces = form == .whole ? GramElements.pieces(columns: columns) : []
     }
   }
 
@@ -130,6 +134,85 @@ public struct GramAccumulator: ~Copyable, Sendable {
     try merge(
       other, diagonal: other.diagonal, sums: [Double](repeating: 0, count: other.columns), tokens: tokens)
   }
+
+  // MARK: - Sums that come in pieces
+
+  /// In how many pieces the sums can be carried to another accumulator of the same width and form, maybe of another process.
+  public var pieceCount: Int { 1 + rowPieces.count }
+
+  /// Bytes of all pieces of a whole matrix; of one of low rank, the most that they can have.
+  public static func pieceBytes(columns: Int, _ form: GramForm) -> Int {
+    let moments = (4 + 2 * columns) * 8
+    switch form {
+    case .diagonal: return moments
+    case .whole: return moments + columns * (columns + 1) / 2 * 4
+    case .lowRank(let rank, _): return moments + 2 * min(rank, columns) * columns * 4
+    }
+  }
+
+  /// One of the pieces, before ``finish()``.
+  public mutating func piece(_ index: Int) -> [UInt8] {
+    guard index > 0 else { return moments }
+    let rows = rowPieces[index - 1]
+    if let piece = gram?.piece(rows) { return piece }
+    if let piece = lowRank?.piece(rows) { return piece }
+    return []
+  }
+
+  /// Adds a piece of another accumulator; all of its pieces have to be added, in their order.
+  ///
+  /// - Throws: bad input if the piece is not one of an accumulator of this width and form.
+  public mutating func add(_ piece: [UInt8], at index: Int) throws {
+    var isAdded = false
+    if index == 0 {
+      isAdded = add(moments: piece)
+    } else if let fits = gram?.add(piece, to: rowPieces[index - 1]) {
+      isAdded = fits
+    } else if let fits = lowRank?.add(piece) {
+      isAdded = fits
+    }
+    guard isAdded else {
+      throw EspalierError.badInput("a piece of \(piece.count) bytes does not belong to these sums.")
+    }
+  }
+
+  /// Counts, then the sums of the inputs and of their squares.
+  private var moments: [UInt8] {
+    let given: [Double]
+    switch lowRank {
+    case .some(let factor): given = [factor.discarded, factor.isDamaged ? 1 : 0]
+    case .none: given = [0, 0]
+    }
+    let all =
+      [Double(tokens), weightedTokens] + given + (0..<columns).map { sums[$0] }
+      + (0..<columns).map { diagonal[$0] }
+    return all.withUnsafeBytes { [UInt8]($0) }
+  }
+
+  private mutating func add(moments piece: [UInt8]) -> Bool {
+    guard piece.count == (4 + 2 * columns) * 8 else { return false }
+    let values = piece.withUnsafeBytes { [Double]($0.bindMemory(to: Double.self)) }
+    guard values[0] >= 0, values[0] < 0x1p53 else { return false }
+    weightedTokens += values[1]
+    tokens += Int(values[0]) + Int(weightedTokens)
+    weightedTokens -= weightedTokens.rounded(.down)
+    lowRank?.add(discarded: values[2], isDamaged: values[3] != 0)
+    for column in 0..<columns {
+      sums[column] += values[4 + column]
+      diagonal[column] += values[4 + columns + column]
+    }
+    return true
+  }
+
+  /// Makes all sums zero.
+  public mutating func clear() {
+    (tokens, weightedTokens) = (0, 0)
+    for column in 0..<columns { (sums[column], diagonal[column]) = (0, 0) }
+    gram?.clear()
+    lowRank?.clear()
+  }
+
+  // MARK: - The result
 
   /// Makes the matrix whole and symmetric, or folds the factor; call it once, after the last ``add(_:rows:)``.
   public mutating func finish() {

@@ -139,6 +139,48 @@ struct GramElements: ~Copyable, Sendable {
     }
   }
 
+  // MARK: - Pieces
+
+  /// The rows of each piece: their upper triangles have ``pieceBytes`` at most, or there is one row.
+  static func pieces(columns: Int) -> [Range<Int>] {
+    var pieces: [Range<Int>] = []
+    for row in 0..<columns {
+      if let last = pieces.last, elements(of: last.lowerBound..<row + 1, columns) * 4 <= pieceBytes {
+        pieces[pieces.count - 1] = last.lowerBound..<row + 1
+      } else {
+        pieces.append(row..<row + 1)
+      }
+    }
+    return pieces
+  }
+
+  /// Elements of the upper triangle in some rows.
+  private static func elements(of rows: Range<Int>, _ columns: Int) -> Int {
+    rows.count * (2 * columns - rows.lowerBound - rows.upperBound + 1) / 2
+  }
+
+  /// The upper triangle of some rows, row after row.
+  mutating func piece(_ rows: Range<Int>) -> [UInt8] {
+    addGathered()
+    return sums.bytes(of: rows) { $0..<columns }
+  }
+
+  /// Adds a piece of another matrix.
+  ///
+  /// - Returns: whether it has the size of these rows; nothing is added if not.
+  mutating func add(_ piece: [UInt8], to rows: Range<Int>) -> Bool {
+    guard piece.count == 4 * Self.elements(of: rows, columns) else { return false }
+    addGathered()
+    sums.add(piece, to: rows) { $0..<columns }
+    return true
+  }
+
+  /// Makes all elements zero.
+  mutating func clear() {
+    gathered = []
+    sums.clear()
+  }
+
   // MARK: - The whole matrix
 
   /// Sums up what was gathered and copies the upper triangle to the lower one; call it once, after the last sum.

@@ -1,5 +1,9 @@
+import CKernels
 import EspalierCore
 import EspalierIO
+
+/// The most bytes of a piece of sums that are carried from one place to another, if one row is not more.
+let pieceBytes = 8 << 20
 
 /// A matrix of sums, `rows x columns` in f32, while it grows: in memory, or in a file that is mapped. Where it is makes no difference
 /// to its elements.
@@ -62,6 +66,62 @@ struct GrowingMatrix: ~Copyable, Sendable {
     switch memory {
     case .some(let matrix): try draft.write(matrix.elements, to: name)
     case .none: break
+    }
+  }
+
+  // MARK: - Pieces
+
+  /// Bytes of the elements of some rows, row after row.
+  ///
+  /// - Parameter range: the columns that are wanted of a row.
+  mutating func bytes(of rows: Range<Int>, _ range: (Int) -> Range<Int>) -> [UInt8] {
+    let count = rows.reduce(0) { $0 + range($1).count } * 4
+    let bytes = [UInt8](unsafeUninitializedCapacity: count) { bytes, filled in
+      withElements { elements in
+        for row in rows {
+          var line = elements[row]
+          line.part(range(row)).withUnsafeBytes {
+            guard let source = $0.baseAddress, let target = bytes.baseAddress else { return }
+            UnsafeMutableRawPointer(target + filled).copyMemory(from: source, byteCount: $0.count)
+            filled += $0.count
+          }
+        }
+      }
+    }
+    release(rows)
+    return bytes
+  }
+
+  /// Adds what ``bytes(of:_:)`` gave of another matrix.
+  mutating func add(_ bytes: [UInt8], to rows: Range<Int>, _ range: (Int) -> Range<Int>) {
+    precondition(bytes.count == rows.reduce(0) { $0 + range($1).count } * 4)
+    bytes.withUnsafeBytes { bytes in
+      let values = Span(_unsafeElements: bytes.bindMemory(to: Float.self))
+      var place = 0
+      withElements { elements in
+        for row in rows {
+          let columns = range(row)
+          var line = elements[row]
+          var part = line.part(columns)
+          espalier_add(values.extracting(place..<place + columns.count), &part)
+          place += columns.count
+        }
+      }
+    }
+    release(rows)
+  }
+
+  /// Makes all elements zero.
+  mutating func clear() {
+    let columns = columns
+    for rows in parts(of: rows, size: max(1, pieceBytes / max(1, columns * 4))) {
+      withElements { elements in
+        for row in rows {
+          var line = elements[row]
+          line.update(repeating: 0)
+        }
+      }
+      release(rows)
     }
   }
 }

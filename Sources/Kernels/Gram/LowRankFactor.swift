@@ -59,6 +59,38 @@ struct LowRankFactor: ~Copyable, Sendable {
     }
   }
 
+  // MARK: - Pieces
+
+  /// The rows of each piece of a stack.
+  static func pieces(columns: Int, rank: Int) -> [Range<Int>] {
+    parts(of: 2 * min(rank, columns), size: max(1, pieceBytes / max(1, columns * 4)))
+  }
+
+  /// Those of some rows that are filled, row after row.
+  mutating func piece(_ rows: Range<Int>) -> [UInt8] {
+    let all = stack.rowSpans
+    return all[rows.clamped(to: 0..<filled)].withUnsafeBytes { [UInt8]($0) }
+  }
+
+  /// Adds rows of another factor, or of its inputs.
+  ///
+  /// - Returns: whether they are whole rows.
+  mutating func add(_ piece: [UInt8]) -> Bool {
+    guard piece.count % (columns * 4) == 0, piece.count <= stack.rows * columns * 4 else { return false }
+    piece.withUnsafeBytes { add(Span(_unsafeElements: $0.bindMemory(to: Float.self))) }
+    return true
+  }
+
+  /// Adds what another factor has given up.
+  mutating func add(discarded: Double, isDamaged: Bool) {
+    self.discarded += discarded
+    if isDamaged { self.isDamaged = true }
+  }
+
+  mutating func clear() { (filled, rank, discarded, isDamaged) = (0, 0, 0, false) }
+
+  // MARK: - The result
+
   /// Folds what is left, and gives up the smallest directions as long as `energy` of the trace stays.
   ///
   /// - Parameter trace: the trace of `X^T X`.

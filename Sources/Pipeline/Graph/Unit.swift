@@ -44,6 +44,14 @@ public struct Unit: Sendable {
   /// Whether its states are those of the dense model, which streams beside the pruned one.
   public var isDense = false
 
+  /// Whether the calibration windows stream for it, so that every rank that has some does a part.
+  public var goesInShards: Bool {
+    switch task {
+    case .embed, .site, .propagate: true
+    default: false
+    }
+  }
+
   /// Whether it keeps states that a block computed.
   public var isPropagation: Bool { if case .propagate = task { true } else { false } }
 

@@ -9,9 +9,10 @@ public struct UnitGraph: Sendable {
   /// The units of each pass, in order.
   private(set) var passes: [Int: [Int]] = [:]
 
+  /// - Parameter ranks: how many processes run the job; several work on the matrices of a block at the same time.
   /// - Throws: a usage error if the stages of the recipe do not fit together.
-  public init(recipe: Recipe, model: ModelOutline) throws {
-    var builder = try Builder(recipe: recipe, model: model)
+  public init(recipe: Recipe, model: ModelOutline, ranks: Int = 1) throws {
+    var builder = try Builder(recipe: recipe, model: model, ranks: ranks)
     try builder.build()
     self.init(units: builder.units)
   }
@@ -45,6 +46,7 @@ public struct UnitGraph: Sendable {
     let site: Entry<any SiteStage>?
     let allocation: Entry<any AllocationStage>?
     let chains: MatrixChains
+    let ranks: Int
     var units: [Unit] = []
     /// The last unit of each matrix's chain, and the pattern of its mask, by module.
     var masks: [String: Int] = [:]
@@ -53,8 +55,9 @@ public struct UnitGraph: Sendable {
     var streamed: [StreamedUnit: Int] = [:]
     private var passes = 0
 
-    init(recipe: Recipe, model: ModelOutline) throws {
+    init(recipe: Recipe, model: ModelOutline, ranks: Int) throws {
       self.recipe = recipe
+      self.ranks = ranks
       self.model = model
       func atMostOne<Kind>(_ role: (StageRole) -> Kind?, _ what: String) throws -> Entry<Kind>? {
         let found = recipe.stages(role)
@@ -152,9 +155,11 @@ public struct UnitGraph: Sendable {
               block, wanted, entering: enter(block, cut, &states), pass: turn == 0 ? pass : newPass(),
               inTurn: mode == .sites)
           }
-          // Stages that work on several matrices at a time have a pass for each turn.
+          // Matrices that are worked on at the same time, by one process or by several, have a pass for each turn.
           var passes: [Int: Int] = [:]
-          for (entry, stage) in chains.stages where stage.unitsAtATime > 1 { passes[entry] = newPass() }
+          for (entry, stage) in chains.stages where stage.unitsAtATime * ranks > 1 {
+            passes[entry] = newPass()
+          }
           for index in sites {
             for matrix in block.sites[index].matrices {
               try appendChain(

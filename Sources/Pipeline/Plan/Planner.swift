@@ -29,6 +29,11 @@ public enum Planner {
         "holdOut \(unit.holdOut) of \(samples) calibration windows is less than one; draw more samples, or hold out more."
       )
     }
+    if needs.windows.count > samples, let (entry, _) = job.recipe.stages(\.source).first {
+      throw EspalierError.usage(
+        "\(job.recipe.entries[entry].id).shards is \(needs.windows.count), but there are \(samples) calibration windows; draw more samples, or set fewer shards."
+      )
+    }
     let least = leastMemory(needs)
     guard least <= job.memory else {
       throw tooLittleMemory(least, needs)

@@ -10,6 +10,8 @@ struct UnitNeeds: Sendable {
   let corpus: CorpusReport?
   var samples: Int { corpus?.samples ?? 1 }
   var length: Int { corpus?.length ?? 1 }
+  /// The calibration windows.
+  var windows: WindowShards { WindowShards(windows: samples, count: source?.shards ?? 1) }
   /// Memory of the program itself, with the graph and the tables of tensors. In large jobs each unit and tensor takes about 2.5 KiB
   /// by the end of a run.
   let heldBytes: Int
@@ -60,8 +62,8 @@ struct UnitNeeds: Sendable {
     if case .site(let index) = unit.task { site = block?.sites[index] }
     if case .matrix(let found) = unit.task { matrix = found }
     return UnitSizes(
-      model: job.model, task: unit.task, samples: samples, length: length,
-      batchTokens: min(Batching.sequences(length: length), max(1, samples)) * length,
+      model: job.model, task: unit.task, samples: samples, length: length, shards: windows.count,
+      batchTokens: min(Batching.sequences(length: length), max(1, windows.most)) * length,
       block: block, site: site, matrix: matrix, pattern: unit.pattern?.known,
       isAcrossRows: unit.pattern?.isAcrossRows ?? false, writesHidden: graph.writesHidden(unit),
       holdOut: unit.holdOut, target: job.recipe.stages(\.site).first?.stage.target ?? .pruned,

@@ -8,6 +8,8 @@ public struct UnitSizes: Sendable {
   public let task: Unit.Task
   public let samples: Int
   public let length: Int
+  /// In how many shards the calibration windows go.
+  public let shards: Int
   /// Tokens that stream together. The number does not depend on memory, so that results do not.
   public let batchTokens: Int
   /// The unit's block, if it belongs to one.
@@ -39,6 +41,9 @@ public struct UnitSizes: Sendable {
 
   /// Whether the unit reads a Gram matrix, whole or of low rank, and not only its diagonal.
   public var readsGram: Bool { factorBytes > 2 * 8 * (matrix?.columns ?? 0) }
+
+  /// Windows of the largest shard.
+  public var shardSamples: Int { WindowShards(windows: samples, count: shards).most }
 
   /// Calibration tokens.
   public var tokens: Int { samples * length }

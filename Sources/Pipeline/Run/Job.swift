@@ -16,12 +16,18 @@ public struct Job: Sendable {
   public let device: Device
   /// How it computes, with the precision of the forward pass.
   public let arithmetic: Arithmetic
+  /// The processes that run the job together.
+  public let ranks: any Ranks
+  /// Folder for this process's hidden states; nil for the work folder.
+  public let scratch: String?
 
-  /// - Parameter output: path of the output, from which stages choose the paths of theirs.
+  /// - Parameters:
+  ///   - output: path of the output, from which stages choose the paths of theirs.
+  ///   - scratch: folder for hidden states, maybe on a disk of the host; if there are several ranks, by default one in the work folder.
   /// - Throws: an I/O error if the checkpoint cannot be read.
   public init(
     recipe: Recipe, checkpoint: Checkpoint, model: ModelOutline, output: String, work: String, memory: Int,
-    device: Device, arithmetic: Arithmetic
+    device: Device, arithmetic: Arithmetic, ranks: any Ranks = OneRank(), scratch: String? = nil
   ) throws {
     self.recipe = recipe
     self.checkpoint = checkpoint
@@ -29,6 +35,8 @@ public struct Job: Sendable {
     self.work = work
     self.memory = memory
     self.device = device
+    self.ranks = ranks
+    self.scratch = scratch ?? (ranks.count > 1 ? work + "/scratch" : nil)
     var arithmetic = arithmetic
     outputs = try recipe.stages(\.output).map { try $0.stage.output(of: checkpoint, path: output) }
     arithmetic.precision = recipe.stages(\.source).first?.stage.precision(of: checkpoint) ?? .f32

@@ -7,7 +7,7 @@ public enum ProgressEvent: Sendable {
   case began(
     unit: String, done: Int, total: Int, block: Int?, blocks: Int, seconds: Double?, secondsLater: Double?)
   /// Part of a unit is done.
-  case progressed(unit: String, part: Int, of: Int, done: Int, total: Int)
+  case progressed(unit: String, part: Int, of: Int)
   /// A unit is committed.
   case committed(unit: String, done: Int, total: Int, seconds: Double, report: UnitReport?)
   /// A unit's artifact was found in the work folder.
@@ -20,18 +20,14 @@ public enum ProgressEvent: Sendable {
 final class ProgressReporter: Sendable {
   private let handler: @Sendable (ProgressEvent) -> Void
   private let unit: String
-  private let done: Int
-  private let total: Int
 
-  init(unit: String, done: Int, total: Int, handler: @escaping @Sendable (ProgressEvent) -> Void) {
+  init(unit: String, handler: @escaping @Sendable (ProgressEvent) -> Void) {
     self.unit = unit
-    self.done = done
-    self.total = total
     self.handler = handler
   }
 
   func report(_ part: Int, of count: Int) {
-    handler(.progressed(unit: unit, part: part, of: count, done: done, total: total))
+    handler(.progressed(unit: unit, part: part, of: count))
   }
 
   func note(_ text: String) { handler(.note("\(unit): \(text)")) }

@@ -11,6 +11,8 @@ public struct Runner: Sendable {
   private let store: ArtifactStore
   private let keys: UnitKeys
   private let needs: UnitNeeds
+  private let states: StateStore
+  private let crew: Crew
   private let forecast: Forecast?
   /// What is expected of the stages, before anything is done.
   private let remaining: RemainingTime
@@ -23,23 +25,38 @@ public struct Runner: Sendable {
   ) throws {
     self.job = job
     self.forecast = forecast
-    graph = try UnitGraph(recipe: job.recipe, model: job.model)
+    graph = try UnitGraph(recipe: job.recipe, model: job.model, ranks: job.ranks.count)
     store = try ArtifactStore(unprepared: job.work)
     keys = UnitKeys(job: job, graph: graph)
     needs = UnitNeeds(job, graph)
+    states = try StateStore(
+      store, scratch: job.scratch,
+      shards: (0..<needs.windows.count).filter { $0 % job.ranks.count == job.ranks.rank })
+    crew = Crew(
+      maker: UnitMaker(job: job, graph: graph, needs: needs, store: store, states: states, keys: keys))
     remaining = try RemainingTime(job.recipe, graph, needs)
     report = progress
   }
 
-  /// Runs what is missing.
+  /// Runs what is missing, as one of the ranks of the job.
   ///
   /// - Throws: the first error; all committed units stay.
   public func run() throws {
+    do {
+      try job.ranks.rank == 0 ? lead() : lockingScratch(states.folders[...], crew.follow)
+    } catch {
+      job.ranks.fail(error)
+      throw error
+    }
+  }
+
+  /// The part of the first rank, which decides what is done and commits it.
+  private func lead() throws {
     let lock = try FolderLock(folder: job.work)
     defer { withExtendedLifetime(lock) {} }
     do {
       try job.checkOutputs()
-      try locking(job.outputs[...]) { try runLocked() }
+      try locking(job.outputs[...]) { try lockingScratch(states.folders[...], runLocked) }
     } catch {
       // A run that was refused leaves nothing behind.
       if (try? Folder.names(in: job.work)) == [FolderLock.fileName] { try? Folder.remove(job.work) }
@@ -56,6 +73,17 @@ public struct Runner: Sendable {
       withExtendedLifetime(lock) {}
     }
     try locking(outputs.dropFirst(), body)
+  }
+
+  /// Locks the scratch folders of this process while `body` runs.
+  private func lockingScratch(_ folders: ArraySlice<String>, _ body: () throws -> Void) throws {
+    guard let folder = folders.first else {
+      try states.prepare()
+      return try body()
+    }
+    let lock = try FolderLock(folder: folder, .scratch)
+    defer { withExtendedLifetime(lock) {} }
+    try lockingScratch(folders.dropFirst(), body)
   }
 
   private func runLocked() throws {
@@ -84,10 +112,11 @@ public struct Runner: Sendable {
       case .lookUp(let unit): try lookUp(unit, &scheduler, &state, &log)
       case .run(let units): try run(units, &scheduler, &state, &log)
       case .release(let unit):
-        if let key = state.keys[unit] { try store.release(key) }
+        if let key = state.keys[unit] { try crew.release(key, graph.units[unit]) }
         scheduler.released(unit)
       case .finished:
         try conclude(state)
+        try crew.end()
         return try keys.save()
       }
     }
@@ -132,7 +161,7 @@ public struct Runner: Sendable {
     state.done.remove(unit)
     state.trusted.remove(unit)
     guard let manifest = try store.manifest(key) else { return scheduler.missing(unit) }
-    let isPresent = try store.isPresent(manifest) && outputIsPresent(unit, key)
+    let isPresent = try crew.isPresent(manifest, graph.units[unit]) && outputIsPresent(unit, key)
     if !isPresent, graph.readers[unit].isEmpty || graph.units[unit].kind == .output {
       return scheduler.missing(unit)
     }
@@ -150,13 +179,13 @@ public struct Runner: Sendable {
     where !state.trusted.contains(input) {
       guard let manifest = try manifest(input, state) else { continue }
       // Bytes that an earlier process wrote are checked once before they are used.
-      let damaged = try store.damagedObjects(of: manifest)
+      let damaged = try crew.damagedObjects(of: manifest, graph.units[input])
       guard damaged.isEmpty else {
         report(
           .note(
-            "\(graph.units[input].id): \(damaged.map(\.path).joined(separator: ", ")) has changed since it was written; it is made again."
+            "\(graph.units[input].id): \(damaged.joined(separator: ", ")) has changed since it was written; it is made again."
           ))
-        try store.release(manifest.key)
+        try crew.release(manifest.key, graph.units[input])
         scheduler.released(input)
         isDamaged = true
         continue
@@ -164,7 +193,9 @@ public struct Runner: Sendable {
       state.trusted.insert(input)
     }
     if isDamaged { return }
-    let units = needs.together(candidates)
+    // Several ranks work on as many matrices as there are.
+    let isSpread = job.ranks.count > 1 && graph.units[candidates[0]].kind == .mask
+    let units = isSpread ? candidates : needs.together(candidates)
     let start = Self.seconds()
     let expected = units.reduce(0.0) { $0 + (state.remaining.seconds(ofUnit: stage(of: $1)) ?? 0) }
     let left = state.remaining.secondsLeft
@@ -175,17 +206,19 @@ public struct Runner: Sendable {
           block: graph.units[unit].block, blocks: job.model.blocks.count,
           seconds: left.map { _ in expected }, secondsLater: left.map { max(0, $0 - expected) }))
     }
-    let contexts = try units.map { try context($0, scheduler, state) }
+    let owners = owners(of: units)
+    let orders = try zip(units, owners).map { try order($0, owner: $1, scheduler, state) }
     MemoryMeter.reset()
     let buffersBefore = MemoryMeter.byteCount
-    let results = try execute(contexts)
+    let products = try crew.make(orders, report: report)
     let buffers = MemoryMeter.peak - buffersBefore
     try keys.requireSameFiles()
-    for ((unit, context), result) in zip(zip(units, contexts), results) {
-      let key = context.key
-      let manifest = try store.commit(
-        key, components: context.components, content: result.content,
-        report: result.report?.json ?? .null)
+    for (order, product) in zip(orders, products) {
+      let unit = order.unit
+      let key = order.key
+      let (content, report) = (product.result?.content, product.result?.report)
+      let commit = states.isApart && graph.units[unit].kind == .hidden ? store.record : store.commit
+      let manifest = try commit(key, order.components, product.objects, content, report?.json ?? .null)
       let seconds = (Self.seconds() - start) / Double(units.count)
       if state.done.insert(unit).inserted { state.remaining.add(stage(of: unit), seconds: seconds) }
       state.trusted.insert(unit)
@@ -198,10 +231,10 @@ public struct Runner: Sendable {
           ("peak", .integer(Self.peakMemory())), ("buffers", .integer(buffers)),
           ("plannedBuffers", .integer(needs.buffers(units))), ("report", manifest.report),
         ])
-      report(
+      self.report(
         .committed(
           unit: graph.units[unit].id, done: state.done.count, total: graph.units.count, seconds: seconds,
-          report: result.report))
+          report: report))
     }
     try keys.save(sparingly: true)
   }
@@ -209,63 +242,13 @@ public struct Runner: Sendable {
   /// The id of a unit's stage in the recipe.
   private func stage(of unit: Int) -> String { job.recipe.entries[graph.units[unit].entry].id }
 
-  private func execute(_ contexts: [UnitContext]) throws -> [UnitResult] {
-    defer {
-      job.device.scratch.release()
-      returnFreeMemory()
-    }
-    let first = contexts[0]
-    switch first.unit.task {
-    case .site, .propagate: return try stream(contexts)
-    case .matrix where first.unit.kind == .mask:
-      guard let stage = job.recipe.entries[first.unit.entry].role.matrix else { break }
-      return try stage.run(contexts).map { UnitResult(report: .matrix($0)) }
-    default: break
-    }
-    return try about(first.unit.id) { [try runAlone(first)] }
-  }
-
-  private func runAlone(_ context: UnitContext) throws -> UnitResult {
-    switch job.recipe.entries[context.unit.entry].role {
-    case .corpus(let stage):
-      try stage.run(context)
-      return UnitResult(report: .corpus(stage.report(for: job.model)))
-    case .source(let stage): return try stage.embed(context)
-    case .site: throw EspalierError.internalFault("a site runs without its block.")
-    case .allocation(let stage):
-      guard context.unit.matrix == nil else {
-        try stage.measure(context)
-        return UnitResult(report: nil)
-      }
-      return UnitResult(report: .allocation(try stage.allocate(context)))
-    case .matrix: throw EspalierError.internalFault("a matrix was given to a stage of the whole model.")
-    case .output(let stage): return UnitResult(report: .output(try stage.run(context)))
-    case .evaluation(let stage): return UnitResult(report: .evaluation(try stage.run(context)))
-    }
-  }
-
-  private func stream(_ contexts: [UnitContext]) throws -> [UnitResult] {
-    guard let (entry, source) = job.recipe.stages(\.source).first else {
-      throw EspalierError.internalFault("a block streams without a source.")
-    }
-    var sinks: [Int: any SiteSink] = [:]
-    for context in contexts {
-      guard case .site(let site) = context.unit.task,
-        let stage = job.recipe.entries[context.unit.entry].role.site
-      else { continue }
-      sinks[site] = try about(context.unit.id) { try stage.sink(context) }
-    }
-    let hidden = try about("\(job.recipe.entries[entry].id)/\(contexts[0].unit.block ?? 0)") {
-      try source.stream(contexts, sinks: sinks)
-    }
-    return try contexts.map { context in
-      if case .site(let site) = context.unit.task, let sink = sinks[site] {
-        let report = try about(context.unit.id) { try sink.finish() }
-        return UnitResult(content: sink.content, report: .factor(report))
-      }
-      guard let hidden else { throw EspalierError.internalFault("the source wrote no hidden states.") }
-      return hidden
-    }
+  /// The ranks that write the artifacts of units which are made together.
+  private func owners(of units: [Int]) -> [Int] {
+    let unit = graph.units[units[0]]
+    guard unit.goesInShards || unit.kind == .mask else { return units.map { _ in 0 } }
+    // A rank without windows sees no sums.
+    let ranks = unit.goesInShards ? min(job.ranks.count, needs.windows.count) : job.ranks.count
+    return Owners.of(units.map { MachineRates.typical.seconds(needs.work($0)) }, ranks: ranks)
   }
 
   /// The artifact of a unit that is done.
@@ -283,7 +266,7 @@ public struct Runner: Sendable {
     return manifest
   }
 
-  private func context(_ unit: Int, _ scheduler: Scheduler, _ state: RunState) throws -> UnitContext {
+  private func order(_ unit: Int, owner: Int, _ scheduler: Scheduler, _ state: RunState) throws -> UnitOrder {
     let components = try keys.components(unit) { scheduler.digest($0) }
     let key = UnitKeys.key(components)
     guard key == state.keys[unit] else {
@@ -293,14 +276,9 @@ public struct Runner: Sendable {
         subject: job.checkpoint.folder)
     }
     let inputs = try graph.units[unit].inputs.compactMap { input in
-      try manifest(input, state).map { (unit: graph.units[input], key: $0.key) }
+      try manifest(input, state).map { (unit: input, key: $0.key) }
     }
-    return UnitContext(
-      job: job, unit: graph.units[unit], key: key, components: components, folder: try store.begin(key),
-      inputs: inputs, needs: needs, store: store,
-      reporter: ProgressReporter(
-        unit: graph.units[unit].id, done: state.done.count, total: graph.units.count, handler: report),
-      keys: keys)
+    return UnitOrder(unit: unit, key: key, components: components, inputs: inputs, owner: owner)
   }
 
   private func outputIsPresent(_ unit: Int, _ key: Digest) throws -> Bool {

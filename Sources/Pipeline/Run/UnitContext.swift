@@ -10,11 +10,16 @@ public struct UnitContext: Sendable {
   public let components: JSON
   /// A new folder for the unit's objects; its files are committed when the work is done.
   public let folder: String
+  /// A folder for files that are only needed while the unit is made; the unit's own or, if there is one, a new one of the scratch folder.
+  public let scratch: String
   let inputs: [(unit: Unit, key: Digest)]
   let needs: UnitNeeds
   let store: ArtifactStore
+  let states: StateStore
   let reporter: ProgressReporter
   let keys: UnitKeys
+  /// The rank that writes its artifact.
+  public let owner: Int
 
   /// Who computes.
   public var device: Device { job.device }
@@ -54,17 +59,63 @@ public struct UnitContext: Sendable {
     return store.path(input.key, object)
   }
 
-  /// The states that the unit goes on from, with the cuts where they were kept.
+  /// The processes that run the job.
+  public var ranks: any Ranks { job.ranks }
+
+  /// Whether this process writes the unit's artifact.
+  public var isOwner: Bool { ranks.rank == owner }
+
+  /// Gives numbers of the owner to all other ranks that have windows.
+  public func share(_ numbers: [Int], take: ([Int]) throws -> Void) throws {
+    for rank in 0..<min(ranks.count, windows.count) where rank != owner {
+      try ranks.carry(from: owner, to: rank) {
+        numbers.withUnsafeBytes { [UInt8]($0) }
+      } take: { bytes in
+        try take(bytes.withUnsafeBytes { [Int]($0.bindMemory(to: Int.self)) })
+      }
+    }
+  }
+
+  // MARK: - Shards of the calibration windows
+
+  /// The calibration windows.
+  public var windows: WindowShards { needs.windows }
+
+  /// The shards in rounds: in each, a rank has one at most.
+  public var rounds: [Range<Int>] { parts(of: windows.count, size: ranks.count) }
+
+  /// This rank's shard of a round.
+  public func ownShard(of round: Range<Int>) -> Int? { round.first { rank(ofShard: $0) == ranks.rank } }
+
+  /// The rank that streams a shard.
+  public func rank(ofShard shard: Int) -> Int { shard % ranks.count }
+
+  /// The folder for new states of a shard.
+  public func newStates(ofShard shard: Int) -> String { states.newPath(key, shard: shard, folder: folder) }
+
+  /// The states of a shard from which the unit goes on, with the cuts where they were kept.
   ///
   /// - Parameter isDense: whether those of the dense model that streams beside the pruned one.
-  public func states(ofDense isDense: Bool, _ object: String) -> [ModelOutline.Cut: String] {
-    var states: [ModelOutline.Cut: String] = [:]
+  public func states(ofShard shard: Int, ofDense isDense: Bool) -> [ModelOutline.Cut: String] {
+    var found: [ModelOutline.Cut: String] = [:]
     // Before the first block, both are the same.
     for (unit, key) in inputs where unit.isDense == isDense || unit.task == .embed {
-      if let cut = unit.cut { states[cut] = store.path(key, object) }
+      if let cut = unit.cut { found[cut] = states.path(key, shard: shard) }
     }
-    return states
+    return found
   }
+
+  /// Shows the user how far the unit is.
+  ///
+  /// - Parameter windows: of the shard that streams.
+  /// - Throws: as ``progress(_:of:)``.
+  public func showProgress(_ windows: Int, ofShard shard: Int) throws {
+    let own = rounds.compactMap(ownShard).map { ($0, self.windows[$0].count) }
+    try progress(
+      own.reduce(windows) { $0 + ($1.0 < shard ? $1.1 : 0) }, of: own.reduce(0) { $0 + $1.1 })
+  }
+
+  // MARK: - Inputs
 
   /// The input artifacts of this kind that belong to a matrix, with their folders.
   public func matrixInputs(_ kind: ArtifactKind) -> [(matrix: ModelOutline.Matrix, folder: String)] {
@@ -96,6 +147,9 @@ public struct UnitContext: Sendable {
 
   /// For a stage that waits.
   ///
-  /// - Throws: `interrupted` if the user asked to stop.
-  public func requireRunning() throws { try Interruption.check() }
+  /// - Throws: `interrupted` if the user asked to stop; an error that names the rank if another one has failed.
+  public func requireRunning() throws {
+    try Interruption.check()
+    try ranks.check()
+  }
 }

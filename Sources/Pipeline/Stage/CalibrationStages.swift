@@ -19,18 +19,23 @@ public protocol SourceStage: Stage {
   var propagation: Propagation { get }
   /// The precision of products with this checkpoint on this machine; in the keys of what streams.
   func precision(of checkpoint: Checkpoint) -> Precision
+  /// In how many shards the calibration windows go; see ``WindowShards``.
+  var shards: Int { get }
   /// Writes the hidden states that enter the first block, from ``ArtifactKind/tokens``.
   func embed(_ unit: UnitContext) throws -> UnitResult
   /// Runs one block, or the part of it between two cuts, over states that were kept.
   ///
   /// - Parameters:
   ///   - units: units of one pass: sites, and at most one that keeps states.
-  ///   - sinks: accumulators by site index; each gets every batch of its site's inputs, in order.
+  ///   - sinks: accumulators by site index; each gets every batch of its site's inputs, in order, and is told where a round of shards
+  ///     ends.
   /// - Returns: the result of the unit that keeps states; nil if there is none.
   func stream(_ units: [UnitContext], sinks: [Int: any SiteSink]) throws -> UnitResult?
 }
 
 extension SourceStage {
+  public var shards: Int { 1 }
+
   /// Hidden states in f32.
   public func artifactBytes(_ sizes: UnitSizes) -> Int { sizes.tokens * sizes.model.hiddenSize * 4 }
 }
@@ -112,6 +117,8 @@ public protocol SiteSink: AnyObject {
   ///
   /// - Parameter total: the number of tokens that will come.
   func addUnrouted(_ inputs: borrowing Matrix, _ rows: TokenRows, of total: Int) throws
+  /// Ends a round of shards, of which each rank has shown one at most: their sums are added in order.
+  func endRound(_ shards: Range<Int>) throws
   /// Writes the result into the unit's folder.
   func finish() throws -> FactorReport
   /// The digest of the content, once it is written, if it is not the digest of the files.
@@ -123,6 +130,7 @@ extension SiteSink {
     _ repair: Repair, _ inputs: borrowing Matrix, _ difference: borrowing Matrix, _ rows: TokenRows,
     unroutedOf total: Int?
   ) throws {}
+  public func endRound(_ shards: Range<Int>) throws {}
   public var content: Digest? { nil }
   public var wantsEveryToken: Bool { false }
   public func addUnrouted(_ inputs: borrowing Matrix, _ rows: TokenRows, of total: Int) throws {}

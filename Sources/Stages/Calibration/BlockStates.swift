@@ -4,28 +4,34 @@ import EspalierKernels
 import EspalierModels
 import EspalierStageKit
 
-/// The states of a model at a cut of a block, which were kept, with the weights to go on from there, a batch of windows at a time.
+/// The states of a model at a cut of a block, those of a shard of the windows, which were kept, with the weights to go on from there, a
+/// batch of windows at a time.
 struct BlockStates {
-  /// The spill array in the artifacts of states.
-  static let object = "hidden"
-
   let block: Int
   private let cut: ModelOutline.Cut
   private let model: Model
   private let weights: TensorSource
   private let arrays: [ModelOutline.Cut: SpillArray]
-  let samples: Int
+  let shard: Int
+  /// The windows of the shard, counted from the first of the calibration data.
+  let windows: Range<Int>
   let length: Int
 
   /// - Parameter isDense: whether it is the dense model that streams beside the pruned one.
   init(
-    _ unit: UnitContext, block: Int, cut: ModelOutline.Cut, model: Model, isDense: Bool, weights: TensorSource
+    _ unit: UnitContext, shard: Int, block: Int, cut: ModelOutline.Cut, model: Model, isDense: Bool,
+    weights: TensorSource
   ) throws {
-    arrays = try unit.states(ofDense: isDense, Self.object).mapValues { try SpillArray(folder: $0) }
+    arrays = try unit.states(ofShard: shard, ofDense: isDense).mapValues { try SpillArray(folder: $0) }
     guard let states = arrays[cut] else {
       throw EspalierError.internalFault("the unit \(unit.unit.id) does not read the states at \(cut).")
     }
-    (samples, length) = (states.sequences, states.tokens)
+    (self.shard, windows, length) = (shard, unit.windows[shard], states.tokens)
+    guard states.sequences == windows.count else {
+      throw EspalierError.badInput(
+        "these are the states of \(states.sequences) windows in place of \(windows.count).",
+        subject: states.folder)
+    }
     (self.block, self.cut, self.model, self.weights) = (block, cut, model, weights)
   }
 
@@ -34,11 +40,14 @@ struct BlockStates {
   /// The cut of the hidden states to which the outputs of the layer at an inner cut are added.
   private var hiddenCut: ModelOutline.Cut { cut == .output ? .start : .feedForward }
 
+  /// The windows that pass together, counted from the first of the shard.
+  var batches: [Range<Int>] { parts(of: windows.count, size: Batching.sequences(length: length)) }
+
   /// Goes on to the inputs of a site, or to the next hidden states.
   ///
   /// - Parameters:
   ///   - keep: called with these states, some windows after the other.
-  ///   - observe: called with the inputs of every site on the way.
+  ///   - observe: called with the inputs of every site on the way, their windows counted from the first of the calibration data.
   func advance(
     _ batch: Range<Int>, to site: String?, keep: (borrowing Matrix) throws -> Void,
     observe: (_ site: String, _ inputs: borrowing Matrix, _ rows: TokenRows) throws -> Void
@@ -47,7 +56,7 @@ struct BlockStates {
     let hidden = try pass(batch, wanted: site.map { [$0] }, RoutingRecord(), everyToken: false) {
       name, inputs, rows in
       if name == site { try keep(inputs) }
-      try observe(name, inputs, rows)
+      try observe(name, inputs, rows.shifted(by: windows.lowerBound + batch.lowerBound))
     }
     if site == nil { try keep(hidden) }
   }
@@ -74,7 +83,7 @@ struct BlockStates {
     var waiting: [(site: String, inputs: HeldMatrix, rows: TokenRows)] = []
     try observe(batch, Set(names.keys), routings, everyToken: total != nil) { site, inputs, rows in
       guard let sink = names[site] else { return }
-      let rows = rows.shifted(by: batch.lowerBound)
+      let rows = rows.shifted(by: windows.lowerBound + batch.lowerBound)
       if let total { try sink.addUnrouted(inputs, rows, of: total) } else { try sink.add(inputs, rows) }
       if beside != nil { waiting.append((site, HeldMatrix(copy(inputs)), rows)) }
     }

@@ -11,10 +11,11 @@ public struct Capture: SourceStage, StageDefinition {
     name: "capture",
     summary:
       "Runs the calibration windows through the model block by block and spills hidden states to disk.",
-    revision: 2
+    revision: 3
   ) { .source(Capture(&$0)) }
 
   public let propagation: Propagation
+  public let shards: Int
   private let products: ProductPrecision
   private let spill: SpillElement
   private let codec: Codec
@@ -40,6 +41,10 @@ public struct Capture: SourceStage, StageDefinition {
     propagation = parameters.choice(
       "propagate", default: .pruned,
       "What matrices see. pruned: the outputs of the pruned blocks before, as in the papers; sites: also what was pruned before in their own block, which computes each product once and takes about half the time; dense: the dense model, which makes Gram matrices reusable for every sparsity."
+    )
+    shards = parameters.integer(
+      "shards", default: 1, in: 1...4096,
+      "In how many parts the calibration windows stream. Each has its own sums, which are added in order, so the result depends on this number. A run on several hosts spreads the shards over them; more than one takes the memory of a second Gram matrix for each that grows."
     )
     products = parameters.choice(
       "precision", default: .auto, ProductPrecision.text)
@@ -72,7 +77,7 @@ public struct Capture: SourceStage, StageDefinition {
     let copied =
       sizes.block?.matrices.filter { $0.order == .columns }.map { $0.parameters * sizes.weightBytes }.max()
       ?? 0
-    let innerTokens = min(sizes.samples, Batching.innerSequences(length: sizes.length)) * sizes.length
+    let innerTokens = min(sizes.shardSamples, Batching.innerSequences(length: sizes.length)) * sizes.length
     // Buffers come back to the scratch memory of the device, which may hold those of other sizes meanwhile.
     let states = sizes.model.activationBytes(tokens: sizes.batchTokens, innerTokens: innerTokens)
     var activations = states + min(Scratch.limit, states)
@@ -85,10 +90,12 @@ public struct Capture: SourceStage, StageDefinition {
         * (linearScratchBytes(columns: widest, sizes.precision)
           + attentionScratchBytes(length: sizes.length, sizes.precision))
     }
+    // Sums of shards are carried in pieces, those of one site after the other.
+    let carried = sizes.site != nil && sizes.shards > 1 ? SiteSums.pieceBytes(columns: widest) : 0
     return WorkingSet(
       weightPages: (keepsPages(sizes.tensorBytes)
         ? sizes.tensorBytes : linearResidentBytes + linearRowsAtATime * widest * 4) + copied,
-      activations: activations + writerBytes(sizes))
+      activations: activations + writerBytes(sizes), rows: carried)
   }
 
   /// Bytes of a pass that begins at a cut and computes one layer at most: its inputs, packed and not, and the hidden states. Nil for
@@ -118,7 +125,7 @@ public struct Capture: SourceStage, StageDefinition {
   private func writerBytes(_ sizes: UnitSizes) -> Int {
     let (width, element) = keptStates(sizes)
     let layout = try? SpillLayout(
-      sequences: sizes.samples, tokens: sizes.length, width: width, element: element,
+      sequences: sizes.shardSamples, tokens: sizes.length, width: width, element: element,
       codec: codec.spillCodec)
     return sizes.writesHidden ? layout.map(SpillWriter.byteCount) ?? 0 : 0
   }
@@ -181,17 +188,26 @@ public struct Capture: SourceStage, StageDefinition {
     let path = try unit.input(.tokens, Tokenize.object)
     let tensors = TensorSource(unit.checkpoint, on: unit.device)
     let (samples, length, embed) = try entering(model, path, tensors)
-    var writer = try writer(unit, samples: samples, length: length)
-    for batch in batches(samples: samples, length: length) {
-      let hidden = try embed(batch)
-      try requireFinite(hidden, "the embedding", batch, length)
-      try writer.append(hidden.elements.span)
-      try unit.progress(batch.upperBound, of: samples)
+    guard samples == unit.windows.windows else {
+      throw EspalierError.badInput(
+        "this holds \(samples) calibration windows in place of \(unit.windows.windows).", subject: path)
+    }
+    for shard in unit.rounds.compactMap(unit.ownShard) {
+      let windows = unit.windows[shard]
+      var writer = try writer(unit, shard, length: length)
+      for part in parts(of: windows.count, size: Batching.sequences(length: length)) {
+        let batch = windows.lowerBound + part.lowerBound..<windows.lowerBound + part.upperBound
+        let hidden = try embed(batch)
+        try requireFinite(hidden, "the embedding", batch.lowerBound, length)
+        try writer.append(hidden.elements.span)
+        try unit.showProgress(part.upperBound, ofShard: shard)
+      }
+      _ = try writer.finish()
     }
     for name in unit.model.embeddingTensors {
       unit.checkpoint.tensors[name]?.release()
     }
-    return UnitResult(content: try writer.finish(), report: .hidden(HiddenReport(samples: samples)))
+    return UnitResult(report: .hidden(HiddenReport(samples: samples)))
   }
 
   /// The calibration data of a file: the number of samples, the tokens of each, and a function that embeds a range of samples.
@@ -239,18 +255,43 @@ public struct Capture: SourceStage, StageDefinition {
       unit.checkpoint, precision: unit.job.arithmetic.precision, keepsPages: keepsPages, on: unit.device)
     let weights = dense.with(try Self.pruned(units))
     defer { for matrix in weights.pruned.values { matrix.weights?.release() } }
-    let own = try BlockStates(
-      unit, block: number, cut: cut, model: model, isDense: keeping?.unit.isDense ?? false, weights: weights)
-    if let keeping { return try keep(own, sinks, keeping) }
-    let beside =
-      unit.sizes.target == .pruned
-      ? nil : try BlockStates(unit, block: number, cut: cut, model: model, isDense: true, weights: dense)
-    for batch in batches(own) {
-      try own.show(batch, sinks, beside: beside, unroutedOf: nil)
-      try unit.progress(batch.upperBound, of: own.samples)
+    func states(_ shard: Int, isDense: Bool, _ weights: TensorSource) throws -> BlockStates {
+      try BlockStates(
+        unit, shard: shard, block: number, cut: cut, model: model, isDense: isDense, weights: weights)
     }
-    try showEveryToken(sinks, own, beside, unit)
-    return nil
+    func show(_ shard: Int, _ sinks: [Int: any SiteSink], everyToken: Bool) throws {
+      let own = try states(shard, isDense: keeping?.unit.isDense ?? false, weights)
+      let beside =
+        unit.sizes.target == .pruned || keeping != nil ? nil : try states(shard, isDense: true, dense)
+      let tokens = everyToken ? unit.windows.windows * own.length : nil
+      for batch in own.batches {
+        try own.show(batch, sinks, beside: beside, unroutedOf: tokens)
+        try unit.showProgress(batch.upperBound, ofShard: shard)
+      }
+    }
+    try sweep(unit, sinks) { shard in
+      guard let keeping else { return try show(shard, sinks, everyToken: false) }
+      try keep(states(shard, isDense: keeping.unit.isDense, weights), sinks, keeping)
+    }
+    let hungry = sinks.filter { $0.value.wantsEveryToken }
+    if !hungry.isEmpty {
+      noteFewTokens(hungry.keys.map { block.sites[$0].name }, unit)
+      try sweep(unit, hungry) { try show($0, hungry, everyToken: true) }
+    }
+    return keeping.map { _ in
+      UnitResult(report: .hidden(HiddenReport(samples: unit.windows.windows)))
+    }
+  }
+
+  /// Shows this rank's shards to the sinks, and ends each round.
+  private func sweep(
+    _ unit: UnitContext, _ sinks: [Int: any SiteSink], show: (_ shard: Int) throws -> Void
+  ) throws {
+    for round in unit.rounds {
+      if let shard = unit.ownShard(of: round) { try show(shard) }
+      // All ranks have the same order, so that none waits for another that waits for it.
+      for (_, sink) in sinks.sorted(by: { $0.key < $1.key }) { try sink.endRound(round) }
+    }
   }
 
   /// The cut from which units of a pass go on.
@@ -266,41 +307,33 @@ public struct Capture: SourceStage, StageDefinition {
   /// Keeps the states at the next cut, and shows the inputs of sites on the way.
   private func keep(
     _ states: BlockStates, _ sinks: [Int: any SiteSink], _ unit: UnitContext
-  ) throws -> UnitResult {
-    let (samples, length) = (states.samples, states.length)
+  ) throws {
     let block = unit.model.blocks[states.block]
     let site = unit.unit.cut.flatMap { block.site(at: $0) }
     let named = Dictionary(
       sinks.map { (block.sites[$0.key].name, $0.value) }, uniquingKeysWith: { first, _ in first })
-    var writer: SpillWriter? = try writer(unit, samples: samples, length: length, width: site?.columns)
-    for batch in batches(states) {
+    var writer: SpillWriter? = try writer(unit, states.shard, length: states.length, width: site?.columns)
+    for batch in states.batches {
       try states.advance(batch, to: site?.name) { kept in
-        if site == nil { try requireFinite(kept, "block \(states.block)", batch, length) }
+        if site == nil {
+          try requireFinite(
+            kept, "block \(states.block)", states.windows.lowerBound + batch.lowerBound, states.length)
+        }
         try writer?.append(kept.elements.span)
       } observe: { name, inputs, rows in
-        try named[name]?.add(inputs, rows.shifted(by: batch.lowerBound))
+        try named[name]?.add(inputs, rows)
       }
-      try unit.progress(batch.upperBound, of: samples)
+      try unit.showProgress(batch.upperBound, ofShard: states.shard)
     }
-    try showEveryToken(sinks, states, nil, unit)
-    return UnitResult(content: try writer.take()?.finish(), report: .hidden(HiddenReport(samples: samples)))
+    _ = try writer.take()?.finish()
   }
 
-  /// Streams the block again for experts that saw too few tokens, as if every token were routed to them.
-  private func showEveryToken(
-    _ sinks: [Int: any SiteSink], _ states: BlockStates, _ beside: BlockStates?, _ unit: UnitContext
-  ) throws {
-    let sinks = sinks.filter { $0.value.wantsEveryToken }
-    guard !sinks.isEmpty else { return }
-    let block = unit.model.blocks[states.block]
-    let names = sinks.keys.map { block.sites[$0].name }.sorted().prefix(3).joined(separator: ", ")
+  /// Tells that the block streams again for experts that saw too few tokens, as if every token were routed to them.
+  private func noteFewTokens(_ sites: [String], _ unit: UnitContext) {
+    let names = sites.sorted().prefix(3).joined(separator: ", ")
     unit.note(
-      "block \(states.block): \(sinks.count) inputs of experts (\(names)\(sinks.count > 3 ? ", ..." : "")) saw fewer tokens than they are wide; the inputs of all tokens are added to each, with the weight of the missing tokens (factor.shrink). `report` lists them. More calibration text is better."
+      "block \(unit.unit.block ?? 0): \(sites.count) inputs of experts (\(names)\(sites.count > 3 ? ", ..." : "")) saw fewer tokens than they are wide; the inputs of all tokens are added to each, with the weight of the missing tokens (factor.shrink). `report` lists them. More calibration text is better."
     )
-    for batch in batches(states) {
-      try states.show(batch, sinks, beside: beside, unroutedOf: states.samples * states.length)
-      try unit.progress(batch.upperBound, of: states.samples)
-    }
   }
 
   /// Has the system read a block's weights while the previous block is computed, if both fit into memory.
@@ -321,29 +354,21 @@ public struct Capture: SourceStage, StageDefinition {
   }
 
   /// - Parameter width: that of inputs; nil for hidden states.
-  private func writer(_ unit: UnitContext, samples: Int, length: Int, width: Int? = nil) throws -> SpillWriter
+  private func writer(_ unit: UnitContext, _ shard: Int, length: Int, width: Int? = nil) throws -> SpillWriter
   {
     try SpillWriter(
-      folder: unit.folder + "/" + BlockStates.object, sequences: samples, tokens: length,
+      folder: unit.newStates(ofShard: shard), sequences: unit.windows[shard].count, tokens: length,
       width: width ?? unit.model.hiddenSize,
       element: width == nil ? spill : inputs(unit.job.arithmetic.precision), codec: codec.spillCodec,
       ifWorthwhile: codec == .auto)
   }
 
-  private func batches(_ states: BlockStates) -> [Range<Int>] {
-    batches(samples: states.samples, length: states.length)
-  }
-
-  private func batches(samples: Int, length: Int) -> [Range<Int>] {
-    parts(of: samples, size: Batching.sequences(length: length))
-  }
-
-  private func requireFinite(_ states: borrowing Matrix, _ place: String, _ batch: Range<Int>, _ length: Int)
+  private func requireFinite(_ states: borrowing Matrix, _ place: String, _ first: Int, _ length: Int)
     throws
   {
     guard let (row, column) = states.firstNotFinite() else { return }
     throw EspalierError.badInput(
-      "the hidden states after \(place) are not finite (window \(batch.lowerBound + row / length), token \(row % length), channel \(column)). The checkpoint overflows on this text; look for damaged weights."
+      "the hidden states after \(place) are not finite (window \(first + row / length), token \(row % length), channel \(column)). The checkpoint overflows on this text; look for damaged weights."
     )
   }
 }

@@ -10,7 +10,7 @@ public struct Factor: SiteStage, StageDefinition {
     name: "factor",
     summary:
       "Accumulates the Gram matrix of every site's inputs as they stream by, its diagonal, or a factor of low rank.",
-    revision: 4
+    revision: 5
   ) { .site(Factor(&$0)) }
 
   enum Kind: String, CaseIterable {
@@ -101,7 +101,7 @@ public struct Factor: SiteStage, StageDefinition {
       case .svd: GramAccumulator.lowRankByteCount(columns: columns, rank: rank)
       }
     let all =
-      (sizes.holdOut > 0 ? 2 : 1)
+      sets(sizes)
       * (matrix
         + repairs(sizes).reduce(0) {
           $0
@@ -114,12 +114,15 @@ public struct Factor: SiteStage, StageDefinition {
       : WorkingSet(gram: besideBytes(sizes) + all)
   }
 
+  /// How many matrices of a kind grow: without and with what is held out, and, if there are several shards, those of all and of one.
+  private func sets(_ sizes: UnitSizes) -> Int { (sizes.holdOut > 0 ? 2 : 1) * (sizes.shards > 1 ? 2 : 1) }
+
   /// Whether Gram matrices grow in their files, because they do not fit into memory.
   private func isMapped(_ sizes: UnitSizes) -> Bool {
     guard kind == .gram, let columns = sizes.site?.columns else { return false }
     let matrix = columns * columns * 4
     let rows = columns + repairs(sizes).reduce(0) { $0 + $1.rows }
-    return besideBytes(sizes) + (sizes.holdOut > 0 ? 2 : 1) * rows * columns * 4 > sizes.available
+    return besideBytes(sizes) + sets(sizes) * rows * columns * 4 > sizes.available
       && GramAccumulator.windowByteCount(columns: columns) < matrix
   }
 
@@ -140,7 +143,7 @@ public struct Factor: SiteStage, StageDefinition {
   /// Memory for sums, diagonals, gathered inputs, spilled inputs and earlier factors.
   private func besideBytes(_ sizes: UnitSizes) -> Int {
     let columns = sizes.site?.columns ?? 0
-    var bytes = 2 * columns * 16
+    var bytes = sets(sizes) * columns * 16
     if kind == .gram {
       bytes += GramAccumulator.gatheredByteCount(
         columns: columns, rows: sizes.batchTokens, sizes.precision)
@@ -204,6 +207,10 @@ public struct Factor: SiteStage, StageDefinition {
       work.add(operations: 2 * tokens * columns * Double(repair.rows), sizes.precision)
       work.memoryBytes += batches * columns * Double(repair.rows) * 8
     }
+    // The sums of each shard are read, added and made zero.
+    if sizes.shards > 1 {
+      work.memoryBytes += Double(sizes.shards * (artifactBytes(sizes) - inputBytes(sizes))) * 2
+    }
     if inputs != .none { work.encodedBytes[codec.spillCodec] = inputBytes(sizes) }
     return work
   }
@@ -242,198 +249,19 @@ public struct Factor: SiteStage, StageDefinition {
     }
     let digests = unit.components["earlier"]?.array?.compactMap { $0.string.flatMap(Digest.init(hex:)) }
     let sizes = unit.sizes
-    return try FactorSink(
-      isExpert: site.tokenShare < 1, shrink: shrink, columns: site.columns, form: form,
+    let form = SiteSums.Form(
+      columns: site.columns, gram: form,
       repairs: repairs(site, hidden: unit.model.hiddenSize).map {
         ($0.kind, $0.rows, Float(repair) / ($0.kind == .residual ? site.residualScale ?? 1 : 1))
       },
-      holdOut: unit.unit.holdOut, isMapped: isMapped(sizes),
-      precision: unit.job.arithmetic.precision, device: unit.device,
-      adding: earlier.read(digests ?? []),
+      holdsOut: unit.unit.holdOut > 0, precision: unit.job.arithmetic.precision)
+    return try FactorSink(
+      unit, form, isExpert: site.tokenShare < 1, shrink: shrink, isMapped: isMapped(sizes),
+      adding: unit.isOwner ? earlier.read(digests ?? []) : [],
       spill: layout(sizes).map {
         try SpillWriter(
           folder: unit.folder + "/" + SiteFactor.inputs, sequences: $0.sequences, tokens: $0.tokens,
           width: $0.width, element: $0.element, codec: $0.codec)
-      }, place: "block \(unit.unit.block ?? 0), site \(site.name)", folder: unit.folder)
-  }
-}
-
-private final class FactorSink: SiteSink {
-  private var accumulator: GramAccumulator
-  private var heldOut: GramAccumulator
-  /// The file in which the matrices grow, if they do not fit into memory.
-  private var draft: SafetensorsDraft?
-  private var spill: SpillWriter?
-  private let holdOut: Double
-  private let earlier: [SiteFactor]
-  private let place: String
-  private let path: String
-  private(set) var content: Digest?
-  /// Whether the site only sees tokens that are routed to it.
-  private let isExpert: Bool
-  private let shrink: Double
-  private var repairs: [RepairSums]
-  /// Tokens that were routed to the expert; nil until others are added.
-  private var routedTokens: Int?
-  private lazy var isHeldOutEmpty = heldOut.tokens == 0
-
-  init(
-    isExpert: Bool, shrink: Double, columns: Int, form: GramForm,
-    repairs: [(kind: Repair, rows: Int, factor: Float)],
-    holdOut: Double, isMapped: Bool, precision: Precision, device: Device,
-    adding earlier: [SiteFactor],
-    spill: consuming SpillWriter?, place: String, folder: String
-  ) throws {
-    path = folder + "/" + SiteFactor.object
-    self.isExpert = isExpert
-    self.shrink = shrink
-    self.spill = spill
-    self.holdOut = holdOut
-    self.earlier = earlier
-    self.place = place
-    let apart = holdOut > 0 ? form : .diagonal
-    let holdsOut = holdOut > 0
-    guard isMapped else {
-      draft = nil
-      self.repairs = try repairs.map {
-        try RepairSums(
-          $0.kind, rows: $0.rows, columns: columns, factor: $0.factor, holdsOut: holdsOut, precision,
-          device
-        ) { _ in nil }
-      }
-      accumulator = GramAccumulator(columns: columns, form: form, precision: precision, on: device)
-      heldOut = GramAccumulator(columns: columns, form: apart, precision: precision, on: device)
-      return
-    }
-    let draft = try SiteFactor.draft(
-      path, columns: columns,
-      GramAccumulator.tensors("gram", columns: columns, form)
-        + GramAccumulator.tensors("heldOut", columns: columns, apart)
-        + repairs.flatMap { RepairSums.tensors($0.kind, $0.rows, columns, holdsOut: holdsOut) })
-    self.repairs = try repairs.map {
-      try RepairSums(
-        $0.kind, rows: $0.rows, columns: columns, factor: $0.factor, holdsOut: holdsOut, precision, device
-      ) { try draft.map($0) }
-    }
-    accumulator = GramAccumulator(
-      columns: columns, form: form, precision: precision, in: try draft.map("gram"), on: device)
-    heldOut = GramAccumulator(
-      columns: columns, form: apart, precision: precision,
-      in: apart == .whole ? try draft.map("heldOut") : nil, on: device)
-    self.draft = consume draft
-  }
-
-  func add(_ inputs: borrowing Matrix, _ rows: TokenRows) throws {
-    try spillInputs(inputs, rows)
-    guard holdOut > 0 else { return accumulator.add(inputs) }
-    for (window, range) in rows.rowsByWindow {
-      if isHeldOut(window) {
-        heldOut.add(inputs, rows: range)
-      } else {
-        accumulator.add(inputs, rows: range)
-      }
-    }
-  }
-
-  /// Spills the inputs, with rows of zeros for tokens that do not reach the site.
-  private func spillInputs(_ inputs: borrowing Matrix, _ rows: TokenRows) throws {
-    guard spill != nil else { return }
-    guard let tokens = rows.tokens else {
-      try spill?.append(inputs.elements.span)
-      return
-    }
-    var all = Matrix(rows: rows.windows.count * rows.length, columns: inputs.columns)
-    scatterRows(inputs, tokens, times: [Float](repeating: 1, count: tokens.count), into: &all)
-    try spill?.append(all.elements.span)
-  }
-
-  var wantsEveryToken: Bool {
-    isExpert && shrink > 0
-      && (accumulator.tokens < accumulator.columns || (holdOut > 0 && heldOut.tokens == 0))
-  }
-
-  /// The Gram matrix of few tokens does not have full rank, so the inputs of all tokens are added to it. Together they weigh as
-  /// much as the missing tokens.
-  func addUnrouted(_ inputs: borrowing Matrix, _ rows: TokenRows, of total: Int) throws {
-    let weight = weightOfUnrouted(total)
-    for (window, range) in rows.rowsByWindow {
-      if holdOut > 0, isHeldOut(window) {
-        if isHeldOutEmpty { heldOut.add(inputs, rows: range, weight: weight) }
-      } else {
-        accumulator.add(inputs, rows: range, weight: weight)
-      }
-    }
-  }
-
-  private func weightOfUnrouted(_ total: Int) -> Double {
-    let routed = routedTokens ?? accumulator.tokens
-    routedTokens = routed
-    return shrink * Double(max(1, accumulator.columns - routed)) / Double(max(1, total))
-  }
-
-  func add(
-    _ repair: Repair, _ inputs: borrowing Matrix, _ difference: borrowing Matrix, _ rows: TokenRows,
-    unroutedOf total: Int?
-  ) throws {
-    let weight = total.map { Float(weightOfUnrouted($0)) } ?? 1
-    for sums in repairs where sums.kind == repair {
-      guard holdOut > 0 else {
-        sums.add(inputs, difference, nil, weight: weight, isHeldOut: false)
-        continue
-      }
-      for (window, range) in rows.rowsByWindow where total == nil || !isHeldOut(window) || isHeldOutEmpty {
-        sums.add(
-          inputs, difference, range, weight: isHeldOut(window) ? 1 : weight, isHeldOut: isHeldOut(window))
-      }
-    }
-  }
-
-  /// Held-out sequences are spread evenly among the others.
-  private func isHeldOut(_ sequence: Int) -> Bool {
-    Int(Double(sequence + 1) * holdOut) > Int(Double(sequence) * holdOut)
-  }
-
-  func finish() throws -> FactorReport {
-    for factor in earlier {
-      try accumulator.merge(
-        factor.gram, diagonal: factor.diagonal, sums: factor.sums, tokens: factor.tokens)
-      if let gram = factor.heldOut { try heldOut.merge(gram, tokens: factor.heldOutTokens) }
-    }
-    accumulator.finish()
-    heldOut.finish()
-    let apart = heldOut.tokens
-    guard accumulator.tokens > 0 || !isExpert else {
-      throw EspalierError.usage(
-        "no calibration token was routed to this expert; draw more samples, or set factor.shrink above 0.",
-        subject: place)
-    }
-    guard accumulator.tokens > 0, holdOut == 0 || apart > 0 else {
-      throw EspalierError.usage(
-        "holdOut \(holdOut) of the calibration sequences leaves none on one side; draw more samples or change holdOut."
-      )
-    }
-    let file =
-      try draft.take()
-      ?? SiteFactor.draft(
-        path, columns: accumulator.columns,
-        accumulator.tensors("gram") + heldOut.tensors("heldOut") + repairs.flatMap(\.tensors))
-    for sums in repairs { try sums.finish(in: file) }
-    try SiteFactor.write(accumulator, heldOut: heldOut, place: place, to: file)
-    var report = FactorReport()
-    report.columns = accumulator.columns
-    report.tokens = accumulator.tokens
-    report.heldOutTokens = apart
-    if isExpert { report.routedTokens = routedTokens ?? accumulator.tokens }
-    report.isShrunk = routedTokens != nil
-    if let rank = accumulator.rank {
-      report.rank = rank
-      report.discardedEnergy = accumulator.discardedEnergy
-    }
-    if let inputs = try spill.take()?.finish() {
-      report.inputs = inputs
-      // What is made from the factor does not depend on the inputs beside it.
-      content = ArtifactStore.digest(of: [try .init(path: SiteFactor.object, at: path)])
-    }
-    return report
+      }, place: "block \(unit.unit.block ?? 0), site \(site.name)")
   }
 }

@@ -47,6 +47,31 @@ final class RepairSums {
     }
   }
 
+  // MARK: - Pieces
+
+  var pieceCount: Int { sums.pieceCount + heldOut.pieceCount }
+
+  /// One of the pieces in which the sums are carried to others of the same size.
+  func piece(_ index: Int) -> [UInt8] {
+    index < sums.pieceCount ? sums.piece(index) : heldOut.piece(index - sums.pieceCount)
+  }
+
+  func add(_ piece: [UInt8], at index: Int) throws {
+    if index < sums.pieceCount {
+      try sums.add(piece, at: index)
+    } else {
+      try heldOut.add(piece, at: index - sums.pieceCount)
+    }
+  }
+
+  /// Makes all sums zero.
+  func clear() {
+    sums.clear()
+    heldOut.clear()
+  }
+
+  // MARK: - The result
+
   /// Writes the sums into the factor's file, unless they grew there.
   func finish(in file: borrowing SafetensorsDraft) throws {
     sums.scale(by: factor)

@@ -94,6 +94,49 @@ import Testing
     }
   }
 
+  /// What is carried in pieces to sums of zero is the same sums, wherever they grow; and nothing is left of cleared ones.
+  @Test(arguments: [GramForm.diagonal, .whole, .lowRank(rank: 9, energy: 1)], [1, 33, 1800])
+  func piecesHoldEverything(form: GramForm, columns: Int) throws {
+    if columns > 1000, form != .whole { return }
+    var random = SeededRandom(seed: 8)
+    let a = random.matrix(50, columns)
+    let b = random.matrix(31, columns)
+    func tensors(_ accumulator: consuming GramAccumulator, _ name: String) throws -> [UInt8] {
+      accumulator.finish()
+      let draft = try SafetensorsDraft(
+        path: folder.path + "/" + name,
+        tensors: [("diagonal", .f64, [columns]), ("sums", .f64, [columns])] + accumulator.tensors("gram"))
+      try draft.write(accumulator.diagonal, to: "diagonal")
+      try draft.write(accumulator.sums, to: "sums")
+      try accumulator.write("gram", to: draft)
+      try draft.finish(metadata: [("tokens", "\(accumulator.tokens)")])
+      return try Folder.read(folder.path + "/" + name)
+    }
+    let path = folder.path + "/grows"
+    let draft = try SafetensorsDraft(
+      path: path, tensors: GramAccumulator.tensors("gram", columns: columns, .whole))
+    var part = GramAccumulator(
+      columns: columns, form: form, in: form == .whole ? try draft.map("gram") : nil, on: device)
+    var total = GramAccumulator(columns: columns, form: form, on: device)
+    part.add(b)
+    part.clear()
+    part.add(a)
+    var bytes = 0
+    for index in 0..<part.pieceCount {
+      let piece = part.piece(index)
+      bytes += piece.count
+      try total.add(piece, at: index)
+    }
+    #expect(bytes <= GramAccumulator.pieceBytes(columns: columns, form))
+    if form == .whole { #expect(bytes == GramAccumulator.pieceBytes(columns: columns, form)) }
+    var alone = GramAccumulator(columns: columns, form: form, on: device)
+    alone.add(a)
+    #expect(try tensors(total, "total") == tensors(alone, "alone"))
+    var other = GramAccumulator(columns: columns + 1, form: form, on: device)
+    let piece = part.piece(0)
+    #expect(throws: EspalierError.self) { try other.add(piece, at: 0) }
+  }
+
   @Test func whatDoesNotFitIsRefused() throws {
     var whole = GramAccumulator(columns: 4, form: .whole, on: device)
     var diagonal = GramAccumulator(columns: 4, form: .diagonal, on: device)
