@@ -38,6 +38,9 @@ func tests(
     path: "Tests/\(name)Tests", swiftSettings: strict + settings)
 }
 
+/// The MPI library that the trait MPI builds with: Open MPI, or MPICH if ESPALIER_MPI says so.
+let mpi = Context.environment["ESPALIER_MPI"] == "mpich" ? "mpich" : "ompi-c"
+
 let package = Package(
   name: "espalier",
   products: [
@@ -51,6 +54,7 @@ let package = Package(
         "EspalierGeneration", "EspalierPipeline", "EspalierPlugins", "EspalierStageKit", "EspalierStages",
       ]),
   ],
+  traits: [.trait(name: "MPI", description: "Runs on many hosts over MPI; see docs/many-hosts.md.")],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
     .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
@@ -66,6 +70,7 @@ let package = Package(
     .systemLibrary(name: "COpenBLAS", pkgConfig: "openblas", providers: [.apt(["libopenblas-dev"])]),
     .systemLibrary(name: "CPCRE2", pkgConfig: "libpcre2-8", providers: [.apt(["libpcre2-dev"])]),
     .systemLibrary(name: "CCrypto", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
+    .systemLibrary(name: "CMPI", pkgConfig: mpi, providers: [.apt(["libopenmpi-dev"])]),
     .target(name: "CKernels", cSettings: [kernelFlags]),
 
     .target(name: "CLinux"),
@@ -112,6 +117,9 @@ let package = Package(
         .product(name: "SystemPackage", package: "swift-system"),
       ]),
     room(
+      "Distributed",
+      ["EspalierCore", "EspalierPipeline", .target(name: "CMPI", condition: .when(traits: ["MPI"]))]),
+    room(
       "Report",
       [
         "EspalierCore", "EspalierIO", "EspalierPipeline",
@@ -122,6 +130,7 @@ let package = Package(
       [
         "EspalierCore", "EspalierGeneration", "EspalierIO", "EspalierKernels", "EspalierModels",
         "EspalierPipeline", "EspalierPlugins", "EspalierReport", "EspalierStages",
+        .target(name: "EspalierDistributed", condition: .when(traits: ["MPI"])),
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
     .executableTarget(

@@ -64,12 +64,17 @@ public func main(adding stages: [any StageDefinition.Type] = []) {
 /// Whether errors are printed as JSON; asked before the command line is known to be right.
 private var wantsJSON: Bool { CommandLine.arguments.contains("--json") }
 
-private func fail(_ error: EspalierError) -> Never {
+/// Tells an error, as JSON if that is wanted.
+func show(_ error: EspalierError) {
   if wantsJSON {
     Terminal.out(error.json)
   } else {
     Terminal.error("espalier: \(error)")
   }
+}
+
+private func fail(_ error: EspalierError) -> Never {
+  show(error)
   // An orderly exit waits for OpenBLAS's threads, which would wait forever if there is no memory.
   _exit(error.code.exitCode)
 }

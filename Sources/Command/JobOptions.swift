@@ -63,13 +63,26 @@ struct JobOptions: ParsableArguments {
   /// - Parameter stages: those that the recipe can name beside the built-in ones.
   func plan(adding stages: [StageDescriptor]) throws -> (job: Job, plan: Plan) {
     let job = try job(adding: stages)
+    return (job, try plan(job))
+  }
+
+  /// Checks a job before any work, and warns of what may be a mistake.
+  func plan(_ job: Job) throws -> Plan {
     let plan = try Planner.plan(job)
     try AddressSpace.check(memory: plan.peakMemory, threads: job.device.threads)
     if plan.outputs.isEmpty { Terminal.error(NoOutput.warning(job.work)) }
-    return (job, plan)
+    return plan
   }
 
-  private func job(adding stages: [StageDescriptor]) throws -> Job {
+  /// The job.
+  ///
+  /// - Parameters:
+  ///   - stages: those that the recipe can name beside the built-in ones.
+  ///   - ranks: the processes that run it.
+  ///   - scratch: the folder for hidden states, if not the work folder.
+  func job(adding stages: [StageDescriptor], ranks: any Ranks = OneRank(), scratch: String? = nil) throws
+    -> Job
+  {
     let recipe = try Recipe(
       path: recipe, overrides: overrides, definitions: definitions,
       registry: self.stages.registry(adding: stages))
@@ -81,7 +94,7 @@ struct JobOptions: ParsableArguments {
     return try Job(
       recipe: recipe, checkpoint: model.checkpoint, model: model.outline, output: output,
       work: work ?? output + ".work",
-      memory: bytes(), device: device, arithmetic: device.arithmetic)
+      memory: bytes(), device: device, arithmetic: device.arithmetic, ranks: ranks, scratch: scratch)
   }
 
   /// Half of the machine's memory.

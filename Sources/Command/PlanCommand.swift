@@ -16,6 +16,14 @@ struct PlanCommand: StageCommand {
 
   @OptionGroup var options: JobOptions
 
+  @Option(
+    parsing: .unconditional,
+    help: "Also tell what as many processes need, each on a host like this one; see docs/many-hosts.md.")
+  var ranks: Int?
+
+  @Option(parsing: .unconditional, help: "With --ranks, the network between the hosts, as 10Gbit or 800Mbit.")
+  var network = "10Gbit"
+
   func run(adding stages: [StageDescriptor]) throws {
     let (job, plan) = try options.plan(adding: stages)
     var rates: MachineRates?
@@ -25,8 +33,33 @@ struct PlanCommand: StageCommand {
     } catch let error as EspalierError {
       reason = "no times: \(error)"
     }
-    options.json ? Terminal.out(plan.json(rates)) : show(plan, job, rates)
+    let ranks = try ranks.map { count in
+      guard count >= 1 else { throw EspalierError.usage("--ranks must be at least 1.") }
+      return try RankPlan(job, ranks: count, rates: rates, network: bytesPerSecond())
+    }
+    if options.json {
+      Terminal.out(plan.json(rates, ranks))
+    } else {
+      show(plan, job, rates)
+      if let ranks { show(ranks, plan) }
+    }
     if let reason { Terminal.error(reason) }
+  }
+
+  private func bytesPerSecond() throws -> Double {
+    for (unit, size) in [("Gbit", 1e9), ("Mbit", 1e6)] where network.hasSuffix(unit) {
+      if let number = Double(network.dropLast(unit.count)), number > 0, number.isFinite {
+        return number * size / 8
+      }
+    }
+    throw EspalierError.usage("--network must be a rate as 10Gbit or 800Mbit, not \"\(network)\".")
+  }
+
+  private func show(_ ranks: RankPlan, _ plan: Plan) {
+    Terminal.out(
+      "\("\(ranks.ranks) ranks".padded(to: 16))\(ByteSize(bytes: plan.peakMemory)) of memory and \(ByteSize(bytes: ranks.scratchBytes)) of scratch for each; \(ByteSize(bytes: ranks.sentBytes)) go between them"
+        + (ranks.seconds.map { ", \(Figures.duration($0))" } ?? "")
+        + (ranks.efficiency.map { ", \(fixed($0 * 100, 0)) % of the time at work" } ?? ""))
   }
 
   private func show(_ plan: Plan, _ job: Job, _ rates: MachineRates?) {
@@ -79,8 +112,15 @@ struct PlanCommand: StageCommand {
 }
 
 extension Plan {
-  func json(_ rates: MachineRates?) -> JSON {
+  func json(_ rates: MachineRates?, _ ranks: RankPlan?) -> JSON {
     [
+      "ranks": ranks.map { ranks in
+        [
+          "ranks": .integer(ranks.ranks), "memory": .integer(peakMemory),
+          "scratchBytes": .integer(ranks.scratchBytes), "sentBytes": .integer(ranks.sentBytes),
+          "seconds": .optional(ranks.seconds), "efficiency": .optional(ranks.efficiency),
+        ]
+      } ?? .null,
       "units": .integer(units), "peakMemory": .integer(peakMemory), "leastMemory": .integer(leastMemory),
       "workBytes": .integer(workBytes), "diskBytes": .integer(diskBytes),
       "corpus": corpus?.json ?? .null,

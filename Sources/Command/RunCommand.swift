@@ -18,13 +18,30 @@ struct RunCommand: StageCommand {
   private static let longWork = 1e12
 
   @OptionGroup var options: JobOptions
+  @OptionGroup var distributed: DistributedOptions
   @OptionGroup var detail: DetailOptions
 
   func run(adding stages: [StageDescriptor]) throws {
-    let (job, plan) = try options.plan(adding: stages)
+    let ranks = try distributed.ranks()
+    do {
+      try run(ranks, adding: stages)
+      ranks.close()
+    } catch {
+      let error = ranks.fail(error)
+      guard ranks.count > 1, let error = error as? EspalierError else { throw error }
+      if ranks.speaks { show(error) }
+      ranks.abort(error.code.exitCode)
+    }
+  }
+
+  private func run(_ ranks: any Ranks, adding stages: [StageDescriptor]) throws {
+    let job = try options.job(adding: stages, ranks: ranks, scratch: distributed.scratch)
+    Interruption.watch()
+    // The others do what the first one says, and what there is to see is seen there.
+    guard ranks.rank == 0 else { return try Runner(job) { _ in }.run() }
+    let plan = try options.plan(job)
     for stage in plan.stages { if let reason = stage.idleReason { Terminal.error("\(stage.id): \(reason)") } }
     for line in CoverageText.warnings(plan.coverage) { Terminal.error(line) }
-    Interruption.watch()
     let rates =
       plan.work.allOperations > Self.longWork
       ? try MachineRates.measured(onTheDiskOf: job.work, by: job.device) : nil

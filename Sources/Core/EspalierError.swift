@@ -69,6 +69,20 @@ extension EspalierError {
   }
 }
 
+extension EspalierError.Code {
+  static let all = [usage, badInput, noInput, internalFault, io, interrupted]
+}
+
+extension EspalierError {
+  /// Reads what ``json`` gave; nil for anything else.
+  public init?(json: JSON) {
+    guard let error = json["error"], let message = error["message"]?.string,
+      let code = Code.all.first(where: { Int($0.exitCode) == error["code"]?.integer })
+    else { return nil }
+    self.init(code, message, subject: error["subject"]?.string)
+  }
+}
+
 extension EspalierError: CustomStringConvertible {
   /// The subject, the message, the cause; control characters, which names from files may hold, as escapes.
   public var description: String {

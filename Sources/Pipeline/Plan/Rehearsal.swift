@@ -83,41 +83,10 @@ struct Rehearsal {
   /// Counts the work of units that run together.
   ///
   /// - Returns: bytes of temporary files while they run.
-  private mutating func count(_ indices: [Int]) -> Int {
-    let units = indices.map { graph.units[$0] }
-    var scratch = 0
-    func add(_ work: Work, to entry: Int) {
-      self.work[entry] += work
-      scratch += work.scratchBytes
-    }
-    for (index, unit) in zip(indices, units) where !unit.isPropagation {
-      add(needs.work(index), to: unit.entry)
-    }
-    // The block streams once for all of them.
-    var reader = units[0].entry
-    if units[0].streams, let source = needs.job.recipe.stages(\.source).first {
-      let unit = units.first { $0.isPropagation } ?? units[units.count - 1]
-      add(source.stage.work(needs.sizes(unit)), to: source.index)
-      reader = source.index
-    }
-    let inputs = Set(units.flatMap(\.inputs)).reduce(0) { $0 + needs.artifactBytes($1) }
-    work[reader].readBytes += inputs + needs.tensorBytes(units[0])
-    for (index, unit) in zip(indices, units) {
-      let bytes = needs.artifactBytes(index) + (needs.job.output(of: unit)?.bytes ?? 0)
-      work[unit.entry].writtenBytes += bytes
-      work[unit.entry].hashedBytes += bytes
-      work[unit.entry].commits += 1
-    }
-    return scratch
-  }
-}
-
-extension Unit {
-  /// Whether its block streams.
-  fileprivate var streams: Bool {
-    switch task {
-    case .site, .propagate: true
-    default: false
-    }
+  private mutating func count(_ units: [Int]) -> Int {
+    let (own, shared) = needs.works(together: units)
+    for (unit, work) in zip(units, own) { self.work[graph.units[unit].entry] += work }
+    work[shared.entry] += shared.work
+    return own.reduce(shared.work.scratchBytes) { $0 + $1.scratchBytes }
   }
 }

@@ -120,6 +120,28 @@ struct UnitNeeds: Sendable {
   /// What a unit computes, without its source.
   func work(_ unit: Int) -> Work { works[shapes.shapes[unit]] }
 
+  /// What units that run together compute, read and write: each of them, and once for all with the stage that does it.
+  func works(together indices: [Int]) -> (own: [Work], shared: (entry: Int, work: Work)) {
+    let units = indices.map { graph.units[$0] }
+    var shared = (entry: units[0].entry, work: Work())
+    // The block streams once for all of them.
+    if units[0].streams, let source = job.recipe.stages(\.source).first {
+      let unit = units.first { $0.isPropagation } ?? units[units.count - 1]
+      shared = (source.index, source.stage.work(sizes(unit)))
+    }
+    let inputs = Set(units.flatMap(\.inputs)).reduce(0) { $0 + artifactBytes($1) }
+    shared.work.readBytes += inputs + tensorBytes(units[0])
+    let own = zip(indices, units).map { index, unit in
+      var work = unit.isPropagation ? Work() : self.work(index)
+      let bytes = artifactBytes(index) + (job.output(of: unit)?.bytes ?? 0)
+      work.writtenBytes += bytes
+      work.hashedBytes += bytes
+      work.commits += 1
+      return work
+    }
+    return (own, shared)
+  }
+
   /// The memory that a unit needs, with its source.
   func workingSet(_ unit: Int) -> WorkingSet { sets[shapes.shapes[unit]] }
 
@@ -175,4 +197,14 @@ struct UnitNeeds: Sendable {
   }
 
   private func stage(_ unit: Unit) -> any Stage { job.recipe.entries[unit.entry].stage }
+}
+
+extension Unit {
+  /// Whether its block streams.
+  fileprivate var streams: Bool {
+    switch task {
+    case .site, .propagate: true
+    default: false
+    }
+  }
 }

@@ -1,5 +1,6 @@
 import EspalierCore
 import EspalierIO
+import Glibc
 import Synchronization
 
 /// All ranks of a run at work: the first one says what to do, and every rank, itself too, does its part.
@@ -8,6 +9,14 @@ struct Crew: Sendable {
   private var ranks: any Ranks { maker.job.ranks }
 
   // MARK: - The first rank
+
+  /// Checks that all ranks see the work folder.
+  func begin() throws {
+    guard ranks.count > 1 else { return }
+    _ = try everywhere(.begin(Folder.readText(lockPath)))
+  }
+
+  private var lockPath: String { maker.job.work + "/" + FolderLock.fileName }
 
   /// Has units made.
   ///
@@ -60,7 +69,11 @@ struct Crew: Sendable {
   }
 
   /// Lets the other ranks go.
-  func end() throws { _ = try everywhere(.end) }
+  ///
+  /// - Returns: bytes of sums that all ranks have sent.
+  func end() throws -> Int {
+    try everywhere(.end).reduce(0) { if case .sent(let bytes) = $1 { $0 + bytes } else { $0 } }
+  }
 
   /// Has all ranks do something; the answers are in their order.
   private func everywhere(
@@ -109,16 +122,28 @@ struct Crew: Sendable {
     }
   }
 
+  private func requireSameFolder(_ lock: String) throws {
+    for _ in 0..<100 {
+      if (try? Folder.readText(lockPath)) == lock { return }
+      // A file server may need a while.
+      usleep(100_000)
+    }
+    throw EspalierError.usage(
+      "this rank does not see the work folder of rank 0; --work must lie on a file system that all hosts share.",
+      subject: maker.job.work)
+  }
+
   private func perform(
     _ task: RankTask, report: @escaping @Sendable (ProgressEvent) -> Void
   ) throws -> RankAnswer {
     switch task {
+    case .begin(let lock): try requireSameFolder(lock)
     case .find(let key, let objects): return .found(try maker.states.isPresent(key, objects))
     case .check(let key, let objects):
       return .damaged(try maker.states.damagedObjects(of: key, objects))
     case .release(let key): try maker.states.release(key)
     case .make(let orders): return .made(try maker.make(orders, report: report), notes: [])
-    case .end: break
+    case .end: return .sent(maker.traffic.bytes)
     }
     return .done
   }

@@ -1,4 +1,6 @@
 import EspalierCore
+import Glibc
+import Synchronization
 
 /// The processes that run a job together, counted from 0: one, or as many as a launcher such as `mpirun` has started, maybe on many hosts.
 ///
@@ -19,11 +21,22 @@ public protocol Ranks: Sendable {
   /// - Throws: an error that names rank and host if one has failed or is lost.
   func check() throws
   /// Tells all others that this one cannot go on.
-  func fail(_ error: any Error)
+  ///
+  /// - Returns: the first failure that this rank knows of, with the name of the rank that it is of.
+  func fail(_ error: any Error) -> any Error
+  /// Whether this rank tells the user of a failure; only one does.
+  var speaks: Bool { get }
+  /// Takes leave of the other ranks after all is done.
+  func close()
+  /// Ends the processes of all ranks.
+  func abort(_ code: Int32) -> Never
 }
 
 extension Ranks {
   public var count: Int { hosts.count }
+
+  /// A rank in messages.
+  public func name(of rank: Int) -> String { "rank \(rank) on \(hosts[rank])" }
 
   /// Has bytes made by one rank and taken by another, or by the same.
   public func carry(
@@ -38,6 +51,15 @@ extension Ranks {
   }
 }
 
+/// Counts bytes.
+final class Traffic: Sendable {
+  private let sum = Atomic<Int>(0)
+
+  func add(_ bytes: Int) { sum.wrappingAdd(bytes, ordering: .relaxed) }
+
+  var bytes: Int { sum.load(ordering: .relaxed) }
+}
+
 /// A process on its own.
 public struct OneRank: Ranks {
   public let rank = 0
@@ -48,7 +70,10 @@ public struct OneRank: Ranks {
   public func send(_ bytes: [UInt8], to rank: Int) throws { throw Self.alone }
   public func receive(from rank: Int) throws -> [UInt8] { throw Self.alone }
   public func check() throws {}
-  public func fail(_ error: any Error) {}
+  public func fail(_ error: any Error) -> any Error { error }
+  public var speaks: Bool { true }
+  public func close() {}
+  public func abort(_ code: Int32) -> Never { _exit(code) }
 
   private static var alone: EspalierError { .internalFault("a process on its own talks to others.") }
 }

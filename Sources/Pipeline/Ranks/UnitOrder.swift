@@ -25,6 +25,8 @@ struct UnitProduct: Sendable {
 
 /// What the first rank tells all ranks to do.
 enum RankTask: Sendable {
+  /// See whether the work folder is the one whose lock says this.
+  case begin(String)
   /// Say whether a rank's hidden states are there.
   case find(Digest, [Manifest.Object])
   /// Say which of its hidden states have changed.
@@ -40,6 +42,8 @@ enum RankAnswer: Sendable {
   case done
   case found(Bool)
   case damaged([String])
+  /// Bytes of sums that the rank has sent.
+  case sent(Int)
   /// With messages for the user.
   case made([UnitProduct], notes: [String])
 }
@@ -49,6 +53,7 @@ enum RankAnswer: Sendable {
 extension RankTask {
   var json: JSON {
     switch self {
+    case .begin(let lock): ["task": "begin", "lock": .string(lock)]
     case .find(let key, let objects):
       ["task": "find", "key": .string(key.hex), "objects": .array(objects.map(\.json))]
     case .check(let key, let objects):
@@ -63,6 +68,7 @@ extension RankTask {
     let key = json["key"]?.string.flatMap(Digest.init(hex:))
     let objects = (json["objects"]?.array ?? []).compactMap(Manifest.Object.init(json:))
     switch (json["task"]?.string, key) {
+    case ("begin", _): self = .begin(json["lock"]?.string ?? "")
     case ("find", let key?): self = .find(key, objects)
     case ("check", let key?): self = .check(key, objects)
     case ("release", let key?): self = .release(key)
@@ -100,6 +106,7 @@ extension RankAnswer {
     switch self {
     case .done: ["answer": "done"]
     case .found(let found): ["answer": "found", "found": .bool(found)]
+    case .sent(let bytes): ["answer": "sent", "bytes": .integer(bytes)]
     case .damaged(let paths): ["answer": "damaged", "paths": .array(paths.map(JSON.string))]
     case .made(let products, let notes):
       [
@@ -113,6 +120,7 @@ extension RankAnswer {
     switch json["answer"]?.string {
     case "done": self = .done
     case "found": self = .found(json["found"] == .bool(true))
+    case "sent": self = .sent(json["bytes"]?.integer ?? 0)
     case "damaged": self = .damaged((json["paths"]?.array ?? []).compactMap(\.string))
     case "made":
       self = .made(

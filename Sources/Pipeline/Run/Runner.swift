@@ -29,6 +29,7 @@ public struct Runner: Sendable {
     store = try ArtifactStore(unprepared: job.work)
     keys = UnitKeys(job: job, graph: graph)
     needs = UnitNeeds(job, graph)
+    try RankPlan.check(job, needs, ranks: job.ranks.count)
     states = try StateStore(
       store, scratch: job.scratch,
       shards: (0..<needs.windows.count).filter { $0 % job.ranks.count == job.ranks.rank })
@@ -43,10 +44,10 @@ public struct Runner: Sendable {
   /// - Throws: the first error; all committed units stay.
   public func run() throws {
     do {
+      try RankComparison.require(job)
       try job.ranks.rank == 0 ? lead() : lockingScratch(states.folders[...], crew.follow)
     } catch {
-      job.ranks.fail(error)
-      throw error
+      throw job.ranks.fail(error)
     }
   }
 
@@ -88,6 +89,7 @@ public struct Runner: Sendable {
 
   private func runLocked() throws {
     try store.prepare()
+    try crew.begin()
     try store.removePartial()
     var log = try EventLog(work: job.work)
     try log.append("start", startMembers())
@@ -116,7 +118,10 @@ public struct Runner: Sendable {
         scheduler.released(unit)
       case .finished:
         try conclude(state)
-        try crew.end()
+        let sent = try crew.end()
+        if job.ranks.count > 1 {
+          try log.append("ranks", [("ranks", .integer(job.ranks.count)), ("sent", .integer(sent))])
+        }
         return try keys.save()
       }
     }
@@ -206,7 +211,7 @@ public struct Runner: Sendable {
           block: graph.units[unit].block, blocks: job.model.blocks.count,
           seconds: left.map { _ in expected }, secondsLater: left.map { max(0, $0 - expected) }))
     }
-    let owners = owners(of: units)
+    let owners = needs.owners(of: units, ranks: job.ranks.count)
     let orders = try zip(units, owners).map { try order($0, owner: $1, scheduler, state) }
     MemoryMeter.reset()
     let buffersBefore = MemoryMeter.byteCount
@@ -241,15 +246,6 @@ public struct Runner: Sendable {
 
   /// The id of a unit's stage in the recipe.
   private func stage(of unit: Int) -> String { job.recipe.entries[graph.units[unit].entry].id }
-
-  /// The ranks that write the artifacts of units which are made together.
-  private func owners(of units: [Int]) -> [Int] {
-    let unit = graph.units[units[0]]
-    guard unit.goesInShards || unit.kind == .mask else { return units.map { _ in 0 } }
-    // A rank without windows sees no sums.
-    let ranks = unit.goesInShards ? min(job.ranks.count, needs.windows.count) : job.ranks.count
-    return Owners.of(units.map { MachineRates.typical.seconds(needs.work($0)) }, ranks: ranks)
-  }
 
   /// The artifact of a unit that is done.
   ///

@@ -20,6 +20,8 @@ public struct UnitContext: Sendable {
   let keys: UnitKeys
   /// The rank that writes its artifact.
   public let owner: Int
+  /// Counts bytes of sums that this rank sends.
+  let traffic: Traffic
 
   /// Who computes.
   public var device: Device { job.device }
@@ -64,6 +66,18 @@ public struct UnitContext: Sendable {
 
   /// Whether this process writes the unit's artifact.
   public var isOwner: Bool { ranks.rank == owner }
+
+  /// Brings a piece of a shard's sums to the owner of the unit.
+  public func bring(ofShard shard: Int, _ piece: () throws -> [UInt8], take: ([UInt8]) throws -> Void) throws
+  {
+    try ranks.carry(from: rank(ofShard: shard), to: owner) {
+      let piece = try piece()
+      if !isOwner { traffic.add(piece.count) }
+      return piece
+    } take: {
+      try take($0)
+    }
+  }
 
   /// Gives numbers of the owner to all other ranks that have windows.
   public func share(_ numbers: [Int], take: ([Int]) throws -> Void) throws {

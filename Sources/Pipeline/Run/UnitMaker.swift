@@ -10,6 +10,7 @@ struct UnitMaker: Sendable {
   let store: ArtifactStore
   let states: StateStore
   let keys: UnitKeys
+  let traffic = Traffic()
 
   /// Makes what this rank has to make of some units.
   ///
@@ -63,7 +64,7 @@ struct UnitMaker: Sendable {
       job: job, unit: unit, key: order.key, components: order.components, folder: folder,
       scratch: scratch ?? folder, inputs: order.inputs.map { (graph.units[$0.unit], $0.key) }, needs: needs,
       store: store, states: states, reporter: ProgressReporter(unit: unit.id, handler: report), keys: keys,
-      owner: order.owner)
+      owner: order.owner, traffic: traffic)
   }
 
   // MARK: - Stages

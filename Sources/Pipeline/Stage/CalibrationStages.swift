@@ -89,10 +89,13 @@ public protocol SiteStage: Stage {
   /// - Parameter components: the other parts of the key, by name.
   func earlier(_ components: JSON, job: Job) throws -> [Digest]
   func sink(_ unit: UnitContext) throws -> any SiteSink
+  /// Bytes of a shard's sums, which go to the rank that adds them; nil if the stage cannot add sums of other ranks.
+  func sumBytes(_ sizes: UnitSizes) -> Int?
 }
 
 extension SiteStage {
   public var target: Target { .pruned }
+  public func sumBytes(_ sizes: UnitSizes) -> Int? { nil }
   public var keepsGram: Bool { true }
   public func earlier(_ components: JSON, job: Job) throws -> [Digest] { [] }
 

@@ -117,6 +117,15 @@ public struct Factor: SiteStage, StageDefinition {
   /// How many matrices of a kind grow: without and with what is held out, and, if there are several shards, those of all and of one.
   private func sets(_ sizes: UnitSizes) -> Int { (sizes.holdOut > 0 ? 2 : 1) * (sizes.shards > 1 ? 2 : 1) }
 
+  public func sumBytes(_ sizes: UnitSizes) -> Int? {
+    // Inputs of all windows are one array, which one process writes.
+    guard inputs == .none else { return nil }
+    let columns = sizes.site?.columns ?? 0
+    let apart = GramAccumulator.pieceBytes(columns: columns, sizes.holdOut > 0 ? form : .diagonal)
+    return GramAccumulator.pieceBytes(columns: columns, form) + apart
+      + (sizes.holdOut > 0 ? 2 : 1) * repairs(sizes).reduce(0) { $0 + $1.rows * columns * 4 }
+  }
+
   /// Whether Gram matrices grow in their files, because they do not fit into memory.
   private func isMapped(_ sizes: UnitSizes) -> Bool {
     guard kind == .gram, let columns = sizes.site?.columns else { return false }

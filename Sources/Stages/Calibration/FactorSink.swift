@@ -146,7 +146,7 @@ final class FactorSink: SiteSink {
     if let part {
       for shard in shards {
         for index in 0..<part.pieceCount {
-          try unit.ranks.carry(from: unit.rank(ofShard: shard), to: unit.owner) {
+          try unit.bring(ofShard: shard) {
             part.piece(index)
           } take: {
             try total?.add($0, at: index)

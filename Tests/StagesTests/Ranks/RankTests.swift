@@ -99,7 +99,7 @@ import Testing
             count += 1
             return count % units == 0
           }) {
-            ranks.fail(EspalierError(.io, "the disk is full"))
+            _ = ranks.fail(EspalierError(.io, "the disk is full"))
           }
         }.run()
       }

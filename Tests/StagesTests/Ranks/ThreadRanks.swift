@@ -30,12 +30,14 @@ final class ThreadRanks: Ranks, @unchecked Sendable {
       return queues[from * 1000 + to, default: []].removeFirst()
     }
 
-    func fail(_ rank: Int, _ error: any Error) {
+    func fail(_ name: String, _ error: any Error) -> any Error {
       condition.lock()
       defer { condition.unlock() }
-      let cause = error as? EspalierError ?? .internalFault("\(error)")
-      failure = failure ?? EspalierError(cause.code, "rank \(rank): \(cause)")
+      let own = (error as? EspalierError ?? .internalFault("\(error)")).about(name)
+      let first = failure ?? own
+      failure = first
       condition.broadcast()
+      return first
     }
 
     func check() throws {
@@ -58,7 +60,10 @@ final class ThreadRanks: Ranks, @unchecked Sendable {
   func send(_ bytes: [UInt8], to rank: Int) throws { try room.put(bytes, from: self.rank, to: rank) }
   func receive(from rank: Int) throws -> [UInt8] { try room.take(from: rank, to: self.rank) }
   func check() throws { try room.check() }
-  func fail(_ error: any Error) { room.fail(rank, error) }
+  func fail(_ error: any Error) -> any Error { room.fail(name(of: rank), error) }
+  var speaks: Bool { rank == 0 }
+  func close() {}
+  func abort(_ code: Int32) -> Never { fatalError("a thread ends all others.") }
 
   /// Runs a body on as many threads as there are ranks.
   ///
