@@ -10,7 +10,7 @@ public struct Factor: SiteStage, StageDefinition {
     name: "factor",
     summary:
       "Accumulates the Gram matrix of every site's inputs as they stream by, its diagonal, or a factor of low rank.",
-    revision: 4
+    revision: 5
   ) { .site(Factor(&$0)) }
 
   enum Kind: String, CaseIterable {
@@ -25,11 +25,18 @@ public struct Factor: SiteStage, StageDefinition {
   public let retention: Retention
   public let target: Target
   private let repair: Double
+  private let errors: Errors
   private let earlier: EarlierFactors
   private let adds: Int
   private let inputs: Inputs
   private let shrink: Double
   private let codec: Capture.Codec
+
+  /// What an error in the hidden states counts.
+  enum Errors: String, CaseIterable {
+    case absolute
+    case relative
+  }
 
   /// The type in which a site's inputs are kept beside its factor.
   enum Inputs: String, CaseIterable {
@@ -61,6 +68,10 @@ public struct Factor: SiteStage, StageDefinition {
     repair = parameters.number(
       "repair", default: 0.5, in: 0...1,
       "The share of the way from the pruned target, 0, to the other one, 1. A full repair also learns the calibration text; half of it carries over to other texts."
+    )
+    errors = parameters.choice(
+      "errors", default: .absolute,
+      "What an error of matrices that add to the hidden states counts. absolute: the same at every token, as in the papers; relative: in proportion to the token's hidden states, since the norm that follows divides by their size. The first token of a window often has hidden states a hundred times as large as others."
     )
     let folders = parameters.texts(
       "add", default: [], inKey: false,
@@ -137,6 +148,9 @@ public struct Factor: SiteStage, StageDefinition {
     }
   }
 
+  /// Whether the tokens of a site count by the size of their hidden states.
+  private func weighs(_ site: ModelOutline.Site?) -> Bool { errors == .relative && site?.isAdded == true }
+
   /// Memory for sums, diagonals, gathered inputs, spilled inputs and earlier factors.
   private func besideBytes(_ sizes: UnitSizes) -> Int {
     let columns = sizes.site?.columns ?? 0
@@ -155,6 +169,8 @@ public struct Factor: SiteStage, StageDefinition {
       // Those of experts may be weighted.
       if sizes.site?.tokenShare ?? 1 < 1 { bytes += sizes.batchTokens * columns * 4 }
     }
+    // The hidden states, for their sizes; weighted inputs and differences.
+    if weighs(sizes.site) { bytes += (2 * columns + sizes.model.hiddenSize) * sizes.batchTokens * 4 }
     if let layout = layout(sizes) { bytes += SpillWriter.byteCount(of: layout) }
     if adds > 0 {
       switch kind {
@@ -200,6 +216,7 @@ public struct Factor: SiteStage, StageDefinition {
       let fold = 8 * rank * rank * columns + 180 * 8 * rank * rank * rank
       work.add(operations: max(1, tokens / rank) * fold, .f32)
     }
+    if weighs(sizes.site) { work.memoryBytes += tokens * columns * 8 }
     for repair in repairs(sizes) {
       work.add(operations: 2 * tokens * columns * Double(repair.rows), sizes.precision)
       work.memoryBytes += batches * columns * Double(repair.rows) * 8
@@ -243,7 +260,8 @@ public struct Factor: SiteStage, StageDefinition {
     let digests = unit.components["earlier"]?.array?.compactMap { $0.string.flatMap(Digest.init(hex:)) }
     let sizes = unit.sizes
     return try FactorSink(
-      isExpert: site.tokenShare < 1, shrink: shrink, columns: site.columns, form: form,
+      isExpert: site.tokenShare < 1, weighsTokens: weighs(site), shrink: shrink, columns: site.columns,
+      form: form,
       repairs: repairs(site, hidden: unit.model.hiddenSize).map {
         ($0.kind, $0.rows, Float(repair) / ($0.kind == .residual ? site.residualScale ?? 1 : 1))
       },
@@ -271,6 +289,8 @@ private final class FactorSink: SiteSink {
   private(set) var content: Digest?
   /// Whether the site only sees tokens that are routed to it.
   private let isExpert: Bool
+  let weighsTokens: Bool
+  private let device: Device
   private let shrink: Double
   private var repairs: [RepairSums]
   /// Tokens that were routed to the expert; nil until others are added.
@@ -278,7 +298,7 @@ private final class FactorSink: SiteSink {
   private lazy var isHeldOutEmpty = heldOut.tokens == 0
 
   init(
-    isExpert: Bool, shrink: Double, columns: Int, form: GramForm,
+    isExpert: Bool, weighsTokens: Bool, shrink: Double, columns: Int, form: GramForm,
     repairs: [(kind: Repair, rows: Int, factor: Float)],
     holdOut: Double, isMapped: Bool, precision: Precision, device: Device,
     adding earlier: [SiteFactor],
@@ -286,6 +306,8 @@ private final class FactorSink: SiteSink {
   ) throws {
     path = folder + "/" + SiteFactor.object
     self.isExpert = isExpert
+    self.weighsTokens = weighsTokens
+    self.device = device
     self.shrink = shrink
     self.spill = spill
     self.holdOut = holdOut
@@ -325,6 +347,10 @@ private final class FactorSink: SiteSink {
 
   func add(_ inputs: borrowing Matrix, _ rows: TokenRows) throws {
     try spillInputs(inputs, rows)
+    if weighsTokens { addToGram(weighted(inputs, rows), rows) } else { addToGram(inputs, rows) }
+  }
+
+  private func addToGram(_ inputs: borrowing Matrix, _ rows: TokenRows) {
     guard holdOut > 0 else { return accumulator.add(inputs) }
     for (window, range) in rows.rowsByWindow {
       if isHeldOut(window) {
@@ -333,6 +359,15 @@ private final class FactorSink: SiteSink {
         accumulator.add(inputs, rows: range)
       }
     }
+  }
+
+  /// Rows as shares of the size of their tokens' hidden states.
+  private func weighted(_ inputs: borrowing Matrix, _ rows: TokenRows) -> Matrix {
+    var result = device.matrix(unfilled: inputs.rows, columns: inputs.columns)
+    // Without hidden states there is nothing to be an error of.
+    let factors = (rows.streamSizes ?? []).map { $0 > 0 ? 1 / $0 : 0 }
+    scaleRows(inputs, by: factors, into: &result, on: device)
+    return result
   }
 
   /// Spills the inputs, with rows of zeros for tokens that do not reach the site.
@@ -355,7 +390,14 @@ private final class FactorSink: SiteSink {
   /// The Gram matrix of few tokens does not have full rank, so the inputs of all tokens are added to it. Together they weigh as
   /// much as the missing tokens.
   func addUnrouted(_ inputs: borrowing Matrix, _ rows: TokenRows, of total: Int) throws {
-    let weight = weightOfUnrouted(total)
+    if weighsTokens {
+      addUnrouted(weighted(inputs, rows), rows, weightOfUnrouted(total))
+    } else {
+      addUnrouted(inputs, rows, weightOfUnrouted(total))
+    }
+  }
+
+  private func addUnrouted(_ inputs: borrowing Matrix, _ rows: TokenRows, _ weight: Double) {
     for (window, range) in rows.rowsByWindow {
       if holdOut > 0, isHeldOut(window) {
         if isHeldOutEmpty { heldOut.add(inputs, rows: range, weight: weight) }
@@ -376,6 +418,17 @@ private final class FactorSink: SiteSink {
     unroutedOf total: Int?
   ) throws {
     let weight = total.map { Float(weightOfUnrouted($0)) } ?? 1
+    if weighsTokens {
+      add(repair, weighted(inputs, rows), weighted(difference, rows), rows, weight, unroutedOf: total)
+    } else {
+      add(repair, inputs, difference, rows, weight, unroutedOf: total)
+    }
+  }
+
+  private func add(
+    _ repair: Repair, _ inputs: borrowing Matrix, _ difference: borrowing Matrix, _ rows: TokenRows,
+    _ weight: Float, unroutedOf total: Int?
+  ) {
     for sums in repairs where sums.kind == repair {
       guard holdOut > 0 else {
         sums.add(inputs, difference, nil, weight: weight, isHeldOut: false)
