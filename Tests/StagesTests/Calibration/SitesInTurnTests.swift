@@ -74,7 +74,8 @@ import Testing
     let output = try bench.run(
       bench.recipe(
         "warmStart: {sparsity: 0.5}", "swap: {holdOut: \(holdOut)}",
-        capture: "{propagate: sites}", factor:
+        capture: "{propagate: sites}",
+        factor:
           "{keep: always, target: \(target), repair: 0.25, errors: \(isRelative ? "relative" : "absolute")}"))
     let outline = try Model(folder: bench.model).outline
     let windows = try tokens(bench)
