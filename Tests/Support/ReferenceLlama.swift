@@ -62,7 +62,8 @@ public struct ReferenceLlama {
   ///
   /// - Parameter observe: called with each site and its inputs.
   public func forward(
-    block: Int, _ hidden: inout Rows, length: Int, observe: (_ site: String, _ inputs: Rows, _ hidden: Rows) throws -> Void
+    block: Int, _ hidden: inout Rows, length: Int,
+    observe: (_ site: String, _ inputs: Rows, _ hidden: Rows) throws -> Void
   ) rethrows {
     let prefix = "model.layers.\(block)."
     let normed = rounded(norm(hidden, prefix + "input_layernorm.weight"))

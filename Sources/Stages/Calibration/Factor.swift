@@ -137,14 +137,11 @@ public struct Factor: SiteStage, StageDefinition {
   /// The products beside the Gram matrix, with their rows; the columns are the site's.
   private func repairs(_ sizes: UnitSizes) -> [(kind: Repair, rows: Int)] {
     guard let site = sizes.site else { return [] }
-    return repairs(site, hidden: sizes.model.hiddenSize)
-  }
-
-  private func repairs(_ site: ModelOutline.Site, hidden: Int) -> [(kind: Repair, rows: Int)] {
-    switch target {
-    case .pruned: []
-    case .residual where site.residualScale != nil: [(.cross, site.columns), (.residual, hidden)]
-    case .dense, .residual: [(.cross, site.columns)]
+    switch sizes.target {
+    case .pruned: return []
+    case .residual where site.residualScale != nil:
+      return [(.cross, site.columns), (.residual, sizes.model.hiddenSize)]
+    case .dense, .residual: return [(.cross, site.columns)]
     }
   }
 
@@ -262,7 +259,7 @@ public struct Factor: SiteStage, StageDefinition {
     return try FactorSink(
       isExpert: site.tokenShare < 1, weighsTokens: weighs(site), shrink: shrink, columns: site.columns,
       form: form,
-      repairs: repairs(site, hidden: unit.model.hiddenSize).map {
+      repairs: repairs(sizes).map {
         ($0.kind, $0.rows, Float(repair) / ($0.kind == .residual ? site.residualScale ?? 1 : 1))
       },
       holdOut: unit.unit.holdOut, isMapped: isMapped(sizes),

@@ -190,6 +190,29 @@ import Testing
     #expect(verification.checkedMatrices == (try Model(folder: bench.model)).outline.matrices.count)
   }
 
+  /// An allocation measures the dense model, which has nothing to repair: it is the same for every target.
+  @Test(arguments: ["owl", "error"]) func allocationsMeasureTheDenseModel(method: String) throws {
+    let bench = try Workbench()
+    let stages = [
+      "allocate: {method: \(method), sparsity: 0.5}", "warmStart: {sparsity: allocated}", "swap",
+    ]
+    let found = try ["pruned", "residual"].map { target in
+      let recipe = bench.recipe(
+        stages, capture: "{propagate: sites}", factor: "{target: \(target), keep: always}")
+      let output = try bench.run(recipe, output: target, work: target + ".work")
+      #expect(try Verification(folder: output, on: device).findings.isEmpty)
+      return try object("allocation.json", work: bench.folder.path + "/\(target).work")
+    }
+    #expect(found[0] == found[1] && !found[0].isEmpty)
+  }
+
+  /// The bytes of the first artifact's object of that name.
+  private func object(_ name: String, work: String) throws -> [UInt8] {
+    let store = try ArtifactStore(existing: work)
+    let manifest = try #require(try store.manifests().first { $0.objects.contains { $0.path == name } })
+    return try Folder.read(store.path(manifest.key, name))
+  }
+
   @Test func whatDoesNotFitTheTargetIsRefused() throws {
     let bench = try Workbench()
     func message(_ stages: [String], capture: String = "{propagate: sites}", factor: String) -> String {
