@@ -69,12 +69,14 @@ public struct ModelOutline: Sendable {
     public let after: [Int]
     /// The factor of the output where it is added to the hidden states; nil if it is not added as it is.
     public let residualScale: Float?
+    /// Whether the output is added to the hidden states without a norm before that, as it is or with the outputs of other sites.
+    public let isAdded: Bool
     /// Width of the input (d_in).
     public var columns: Int { matrices.first?.columns ?? 0 }
 
     public init(
       name: String, matrices: [Matrix], tokenShare: Double = 1, cut: Cut = .start, after: [Int] = [],
-      residualScale: Float? = nil
+      residualScale: Float? = nil, isAdded: Bool = false
     ) {
       self.name = name
       self.matrices = matrices
@@ -82,6 +84,7 @@ public struct ModelOutline: Sendable {
       self.cut = cut
       self.after = after
       self.residualScale = residualScale
+      self.isAdded = isAdded
     }
   }
 

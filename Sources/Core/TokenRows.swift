@@ -8,6 +8,9 @@ public struct TokenRows: Sendable {
   public let length: Int
   /// For each row its token, counted from the first of these windows, in ascending order; nil if the rows are all of them.
   public let tokens: [Int32]?
+  /// The size of each row's hidden states, to which the site's outputs are added: the root of their mean square. Nil if it is not asked
+  /// for.
+  public private(set) var streamSizes: [Float]?
 
   public init(windows: Range<Int>, length: Int, tokens: [Int32]? = nil) {
     self.windows = windows
@@ -19,8 +22,22 @@ public struct TokenRows: Sendable {
 
   /// The same rows, with the windows counted from `first` on.
   public func shifted(by first: Int) -> TokenRows {
-    TokenRows(
+    var rows = TokenRows(
       windows: windows.lowerBound + first..<windows.upperBound + first, length: length, tokens: tokens)
+    rows.streamSizes = streamSizes
+    return rows
+  }
+
+  /// The same rows with the sizes of their hidden states.
+  ///
+  /// - Parameter sizes: of all tokens from window 0 on; nil leaves the rows as they are.
+  public func with(streamSizes sizes: [Float]?) -> TokenRows {
+    guard let sizes else { return self }
+    let first = windows.lowerBound * length
+    var rows = self
+    rows.streamSizes =
+      tokens.map { $0.map { sizes[first + Int($0)] } } ?? Array(sizes[first..<first + count])
+    return rows
   }
 
   /// The rows that belong to each window that has any, in order.

@@ -25,7 +25,7 @@ struct BF16Tests {
     func logits() -> [Double] {
       var hidden = reference.embed(ids)
       for block in 0..<checkpoint.blocks {
-        reference.forward(block: block, &hidden, length: length) { _, _ in }
+        reference.forward(block: block, &hidden, length: length) { _, _, _ in }
       }
       return Array(reference.logits(hidden).joined())
     }

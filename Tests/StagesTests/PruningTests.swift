@@ -109,9 +109,9 @@ import Testing
     for block in outline.blocks.indices {
       var hidden = dense.embed(Array(windows.joined()))
       for earlier in 0..<block {
-        (propagate == "pruned" ? pruned : dense).forward(block: earlier, &hidden, length: 24) { _, _ in }
+        (propagate == "pruned" ? pruned : dense).forward(block: earlier, &hidden, length: 24) { _, _, _ in }
       }
-      try dense.forward(block: block, &hidden, length: 24) { site, inputs in
+      try dense.forward(block: block, &hidden, length: 24) { site, inputs, _ in
         let norms = inputs[0].indices.map { column in
           inputs.reduce(0) { $0 + $1[column] * $1[column] }.squareRoot()
         }

@@ -62,21 +62,22 @@ public struct ReferenceLlama {
   ///
   /// - Parameter observe: called with each site and its inputs.
   public func forward(
-    block: Int, _ hidden: inout Rows, length: Int, observe: (_ site: String, _ inputs: Rows) throws -> Void
+    block: Int, _ hidden: inout Rows, length: Int,
+    observe: (_ site: String, _ inputs: Rows, _ hidden: Rows) throws -> Void
   ) rethrows {
     let prefix = "model.layers.\(block)."
     let normed = rounded(norm(hidden, prefix + "input_layernorm.weight"))
-    try observe("attention", normed)
+    try observe("attention", normed, hidden)
     let projections = ["q", "k", "v"].map { product(normed, "\(prefix)self_attn.\($0)_proj.weight") }
     let mixed = rounded(attention(projections[0], projections[1], projections[2], length: length))
-    try observe("output", mixed)
+    try observe("output", mixed, hidden)
     hidden = sum(hidden, product(mixed, prefix + "self_attn.o_proj.weight"))
     let states = rounded(norm(hidden, prefix + "post_attention_layernorm.weight"))
-    try observe("mlp", states)
+    try observe("mlp", states, hidden)
     let gates = product(states, prefix + "mlp.gate_proj.weight")
     let ups = product(states, prefix + "mlp.up_proj.weight")
     let inner = rounded(zip(gates, ups).map { zip($0, $1).map { $0 / (1 + exp(-$0)) * $1 } })
-    try observe("down", inner)
+    try observe("down", inner, hidden)
     hidden = sum(hidden, product(inner, prefix + "mlp.down_proj.weight"))
   }
 

@@ -89,6 +89,38 @@ public func scatterRows(
   }
 }
 
+/// The root of the mean square of every row.
+public func rootMeanSquares(_ states: borrowing Matrix, on device: Device) -> [Float] {
+  var squares = Buffer<Double>(count: states.rows)
+  do {
+    let (rows, squares) = (states.rowSpans, squares.mutableRowSpans(columns: 1))
+    device.forEachBlock(ofRows: rows.rows) {
+      for row in $0 {
+        var square = squares[row]
+        square[0] = espalier_dot(rows[row], rows[row])
+      }
+    }
+  }
+  let columns = Double(max(1, states.columns))
+  return (0..<states.rows).map { Float((squares[$0] / columns).squareRoot()) }
+}
+
+/// `output[i] = factors[i] * input[i]` for every row.
+public func scaleRows(
+  _ input: borrowing Matrix, by factors: [Float], into output: inout Matrix, on device: Device
+) {
+  precondition(
+    output.rows == input.rows && output.columns == input.columns && factors.count == input.rows)
+  let (input, output) = (input.rowSpans, output.mutableRowSpans)
+  device.forEachBlock(ofRows: output.rows) {
+    for row in $0 {
+      let (factor, from) = (factors[row], input[row])
+      var line = output[row]
+      for column in line.indices { line[column] = factor * from[column] }
+    }
+  }
+}
+
 /// Rows of an embedding table: `output[i] = table[ids[i]]`.
 ///
 /// - Throws: bad input if an id is outside of the table; an I/O error if the table cannot be read.

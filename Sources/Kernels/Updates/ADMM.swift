@@ -8,15 +8,12 @@ public struct ADMMOptions: Sendable {
   public var damping: Double
   /// What keeps the dense and the sparse copy of a row together at first, for inputs of unit norm.
   public var penalty: Double
-  /// By how much that grows after every three steps.
-  public var growth: Double
   /// The most steps of one row.
   public var limit: Int
 
-  public init(damping: Double = 0.01, penalty: Double = 0.1, growth: Double = 1.3, limit: Int = 300) {
+  public init(damping: Double = 0.01, penalty: Double = 0.1, limit: Int = 300) {
     self.damping = damping
     self.penalty = penalty
-    self.growth = growth
     self.limit = limit
   }
 
@@ -55,6 +52,15 @@ public struct ADMMOutcome: Sendable {
 
 /// Steps between two checks whether a mask still changes.
 private let stepsOfARound = 3
+/// By how much a row's penalty grows after a round, by the number of weights that went from one side to the other as a share of
+/// those that are kept: the more, the faster (ALPS, arXiv 2406.07831, appendix). A mask that is at rest only waits for the copies to come together.
+private func growth(moved: Double) -> Float {
+  switch moved {
+  case 0, 0.1...: 1.3
+  case 0.005...: 1.2
+  default: 1.1
+  }
+}
 /// How far the dense and the sparse copy of a row may be apart at the end, as a share of its norm.
 private let farthest = 0.1
 /// Columns of a product that one thread takes.
@@ -65,8 +71,8 @@ private let columnPanel = 512
 ///
 /// If the targets have a shift s, `2 (w - x) . s` is added, and the losses mean what ``TargetShift`` says.
 ///
-/// The inputs are scaled to unit norm. The penalty of a row grows until its mask stays the same for three steps and the copies are
-/// close; rows do not depend on each other. Needs three times the memory of G while its eigenvectors are computed.
+/// The inputs are scaled to unit norm. The penalty of a row grows, the faster the more its mask changes, until that stays the same for
+/// three steps and the copies are close; rows do not depend on each other. Needs three times the memory of G while its eigenvectors are computed.
 ///
 /// - Parameters:
 ///   - weight: `rows x columns`, dense.
@@ -202,7 +208,10 @@ private func search(
   var rotated = Matrix(rows: rows, columns: columns)
   var steps = [Int](repeating: 0, count: rows)
   var open = Array(0..<rows)
-  var penalty = Float(options.penalty)
+  var penalties = [Float](repeating: Float(options.penalty), count: rows)
+  // Duals are scaled by the penalty; at first there are none.
+  var shrinks = [Float](repeating: 0, count: rows)
+  let kept = Double(pattern.kept(ofColumns: columns))
   var before = Mask(rows: rows, columns: columns, pattern: pattern)
   let spans = block.spans
   let all = SearchRows(
@@ -219,34 +228,33 @@ private func search(
     var scaled = all.scaled[row]
     for column in w.indices { scaled[column] = w[column] * scale[column] }
   }
-  all.keepLargest(open, pattern, shrink: 0, on: device)
+  all.keepLargest(open, pattern, shrinks: shrinks, on: device)
   for step in 0..<max(1, options.limit) {
-    // The dual is none at first, and scaled by the penalty.
-    var shrink: Float = step == 0 ? 0 : 1
-    if step > 0 && step % stepsOfARound == 0 {
-      penalty *= Float(options.growth)
-      shrink = Float(1 / options.growth)
-    }
-    let (live, rho, dual) = (open, penalty, shrink)
+    let (live, rho, dual) = (open, penalties, shrinks)
     device.forEach(live.count) { index in
       let row = live[index]
       var side = all.sides[index]
-      espalier_admm_side(rho, dual, all.kept[row].span, all.scaled[row].span, all.copies[row].span, &side)
+      espalier_admm_side(
+        rho[row], dual[row], all.kept[row].span, all.scaled[row].span, all.copies[row].span, &side)
       // The dense copy is `(G + rho)^-1 (G w + s + rho (D - U))`, of which the weights w are left out here.
       if shiftRows.rows > 0 { espalier_add(shiftRows[row], &side) }
     }
     spectrum.rotate(all.sides, isInverse: false, rows: live.count, into: all.rotated, on: device)
     device.forEach(live.count) { index in
       var rotated = all.rotated[index]
-      espalier_admm_divide(rho, values.span, &rotated)
+      espalier_admm_divide(rho[live[index]], values.span, &rotated)
     }
     spectrum.rotate(all.rotated, isInverse: true, rows: live.count, into: all.sides, on: device)
-    all.keepLargest(live, pattern, shrink: dual, on: device)
-    for row in live { steps[row] = step + 1 }
+    all.keepLargest(live, pattern, shrinks: dual, on: device)
+    for row in live { (steps[row], shrinks[row]) = (step + 1, 1) }
     guard (step + 1) % stepsOfARound == 0 else { continue }
     open = live.indices.filter { index in
       let row = live[index]
-      return before.update(row: row, from: all.kept[row].span)
+      let moved = before.update(row: row, from: all.kept[row].span)
+      let growth = growth(moved: Double(moved) / max(1, kept))
+      penalties[row] *= growth
+      shrinks[row] = 1 / growth
+      return moved > 0
         || espalier_admm_gap(all.kept[row].span, all.sides[index].span, all.copies[row].span)
           > farthest * farthest
     }.map { live[$0] }
@@ -273,7 +281,7 @@ private struct SearchRows: ~Escapable, Sendable {
 
   /// The last halves of a step: the new copies and duals of the open rows from their changes, the sides, and the largest of each row or
   /// group as the new mask.
-  func keepLargest(_ open: [Int], _ pattern: SparsityPattern, shrink: Float, on device: Device) {
+  func keepLargest(_ open: [Int], _ pattern: SparsityPattern, shrinks: [Float], on device: Device) {
     let span = pattern.span(ofColumns: kept.columns)
     let keep = pattern.kept(ofColumns: span)
     device.forEach(
@@ -285,7 +293,7 @@ private struct SearchRows: ~Escapable, Sendable {
         var change = sides[index]
         var copy = copies[row]
         var magnitudes = rotated[index]
-        espalier_admm_next(shrink, kept.span, scaled[row].span, &change, &copy, &magnitudes)
+        espalier_admm_next(shrinks[row], kept.span, scaled[row].span, &change, &copy, &magnitudes)
         for start in stride(from: 0, to: kept.count, by: span) {
           var chosen = kept.part(start..<start + span)
           espalier_select_kept(keep, magnitudes.span.extracting(start..<start + span), &order, &chosen)
@@ -295,13 +303,15 @@ private struct SearchRows: ~Escapable, Sendable {
 }
 
 extension Mask {
-  /// Sets a row to bytes of 0 and 1; returns whether that changed anything.
-  fileprivate mutating func update(row: Int, from kept: Span<UInt8>) -> Bool {
+  /// Sets a row to bytes of 0 and 1; returns how many of its weights changed sides.
+  fileprivate mutating func update(row: Int, from kept: Span<UInt8>) -> Int {
     let old = Array(bits[row * rowBytes..<(row + 1) * rowBytes])
     do {
       var bits = mutableRowSpans[row]
       packBits(kept, into: &bits)
     }
-    return !old.elementsEqual(bits[row * rowBytes..<(row + 1) * rowBytes])
+    return zip(old, bits[row * rowBytes..<(row + 1) * rowBytes]).reduce(0) {
+      $0 + ($1.0 ^ $1.1).nonzeroBitCount
+    }
   }
 }

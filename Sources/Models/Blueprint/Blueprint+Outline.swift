@@ -82,7 +82,7 @@ extension Blueprint.Block {
         return .init(
           name: site.name, matrices: site.linears.map(\.matrix), tokenShare: site.tokenShare, cut: cut,
           after: sites.indices.filter { reads(site.name, sites[$0].name, cut) },
-          residualScale: residualScale(of: site.name))
+          residualScale: residualScale(of: site.name), isAdded: isAdded(site.name))
       }, tensors: Blueprint.shapes(parameters), isParallel: isParallel)
   }
 
@@ -109,6 +109,15 @@ extension Blueprint.Block {
     case ("output", _): mixerOutputNorm == nil ? residualScale : nil
     case ("down", .dense): feedForwardOutputNorm == nil ? residualScale : nil
     default: nil
+    }
+  }
+
+  /// Whether a site's output is added to the hidden states without a norm before that.
+  private func isAdded(_ site: String) -> Bool {
+    switch feedForward {
+    case _ where site == "output": mixerOutputNorm == nil
+    case .dense, .experts: site.hasSuffix("down") && feedForwardOutputNorm == nil
+    case .denseAndExperts: false
     }
   }
 

@@ -41,7 +41,8 @@ public struct Unit: Sendable {
   public var pattern: PlannedPattern? = nil
   /// Index of the site in its block whose factor belongs to the unit's matrix.
   public var site: Int? = nil
-  /// Whether its states are those of the dense model, which streams beside the pruned one.
+  /// Whether it is about the dense model although a pruned one streams: states of the dense model beside it, and factors for an
+  /// allocation, which have nothing to repair.
   public var isDense = false
 
   /// Whether the calibration windows stream for it, so that every rank that has some does a part.

@@ -259,7 +259,7 @@ public struct UnitGraph: Sendable {
         let pass = newPass()
         let factors = try appendFactors(
           block, block.sites.indices.filter { isMeasured(block.sites[$0]) }, entering: [hidden], pass: pass,
-          inTurn: false, prefix: prefix)
+          inTurn: false, prefix: prefix, isDense: site?.stage.target != .pruned)
         for (index, place) in block.sites.enumerated() {
           for matrix in place.matrices where allocation.stage.applies(to: matrix) {
             measurements.append(
@@ -279,10 +279,12 @@ public struct UnitGraph: Sendable {
 
     /// The factors of some of a block's sites, by site.
     ///
-    /// - Parameter inTurn: whether a site sees what was pruned before it since the cut.
+    /// - Parameters:
+    ///   - inTurn: whether a site sees what was pruned before it since the cut.
+    ///   - isDense: whether there is nothing to repair, whatever the target.
     private mutating func appendFactors(
       _ block: ModelOutline.Block, _ sites: [Int], entering states: [Int], pass: Int, inTurn: Bool,
-      prefix: String = ""
+      prefix: String = "", isDense: Bool = false
     ) throws -> [Int: Int] {
       guard let site, let source else { return [:] }
       let isTransient =
@@ -299,7 +301,8 @@ public struct UnitGraph: Sendable {
         factors[index] = append(
           "\(id(site.index))/\(prefix)\(block.index)/\(place.name)", site.index, .site(index),
           block: block.index, kind: .factor, inputs: states + before.compactMap { masks[$0.module] },
-          tensors: .block(block.index), pass: pass, isTransient: isTransient, holdOut: try holdOut(place))
+          tensors: .block(block.index), pass: pass, isTransient: isTransient, holdOut: try holdOut(place),
+          isDense: isDense)
       }
       return factors
     }

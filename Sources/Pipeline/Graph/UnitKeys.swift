@@ -124,7 +124,7 @@ struct UnitKeys: Sendable {
     switch unit.task {
     case .corpus: "corpus"
     case .embed: "first block"
-    case .site(let site): "block \(unit.block ?? 0) site \(site)"
+    case .site(let site): "block \(unit.block ?? 0) site \(site)\(unit.isDense ? " dense" : "")"
     case .propagate(to: .start): "block \(unit.block ?? 0)\(unit.isDense ? " dense" : "")"
     case .propagate(let cut): "block \(unit.block ?? 0) to \(cut)\(unit.isDense ? " dense" : "")"
     case .matrix(let matrix): matrix.part.map { "\(matrix.tensor) part \($0)" } ?? matrix.tensor

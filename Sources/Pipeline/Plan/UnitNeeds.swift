@@ -66,7 +66,8 @@ struct UnitNeeds: Sendable {
       batchTokens: min(Batching.sequences(length: length), max(1, windows.most)) * length,
       block: block, site: site, matrix: matrix, pattern: unit.pattern?.known,
       isAcrossRows: unit.pattern?.isAcrossRows ?? false, writesHidden: graph.writesHidden(unit),
-      holdOut: unit.holdOut, target: job.recipe.stages(\.site).first?.stage.target ?? .pruned,
+      holdOut: unit.holdOut,
+      target: unit.isDense ? .pruned : job.recipe.stages(\.site).first?.stage.target ?? .pruned,
       precision: job.arithmetic(of: unit).precision, weightBytes: weightBytes(unit),
       tensorBytes: tensorBytes(unit),
       factorBytes: factorBytes(unit), threads: job.device.threads, available: max(0, available))

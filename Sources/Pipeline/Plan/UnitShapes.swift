@@ -26,7 +26,8 @@ struct UnitShapes: Sendable {
         of: UnitShape(
           entry: unit.entry, task: .init(unit.task), block: unit.block.map { blockNumbers[$0] },
           site: unit.block.flatMap { block in site.map { siteNumbers[block][$0] } }, holdOut: unit.holdOut,
-          pattern: unit.pattern, writesHidden: graph.writesHidden(unit), tensorBytes: tensorBytes,
+          pattern: unit.pattern, isDense: unit.isDense, writesHidden: graph.writesHidden(unit),
+          tensorBytes: tensorBytes,
           weightBytes: weightBytes))
       if shape == examples.count { examples.append(index) }
       shapes.append(shape)
@@ -61,11 +62,13 @@ private struct SiteShape: Hashable {
   let tokenShare: Double
   let cut: ModelOutline.Cut
   let isAfterOthers: Bool
+  let residualScale: Float?
   let isAdded: Bool
 
   init(_ site: ModelOutline.Site) {
     (matrices, tokenShare) = (site.matrices.map(MatrixShape.init), site.tokenShare)
-    (cut, isAfterOthers, isAdded) = (site.cut, !site.after.isEmpty, site.residualScale != nil)
+    (cut, isAfterOthers) = (site.cut, !site.after.isEmpty)
+    (residualScale, isAdded) = (site.residualScale, site.isAdded)
   }
 }
 
@@ -91,6 +94,7 @@ private struct UnitShape: Hashable {
   let site: Int?
   let holdOut: Double
   let pattern: PlannedPattern?
+  let isDense: Bool
   let writesHidden: Bool
   let tensorBytes: Int
   let weightBytes: Int

@@ -114,6 +114,8 @@ public protocol SiteSink: AnyObject {
   func add(
     _ repair: Repair, _ inputs: borrowing Matrix, _ difference: borrowing Matrix, _ rows: TokenRows,
     unroutedOf total: Int?) throws
+  /// Whether the rows that it is shown need the sizes of their hidden states.
+  var weighsTokens: Bool { get }
   /// Whether the site belongs to an expert that saw too few tokens by the end of the stream, and should be shown every token.
   var wantsEveryToken: Bool { get }
   /// Adds the inputs that the site gets if every token is routed to it.
@@ -135,6 +137,7 @@ extension SiteSink {
   ) throws {}
   public func endRound(_ shards: Range<Int>) throws {}
   public var content: Digest? { nil }
+  public var weighsTokens: Bool { false }
   public var wantsEveryToken: Bool { false }
   public func addUnrouted(_ inputs: borrowing Matrix, _ rows: TokenRows, of total: Int) throws {}
 }

@@ -46,17 +46,20 @@ struct BlockStates {
   /// Goes on to the inputs of a site, or to the next hidden states.
   ///
   /// - Parameters:
+  ///   - weighs: whether the rows need the sizes of their hidden states.
   ///   - keep: called with these states, some windows after the other.
   ///   - observe: called with the inputs of every site on the way, their windows counted from the first of the calibration data.
   func advance(
-    _ batch: Range<Int>, to site: String?, keep: (borrowing Matrix) throws -> Void,
+    _ batch: Range<Int>, to site: String?, weighs: Bool, keep: (borrowing Matrix) throws -> Void,
     observe: (_ site: String, _ inputs: borrowing Matrix, _ rows: TokenRows) throws -> Void
   ) throws {
     if outline.site(at: cut) != nil { return try keep(finished(batch)) }
+    let sizes = weighs ? try streamSizes(batch) : nil
     let hidden = try pass(batch, wanted: site.map { [$0] }, RoutingRecord(), everyToken: false) {
       name, inputs, rows in
       if name == site { try keep(inputs) }
-      try observe(name, inputs, rows.shifted(by: windows.lowerBound + batch.lowerBound))
+      try observe(
+        name, inputs, rows.with(streamSizes: sizes).shifted(by: windows.lowerBound + batch.lowerBound))
     }
     if site == nil { try keep(hidden) }
   }
@@ -80,10 +83,11 @@ struct BlockStates {
     let names = Dictionary(
       sinks.map { (outline.sites[$0.key].name, $0.value) }, uniquingKeysWith: { first, _ in first })
     let routings = RoutingRecord()
+    let sizes = sinks.values.contains { $0.weighsTokens } ? try streamSizes(batch) : nil
     var waiting: [(site: String, inputs: HeldMatrix, rows: TokenRows)] = []
     try observe(batch, Set(names.keys), routings, everyToken: total != nil) { site, inputs, rows in
       guard let sink = names[site] else { return }
-      let rows = rows.shifted(by: windows.lowerBound + batch.lowerBound)
+      let rows = rows.with(streamSizes: sizes).shifted(by: windows.lowerBound + batch.lowerBound)
       if let total { try sink.addUnrouted(inputs, rows, of: total) } else { try sink.add(inputs, rows) }
       if beside != nil { waiting.append((site, HeldMatrix(copy(inputs)), rows)) }
     }
@@ -132,9 +136,13 @@ struct BlockStates {
     return hidden
   }
 
-  /// The hidden states to which the outputs of the layer at the cut are added.
+  /// The hidden states at the cut: at an inner one those to which the outputs of its layer are added.
   private func hidden(_ batch: Range<Int>) throws -> Matrix {
-    try cut == .output ? entered(batch) : read(.feedForward, batch)
+    try cut < .feedForward ? entered(batch) : read(.feedForward, batch)
+  }
+
+  private func streamSizes(_ batch: Range<Int>) throws -> [Float] {
+    rootMeanSquares(try hidden(batch), on: weights.device)
   }
 
   /// The hidden states that the mixer reads.

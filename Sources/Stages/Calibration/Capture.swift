@@ -313,8 +313,9 @@ public struct Capture: SourceStage, StageDefinition {
     let named = Dictionary(
       sinks.map { (block.sites[$0.key].name, $0.value) }, uniquingKeysWith: { first, _ in first })
     var writer: SpillWriter? = try writer(unit, states.shard, length: states.length, width: site?.columns)
+    let weighs = named.values.contains { $0.weighsTokens }
     for batch in states.batches {
-      try states.advance(batch, to: site?.name) { kept in
+      try states.advance(batch, to: site?.name, weighs: weighs) { kept in
         if site == nil {
           try requireFinite(
             kept, "block \(states.block)", states.windows.lowerBound + batch.lowerBound, states.length)

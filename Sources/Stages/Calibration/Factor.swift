@@ -10,7 +10,7 @@ public struct Factor: SiteStage, StageDefinition {
     name: "factor",
     summary:
       "Accumulates the Gram matrix of every site's inputs as they stream by, its diagonal, or a factor of low rank.",
-    revision: 5
+    revision: 6
   ) { .site(Factor(&$0)) }
 
   enum Kind: String, CaseIterable {
@@ -25,11 +25,18 @@ public struct Factor: SiteStage, StageDefinition {
   public let retention: Retention
   public let target: Target
   private let repair: Double
+  private let errors: Errors
   private let earlier: EarlierFactors
   private let adds: Int
   private let inputs: Inputs
   private let shrink: Double
   private let codec: Capture.Codec
+
+  /// What an error in the hidden states counts.
+  enum Errors: String, CaseIterable {
+    case absolute
+    case relative
+  }
 
   /// The type in which a site's inputs are kept beside its factor.
   enum Inputs: String, CaseIterable {
@@ -61,6 +68,10 @@ public struct Factor: SiteStage, StageDefinition {
     repair = parameters.number(
       "repair", default: 0.5, in: 0...1,
       "The share of the way from the pruned target, 0, to the other one, 1. A full repair also learns the calibration text; half of it carries over to other texts."
+    )
+    errors = parameters.choice(
+      "errors", default: .absolute,
+      "What an error of matrices that add to the hidden states counts. absolute: the same at every token, as in the papers; relative: in proportion to the token's hidden states, since the norm that follows divides by their size. The first token of a window often has hidden states a hundred times as large as others."
     )
     let folders = parameters.texts(
       "add", default: [], inKey: false,
@@ -138,16 +149,16 @@ public struct Factor: SiteStage, StageDefinition {
   /// The products beside the Gram matrix, with their rows; the columns are the site's.
   private func repairs(_ sizes: UnitSizes) -> [(kind: Repair, rows: Int)] {
     guard let site = sizes.site else { return [] }
-    return repairs(site, hidden: sizes.model.hiddenSize)
-  }
-
-  private func repairs(_ site: ModelOutline.Site, hidden: Int) -> [(kind: Repair, rows: Int)] {
-    switch target {
-    case .pruned: []
-    case .residual where site.residualScale != nil: [(.cross, site.columns), (.residual, hidden)]
-    case .dense, .residual: [(.cross, site.columns)]
+    switch sizes.target {
+    case .pruned: return []
+    case .residual where site.residualScale != nil:
+      return [(.cross, site.columns), (.residual, sizes.model.hiddenSize)]
+    case .dense, .residual: return [(.cross, site.columns)]
     }
   }
+
+  /// Whether the tokens of a site count by the size of their hidden states.
+  private func weighs(_ site: ModelOutline.Site?) -> Bool { errors == .relative && site?.isAdded == true }
 
   /// Memory for sums, diagonals, gathered inputs, spilled inputs and earlier factors.
   private func besideBytes(_ sizes: UnitSizes) -> Int {
@@ -167,6 +178,8 @@ public struct Factor: SiteStage, StageDefinition {
       // Those of experts may be weighted.
       if sizes.site?.tokenShare ?? 1 < 1 { bytes += sizes.batchTokens * columns * 4 }
     }
+    // The hidden states, for their sizes; weighted inputs and differences.
+    if weighs(sizes.site) { bytes += (2 * columns + sizes.model.hiddenSize) * sizes.batchTokens * 4 }
     if let layout = layout(sizes) { bytes += SpillWriter.byteCount(of: layout) }
     if adds > 0 {
       switch kind {
@@ -212,6 +225,7 @@ public struct Factor: SiteStage, StageDefinition {
       let fold = 8 * rank * rank * columns + 180 * 8 * rank * rank * rank
       work.add(operations: max(1, tokens / rank) * fold, .f32)
     }
+    if weighs(sizes.site) { work.memoryBytes += tokens * columns * 8 }
     for repair in repairs(sizes) {
       work.add(operations: 2 * tokens * columns * Double(repair.rows), sizes.precision)
       work.memoryBytes += batches * columns * Double(repair.rows) * 8
@@ -260,12 +274,13 @@ public struct Factor: SiteStage, StageDefinition {
     let sizes = unit.sizes
     let form = SiteSums.Form(
       columns: site.columns, gram: form,
-      repairs: repairs(site, hidden: unit.model.hiddenSize).map {
+      repairs: repairs(sizes).map {
         ($0.kind, $0.rows, Float(repair) / ($0.kind == .residual ? site.residualScale ?? 1 : 1))
       },
       holdsOut: unit.unit.holdOut > 0, precision: unit.job.arithmetic.precision)
     return try FactorSink(
-      unit, form, isExpert: site.tokenShare < 1, shrink: shrink, isMapped: isMapped(sizes),
+      unit, form, isExpert: site.tokenShare < 1, weighsTokens: weighs(site), shrink: shrink,
+      isMapped: isMapped(sizes),
       adding: unit.isOwner ? earlier.read(digests ?? []) : [],
       spill: layout(sizes).map {
         try SpillWriter(

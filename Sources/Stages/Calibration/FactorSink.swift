@@ -20,6 +20,7 @@ final class FactorSink: SiteSink {
   private(set) var content: Digest?
   /// Whether the site only sees tokens that are routed to it.
   private let isExpert: Bool
+  let weighsTokens: Bool
   private let shrink: Double
   private let columns: Int
   /// Tokens of all rounds so far.
@@ -29,11 +30,13 @@ final class FactorSink: SiteSink {
   private var routed: (tokens: Int, isHeldOutEmpty: Bool)?
 
   init(
-    _ unit: UnitContext, _ form: SiteSums.Form, isExpert: Bool, shrink: Double, isMapped: Bool,
+    _ unit: UnitContext, _ form: SiteSums.Form, isExpert: Bool, weighsTokens: Bool, shrink: Double,
+    isMapped: Bool,
     adding earlier: [SiteFactor], spill: consuming SpillWriter?, place: String
   ) throws {
     self.unit = unit
     self.isExpert = isExpert
+    self.weighsTokens = weighsTokens
     self.shrink = shrink
     self.spill = spill
     self.earlier = earlier
@@ -63,6 +66,10 @@ final class FactorSink: SiteSink {
   func add(_ inputs: borrowing Matrix, _ rows: TokenRows) throws {
     try spillInputs(inputs, rows)
     let sums = try sums()
+    if weighsTokens { add(weighted(inputs, rows), rows, to: sums) } else { add(inputs, rows, to: sums) }
+  }
+
+  private func add(_ inputs: borrowing Matrix, _ rows: TokenRows, to sums: SiteSums) {
     guard holdOut > 0 else { return sums.accumulator.add(inputs) }
     for (window, range) in rows.rowsByWindow {
       if isHeldOut(window) {
@@ -71,6 +78,15 @@ final class FactorSink: SiteSink {
         sums.accumulator.add(inputs, rows: range)
       }
     }
+  }
+
+  /// Rows as shares of the size of their tokens' hidden states.
+  private func weighted(_ inputs: borrowing Matrix, _ rows: TokenRows) -> Matrix {
+    var result = unit.device.matrix(unfilled: inputs.rows, columns: inputs.columns)
+    // Without hidden states there is nothing to be an error of.
+    let factors = (rows.streamSizes ?? []).map { $0 > 0 ? 1 / $0 : 0 }
+    scaleRows(inputs, by: factors, into: &result, on: unit.device)
+    return result
   }
 
   /// Spills the inputs, with rows of zeros for tokens that do not reach the site.
@@ -90,7 +106,19 @@ final class FactorSink: SiteSink {
     unroutedOf total: Int?
   ) throws {
     let weight = total.map { Float(weightOfUnrouted($0)) } ?? 1
-    for sums in try sums().repairs where sums.kind == repair {
+    let sums = try sums()
+    if weighsTokens {
+      add(repair, weighted(inputs, rows), weighted(difference, rows), rows, weight, total, to: sums)
+    } else {
+      add(repair, inputs, difference, rows, weight, total, to: sums)
+    }
+  }
+
+  private func add(
+    _ repair: Repair, _ inputs: borrowing Matrix, _ difference: borrowing Matrix, _ rows: TokenRows,
+    _ weight: Float, _ total: Int?, to sums: SiteSums
+  ) {
+    for sums in sums.repairs where sums.kind == repair {
       guard holdOut > 0 else {
         sums.add(inputs, difference, nil, weight: weight, isHeldOut: false)
         continue
@@ -118,6 +146,16 @@ final class FactorSink: SiteSink {
   func addUnrouted(_ inputs: borrowing Matrix, _ rows: TokenRows, of total: Int) throws {
     let weight = weightOfUnrouted(total)
     let sums = try sums()
+    if weighsTokens {
+      addUnrouted(weighted(inputs, rows), rows, weight, to: sums)
+    } else {
+      addUnrouted(inputs, rows, weight, to: sums)
+    }
+  }
+
+  private func addUnrouted(
+    _ inputs: borrowing Matrix, _ rows: TokenRows, _ weight: Double, to sums: SiteSums
+  ) {
     for (window, range) in rows.rowsByWindow {
       if holdOut > 0, isHeldOut(window) {
         if isHeldOutEmpty { sums.heldOut.add(inputs, rows: range, weight: weight) }

@@ -9,7 +9,7 @@ public struct ADMM: MatrixStage, StageDefinition {
     name: "admm",
     summary:
       "Finds masks and weights together by ADMM, as ALPS does: pulls a dense and a sparse copy of each row together.",
-    revision: 1
+    revision: 2
   ) { .matrix(ADMM(&$0)) }
 
   private let choice: PatternChoice
@@ -23,10 +23,7 @@ public struct ADMM: MatrixStage, StageDefinition {
       "Added to the Gram matrix's diagonal, as a share of its mean.")
     options.penalty = parameters.number(
       "penalty", default: options.penalty, in: 1e-9...1e9,
-      "Penalty for the difference between the two copies at first.")
-    options.growth = parameters.number(
-      "growth", default: options.growth, in: 1.001...100,
-      "Factor by which the penalty grows after every three steps.")
+      "Penalty for the difference between the two copies at first; it grows with the steps.")
     options.limit = parameters.integer(
       "maxSteps", default: options.limit, in: 1...1_000_000, "The largest number of steps of one row.")
     self.options = options

@@ -11,19 +11,19 @@ import Testing
 @Suite(.serialized) struct SitesInTurnTests {
   private typealias Rows = ReferenceLlama.Rows
 
-  /// Inputs of the sites and the hidden states to which outputs are added, block by block, computed in f64.
+  /// Inputs of the sites and the hidden states at that place, by block and site, computed in f64.
   private struct Seen {
     var inputs: [String: Rows] = [:]
-    var entering: [Int: Rows] = [:]
+    var hidden: [String: Rows] = [:]
   }
 
   private func seen(_ model: ReferenceLlama, _ windows: [[Int32]], blocks: Int) -> Seen {
     var seen = Seen()
     var hidden = model.embed(Array(windows.joined()))
     for block in 0..<blocks {
-      seen.entering[block] = hidden
-      model.forward(block: block, &hidden, length: windows[0].count) { site, inputs in
+      model.forward(block: block, &hidden, length: windows[0].count) { site, inputs, hidden in
         seen.inputs["\(block)/\(site)"] = inputs
+        seen.hidden["\(block)/\(site)"] = hidden
       }
     }
     return seen
@@ -67,13 +67,16 @@ import Testing
 
   /// Gram matrices, cross-products and the stream's errors of a whole run, against a forward pass in f64 of the model that came out:
   /// what a site sees depends only on matrices before it, which have their last masks by then.
-  @Test(arguments: ["pruned", "dense", "residual"], [0, 0.34])
-  func factorsAreThoseOfTheModelThatComesOut(target: String, holdOut: Double) throws {
+  @Test(arguments: ["pruned", "dense", "residual", "pruned relative", "residual relative"], [0, 0.34])
+  func factorsAreThoseOfTheModelThatComesOut(kind: String, holdOut: Double) throws {
+    let (target, isRelative) = (String(kind.prefix { $0 != " " }), kind.hasSuffix("relative"))
     let bench = try Workbench()
     let output = try bench.run(
       bench.recipe(
         "warmStart: {sparsity: 0.5}", "swap: {holdOut: \(holdOut)}",
-        capture: "{propagate: sites}", factor: "{keep: always, target: \(target), repair: 0.25}"))
+        capture: "{propagate: sites}",
+        factor:
+          "{keep: always, target: \(target), repair: 0.25, errors: \(isRelative ? "relative" : "absolute")}"))
     let outline = try Model(folder: bench.model).outline
     let windows = try tokens(bench)
     // Sequence i is held out if the integer part of i times the share grows.
@@ -95,22 +98,32 @@ import Testing
         func found(_ tensor: String) throws -> [Float] {
           try file.tensor((part ? "heldOut." : "") + tensor, dtype: .f32).floats().array()
         }
-        let x = try rows(own.inputs[name])
+        // Only these two add to the hidden states.
+        let isAdded = name.hasSuffix("output") || name.hasSuffix("down")
+        func weighted(_ all: Rows) throws -> Rows {
+          guard isRelative && isAdded else { return all }
+          return zip(all, try rows(own.hidden[name])).map { row, hidden in
+            let size = (hidden.reduce(0) { $0 + $1 * $1 } / Double(hidden.count)).squareRoot()
+            return row.map { $0 / size }
+          }
+        }
+        let x = try weighted(rows(own.inputs[name]))
         expectEqual(
           try file.tensor(part ? "heldOut" : "gram", dtype: .f32).floats().array(), product(x, x), name)
         guard target != "pruned" else {
           #expect(!names.contains("cross"))
           continue
         }
-        let change = difference(try rows(dense.inputs[name]), x)
+        let change = try weighted(difference(rows(dense.inputs[name]), rows(own.inputs[name])))
         // Before the first site, both models are the same.
         if name == "0/attention" {
           #expect(try found("cross").allSatisfy { $0 == 0 })
         } else {
           expectEqual(try found("cross"), product(x, change).map { $0.map { $0 / 4 } }, "\(name) cross")
         }
-        guard target == "residual", name == "1/output" else { continue }
-        let error = difference(try rows(dense.entering[1]), try rows(own.entering[1]))
+        // Before the first site, the states are the same, too.
+        guard target == "residual", isAdded, name != "0/output" else { continue }
+        let error = try weighted(difference(rows(dense.hidden[name]), rows(own.hidden[name])))
         expectEqual(try found("residual"), product(error, x).map { $0.map { $0 / 4 } }, "\(name) residual")
       }
       #expect(
@@ -131,7 +144,7 @@ import Testing
       for (folder, isDense) in [(bench.model, true), (output, false)] {
         let model = try ReferenceLlama(folder: folder)
         var hidden = model.embed(Array(windows.joined()))
-        for block in 0..<2 { model.forward(block: block, &hidden, length: windows[0].count) { _, _ in } }
+        for block in 0..<2 { model.forward(block: block, &hidden, length: windows[0].count) { _, _, _ in } }
         if isDense { dense = hidden } else { own = hidden }
       }
       return difference(own, dense).reduce(0) { $0 + $1.reduce(0) { $0 + $1 * $1 } }
@@ -175,6 +188,29 @@ import Testing
     let verification = try Verification(folder: bench.folder.path + "/out0", on: device)
     #expect(verification.findings.isEmpty)
     #expect(verification.checkedMatrices == (try Model(folder: bench.model)).outline.matrices.count)
+  }
+
+  /// An allocation measures the dense model, which has nothing to repair: it is the same for every target.
+  @Test(arguments: ["owl", "error"]) func allocationsMeasureTheDenseModel(method: String) throws {
+    let bench = try Workbench()
+    let stages = [
+      "allocate: {method: \(method), sparsity: 0.5}", "warmStart: {sparsity: allocated}", "swap",
+    ]
+    let found = try ["pruned", "residual"].map { target in
+      let recipe = bench.recipe(
+        stages, capture: "{propagate: sites}", factor: "{target: \(target), keep: always}")
+      let output = try bench.run(recipe, output: target, work: target + ".work")
+      #expect(try Verification(folder: output, on: device).findings.isEmpty)
+      return try object("allocation.json", work: bench.folder.path + "/\(target).work")
+    }
+    #expect(found[0] == found[1] && !found[0].isEmpty)
+  }
+
+  /// The bytes of the first artifact's object of that name.
+  private func object(_ name: String, work: String) throws -> [UInt8] {
+    let store = try ArtifactStore(existing: work)
+    let manifest = try #require(try store.manifests().first { $0.objects.contains { $0.path == name } })
+    return try Folder.read(store.path(manifest.key, name))
   }
 
   @Test func whatDoesNotFitTheTargetIsRefused() throws {
