@@ -25,11 +25,12 @@ struct PlanCommand: StageCommand {
     } catch let error as EspalierError {
       reason = "no times: \(error)"
     }
-    options.json ? Terminal.out(plan.json(rates)) : show(plan, job, rates)
+    let other = OtherPropagation(options, job, adding: stages)
+    options.json ? Terminal.out(plan.json(rates, other)) : show(plan, job, rates, other)
     if let reason { Terminal.error(reason) }
   }
 
-  private func show(_ plan: Plan, _ job: Job, _ rates: MachineRates?) {
+  private func show(_ plan: Plan, _ job: Job, _ rates: MachineRates?, _ other: OtherPropagation?) {
     func columns(_ work: Work) -> [String] {
       [
         "\(ByteSize(bytes: work.readBytes))", "\(ByteSize(bytes: work.writtenBytes))",
@@ -63,6 +64,11 @@ struct PlanCommand: StageCommand {
     }
     CoverageText.show(plan.coverage)
     if let rates {
+      if let other {
+        Terminal.out(
+          "another way     \(other.parameter)=\(other.propagation) would take \(Figures.duration(rates.seconds(other.plan.work))); matrices then see other inputs, so masks are others, too"
+        )
+      }
       Terminal.out(
         "this machine    \(Self.operations(rates)); memory \(Self.rate(rates.memory)), disk \(Self.rate(rates.read)) read, \(Self.rate(rates.write)) written"
       )
@@ -79,14 +85,14 @@ struct PlanCommand: StageCommand {
 }
 
 extension Plan {
-  func json(_ rates: MachineRates?) -> JSON {
+  func json(_ rates: MachineRates?, _ other: OtherPropagation?) -> JSON {
     [
       "units": .integer(units), "peakMemory": .integer(peakMemory), "leastMemory": .integer(leastMemory),
       "workBytes": .integer(workBytes), "diskBytes": .integer(diskBytes),
       "corpus": corpus?.json ?? .null,
       "outputs": .array(outputs.map(\.json)), "coverage": coverage.json,
       "work": work.json(rates), "done": .integer(doneUnits), "workLeft": workLeft.json(rates),
-      "rates": rates?.json ?? .null,
+      "rates": rates?.json ?? .null, "otherPropagation": other?.json(rates) ?? .null,
       "stages": .array(
         stages.map { stage in
           [
@@ -106,7 +112,7 @@ extension Plan {
 }
 
 extension Work {
-  fileprivate func json(_ rates: MachineRates?) -> JSON {
+  func json(_ rates: MachineRates?) -> JSON {
     [
       "operations": .number(operations[.f32] ?? 0), "bf16Operations": .number(operations[.bf16] ?? 0),
       "memoryBytes": .number(memoryBytes), "readBytes": .integer(readBytes),
