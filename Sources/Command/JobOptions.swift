@@ -60,17 +60,19 @@ struct JobOptions: ParsableArguments {
 
   /// Checks the job before any work, and warns of what may be a mistake.
   ///
-  /// - Parameter stages: those that the recipe can name beside the built-in ones.
-  func plan(adding stages: [StageDescriptor]) throws -> (job: Job, plan: Plan) {
+  /// - Parameters:
+  ///   - stages: those that the recipe can name beside the built-in ones.
+  ///   - warns: whether warnings are printed.
+  func plan(adding stages: [StageDescriptor], warns: Bool = true) throws -> (job: Job, plan: Plan) {
     let job = try job(adding: stages)
-    return (job, try plan(job))
+    return (job, try plan(job, warns: warns))
   }
 
   /// Checks a job before any work, and warns of what may be a mistake.
-  func plan(_ job: Job) throws -> Plan {
+  func plan(_ job: Job, warns: Bool = true) throws -> Plan {
     let plan = try Planner.plan(job)
     try AddressSpace.check(memory: plan.peakMemory, threads: job.device.threads)
-    if plan.outputs.isEmpty { Terminal.error(NoOutput.warning(job.work)) }
+    if warns, plan.outputs.isEmpty { Terminal.error(NoOutput.warning(job.work)) }
     return plan
   }
 

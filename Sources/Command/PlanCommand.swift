@@ -37,10 +37,11 @@ struct PlanCommand: StageCommand {
       guard count >= 1 else { throw EspalierError.usage("--ranks must be at least 1.") }
       return try RankPlan(job, ranks: count, rates: rates, network: bytesPerSecond())
     }
+    let other = OtherPropagation(options, job, adding: stages)
     if options.json {
-      Terminal.out(plan.json(rates, ranks))
+      Terminal.out(plan.json(rates, other, ranks))
     } else {
-      show(plan, job, rates)
+      show(plan, job, rates, other)
       if let ranks { show(ranks, plan) }
     }
     if let reason { Terminal.error(reason) }
@@ -62,7 +63,7 @@ struct PlanCommand: StageCommand {
         + (ranks.efficiency.map { ", \(fixed($0 * 100, 0)) % of the time at work" } ?? ""))
   }
 
-  private func show(_ plan: Plan, _ job: Job, _ rates: MachineRates?) {
+  private func show(_ plan: Plan, _ job: Job, _ rates: MachineRates?, _ other: OtherPropagation?) {
     func columns(_ work: Work) -> [String] {
       [
         "\(ByteSize(bytes: work.readBytes))", "\(ByteSize(bytes: work.writtenBytes))",
@@ -96,6 +97,11 @@ struct PlanCommand: StageCommand {
     }
     CoverageText.show(plan.coverage)
     if let rates {
+      if let other {
+        Terminal.out(
+          "another way     \(other.parameter)=\(other.propagation) would take \(Figures.duration(rates.seconds(other.plan.work))); matrices then see other inputs, so masks are others, too"
+        )
+      }
       Terminal.out(
         "this machine    \(Self.operations(rates)); memory \(Self.rate(rates.memory)), disk \(Self.rate(rates.read)) read, \(Self.rate(rates.write)) written"
       )
@@ -112,7 +118,7 @@ struct PlanCommand: StageCommand {
 }
 
 extension Plan {
-  func json(_ rates: MachineRates?, _ ranks: RankPlan?) -> JSON {
+  func json(_ rates: MachineRates?, _ other: OtherPropagation?, _ ranks: RankPlan?) -> JSON {
     [
       "ranks": ranks.map { ranks in
         [
@@ -126,7 +132,7 @@ extension Plan {
       "corpus": corpus?.json ?? .null,
       "outputs": .array(outputs.map(\.json)), "coverage": coverage.json,
       "work": work.json(rates), "done": .integer(doneUnits), "workLeft": workLeft.json(rates),
-      "rates": rates?.json ?? .null,
+      "rates": rates?.json ?? .null, "otherPropagation": other?.json(rates) ?? .null,
       "stages": .array(
         stages.map { stage in
           [
@@ -146,7 +152,7 @@ extension Plan {
 }
 
 extension Work {
-  fileprivate func json(_ rates: MachineRates?) -> JSON {
+  func json(_ rates: MachineRates?) -> JSON {
     [
       "operations": .number(operations[.f32] ?? 0), "bf16Operations": .number(operations[.bf16] ?? 0),
       "memoryBytes": .number(memoryBytes), "readBytes": .integer(readBytes),

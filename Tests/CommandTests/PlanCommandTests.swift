@@ -40,6 +40,12 @@ import Testing
     }
     let sum = stages.reduce(0.0) { $0 + ($1["work"]?["seconds"]?.double ?? 0) }
     #expect(abs(sum - (plan["work"]?["seconds"]?.double ?? 0)) < 1e-6 * sum)
+    let other = plan["otherPropagation"]
+    #expect(other?["propagate"]?.string == "sites")
+    let operations = [plan["work"], other?["work"]].map {
+      ($0?["operations"]?.double ?? 0) + ($0?["bf16Operations"]?.double ?? 0)
+    }
+    #expect(operations[1] > 0 && operations[1] < operations[0])
     // There is only what the user put there.
     #expect(try Folder.names(in: scene.folder.path) == ["model", "text.txt"])
   }

@@ -45,7 +45,7 @@ public struct Recipe: Sendable {
   let registry: StageRegistry
 
   /// The stages of one role with their indices, as in `stages(\.matrix)`.
-  func stages<Kind>(_ role: (StageRole) -> Kind?) -> [(index: Int, stage: Kind)] {
+  public func stages<Kind>(_ role: (StageRole) -> Kind?) -> [(index: Int, stage: Kind)] {
     entries.enumerated().compactMap { index, entry in role(entry.role).map { (index, $0) } }
   }
 

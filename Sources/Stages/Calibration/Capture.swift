@@ -53,8 +53,8 @@ public struct Capture: SourceStage, StageDefinition {
       "Type of spilled hidden states; f32 is exact. Inputs between the sites of a block are spilled as products see them, in bf16 or f32."
     )
     codec = parameters.choice(
-      "codec", default: .auto, inKey: false,
-      "Compression of spilled hidden states, which never changes a result; auto takes zstd if it makes the first of them smaller by a tenth, else none."
+      "codec", default: .none, inKey: false,
+      "Compression of spilled hidden states, which never changes a result. On a slow or small disk take auto: zstd if it makes the first of them smaller by a tenth; on others it takes longer than it saves."
     )
   }
 

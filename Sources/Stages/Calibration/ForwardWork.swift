@@ -18,17 +18,16 @@ extension ModelOutline.Block {
     let (tokens, batches) = (
       Double(tokens), Double(tokens) / Double(max(1, Batching.sequences(length: length) * length))
     )
-    // Scores and weighted sums; causal attention uses half of all pairs.
-    let attention = mixes ? 2 * tokens * Double(length) * Double(model.hiddenSize) : 0
+    // Scores and weighted sums; causal attention uses half of all pairs. Their softmax takes about as long.
+    let attention = mixes ? 4 * tokens * Double(length) * Double(model.hiddenSize) : 0
     // Each batch converts the weights once; every activation is written and read about once.
     let width =
       computed.count == sites.count
       ? model.activationWidth + model.innerWidth
       : model.hiddenSize + computed.reduce(0) { $0 + sites[$1].columns }
     var work = Work(
-      operations: attention,
       memoryBytes: max(1, batches) * weights * 6 + tokens * Double(width) * 8)
-    work.add(operations: 2 * tokens * weights, precision)
+    work.add(operations: attention + 2 * tokens * weights, precision)
     return work
   }
 }

@@ -8,8 +8,8 @@ public struct Allocate: AllocationStage, StageDefinition {
   public static let descriptor = StageDescriptor(
     name: "allocate",
     summary:
-      "Decides how sparse every matrix becomes: all the same, by the outliers of each block, or by measured errors.",
-    revision: 2
+      "Decides how sparse every matrix becomes: all the same, by the outliers of each block, or by measured errors, with fitted weights or without.",
+    revision: 3
   ) { .allocation(Allocate(&$0)) }
 
   private static let measurementObject = "measurement.safetensors"
@@ -18,6 +18,9 @@ public struct Allocate: AllocationStage, StageDefinition {
     case uniform
     case owl
     case error
+    case refit
+
+    var measuresErrors: Bool { self == .error || self == .refit }
   }
 
   /// The number of sparsities at which the error of a matrix is measured, including the lowest and the highest.
@@ -32,7 +35,7 @@ public struct Allocate: AllocationStage, StageDefinition {
   init(_ parameters: inout Parameters) {
     method = parameters.choice(
       "method", default: .owl,
-      "uniform: the same for all; owl: blocks with more outliers keep more weights; error: the smallest sum of relative output errors."
+      "uniform: the same for all; owl: blocks with more outliers keep more weights; error: the smallest sum of relative output errors; refit: the same after the kept weights are fitted, for stages that fit them (after LSA, ICLR 2026)."
     )
     sparsity = parameters.number(
       "sparsity", default: nil, in: 0...1, "Share of all target weights that is pruned.")
@@ -45,7 +48,7 @@ public struct Allocate: AllocationStage, StageDefinition {
     targets = TargetFilter(&parameters)
   }
 
-  public var needsGram: Bool { method == .error }
+  public var needsGram: Bool { method.measuresErrors }
 
   public func applies(to matrix: ModelOutline.Matrix) -> Bool { targets.contains(matrix.module) }
 
@@ -53,11 +56,20 @@ public struct Allocate: AllocationStage, StageDefinition {
 
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
     guard let matrix = sizes.matrix else { return WorkingSet(rows: 2 * OutlierCensus.workingSet(columns: 0)) }
-    guard method == .error else {
+    switch method {
+    case .uniform, .owl:
       return WorkingSet(
         weightPages: sizes.tensorBytes, rows: 2 * OutlierCensus.workingSet(columns: matrix.columns))
+    case .error: return sizes.withLossFactor(besideFactor(sizes))
+    case .refit:
+      return WorkingSet(
+        weightPages: sizes.tensorBytes, gramPages: sizes.factorBytes,
+        rows: 2 * matrix.rows * Mask.rowBytes(matrix.columns)
+          + max(
+            scoringByteCount(rows: matrix.rows, columns: matrix.columns, threads: sizes.threads),
+            FittedError.workingSet(
+              rows: matrix.rows, columns: matrix.columns, rank: sizes.factorRank, threads: sizes.threads)))
     }
-    return sizes.withLossFactor(besideFactor(sizes))
   }
 
   private func besideFactor(_ sizes: UnitSizes) -> WorkingSet {
@@ -80,6 +92,13 @@ public struct Allocate: AllocationStage, StageDefinition {
       let points = Double(Self.points)
       return Work(
         operations: (points + 1) * matrix.gramOperations / 2, memoryBytes: points * matrix.selectionBytes)
+    case .refit:
+      let operations = sparsities.reduce(0) {
+        $0
+          + FittedError.operations(
+            rows: matrix.rows, columns: matrix.columns, kept: Int((1 - $1) * Double(matrix.columns)))
+      }
+      return Work(operations: operations, memoryBytes: Double(Self.points) * matrix.selectionBytes)
     }
   }
 
@@ -94,7 +113,16 @@ public struct Allocate: AllocationStage, StageDefinition {
     case .owl:
       let census = OutlierCensus(weight, diagonal: try unit.factor().diagonal)
       values = [census.sum] + census.counts.map(Double.init)
-    case .error: values = try errors(weight, unit)
+    case .error:
+      let factor = try unit.lossFactor(beside: besideFactor)
+      let loss = Loss(try factor.requireGram(), on: unit.device)
+      let nothing = Mask(rows: weight.rows, columns: weight.columns, pattern: .rows(sparsity: 1))
+      let whole = loss.of(weight, nothing)
+      values = try errors(weight, factor, unit) { whole > 0 ? max(0, loss.of(weight, $0)) / whole : 0 }
+    case .refit:
+      let factor = try unit.factor()
+      let error = FittedError(weight, gram: try factor.requireGram(), on: unit.device)
+      values = try errors(weight, factor, unit) { error.of($0) }
     }
     var writer = try SafetensorsWriter(
       path: unit.folder + "/" + Self.measurementObject, tensors: [("values", .f64, [values.count])])
@@ -103,17 +131,14 @@ public struct Allocate: AllocationStage, StageDefinition {
   }
 
   /// The relative error of the outputs, `tr(D G D^T) / tr(W G W^T)`, with a Wanda mask of each sparsity.
-  private func errors(_ weight: LinearWeight, _ unit: UnitContext) throws -> [Double] {
-    let factor = try unit.lossFactor(beside: besideFactor)
-    let gram = try factor.requireGram()
-    let nothing = Mask(rows: weight.rows, columns: weight.columns, pattern: .rows(sparsity: 1))
-    let loss = Loss(gram, on: unit.device)
-    let whole = loss.of(weight, nothing)
-    return try sparsities.enumerated().map { index, sparsity in
+  private func errors(
+    _ weight: LinearWeight, _ factor: SiteFactor, _ unit: UnitContext, of error: (Mask) -> Double
+  ) throws -> [Double] {
+    try sparsities.enumerated().map { index, sparsity in
       let mask = mostSalient(
         weight, .wanda, diagonal: factor.diagonal, pattern: .rows(sparsity: sparsity), on: unit.device)
       try unit.progress(index + 1, of: Self.points)
-      return whole > 0 ? max(0, loss.of(weight, mask)) / whole : 0
+      return error(mask)
     }
   }
 
@@ -138,7 +163,7 @@ public struct Allocate: AllocationStage, StageDefinition {
       switch method {
       case .uniform: matrices.map { _ in sparsity }
       case .owl: try byOutliers(matrices, values, weights, unit.model)
-      case .error:
+      case .error, .refit:
         SparsityAllocation.leastError(
           points: self.sparsities, errors: values, weights: weights, sparsity: sparsity)
       }

@@ -191,7 +191,7 @@ import Testing
   }
 
   /// An allocation measures the dense model, which has nothing to repair: it is the same for every target.
-  @Test(arguments: ["owl", "error"]) func allocationsMeasureTheDenseModel(method: String) throws {
+  @Test(arguments: ["owl", "error", "refit"]) func allocationsMeasureTheDenseModel(method: String) throws {
     let bench = try Workbench()
     let stages = [
       "allocate: {method: \(method), sparsity: 0.5}", "warmStart: {sparsity: allocated}", "swap",
