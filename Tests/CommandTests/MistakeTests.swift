@@ -36,6 +36,19 @@ import Testing
     }
   }
 
+  /// Only the option makes a process one of many, and a program without MPI says how to build one that has it.
+  @Test func environmentsOfLaunchersAreNoLaunchers() throws {
+    let environment = [
+      "SLURM_NTASKS": "4", "SLURM_PROCID": "2", "OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "2",
+      "PMI_SIZE": "4", "PMI_RANK": "2",
+    ]
+    let alone = try Program.run(scene.arguments("wanda-50"), environment: environment)
+    #expect(alone.exitCode == 0 && alone.output.contains("/out"), "\(alone.errors)")
+    let result = try Program.run(scene.arguments("wanda-50", output: "other", ["--distributed", "mpi"]))
+    #expect(result.exitCode == 64 && result.errors.contains("--traits MPI"), "\(result.errors)")
+    #expect(try Folder.entry(folder + "/other.work") == nil)
+  }
+
   private func write(_ name: String, _ text: String) throws -> String {
     try write(name, bytes: Array(text.utf8))
   }
