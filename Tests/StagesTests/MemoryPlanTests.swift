@@ -65,9 +65,13 @@ import Testing
   @Test func factorsAndCapture() async {
     await #expect(processExitsWith: .success) {
       for factor in ["{kind: diagonal}", "{kind: svd, rank: 40}", "{inputs: bf16, codec: lz4}", "{}"] {
-        for capture in ["{codec: none}", "{propagate: dense, codec: lz4}", "{codec: none, shards: 3}"] {
+        for capture in ["{codec: none}", "{propagate: dense, codec: lz4}"] {
           try MemoryPlan.check([["warmStart: {sparsity: 0.5}"]], capture: capture, factor: factor)
         }
+        // The sums of a shard are carried to the others in arrays.
+        try MemoryPlan.check(
+          [["warmStart: {sparsity: 0.5}"]], capture: "{codec: none, shards: 3}", factor: factor,
+          arrays: 1 << 20)
       }
     }
   }
@@ -77,11 +81,12 @@ private enum MemoryPlan {
   /// Runs recipes on checkpoints of several shapes and compares, unit by unit, the buffers that were taken with those planned.
   ///
   /// What zstd allocates for itself is planned but not counted, so these runs do without it.
+  ///
+  /// - Parameter arrays: the most bytes of arrays, which are planned but not counted, too.
   static func check(
-    _ chains: [[String]], capture: String = "{codec: none}", factor: String = "{}", emit: String = "dense"
-  )
-    throws
-  {
+    _ chains: [[String]], capture: String = "{codec: none}", factor: String = "{}", emit: String = "dense",
+    arrays: Int = 1 << 19
+  ) throws {
     for (hidden, inner, threads) in [(96, 256, 2), (320, 800, 3)] {
       var checkpoint = TinyCheckpoint()
       (checkpoint.hidden, checkpoint.inner, checkpoint.blocks) = (hidden, inner, 1)
@@ -103,9 +108,8 @@ private enum MemoryPlan {
           #expect(
             taken <= planned,
             "\(chain) \(hidden) x \(inner), \(threads) threads: \(unit) takes \(taken) of \(planned)")
-          // Arrays, which are not counted, are planned too: less than 1 MiB of them.
           #expect(
-            2 * taken + 1 << 21 >= planned,
+            2 * (taken + arrays) >= planned,
             "\(chain) \(hidden) x \(inner), \(threads) threads: \(unit) takes \(taken) of \(planned)")
         }
       }

@@ -14,14 +14,18 @@ struct RankComparison {
     let threads: Int
   }
 
-  /// Compares all ranks; the first one decides.
+  /// Compares all ranks; the first one decides, and the others wait for its word before they leave anything on a disk.
   ///
   /// - Throws: a usage error with a table if they would not compute the same.
   static func require(_ job: Job) throws {
     let ranks = job.ranks
     guard ranks.count > 1 else { return }
     let own = Member(job)
-    guard ranks.rank == 0 else { return try ranks.send(Array(own.json.text.utf8), to: 0) }
+    guard ranks.rank == 0 else {
+      try ranks.send(Array(own.json.text.utf8), to: 0)
+      _ = try ranks.receive(from: 0)
+      return
+    }
     let others = try (1..<ranks.count).map { rank in
       let text = String(decoding: try ranks.receive(from: rank), as: UTF8.self)
       guard let member = (try? JSON(parsing: text)).flatMap(Member.init(json:)) else {
@@ -32,6 +36,7 @@ struct RankComparison {
       return member
     }
     try check([own] + others, ranks, memory: job.memory)
+    for rank in 1..<ranks.count { try ranks.send(Array("agreed".utf8), to: rank) }
   }
 
   static func check(_ members: [Member], _ ranks: any Ranks, memory: Int) throws {
