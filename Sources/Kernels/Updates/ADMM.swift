@@ -53,7 +53,8 @@ public struct ADMMOutcome: Sendable {
 /// Steps between two checks whether a mask still changes.
 private let stepsOfARound = 3
 /// By how much a row's penalty grows after a round, by the number of weights that went from one side to the other as a share of
-/// those that are kept: the more, the faster (ALPS, arXiv 2406.07831, appendix). A mask that is at rest only waits for the copies to come together.
+/// those that are kept: the more, the faster (ALPS, arXiv 2406.07831, appendix). A mask that is at rest only waits for the copies to
+/// come together.
 private func growth(moved: Double) -> Float {
   switch moved {
   case 0, 0.1...: 1.3
@@ -72,7 +73,8 @@ private let columnPanel = 512
 /// If the targets have a shift s, `2 (w - x) . s` is added, and the losses mean what ``TargetShift`` says.
 ///
 /// The inputs are scaled to unit norm. The penalty of a row grows, the faster the more its mask changes, until that stays the same for
-/// three steps and the copies are close; rows do not depend on each other. Needs three times the memory of G while its eigenvectors are computed.
+/// three steps and the copies are close; rows do not depend on each other. Needs three times the memory of G while its eigenvectors
+/// are computed.
 ///
 /// - Parameters:
 ///   - weight: `rows x columns`, dense.
