@@ -40,7 +40,7 @@ public struct Capture: SourceStage, StageDefinition {
   init(_ parameters: inout Parameters) {
     propagation = parameters.choice(
       "propagate", default: .pruned,
-      "What matrices see. pruned: the outputs of the pruned blocks before, as in the papers; sites: also what was pruned before in their own block, which computes each product once and takes about half the time; dense: the dense model, which makes Gram matrices reusable for every sparsity."
+      "What matrices see. pruned: the outputs of the pruned blocks before, as in the papers; sites: also what was pruned before in their own block, which computes each product once but spills the inputs between the sites; dense: the dense model, which makes Gram matrices reusable for every sparsity."
     )
     shards = parameters.integer(
       "shards", default: 1, in: 1...4096,

@@ -71,7 +71,7 @@ public struct Factor: SiteStage, StageDefinition {
     )
     errors = parameters.choice(
       "errors", default: .absolute,
-      "What an error of matrices that add to the hidden states counts. absolute: the same at every token, as in the papers; relative: in proportion to the token's hidden states, since the norm that follows divides by their size. The first token of a window often has hidden states a hundred times as large as others."
+      "What an error of matrices that add to the hidden states counts. absolute: the same at every token, as in the papers; relative: as a share of the size of the token's hidden states, since the norm that follows divides by it. The first token of a window often has hidden states a hundred times as large as others."
     )
     let folders = parameters.texts(
       "add", default: [], inKey: false,
