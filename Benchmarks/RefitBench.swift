@@ -53,18 +53,18 @@ struct RefitBench: ParsableCommand {
     }
     print("\(weight.rows) x \(weight.columns), \(pattern), \(device.threads) threads")
     var mask = mostSalient(weight, .wanda, diagonal: diagonal, pattern: pattern, on: device)
-    var swaps = SwapOutcome()
+    var swaps = BlockOutcomes<SwapOutcome>()
     let start = mask
     let swapTime = try processorSeconds {
       mask = start
       swaps = try refineBySwaps(weight, gram: gram, mask: &mask, options: SwapOptions(), on: device)
     }
-    var fitted: ReconstructOutcome?
+    var fitted: BlockOutcomes<ReconstructOutcome>?
     let fitTime = try processorSeconds {
       fitted = try reconstruct(weight, gram: gram, mask: mask, on: device) { _ in }
     }
     guard let fit = fitted else { return }
-    var refit: RefitSwapOutcome?
+    var refit: FoundMask<RefitSwapOutcome>?
     let refitTime = try processorSeconds {
       refit = try refineByRefitSwaps(weight, gram: gram, mask: mask, on: device) { _ in }
     }
@@ -82,13 +82,13 @@ struct RefitBench: ParsableCommand {
       )
     }
     guard !withoutADMM else { return }
-    var admm: ADMMOutcome?
+    var admm: FoundMask<ADMMOutcome>?
     let admmTime = try processorSeconds {
       admm = try pruneByADMM(weight, gram: gram, pattern: pattern, on: device) { _ in }
     }
     guard let admm else { return }
     line("ADMM       ", admmTime, admm.fit.lossAfter, "")
-    var both: RefitSwapOutcome?
+    var both: FoundMask<RefitSwapOutcome>?
     let bothTime = try processorSeconds {
       both = try refineByRefitSwaps(weight, gram: gram, mask: admm.mask, on: device) { _ in }
     }

@@ -107,7 +107,8 @@ struct SwapBench: ParsableCommand {
       time = try seconds(turns: columns > 8192 ? 1 : 3) {
         var mask = start
         found = try refineBySwaps(
-          weight, gram: problem.gram, mask: &mask, options: SwapOptions(limit: swaps), on: device)
+          weight, gram: problem.gram, mask: &mask, options: SwapOptions(limit: swaps), on: device
+        ).total
       }
       outcome = found
       guard case .rows = pattern, columns % 16 == 0, outcome.swaps > 0 else {

@@ -58,7 +58,7 @@ struct PlanCommand: StageCommand {
 
   private func show(_ ranks: RankPlan, _ plan: Plan) {
     Terminal.out(
-      "\("\(ranks.ranks) ranks".padded(to: 16))\(ByteSize(bytes: plan.peakMemory)) of memory and \(ByteSize(bytes: ranks.scratchBytes)) of scratch for each; \(ByteSize(bytes: ranks.sentBytes)) go between them"
+      "\("\(ranks.ranks) ranks".padded(to: 16))\(ByteSize(bytes: ranks.peakMemory)) of memory and \(ByteSize(bytes: ranks.scratchBytes)) of scratch for each; \(ByteSize(bytes: ranks.sentBytes)) go between them"
         + (ranks.seconds.map { ", \(Figures.duration($0))" } ?? "")
         + (ranks.efficiency.map { ", \(fixed($0 * 100, 0)) % of the time at work" } ?? ""))
   }
@@ -122,7 +122,7 @@ extension Plan {
     [
       "ranks": ranks.map { ranks in
         [
-          "ranks": .integer(ranks.ranks), "memory": .integer(peakMemory),
+          "ranks": .integer(ranks.ranks), "memory": .integer(ranks.peakMemory),
           "scratchBytes": .integer(ranks.scratchBytes), "sentBytes": .integer(ranks.sentBytes),
           "seconds": .optional(ranks.seconds), "efficiency": .optional(ranks.efficiency),
         ]

@@ -74,21 +74,27 @@
 
     // MARK: - Callers
 
-    public func send(_ bytes: [UInt8], to rank: Int) throws {
+    public func send(_ bytes: [UInt8], to rank: Int) throws { _ = try begin(sending: bytes, to: rank).wait() }
+
+    public func post(_ bytes: [UInt8], to rank: Int) throws { _ = try begin(sending: bytes, to: rank) }
+
+    public func receive(from rank: Int) throws -> [UInt8] {
+      try begin(MPITransfer(receivingFrom: rank)).wait()
+    }
+
+    private func begin(sending bytes: [UInt8], to rank: Int) throws -> MPITransfer {
       guard bytes.count <= Int(Int32.max) else {
         throw EspalierError.internalFault("a message of \(bytes.count) bytes is too long.")
       }
-      _ = try ask(MPITransfer(sending: bytes, to: rank))
+      return try begin(MPITransfer(sending: bytes, to: rank))
     }
 
-    public func receive(from rank: Int) throws -> [UInt8] { try ask(MPITransfer(receivingFrom: rank)) }
-
-    private func ask(_ transfer: MPITransfer) throws -> [UInt8] {
+    private func begin(_ transfer: MPITransfer) throws -> MPITransfer {
       try desk.state.withLock {
         if let failure = $0.failure { throw failure }
         $0.asked.append(transfer)
       }
-      return try transfer.wait()
+      return transfer
     }
 
     public func check() throws {

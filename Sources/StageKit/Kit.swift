@@ -46,6 +46,7 @@
 @_exported import struct EspalierPipeline.ModelScores
 @_exported import struct EspalierPipeline.ModuleName
 @_exported import enum EspalierPipeline.NumberOrWord
+@_exported import struct EspalierPipeline.OneRank
 @_exported import struct EspalierPipeline.OutputReport
 @_exported import protocol EspalierPipeline.OutputStage
 // The stage: what it is called, what can be set, when it runs.
@@ -53,6 +54,7 @@
 @_exported import struct EspalierPipeline.PerplexityReport
 @_exported import enum EspalierPipeline.PlannedPattern
 @_exported import enum EspalierPipeline.Propagation
+@_exported import protocol EspalierPipeline.Ranks
 @_exported import struct EspalierPipeline.Recipe
 @_exported import enum EspalierPipeline.Repair
 @_exported import enum EspalierPipeline.Retention

@@ -45,13 +45,18 @@ extension UnitContext {
 
   // MARK: - Writing
 
-  /// Writes the unit's mask.
-  public func write(_ mask: Mask) throws { try MaskFile.write(mask, to: folder + "/" + MaskFile.name) }
+  /// Writes the unit's mask; only its owner does.
+  public func write(_ mask: Mask) throws {
+    guard isOwner else { return }
+    try MaskFile.write(mask, to: folder + "/" + MaskFile.name)
+  }
 
   /// Writes fitted weights beside the unit's mask, in the checkpoint's type.
   ///
-  /// - Parameter body: calls its argument with all rows, a block after the other; a row is 0 at pruned positions.
-  /// - Returns: the result of `body`, and the sum over the rows of `(w - w')^T G (w - w')` with the rounded weights w'.
+  /// Ranks that share the rows of the matrix give theirs to its owner.
+  ///
+  /// - Parameter body: calls its argument with the rows of ``UnitContext/rows``, a block after the other; a row is 0 at pruned positions.
+  /// - Returns: the result of `body`, and the sum over all rows of `(w - w')^T G (w - w')` with the rounded weights w'.
   public func writeWeights<Outcome>(
     _ weight: LinearWeight, gram: GramMatrix, shift: TargetShift?,
     _ body: ((borrowing Matrix) throws -> Void) throws -> Outcome
@@ -59,18 +64,16 @@ extension UnitContext {
     var writer = try WeightWriter(self, weight, gram: gram, shift: shift)
     let outcome = try body { rows in
       try writer.append(rows)
-      try progress(writer.row, of: weight.rows)
+      try progress(writer.row - self.rows.lowerBound, of: self.rows.count)
     }
-    let loss = writer.lossSum
-    try writer.finish()
-    return (outcome, loss)
+    return (outcome, try writer.finish())
   }
 
   /// Copies the bounds beside the unit's input mask, if there are any, and adds them to the report.
   public func carryCertificate(
     _ mask: Mask, _ weight: LinearWeight, _ gram: GramMatrix, into report: inout MatrixReport
   ) throws {
-    guard let certificate = try CertificateFile.read(self, pattern: mask.pattern) else { return }
+    guard isOwner, let certificate = try CertificateFile.read(self, pattern: mask.pattern) else { return }
     try write(certificate, mask, weight, gram, into: &report)
   }
 

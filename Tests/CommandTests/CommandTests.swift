@@ -53,6 +53,22 @@ import Testing
         && perplexity["tokens"]?.integer == 96)
   }
 
+  /// What a launcher or a job script leaves in the environment makes no ranks.
+  @Test func theEnvironmentAloneMakesNoRanks() throws {
+    let scene = try Scene()
+    let environment = [
+      "SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "4",
+      "OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "1", "PMI_SIZE": "4", "PMI_RANK": "1",
+      "PMIX_RANK": "1", "PMI_FD": "9",
+    ]
+    let run = try Program.run(scene.arguments("wanda-50"), environment: environment)
+    #expect(run.exitCode == 0, "\(run.errors)")
+    #expect(try Program.run(scene.arguments("wanda-50", output: "plain")).exitCode == 0)
+    #expect(try scene.digest("out") == scene.digest("plain"))
+    let events = try Folder.readText(scene.folder.path + "/out.work/events.jsonl")
+    #expect(!events.contains(#""event":"ranks""#))
+  }
+
   /// The same numbers from a compact folder as from the dense one, and a plan of it.
   @Test func aCompactFolderIsReadLikeADenseOne() throws {
     let scene = try Scene()

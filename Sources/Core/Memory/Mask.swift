@@ -55,6 +55,17 @@ public struct Mask: Sendable, Equatable {
     bits.span.extracting(row * rowBytes..<(row + 1) * rowBytes)
   }
 
+  /// The bits of some rows.
+  public func bits(ofRows rows: Range<Int>) -> ArraySlice<UInt8> {
+    bits[rows.lowerBound * rowBytes..<rows.upperBound * rowBytes]
+  }
+
+  /// Replaces the bits of some rows; `bits` has as many.
+  public mutating func replaceRows(_ rows: Range<Int>, by bits: [UInt8]) {
+    precondition(bits.count == rows.count * rowBytes)
+    self.bits.replaceSubrange(rows.lowerBound * rowBytes..<rows.upperBound * rowBytes, with: bits)
+  }
+
   /// The bits row by row, for threads that write one row each.
   public var mutableRowSpans: MutableRowSpans<UInt8> {
     @_lifetime(&self)

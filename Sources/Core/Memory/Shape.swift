@@ -12,6 +12,9 @@ public func elementCount(of shape: [Int]) -> Int? {
   return count
 }
 
+/// Rows of a matrix that are worked on together, and that one rank works on: enough for products with them to run at full speed.
+public let rowsOfABlock = 256
+
 /// `count` items in parts of at most `size`: the ranges of the parts, in order.
 public func parts(of count: Int, size: Int) -> [Range<Int>] {
   stride(from: 0, to: count, by: max(1, size)).map { $0..<min(count, $0 + max(1, size)) }

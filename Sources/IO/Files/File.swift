@@ -32,6 +32,16 @@ public struct File: ~Copyable, Sendable {
     }
   }
 
+  /// Opens a file that exists for reading and writing.
+  ///
+  /// - Throws: an I/O error that names the path.
+  public init(changing path: String) throws {
+    self.path = path
+    descriptor = try attempt("open for writing", path) {
+      try FileDescriptor.open(path, .readWrite, options: .closeOnExec)
+    }
+  }
+
   /// A file in memory with these bytes; `name` is its path in messages.
   ///
   /// - Throws: an I/O error if there is not enough memory.

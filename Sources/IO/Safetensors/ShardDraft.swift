@@ -16,14 +16,16 @@ public struct ShardDraft: ~Copyable {
   ///   - tensors: in the order of the header.
   ///   - isAligned: whether the bytes of wider elements come first; otherwise they have the order of the header.
   ///   - metadata: the members of `__metadata__`.
+  ///   - creates: false if the file with its header is there already, and other processes write to it, too.
   /// - Throws: an I/O error.
-  public init(path: String, tensors: [NewTensor], isAligned: Bool, metadata: [(key: String, value: String)])
-    throws
-  {
+  public init(
+    path: String, tensors: [NewTensor], isAligned: Bool, metadata: [(key: String, value: String)],
+    creates: Bool = true
+  ) throws {
     let layout = try SafetensorsLayout(tensors, isAligned: isAligned)
     let header = layout.header(metadata: metadata)
     try self.init(
-      path: path, header: header, end: header.count + layout.byteCount,
+      path: path, header: header, end: header.count + layout.byteCount, creates: creates,
       places: Dictionary(
         zip(tensors, layout.ranges).map {
           ($0.name, header.count + $1.lowerBound..<header.count + $1.upperBound)
@@ -33,19 +35,23 @@ public struct ShardDraft: ~Copyable {
 
   /// Creates the file with the same header, byte for byte, as the shard at `source` has.
   ///
+  /// - Parameter creates: false if the file is there already, and other processes write to it, too.
   /// - Throws: an I/O error.
-  public init(path: String, tensors: [TensorEntry], likeShard source: String) throws {
+  public init(path: String, tensors: [TensorEntry], likeShard source: String, creates: Bool = true) throws {
     let file = try File(reading: source)
     let size = try file.size()
     try self.init(
       path: path, header: try file.bytes(0..<(tensors.first?.range.lowerBound ?? size)), end: size,
+      creates: creates,
       places: Dictionary(tensors.map { ($0.name, $0.range) }, uniquingKeysWith: { first, _ in first }))
   }
 
-  private init(path: String, header: [UInt8], end: Int, places: [String: Range<Int>]) throws {
-    let file = try File(writing: path, truncate: true)
-    try file.write(header, at: 0)
-    try file.resize(to: end)
+  private init(path: String, header: [UInt8], end: Int, creates: Bool, places: [String: Range<Int>]) throws {
+    let file = creates ? try File(writing: path, truncate: true) : try File(changing: path)
+    if creates {
+      try file.write(header, at: 0)
+      try file.resize(to: end)
+    }
     self.file = file
     self.places = places
   }

@@ -33,6 +33,9 @@ public struct RoundedWeights: ~Copyable, Sendable {
     guard values().firstNotFinite() == nil else { return nil }
   }
 
+  /// The bytes as an array.
+  public var array: [UInt8] { bytes.withUnsafe { [UInt8]($0) } }
+
   /// The weights as they will be read: `rows x columns`.
   public borrowing func values() -> Matrix {
     var values = Matrix(unfilled: rows, columns: columns)

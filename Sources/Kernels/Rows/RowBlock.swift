@@ -11,8 +11,8 @@ import EspalierCore
 /// The mask is a byte for each weight here and a bit everywhere else: searches read 16 of them as lanes and single ones in any
 /// order, at every step, and would wait for the shifts.
 struct RowBlock: ~Copyable {
-  /// Rows in a block: enough for products with the Gram matrix to run at full speed.
-  static let mostRows = 256
+  /// Rows in a block.
+  static let mostRows = rowsOfABlock
 
   /// Where the rows are in the matrix.
   let rows: Range<Int>

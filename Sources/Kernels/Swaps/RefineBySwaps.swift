@@ -16,27 +16,32 @@ private let mostRepeats = 3
 ///   - weight: `rows x columns`, without a mask of its own.
 ///   - gram: `columns x columns`.
 ///   - shift: what the targets have beyond the outputs of the dense rows; nil if nothing.
+///   - rows: those that are refined, whole blocks of them; nil for all.
 ///   - progress: called with the rows that are done, of all.
 /// - Throws: what `progress` throws.
 public func refineBySwaps(
   _ weight: LinearWeight, gram: GramMatrix, shift: TargetShift? = nil, mask: inout Mask, options: SwapOptions,
-  on device: Device,
+  rows: Range<Int>? = nil, on device: Device,
   progress: (_ done: Int, _ of: Int) throws -> Void = { _, _ in }
-) rethrows -> SwapOutcome {
+) rethrows -> BlockOutcomes<SwapOutcome> {
   precondition(
     gram.columns == weight.columns && mask.rows == weight.rows && mask.columns == weight.columns
       && weight.mask == nil)
   let search = MoveSearch(gram, mask.pattern, moves: options.moves, on: device)
-  var outcome = SwapOutcome()
-  for rows in parts(of: weight.rows, size: RowBlock.mostRows) {
+  let blocks = weight.blocks(of: rows)
+  var outcomes = BlockOutcomes<SwapOutcome>()
+  for rows in blocks {
+    var outcome = SwapOutcome()
     var block = RowBlock(weight, mask, rows: rows, on: device)
     let shifts = RowShifts(shift, rows, of: weight, on: device)
     let heldShifts = RowShifts(options.heldOutShift, rows, of: weight, on: device)
     block.refine(search, gram, shifts, heldShifts, options, into: &outcome, on: device)
     block.storeKept(into: &mask)
-    try progress(rows.upperBound, weight.rows)
+    outcomes.blocks.append(outcome)
+    let first = blocks.first?.lowerBound ?? 0
+    try progress(rows.upperBound - first, (blocks.last?.upperBound ?? 0) - first)
   }
-  return outcome
+  return outcomes
 }
 
 extension RowBlock {

@@ -63,8 +63,7 @@ public struct RefitSwapOptions: Sendable {
 }
 
 /// What refining one matrix for the loss after the fit did.
-public struct RefitSwapOutcome: Sendable {
-  public var mask: Mask
+public struct RefitSwapOutcome: BlockOutcome {
   public var swaps = 0
   /// The most swaps of one row.
   public var mostSwaps = 0
@@ -78,6 +77,19 @@ public struct RefitSwapOutcome: Sendable {
   public var fittedBefore = 0.0
   /// The last fit: its loss before is that of the last masks alone.
   public var fit = ReconstructOutcome()
+
+  public init() {}
+
+  public mutating func add(_ next: RefitSwapOutcome) {
+    swaps += next.swaps
+    mostSwaps = max(mostSwaps, next.mostSwaps)
+    rowsAtLimit += next.rowsAtLimit
+    moves += next.moves
+    rowsTakenBack += next.rowsTakenBack
+    lossBefore += next.lossBefore
+    fittedBefore += next.fittedBefore
+    fit.add(next.fit)
+  }
 }
 
 /// How often the candidates of a row are chosen at most: anew after a round that gained this share of all.
@@ -108,32 +120,37 @@ private let mostPasses = 16
 ///   - shift: what the targets have beyond the outputs of the dense rows; nil if nothing.
 ///   - mask: the start, best a local optimum of ``refineBySwaps(_:gram:shift:mask:options:on:progress:)``; with a budget for the matrix its
 ///     pattern becomes ``SparsityPattern/matrix(sparsity:)``.
+///   - rows: those that are refined, whole blocks of them; nil for all, and with a budget for the matrix.
 ///   - write: takes the fitted weights, 0 where pruned, in blocks of rows, the first row first.
 /// - Throws: what `write` throws.
 public func refineByRefitSwaps(
   _ weight: LinearWeight, gram: GramMatrix, shift: TargetShift? = nil, mask: Mask,
-  options: RefitSwapOptions = RefitSwapOptions(), on device: Device, write: (borrowing Matrix) throws -> Void
-) throws -> RefitSwapOutcome {
+  options: RefitSwapOptions = RefitSwapOptions(), rows: Range<Int>? = nil, on device: Device,
+  write: (borrowing Matrix) throws -> Void
+) throws -> FoundMask<RefitSwapOutcome> {
   precondition(
     gram.columns == weight.columns && mask.rows == weight.rows && mask.columns == weight.columns
       && weight.mask == nil)
   let fit = FitSystem(gram, options.fit)
   let span = mask.pattern.span(ofColumns: weight.columns)
   let system = RefitSystem(gram, damping: fit.damping, span: span, on: device)
-  var outcome = RefitSwapOutcome(mask: mask)
   if case .matrix(let floor) = options.budget {
     let problem = RefitMatrix(weight: weight, fit: fit, system: system, shift: shift, device: device)
     return try problem.refine(mask, floor: floor, limit: options.limit, write)
   }
-  for rows in parts(of: weight.rows, size: RowBlock.mostRows) {
+  var found = FoundMask<RefitSwapOutcome>(mask)
+  for rows in weight.blocks(of: rows) {
+    var outcome = RefitSwapOutcome()
     let shifts = RowShifts(shift, rows, of: weight, on: device)
     var block = RefitBlock(RowBlock(weight, mask, rows: rows, on: device), fit, system, shifts, on: device)
     block.exchange(system, limit: options.limit, on: device)
     outcome.add(block.swaps, limit: options.limit)
     outcome.add(block.start)
-    try write(block.finish(weight, mask, fit, shifts, &outcome, on: device))
+    let weights = block.finish(weight, mask, fit, shifts, into: &found.mask, &outcome, on: device)
+    found.outcomes.blocks.append(outcome)
+    try write(weights)
   }
-  return outcome
+  return found
 }
 
 extension RefitSwapOutcome {
@@ -163,13 +180,14 @@ private struct RefitMatrix: Sendable {
 
   func refine(
     _ start: Mask, floor: Double, limit: Int?, _ write: (borrowing Matrix) throws -> Void
-  ) throws -> RefitSwapOutcome {
+  ) throws -> FoundMask<RefitSwapOutcome> {
     let pattern: SparsityPattern
     switch start.pattern {
     case .rows(let sparsity), .matrix(let sparsity): pattern = .matrix(sparsity: sparsity)
     case .groups: preconditionFailure("groups cannot give weights to other rows")
     }
-    var outcome = RefitSwapOutcome(mask: start.with(pattern))
+    var found = FoundMask<RefitSwapOutcome>(start.with(pattern))
+    var outcome = RefitSwapOutcome()
     let floors = (0..<start.rows).map { Int((floor * Double(start.keptCount(row: $0))).rounded(.up)) }
     var prices = [RowPrices](repeating: RowPrices(), count: start.rows)
     var swaps = [Int](repeating: 0, count: start.rows)
@@ -180,7 +198,7 @@ private struct RefitMatrix: Sendable {
       for rows in blocks where rows.contains(where: { stale[$0] }) {
         let shifts = RowShifts(shift, rows, of: weight, on: device)
         var block = RefitBlock(
-          RowBlock(weight, outcome.mask, rows: rows, on: device), fit, system, shifts, on: device)
+          RowBlock(weight, found.mask, rows: rows, on: device), fit, system, shifts, on: device)
         if pass == 0 {
           outcome.add(block.start)
           least += block.least.reduce(0, +) / Double(start.rows)
@@ -188,26 +206,28 @@ private struct RefitMatrix: Sendable {
         block.swaps = Array(swaps[rows])
         let open = rows.filter { stale[$0] }.map { $0 - rows.lowerBound }
         block.exchange(system, rows: open, limit: limit, on: device)
-        for (row, found) in zip(open, block.prices(open, system, on: device)) {
-          prices[rows.lowerBound + row] = found
+        for (row, price) in zip(open, block.prices(open, system, on: device)) {
+          prices[rows.lowerBound + row] = price
         }
         swaps.replaceSubrange(rows, with: block.swaps)
-        block.fitted.storeKept(into: &outcome.mask)
+        block.fitted.storeKept(into: &found.mask)
       }
-      let moves = RowPrices.match(prices, outcome.mask, floors: floors, least: least)
+      let moves = RowPrices.match(prices, found.mask, floors: floors, least: least)
       if moves.isEmpty { break }
       stale = [Bool](repeating: false, count: start.rows)
       for (row, column) in moves {
-        outcome.mask[row, column].toggle()
+        found.mask[row, column].toggle()
         stale[row] = true
       }
       outcome.moves += moves.count / 2
     }
     outcome.add(swaps, limit: limit)
     outcome.fit = try reconstruct(
-      weight, gram: system.gram, shift: shift, mask: outcome.mask, options: fit.options, on: device,
-      write: write)
-    return outcome
+      weight, gram: system.gram, shift: shift, mask: found.mask, options: fit.options, on: device,
+      write: write
+    ).total
+    found.outcomes.blocks = [outcome]
+    return found
   }
 }
 
@@ -462,7 +482,7 @@ private struct RefitBlock: ~Copyable {
   /// Fits the weights of the masks, and takes back those that are no better.
   consuming func finish(
     _ weight: LinearWeight, _ mask: Mask, _ fit: FitSystem, _ shifts: borrowing RowShifts,
-    _ outcome: inout RefitSwapOutcome, on device: Device
+    into newMask: inout Mask, _ outcome: inout RefitSwapOutcome, on device: Device
   ) -> Matrix {
     fitted.weights = weight.matrix(rows)
     var states = EspalierKernels.fit(&fitted, fit, shifts, on: device)
@@ -483,7 +503,7 @@ private struct RefitBlock: ~Copyable {
       }
     }
     outcome.fit.add(states)
-    fitted.storeKept(into: &outcome.mask)
+    fitted.storeKept(into: &newMask)
     return fitted.takeWeights()
   }
 }

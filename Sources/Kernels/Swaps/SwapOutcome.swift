@@ -1,7 +1,7 @@
 import CKernels
 
 /// What refining one matrix by swaps did.
-public struct SwapOutcome: Sendable {
+public struct SwapOutcome: BlockOutcome {
   /// Sum over the rows of `((1-m).w)^T G ((1-m).w)`; after the swaps it is computed from the mask.
   public var lossBefore = 0.0
   public var lossAfter = 0.0
@@ -26,6 +26,21 @@ public struct SwapOutcome: Sendable {
   public var rowsSearchedAgain = 0
 
   public init() {}
+
+  public mutating func add(_ next: SwapOutcome) {
+    lossBefore += next.lossBefore
+    lossAfter += next.lossAfter
+    heldOutBefore += next.heldOutBefore
+    heldOutAfter += next.heldOutAfter
+    swaps += next.swaps
+    mostSwaps = max(mostSwaps, next.mostSwaps)
+    rowsAtLimit += next.rowsAtLimit
+    rowsStoppedByHeldOut += next.rowsStoppedByHeldOut
+    evaluatedPairs += next.evaluatedPairs
+    allPairs += next.allPairs
+    drift = max(drift, next.drift)
+    rowsSearchedAgain += next.rowsSearchedAgain
+  }
 
   /// Adds a row whose mask has this loss.
   mutating func add(_ row: espalier_swap_outcome, loss: Double) {

@@ -39,8 +39,7 @@ public struct ADMMOptions: Sendable {
 }
 
 /// What finding masks and weights together did.
-public struct ADMMOutcome: Sendable {
-  public var mask: Mask
+public struct ADMMOutcome: BlockOutcome {
   /// Steps of all rows, and the most of one row.
   public var steps = 0
   public var mostSteps = 0
@@ -48,6 +47,15 @@ public struct ADMMOutcome: Sendable {
   public var rowsAtLimit = 0
   /// The fit of the weights on the masks: its loss before is that of the masks alone.
   public var fit = ReconstructOutcome()
+
+  public init() {}
+
+  public mutating func add(_ next: ADMMOutcome) {
+    steps += next.steps
+    mostSteps = max(mostSteps, next.mostSteps)
+    rowsAtLimit += next.rowsAtLimit
+    fit.add(next.fit)
+  }
 }
 
 /// Steps between two checks whether a mask still changes.
@@ -81,30 +89,34 @@ private let columnPanel = 512
 ///   - gram: `columns x columns`.
 ///   - shift: what the targets have beyond the outputs of the dense rows; nil if nothing.
 ///   - pattern: one with a count for each row or group.
+///   - rows: those that are pruned, whole blocks of them; nil for all.
 ///   - write: takes the new weights, 0 where pruned, in blocks of rows, the first row first.
 /// - Throws: bad input if LAPACK finds no eigenvectors of G; what `write` throws.
 public func pruneByADMM(
   _ weight: LinearWeight, gram: GramMatrix, shift: TargetShift? = nil, pattern: SparsityPattern,
-  options: ADMMOptions = ADMMOptions(), on device: Device, write: (borrowing Matrix) throws -> Void
-) throws -> ADMMOutcome {
+  options: ADMMOptions = ADMMOptions(), rows: Range<Int>? = nil, on device: Device,
+  write: (borrowing Matrix) throws -> Void
+) throws -> FoundMask<ADMMOutcome> {
   if case .matrix = pattern { preconditionFailure("ADMM needs a count for each row") }
   precondition(
     gram.columns == weight.columns && pattern.fits(columns: weight.columns) && weight.mask == nil)
   let spectrum = try Spectrum(gram, damping: options.damping, on: device)
   let system = FitSystem(gram, ReconstructOptions(damping: options.damping))
-  var outcome = ADMMOutcome(mask: Mask(rows: weight.rows, columns: weight.columns, pattern: pattern))
-  for rows in parts(of: weight.rows, size: RowBlock.mostRows) {
+  var found = FoundMask<ADMMOutcome>(Mask(rows: weight.rows, columns: weight.columns, pattern: pattern))
+  for rows in weight.blocks(of: rows) {
+    var outcome = ADMMOutcome()
     var block = RowBlock(weight, nil, rows: rows, on: device)
     let shifts = RowShifts(shift, rows, of: weight, on: device)
-    let found = search(&block, spectrum, shifts, pattern, options, on: device)
-    outcome.steps += found.steps.reduce(0, +)
-    outcome.mostSteps = max(outcome.mostSteps, found.steps.max() ?? 0)
-    outcome.rowsAtLimit += found.open
+    let (steps, open) = search(&block, spectrum, shifts, pattern, options, on: device)
+    outcome.steps = steps.reduce(0, +)
+    outcome.mostSteps = steps.max() ?? 0
+    outcome.rowsAtLimit = open
     outcome.fit.add(fit(&block, system, shifts, on: device))
-    block.storeKept(into: &outcome.mask)
+    block.storeKept(into: &found.mask)
+    found.outcomes.blocks.append(outcome)
     try write(block.weights)
   }
-  return outcome
+  return found
 }
 
 /// The eigenvectors of G, damped, with its inputs scaled to unit norm.

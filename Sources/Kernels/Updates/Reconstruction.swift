@@ -19,7 +19,7 @@ public struct ReconstructOptions: Sendable {
 }
 
 /// What fitting the kept weights of one matrix did.
-public struct ReconstructOutcome: Sendable {
+public struct ReconstructOutcome: BlockOutcome {
   /// Sum over the rows of `(w - w')^T G (w - w')`, with w' the masked weights, and with w' the fitted ones.
   public var lossBefore = 0.0
   public var lossAfter = 0.0
@@ -28,6 +28,16 @@ public struct ReconstructOutcome: Sendable {
   public var mostSteps = 0
   /// Rows that stopped at the limit.
   public var rowsAtLimit = 0
+
+  public init() {}
+
+  public mutating func add(_ next: ReconstructOutcome) {
+    lossBefore += next.lossBefore
+    lossAfter += next.lossAfter
+    steps += next.steps
+    mostSteps = max(mostSteps, next.mostSteps)
+    rowsAtLimit += next.rowsAtLimit
+  }
 
   mutating func add(_ rows: [FitState]) {
     for row in rows {
@@ -54,25 +64,28 @@ public struct ReconstructOutcome: Sendable {
 ///   - weight: `rows x columns`, dense.
 ///   - gram: `columns x columns`.
 ///   - shift: what the targets have beyond the outputs of the dense rows; nil if nothing.
+///   - rows: those that are fitted, whole blocks of them; nil for all.
 ///   - write: takes the new weights, 0 where pruned, in blocks of rows, the first row first.
 /// - Throws: what `write` throws.
 public func reconstruct(
   _ weight: LinearWeight, gram: GramMatrix, shift: TargetShift? = nil, mask: Mask,
-  options: ReconstructOptions = ReconstructOptions(), on device: Device,
+  options: ReconstructOptions = ReconstructOptions(), rows: Range<Int>? = nil, on device: Device,
   write: (borrowing Matrix) throws -> Void
-) throws -> ReconstructOutcome {
+) throws -> BlockOutcomes<ReconstructOutcome> {
   precondition(
     gram.columns == weight.columns && mask.rows == weight.rows && mask.columns == weight.columns
       && weight.mask == nil)
-  var outcome = ReconstructOutcome()
+  var outcomes = BlockOutcomes<ReconstructOutcome>()
   let system = FitSystem(gram, options)
-  for rows in parts(of: weight.rows, size: RowBlock.mostRows) {
+  for rows in weight.blocks(of: rows) {
+    var outcome = ReconstructOutcome()
     var block = RowBlock(weight, mask, rows: rows, on: device)
     let shifts = RowShifts(shift, rows, of: weight, on: device)
     outcome.add(fit(&block, system, shifts, on: device))
+    outcomes.blocks.append(outcome)
     try write(block.weights)
   }
-  return outcome
+  return outcomes
 }
 
 /// The most weights that a factor of their own is made for: 8 MiB for each thread.

@@ -72,17 +72,20 @@ private let columnPanel = 512
 ///   - weight: `rows x columns`, dense.
 ///   - gram: `columns x columns`.
 ///   - shift: what the targets have beyond the outputs of the dense rows; nil if nothing.
+///   - rows: those that are pruned, whole blocks of them; nil for all, and with `.matrix`.
 ///   - write: takes the new weights, 0 where pruned, in blocks of rows, the first row first.
 /// - Throws: bad input if no damping makes G positive definite; what `write` throws.
 public func pruneBySparseGPT(
   _ weight: LinearWeight, gram: GramMatrix, shift: TargetShift? = nil, pattern: SparsityPattern,
-  options: SparseGPTOptions = SparseGPTOptions(), on device: Device, write: (borrowing Matrix) throws -> Void
+  options: SparseGPTOptions = SparseGPTOptions(), rows: Range<Int>? = nil, on device: Device,
+  write: (borrowing Matrix) throws -> Void
 ) throws -> SparseGPTOutcome {
   precondition(
     gram.columns == weight.columns && pattern.fits(columns: weight.columns) && weight.mask == nil)
   let curvature = try Curvature(gram, damping: options.damping, on: device)
   var mask = Mask(rows: weight.rows, columns: weight.columns, pattern: pattern)
-  for rows in parts(of: weight.rows, size: SparseGPTOptions.heldRows(weight.rows, pattern)) {
+  let isWhole = if case .matrix = pattern { true } else { false }
+  for rows in isWhole ? [0..<weight.rows] : weight.blocks(of: rows) {
     var block = RowBlock(weight, nil, rows: rows, on: device)
     if shift != nil {
       for part in parts(of: rows.count, size: RowBlock.mostRows) {

@@ -64,11 +64,40 @@ final class SourceDigests: Sendable {
     guard let tensor = checkpoint.tensors[name] else {
       throw EspalierError.badInput("the tensor \(name) is missing.", subject: checkpoint.folder)
     }
-    let parts = try tensor.parts.map { try part($0, requiringFinite: finite.contains(name)) }
+    let parts = try digests(ofParts: tensor)
     guard case .compact = tensor else { return parts[0] }
     return SHA256.digest(
       of:
         "compact \(tensor.dtype?.rawValue ?? "?") \(tensor.shape) \(parts.map(\.hex).joined(separator: " "))")
+  }
+
+  /// Tensors whose digests are not known, with their bytes.
+  func unknown() -> [(name: String, bytes: Int)] {
+    checkpoint.tensors.sorted { $0.key < $1.key }.filter { _, tensor in
+      records.withLock { records in
+        tensor.parts.contains {
+          let record = records[$0.file.path]
+          return record?.identity != $0.file.identity || record?.digests[$0.name] == nil
+        }
+      }
+    }.map { ($0, $1.byteCount) }
+  }
+
+  /// The digests of what is stored of a tensor.
+  func digests(ofParts name: String) throws -> [Digest] {
+    try checkpoint.tensors[name].map(digests(ofParts:)) ?? []
+  }
+
+  private func digests(ofParts tensor: CheckpointTensor) throws -> [Digest] {
+    try tensor.parts.map { try part($0, requiringFinite: finite.contains(tensor.name)) }
+  }
+
+  /// Takes digests that another process computed.
+  func adopt(_ digests: [Digest], of name: String) throws {
+    let parts = checkpoint.tensors[name]?.parts ?? []
+    for (part, digest) in zip(parts, digests) {
+      _ = try self.digest(of: part.file.path, part.file.identity, part: part.name) { digest }
+    }
   }
 
   private func part(_ tensor: StoredTensor, requiringFinite: Bool) throws -> Digest {

@@ -6,6 +6,8 @@ public struct UnitGraph: Sendable {
   public private(set) var units: [Unit] = []
   /// For each unit, the units that read it.
   public private(set) var readers: [[Int]] = []
+  /// How many processes run the job.
+  let ranks: Int
   /// The units of each pass, in order.
   private(set) var passes: [Int: [Int]] = [:]
 
@@ -14,12 +16,13 @@ public struct UnitGraph: Sendable {
   public init(recipe: Recipe, model: ModelOutline, ranks: Int = 1) throws {
     var builder = try Builder(recipe: recipe, model: model, ranks: ranks)
     try builder.build()
-    self.init(units: builder.units)
+    self.init(units: builder.units, ranks: ranks)
   }
 
   /// - Precondition: every unit comes after its inputs.
-  init(units: [Unit]) {
+  init(units: [Unit], ranks: Int = 1) {
     self.units = units
+    self.ranks = ranks
     readers = [[Int]](repeating: [], count: units.count)
     for (index, unit) in units.enumerated() {
       for input in unit.inputs { readers[input].append(index) }

@@ -8,7 +8,7 @@ import EspalierIO
 struct UnitKeys: Sendable {
   private let job: Job
   private let graph: UnitGraph
-  private let digests: SourceDigests
+  let digests: SourceDigests
   private let configuration: Digest
 
   /// - Parameter onlyKnown: whether ``SourceDigests/Unknown`` is thrown in place of reading a file.

@@ -40,7 +40,7 @@ struct UnitNeeds: Sendable {
     shapes = UnitShapes(graph, job.model) { [self] in (tensorBytes($0), weightBytes($0)) }
     for unit in shapes.examples.map({ graph.units[$0] }) {
       sets.append(set(unit, memory: job.memory))
-      ownSets.append(stage(unit).workingSet(self.sizes(unit)))
+      ownSets.append(own(unit, self.sizes(unit)))
       leftBytes.append(stage(unit).artifactBytes(self.sizes(unit)))
       works.append(stage(unit).work(self.sizes(unit)))
     }
@@ -147,9 +147,20 @@ struct UnitNeeds: Sendable {
   func workingSet(_ unit: Int) -> WorkingSet { sets[shapes.shapes[unit]] }
 
   private func set(_ unit: Unit, memory: Int) -> WorkingSet {
-    let own = stage(unit).workingSet(sizes(unit, memory: memory))
+    let own = own(unit, sizes(unit, memory: memory))
     guard case .site = unit.task, let source else { return own }
     return own + source.workingSet(sizes(unit, available: memory - heldBytes))
+  }
+
+  /// The memory of a unit's stage. What a rank found for its rows may wait until the owner takes it.
+  private func own(_ unit: Unit, _ sizes: UnitSizes) -> WorkingSet {
+    var set = stage(unit).workingSet(sizes)
+    if graph.ranks > 1, unit.kind == .mask,
+      job.recipe.entries[unit.entry].role.matrix?.repeatedWork(sizes) != nil
+    {
+      set.rows += stage(unit).artifactBytes(sizes)
+    }
+    return set
   }
 
   /// The unit that needs the most memory in a job that may use `memory` bytes, and what it needs.

@@ -31,6 +31,13 @@ public struct Work: Sendable, Hashable {
     self.writtenBytes = writtenBytes
   }
 
+  /// What its owner does with what was made: writing, hashing, committing.
+  var outside: Work {
+    var work = Work(writtenBytes: writtenBytes)
+    (work.hashedBytes, work.commits) = (hashedBytes, commits)
+    return work
+  }
+
   /// Floating-point operations in all precisions.
   public var allOperations: Double { operations.values.reduce(0, +) }
 

@@ -43,6 +43,22 @@ struct Crew: Sendable {
     }
   }
 
+  /// Has the tensors of the checkpoint hashed whose digests are not known, by all ranks.
+  func hash() throws {
+    guard ranks.count > 1 else { return }
+    let unknown = maker.keys.digests.unknown()
+    let owners = Owners.of(unknown.map { Double($0.bytes) }, ranks: ranks.count)
+    let names = (0..<ranks.count).map { rank in
+      zip(unknown, owners).filter { $0.1 == rank }.map(\.0.name)
+    }
+    for (rank, answer) in try everywhere(.hash(names)).enumerated() {
+      guard case .hashed(let digests) = answer, digests.count == names[rank].count else {
+        throw Self.misunderstood(rank)
+      }
+      for (name, digests) in zip(names[rank], digests) { try maker.keys.digests.adopt(digests, of: name) }
+    }
+  }
+
   /// Whether the bytes of an artifact are there.
   func isPresent(_ manifest: Manifest, _ unit: Unit) throws -> Bool {
     guard unit.kind == .hidden, maker.states.isApart else { return try maker.store.isPresent(manifest) }
@@ -143,6 +159,13 @@ struct Crew: Sendable {
       return .damaged(try maker.states.damagedObjects(of: key, objects))
     case .release(let key): try maker.states.release(key)
     case .make(let orders): return .made(try maker.make(orders, report: report), notes: [])
+    case .hash(let names):
+      return .hashed(
+        try names[ranks.rank].map { name in
+          try Interruption.check()
+          try ranks.check()
+          return try maker.keys.digests.digests(ofParts: name)
+        })
     case .end: return .sent(maker.traffic.bytes)
     }
     return .done

@@ -14,6 +14,10 @@ public protocol Ranks: Sendable {
   ///
   /// - Throws: an error that names rank and host if one has failed or is lost.
   func send(_ bytes: [UInt8], to rank: Int) throws
+  /// Sends bytes without waiting: they stay in memory until the other rank takes them.
+  ///
+  /// - Throws: as ``send(_:to:)``.
+  func post(_ bytes: [UInt8], to rank: Int) throws
   /// Waits for the next bytes that another rank sends to this one.
   ///
   /// - Throws: as ``send(_:to:)``.
@@ -37,6 +41,24 @@ extension Ranks {
 
   /// A rank in messages.
   public func name(of rank: Int) -> String { "rank \(rank) on \(hosts[rank])" }
+
+  /// Gives bytes of the first rank to all.
+  public func spread(_ bytes: [UInt8] = []) throws -> [UInt8] {
+    guard rank == 0 else { return try receive(from: 0) }
+    for other in 0..<count where other != rank { try send(bytes, to: other) }
+    return bytes
+  }
+
+  /// Brings bytes of all ranks to the first one.
+  ///
+  /// - Returns: those of each, in their order; nothing on the other ranks.
+  public func gather(_ bytes: [UInt8] = []) throws -> [[UInt8]] {
+    guard rank == 0 else {
+      try send(bytes, to: 0)
+      return []
+    }
+    return try (0..<count).map { $0 == rank ? bytes : try receive(from: $0) }
+  }
 
   /// Has bytes made by one rank and taken by another, or by the same.
   public func carry(
@@ -68,6 +90,7 @@ public struct OneRank: Ranks {
   public init() {}
 
   public func send(_ bytes: [UInt8], to rank: Int) throws { throw Self.alone }
+  public func post(_ bytes: [UInt8], to rank: Int) throws { throw Self.alone }
   public func receive(from rank: Int) throws -> [UInt8] { throw Self.alone }
   public func check() throws {}
   public func fail(_ error: any Error) -> any Error { error }

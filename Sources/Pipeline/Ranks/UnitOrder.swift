@@ -9,8 +9,8 @@ struct UnitOrder: Sendable {
   /// The parts of the key by name.
   let components: JSON
   let inputs: [(unit: Int, key: Digest)]
-  /// The rank that writes its artifact.
-  let owner: Int
+  /// The rank that writes its artifact, and who works on which rows.
+  let shares: RowShares
 }
 
 /// What a rank has made of a unit.
@@ -34,6 +34,8 @@ enum RankTask: Sendable {
   /// Delete hidden states.
   case release(Digest)
   case make([UnitOrder])
+  /// Compute the digests of tensors: those of each rank.
+  case hash([[String]])
   case end
 }
 
@@ -46,6 +48,7 @@ enum RankAnswer: Sendable {
   case sent(Int)
   /// With messages for the user.
   case made([UnitProduct], notes: [String])
+  case hashed([[Digest]])
 }
 
 // MARK: - As JSON
@@ -60,6 +63,8 @@ extension RankTask {
       ["task": "check", "key": .string(key.hex), "objects": .array(objects.map(\.json))]
     case .release(let key): ["task": "release", "key": .string(key.hex)]
     case .make(let orders): ["task": "make", "orders": .array(orders.map(\.json))]
+    case .hash(let names):
+      ["task": "hash", "names": .array(names.map { .array($0.map(JSON.string)) })]
     case .end: ["task": "end"]
     }
   }
@@ -73,6 +78,8 @@ extension RankTask {
     case ("check", let key?): self = .check(key, objects)
     case ("release", let key?): self = .release(key)
     case ("make", _): self = .make(json["orders"]?.array?.compactMap(UnitOrder.init(json:)) ?? [])
+    case ("hash", _):
+      self = .hash((json["names"]?.array ?? []).map { ($0.array ?? []).compactMap(\.string) })
     case ("end", _): self = .end
     default: return nil
     }
@@ -82,7 +89,9 @@ extension RankTask {
 extension UnitOrder {
   var json: JSON {
     [
-      "unit": .integer(unit), "key": .string(key.hex), "components": components, "owner": .integer(owner),
+      "unit": .integer(unit), "key": .string(key.hex), "components": components,
+      "owner": .integer(shares.owner),
+      "bounds": .array(shares.bounds.map(JSON.integer)),
       "inputs": .array(inputs.map { ["unit": .integer($0.unit), "key": .string($0.key.hex)] }),
     ]
   }
@@ -97,7 +106,7 @@ extension UnitOrder {
         guard let unit = input["unit"]?.integer, let key = input["key"]?.string.flatMap(Digest.init(hex:))
         else { return nil }
         return (unit, key)
-      }, owner: owner)
+      }, shares: RowShares(owner: owner, bounds: (json["bounds"]?.array ?? []).compactMap(\.integer)))
   }
 }
 
@@ -107,6 +116,11 @@ extension RankAnswer {
     case .done: ["answer": "done"]
     case .found(let found): ["answer": "found", "found": .bool(found)]
     case .sent(let bytes): ["answer": "sent", "bytes": .integer(bytes)]
+    case .hashed(let digests):
+      [
+        "answer": "hashed",
+        "digests": .array(digests.map { .array($0.map { .string($0.hex) }) }),
+      ]
     case .damaged(let paths): ["answer": "damaged", "paths": .array(paths.map(JSON.string))]
     case .made(let products, let notes):
       [
@@ -121,6 +135,11 @@ extension RankAnswer {
     case "done": self = .done
     case "found": self = .found(json["found"] == .bool(true))
     case "sent": self = .sent(json["bytes"]?.integer ?? 0)
+    case "hashed":
+      self = .hashed(
+        (json["digests"]?.array ?? []).map {
+          ($0.array ?? []).compactMap { $0.string.flatMap(Digest.init(hex:)) }
+        })
     case "damaged": self = .damaged((json["paths"]?.array ?? []).compactMap(\.string))
     case "made":
       self = .made(

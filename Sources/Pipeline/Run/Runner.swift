@@ -108,6 +108,7 @@ public struct Runner: Sendable {
   private func work(_ log: inout EventLog) throws {
     var scheduler = Scheduler(graph: graph)
     var state = RunState(remaining: remaining)
+    try crew.hash()
     while true {
       try Interruption.check()
       switch scheduler.next() {
@@ -211,8 +212,8 @@ public struct Runner: Sendable {
           block: graph.units[unit].block, blocks: job.model.blocks.count,
           seconds: left.map { _ in expected }, secondsLater: left.map { max(0, $0 - expected) }))
     }
-    let owners = needs.owners(of: units, ranks: job.ranks.count)
-    let orders = try zip(units, owners).map { try order($0, owner: $1, scheduler, state) }
+    let shares = needs.shares(of: units, ranks: job.ranks.count)
+    let orders = try zip(units, shares).map { try order($0, $1, scheduler, state) }
     MemoryMeter.reset()
     let buffersBefore = MemoryMeter.byteCount
     let products = try crew.make(orders, report: report)
@@ -262,7 +263,9 @@ public struct Runner: Sendable {
     return manifest
   }
 
-  private func order(_ unit: Int, owner: Int, _ scheduler: Scheduler, _ state: RunState) throws -> UnitOrder {
+  private func order(
+    _ unit: Int, _ shares: RowShares, _ scheduler: Scheduler, _ state: RunState
+  ) throws -> UnitOrder {
     let components = try keys.components(unit) { scheduler.digest($0) }
     let key = UnitKeys.key(components)
     guard key == state.keys[unit] else {
@@ -274,7 +277,7 @@ public struct Runner: Sendable {
     let inputs = try graph.units[unit].inputs.compactMap { input in
       try manifest(input, state).map { (unit: input, key: $0.key) }
     }
-    return UnitOrder(unit: unit, key: key, components: components, inputs: inputs, owner: owner)
+    return UnitOrder(unit: unit, key: key, components: components, inputs: inputs, shares: shares)
   }
 
   private func outputIsPresent(_ unit: Int, _ key: Digest) throws -> Bool {

@@ -18,9 +18,8 @@ public struct UnitContext: Sendable {
   let states: StateStore
   let reporter: ProgressReporter
   let keys: UnitKeys
-  /// The rank that writes its artifact.
-  public let owner: Int
-  /// Counts bytes of sums that this rank sends.
+  let shares: RowShares
+  /// Counts bytes of sums and rows that this rank sends.
   let traffic: Traffic
 
   /// Who computes.
@@ -64,8 +63,46 @@ public struct UnitContext: Sendable {
   /// The processes that run the job.
   public var ranks: any Ranks { job.ranks }
 
+  /// The rank that writes the unit's artifact.
+  public var owner: Int { shares.owner }
+
   /// Whether this process writes the unit's artifact.
   public var isOwner: Bool { ranks.rank == owner }
+
+  // MARK: - Rows of a matrix
+
+  /// The rows of the unit's matrix that this process works on: whole blocks (``rowsOfABlock``) of them, or all.
+  public var rows: Range<Int> { shares.rows(of: ranks.rank) }
+
+  /// The other ranks that work on the matrix, with their rows; their order is that of the rows, which come after the owner's.
+  public var helpers: [(rank: Int, rows: Range<Int>)] { shares.helpers.map { ($0, shares.rows(of: $0)) } }
+
+  /// Sends to the owner what has become of some rows, and does not wait until it is taken.
+  public func post(rows bytes: [UInt8]) throws {
+    traffic.add(bytes.count)
+    try ranks.post(bytes, to: owner)
+  }
+
+  /// Sends numbers about them to the owner.
+  public func post<Element: BitwiseCopyable>(_ elements: [Element]) throws {
+    try ranks.post(elements.withUnsafeBytes { [UInt8]($0) }, to: owner)
+  }
+
+  /// Takes what a helper has posted.
+  ///
+  /// - Throws: an internal fault if it is not as many elements.
+  public func take<Element: BitwiseCopyable>(_ count: Int, of: Element.Type, from helper: Int) throws
+    -> [Element]
+  {
+    let bytes = try ranks.receive(from: helper)
+    guard bytes.count == count * MemoryLayout<Element>.stride else {
+      throw EspalierError.internalFault("\(ranks.name(of: helper)) sent something else than its rows.")
+    }
+    return [Element](unsafeUninitializedCapacity: count) { elements, filled in
+      bytes.withUnsafeBytes { UnsafeMutableRawBufferPointer(elements).copyMemory(from: $0) }
+      filled = count
+    }
+  }
 
   /// Brings a piece of a shard's sums to the owner of the unit.
   public func bring(ofShard shard: Int, _ piece: () throws -> [UInt8], take: ([UInt8]) throws -> Void) throws
@@ -147,8 +184,8 @@ public struct UnitContext: Sendable {
   /// Digests of what the job reads.
   public func sources() throws -> JobSources { try keys.sources() }
 
-  /// Shows the user a message.
-  public func note(_ text: String) { reporter.note(text) }
+  /// Shows the user a message, once if several ranks work on the unit.
+  public func note(_ text: String) { if isOwner || rows.isEmpty { reporter.note(text) } }
 
   /// Shows the user how far the unit is.
   ///

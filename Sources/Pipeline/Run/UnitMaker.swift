@@ -23,7 +23,9 @@ struct UnitMaker: Sendable {
       // Other ranks have no windows.
       return job.ranks.rank < needs.windows.count ? try makeTogether(orders, report) : []
     }
-    var left = orders.filter { $0.owner == job.ranks.rank }
+    // All help to write it.
+    if isSharedOutput(first.unit) { return try makeTogether(orders, report) }
+    var left = orders.filter { $0.shares.involves(job.ranks.rank) }
     var products: [UnitProduct] = []
     while !left.isEmpty {
       let together = Set(needs.together(left.map(\.unit)))
@@ -31,6 +33,10 @@ struct UnitMaker: Sendable {
       left.removeAll { together.contains($0.unit) }
     }
     return products
+  }
+
+  private func isSharedOutput(_ unit: Int) -> Bool {
+    job.recipe.entries[graph.units[unit].entry].role.output?.isShared ?? false
   }
 
   private func makeTogether(
@@ -57,14 +63,14 @@ struct UnitMaker: Sendable {
     let unit = graph.units[order.unit]
     // What is not committed from here goes to the scratch folder.
     let scratch = states.isApart && unit.goesInShards ? try states.begin(order.key) : nil
-    let isHere = order.owner == job.ranks.rank && !(states.isApart && unit.kind == .hidden)
-    let folder = isHere ? try store.begin(order.key) : scratch
-    guard let folder else { throw EspalierError.internalFault("a rank without shards makes \(unit.id).") }
+    let isHere = order.shares.owner == job.ranks.rank && !(states.isApart && unit.kind == .hidden)
+    // Who helps with rows writes nothing.
+    let folder = isHere ? try store.begin(order.key) : scratch ?? store.partialPath(order.key)
     return UnitContext(
       job: job, unit: unit, key: order.key, components: order.components, folder: folder,
       scratch: scratch ?? folder, inputs: order.inputs.map { (graph.units[$0.unit], $0.key) }, needs: needs,
       store: store, states: states, reporter: ProgressReporter(unit: unit.id, handler: report), keys: keys,
-      owner: order.owner, traffic: traffic)
+      shares: order.shares, traffic: traffic)
   }
 
   // MARK: - Stages

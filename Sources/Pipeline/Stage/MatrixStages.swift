@@ -37,6 +37,10 @@ public protocol MatrixStage: Stage {
   /// - Parameter previous: the pattern of the mask that it reads; nil if it reads none.
   /// - Throws: a usage error if it cannot work on masks of that pattern.
   func pattern(after previous: PlannedPattern?) throws -> PlannedPattern?
+  /// What each of several ranks that share the rows of the unit's matrix has to do, however few rows it has; a part of ``Stage/work(_:)``.
+  /// nil if rows cannot be shared, because they depend on each other. A stage that shares them works on those of
+  /// ``UnitContext/rows`` and gives what it finds to the owner.
+  func repeatedWork(_ sizes: UnitSizes) -> Work?
   /// The number of matrices that it works on side by side; more than 1 only if ``run(_:)-([UnitContext])`` does that.
   var unitsAtATime: Int { get }
   func run(_ unit: UnitContext) throws -> MatrixReport
@@ -50,6 +54,7 @@ extension MatrixStage {
     try units.map { unit in try about(unit.unit.id) { try run(unit) } }
   }
 
+  public func repeatedWork(_ sizes: UnitSizes) -> Work? { nil }
   public var needsGram: Bool { false }
   public var holdOut: Double { 0 }
   public var followsTarget: Bool { true }

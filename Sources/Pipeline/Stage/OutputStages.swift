@@ -16,6 +16,9 @@ public protocol OutputStage: Stage {
   ///
   /// - Parameter key: of the unit that wrote it.
   func isPresent(_ output: JobOutput, key: Digest) throws -> Bool
+  /// Whether all ranks of a job write parts of it; then each calls ``run(_:)``.
+  var isShared: Bool { get }
+  /// Writes the output; a rank that is not the unit's owner helps it, and what it returns does not count.
   func run(_ unit: UnitContext) throws -> OutputReport
   /// Called when all units of a job are done, also if an earlier run did them: notes in the output what only the end of a job knows.
   ///
@@ -28,6 +31,7 @@ public protocol OutputStage: Stage {
 }
 
 extension OutputStage {
+  public var isShared: Bool { false }
   public func check(existing output: JobOutput, job: Job) throws {}
   public func conclude(
     _ output: JobOutput, key: Digest, job: Job, sources: JobSources,

@@ -63,12 +63,22 @@ public struct SparseGPT: MatrixStage, StageDefinition {
 
   public func work(_ sizes: UnitSizes) -> Work {
     guard let matrix = sizes.matrix else { return Work() }
-    let columns = Double(matrix.columns)
-    // The factor of the inverse, the updates of the columns to the right of each block, and the loss. Inside a block, columns are
+    // After the factor of the inverse, the updates of the columns to the right of each block, and the loss. Inside a block, columns are
     // pruned one by one.
     return Work(
-      operations: columns * columns * columns * 2 / 3 + 1.5 * matrix.gramOperations,
+      operations: Self.factorOperations(matrix) + 1.5 * matrix.gramOperations,
       memoryBytes: matrix.weights * (6 * Double(options.blockColumns) + 64))
+  }
+
+  public func repeatedWork(_ sizes: UnitSizes) -> Work? {
+    guard !sizes.isAcrossRows, let matrix = sizes.matrix else { return nil }
+    return Work(operations: Self.factorOperations(matrix))
+  }
+
+  /// Operations for the factor of the inverse.
+  private static func factorOperations(_ matrix: ModelOutline.Matrix) -> Double {
+    let columns = Double(matrix.columns)
+    return columns * columns * columns * 2 / 3
   }
 
   public func run(_ unit: UnitContext) throws -> MatrixReport {
@@ -77,10 +87,12 @@ public struct SparseGPT: MatrixStage, StageDefinition {
     let shift = try unit.targetShift()
     var pattern = try choice.pattern(unit)
     if budget == .matrix { pattern = pattern.acrossRows ?? pattern }
-    let (outcome, loss) = try unit.writeWeights(weight, gram: gram, shift: shift) {
+    var (outcome, loss) = try unit.writeWeights(weight, gram: gram, shift: shift) {
       try pruneBySparseGPT(
-        weight, gram: gram, shift: shift, pattern: pattern, options: options, on: unit.device, write: $0)
+        weight, gram: gram, shift: shift, pattern: pattern, options: options, rows: unit.rows,
+        on: unit.device, write: $0)
     }
+    try unit.gather(&outcome.mask)
     try unit.write(outcome.mask)
     weight.tensor.release()
     if outcome.damping > options.damping {

@@ -1,6 +1,7 @@
 import EspalierCore
 import EspalierIO
 import EspalierKernels
+import EspalierStageKit
 
 /// Writes the folder of a checkpoint anew: its pruned matrices with their masks and fitted weights, all matrices in dense or in compact
 /// form, and everything else as it was.
@@ -29,6 +30,8 @@ struct CheckpointWriter {
   private let format: CompactForm.Format
   /// Weights that are -0, in the matrices that could be compact.
   let negativeZeros: Int
+  /// The processes that write the shards together, each the tensors of a range of bytes.
+  private let ranks: any Ranks
   /// Called with bytes that were read or written since the last call.
   private let progress: (Int) throws -> Void
 
@@ -36,14 +39,16 @@ struct CheckpointWriter {
   ///
   /// - Parameters:
   ///   - pruned: pruned matrices by the names of their tensors; the others are written as they are.
-  ///   - progress: called with bytes that were read or written since the last call.
+  ///   - ranks: the processes that write the folder together; they call the same functions.
+  ///   - progress: called with bytes that this process read or wrote since the last call.
   init(
     _ checkpoint: Checkpoint, pruned: [String: [Pruned]] = [:], form: Form, metadata: Metadata = .none,
-    progress: @escaping (Int) throws -> Void
+    ranks: any Ranks = OneRank(), progress: @escaping (Int) throws -> Void
   ) throws {
     self.checkpoint = checkpoint
     self.pruned = pruned
     self.metadata = metadata
+    self.ranks = ranks
     self.progress = progress
     var forms: [String: CompactForm] = [:]
     var negativeZeros = 0
@@ -101,18 +106,34 @@ struct CheckpointWriter {
     }
   }
 
-  /// Writes all files into a folder.
+  /// Writes all files into a folder. The first of several ranks begins and ends it, all write their tensors.
   ///
-  /// - Returns: their names, and the pruned matrices.
+  /// - Returns: their names, and the pruned matrices; only what the first rank gets is whole.
   func write(to folder: String) throws -> (files: [String], matrices: [OutputRecord.Matrix]) {
-    try Folder.create(folder)
     let others = try Self.otherFiles(of: checkpoint)
-    for name in others {
-      try Folder.create(Folder.parent(of: folder + "/" + name))
-      try writeOther(name, to: folder + "/" + name)
+    let shards = try checkpoint.shards.map { shard in
+      try items(shard).map { (item: $0, tensors: try newTensors($0)) }
     }
-    var matrices: [OutputRecord.Matrix] = []
-    for shard in checkpoint.shards { matrices += try write(shard, into: folder) }
+    if ranks.rank == 0 {
+      try Folder.create(folder)
+      for name in others {
+        try Folder.create(Folder.parent(of: folder + "/" + name))
+        try writeOther(name, to: folder + "/" + name)
+      }
+      for (shard, items) in zip(checkpoint.shards, shards) {
+        try draft(shard, items.flatMap(\.tensors), in: folder, creates: true).finish()
+      }
+    }
+    _ = try ranks.spread()
+    var written: [OutputRecord.Matrix] = []
+    var range = OwnBytes(ranks, of: shards.reduce(0) { $1.reduce($0) { $0 + $1.tensors.byteCount } })
+    for (shard, items) in zip(checkpoint.shards, shards) {
+      let own = items.filter { range.takes($0.tensors.byteCount) }.map(\.item)
+      if !own.isEmpty { written += try write(own, of: shard, items.flatMap(\.tensors), into: folder) }
+    }
+    let matrices = try ranks.gather(Array(JSON.array(written.map(\.json)).text.utf8)).flatMap {
+      try JSON(parsing: $0.span.bytes).array?.map(OutputRecord.Matrix.init(json:)) ?? []
+    }
     var notes: [String] = []
     if !forms.isEmpty {
       notes = [CompactNote.fileName]
@@ -120,10 +141,28 @@ struct CheckpointWriter {
         Array(CompactNote(format: format, matrices: forms.count, metadata: metadata).text.utf8),
         to: folder + "/" + CompactNote.fileName)
     }
-    try requireSameTensors(in: folder)
     let names = others + checkpoint.shards + notes
-    for name in Self.folders(of: names) { try Folder.sync(folder + "/" + name) }
+    if ranks.rank == 0 {
+      try requireSameTensors(in: folder)
+      for name in Self.folders(of: names) { try Folder.sync(folder + "/" + name) }
+    }
     return (names, matrices)
+  }
+
+  /// The part of all bytes that a rank writes: whole tensors that begin in it.
+  private struct OwnBytes {
+    private let range: Range<Int>
+    private var position = 0
+
+    init(_ ranks: any Ranks, of total: Int) {
+      range = total * ranks.rank / ranks.count..<total * (ranks.rank + 1) / ranks.count
+    }
+
+    /// Whether the next tensors are the rank's.
+    mutating func takes(_ bytes: Int) -> Bool {
+      defer { position += bytes }
+      return range.contains(position) || range.upperBound == position && bytes == 0
+    }
   }
 
   // MARK: - Shards
@@ -183,18 +222,28 @@ struct CheckpointWriter {
     CompactMatrix.name(part, of: String(tensor.name.dropLast(CompactMatrix.weightSuffix.count)))
   }
 
-  /// Writes a shard: copies everything but pruned matrices and those whose form changes, which go through memory piece by piece.
-  private func write(_ shard: String, into folder: String) throws -> [OutputRecord.Matrix] {
-    let items = items(shard)
-    let (source, header) = (checkpoint.folder + "/" + shard, checkpoint.headers[shard])
-    let tensors = try items.map(newTensors)
-    var draft =
-      tensors.flatMap { $0.map(\.name) } == header?.tensors.map(\.name)
-      ? try ShardDraft(path: folder + "/" + shard, tensors: header?.tensors ?? [], likeShard: source)
+  /// A new shard with these tensors.
+  ///
+  /// - Parameter creates: false if it is there already.
+  private func draft(_ shard: String, _ tensors: [NewTensor], in folder: String, creates: Bool) throws
+    -> ShardDraft
+  {
+    let header = checkpoint.headers[shard]
+    return tensors.map(\.name) == header?.tensors.map(\.name)
+      ? try ShardDraft(
+        path: folder + "/" + shard, tensors: header?.tensors ?? [],
+        likeShard: checkpoint.folder + "/" + shard, creates: creates)
       : try ShardDraft(
-        path: folder + "/" + shard, tensors: tensors.flatMap(\.self), isAligned: !forms.isEmpty,
-        metadata: header?.metadata ?? [])
-    let file = try File(reading: source)
+        path: folder + "/" + shard, tensors: tensors, isAligned: !forms.isEmpty,
+        metadata: header?.metadata ?? [], creates: creates)
+  }
+
+  /// Writes items of a shard: copies everything but pruned matrices and those whose form changes, which go through memory piece by piece.
+  private func write(_ items: [Item], of shard: String, _ tensors: [NewTensor], into folder: String) throws
+    -> [OutputRecord.Matrix]
+  {
+    var draft = try draft(shard, tensors, in: folder, creates: false)
+    let file = try File(reading: checkpoint.folder + "/" + shard)
     var matrices: [OutputRecord.Matrix] = []
     for item in items {
       switch item {
@@ -443,4 +492,8 @@ struct CheckpointWriter {
   static let pieceBytes = 4 << 20
   /// Bytes that are copied at a time.
   private static let copiedBytes = 64 << 20
+}
+
+extension [NewTensor] {
+  fileprivate var byteCount: Int { reduce(0) { $0 + $1.byteCount } }
 }

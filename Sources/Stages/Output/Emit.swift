@@ -104,6 +104,9 @@ public struct Emit: OutputStage, StageDefinition {
         + 2 * mask)
   }
 
+  /// The first rank alone writes a compact form: where a matrix begins depends on all before it.
+  public var isShared: Bool { true }
+
   public func run(_ unit: UnitContext) throws -> OutputReport {
     let output = try unit.output()
     let masks = Dictionary(
@@ -112,11 +115,21 @@ public struct Emit: OutputStage, StageDefinition {
       },
       by: \.matrix.tensor)
     let partial = output.partial + "/model"
+    guard unit.isOwner else {
+      for (form, _) in folders(output).reversed() where form == .dense {
+        if try unit.ranks.spread() == [1] { _ = try write(form, masks, to: partial, unit) }
+      }
+      return OutputReport()
+    }
     // The main folder is written last: if it is there, all is done.
     let records = try folders(output).reversed().map { form, path in
-      if let record = try written(path, unit) { return record }
+      let known = try written(path, unit)
+      if form == .dense { _ = try unit.ranks.spread([known == nil ? 1 : 0]) }
+      if let known { return known }
       do {
-        let record = try write(form, masks, to: partial, unit)
+        guard let record = try write(form, masks, to: partial, unit) else {
+          throw EspalierError.internalFault("another rank owns the output.")
+        }
         try unit.requireSameSources()
         try Folder.move(partial, to: path)
         return record
@@ -130,26 +143,28 @@ public struct Emit: OutputStage, StageDefinition {
   }
 
   /// Writes a folder with its record.
+  ///
+  /// - Returns: nil on a rank that only helps.
   private func write(
     _ form: CheckpointWriter.Form, _ masks: [String: [CheckpointWriter.Pruned]], to folder: String,
     _ unit: UnitContext
-  )
-    throws -> OutputRecord
-  {
-    try Folder.remove(folder)
+  ) throws -> OutputRecord? {
+    let ranks: any Ranks = form == .dense ? unit.ranks : OneRank()
+    if unit.isOwner { try Folder.remove(folder) }
     // Every byte is written, then read again for the digest; a compact form takes another pass over the matrices.
-    let total = try (form == .dense ? 2 : 3) * CheckpointWriter.denseByteCount(of: unit.checkpoint)
+    let total =
+      try (form == .dense ? 2 : 3) * CheckpointWriter.denseByteCount(of: unit.checkpoint) / ranks.count
     var done = 0
     func progress(_ bytes: Int) throws {
       done += bytes
       try unit.progress(min(done, total), of: total)
     }
     let writer = try CheckpointWriter(
-      unit.checkpoint, pruned: masks, form: form, metadata: metadata, progress: progress)
-    let (files, matrices) = try writer.write(to: folder)
-    let record = try OutputRecord(
-      key: unit.key, matrices: matrices, recipe: unit.job.recipe, files: files, folder: folder,
-      read: progress)
+      unit.checkpoint, pruned: masks, form: form, metadata: metadata, ranks: ranks, progress: progress)
+    let (names, matrices) = try writer.write(to: folder)
+    let files = try OutputRecord.files(names, folder, by: ranks, progress)
+    guard unit.isOwner else { return nil }
+    let record = OutputRecord(key: unit.key, matrices: matrices, recipe: unit.job.recipe, files: files)
     try ModelNotes(unit.job, unit.sources(), record, evaluations: []).write(to: folder)
     try Folder.sync(folder)
     return record

@@ -40,17 +40,10 @@ public struct OutputRecord: Sendable {
   /// How the model came to be, for people and other programs.
   let origin: JSONObject
 
-  /// Records the named files of `folder`.
-  ///
-  /// - Parameter read: called after each file with its size.
-  init(
-    key: Digest, matrices: [Matrix], recipe: Recipe, files: [String], folder: String,
-    read: (Int) throws -> Void
-  ) throws {
-    self.key = key
-    self.matrices = matrices
+  /// - Parameter files: what ``files(_:_:by:_:)`` found.
+  init(key: Digest, matrices: [Matrix], recipe: Recipe, files: [File]) {
+    (self.key, self.matrices, self.files) = (key, matrices, files)
     stages = Self.stages(of: recipe)
-    self.files = try Self.files(files, folder, read)
     notes = []
     origin = JSONObject()
   }
@@ -71,16 +64,27 @@ public struct OutputRecord: Sendable {
     (self.notes, self.origin) = (notes, origin)
   }
 
-  private static func files(_ names: [String], _ folder: String, _ read: (Int) throws -> Void) throws
-    -> [File]
-  {
-    try names.map { name in
-      let path = folder + "/" + name
+  /// The named files of `folder`, each hashed by one of several ranks.
+  ///
+  /// - Parameter read: called after each file that this process has read, with its size.
+  /// - Returns: all files on the first rank, none on the others.
+  static func files(
+    _ names: [String], _ folder: String, by ranks: any Ranks = OneRank(), _ read: (Int) throws -> Void
+  ) throws -> [File] {
+    // Everything is written.
+    _ = try ranks.spread()
+    let own = try names.indices.filter { $0 % ranks.count == ranks.rank }.map { index in
+      let path = folder + "/" + names[index]
       let file = File(
-        name: name, size: try Folder.entry(path)?.size ?? 0, digest: try SHA256.digest(ofFile: path))
+        name: names[index], size: try Folder.entry(path)?.size ?? 0, digest: try SHA256.digest(ofFile: path))
       try read(file.size)
       return file
     }
+    let all = try ranks.gather(Array(JSON.array(own.map(Self.json)).text.utf8)).flatMap {
+      try JSON(parsing: $0.span.bytes).array?.map(Self.file) ?? []
+    }
+    let files = Dictionary(all.map { ($0.name, $0) }, uniquingKeysWith: { first, _ in first })
+    return names.compactMap { files[$0] }
   }
 
   /// Reads the record of a pruned checkpoint.
@@ -120,17 +124,7 @@ public struct OutputRecord: Sendable {
     self.key = key
     self.stages = stages
     origin = JSONObject((json.object?.members ?? []).filter { !Self.ownMembers.contains($0.key) })
-    self.matrices = try matrices.map { item in
-      guard let name = item["name"]?.string, let rows = item["rows"]?.integer,
-        let columns = item["columns"]?.integer, let pattern = SparsityPattern(json: item),
-        rows > 0, columns > 0, pattern.fits(columns: columns), item["part"]?.integer ?? 0 >= 0,
-        let order = ModelOutline.Matrix.Order(rawValue: item["order"]?.string ?? "rows")
-      else { throw EspalierError.badInput("the record of a matrix is damaged.") }
-      return Matrix(
-        place: .init(
-          module: item["module"]?.string ?? name, tensor: name, rows: rows, columns: columns, order: order,
-          part: item["part"]?.integer), pattern: pattern, hasNewWeights: item["newWeights"]?.bool ?? false)
-    }
+    self.matrices = try matrices.map(Matrix.init(json:))
     self.files = try files.map(Self.file)
     notes = try (json["notes"]?.array ?? []).map(Self.file)
   }
@@ -186,7 +180,7 @@ public struct OutputRecord: Sendable {
     ]
     members += origin.members
     members += [
-      ("matrices", .array(matrices.map(Self.json))), ("files", .array(files.map(Self.json))),
+      ("matrices", .array(matrices.map(\.json))), ("files", .array(files.map(Self.json))),
       ("notes", .array(notes.map(Self.json))),
     ]
     try Folder.writeAtomically(
@@ -198,17 +192,29 @@ public struct OutputRecord: Sendable {
     ["name": .string(file.name), "size": .integer(file.size), "sha256": .string(file.digest.hex)]
   }
 
-  private static func json(_ matrix: Matrix) -> JSON {
+}
+
+extension OutputRecord.Matrix {
+  init(json item: JSON) throws {
+    guard let name = item["name"]?.string, let rows = item["rows"]?.integer,
+      let columns = item["columns"]?.integer, let pattern = SparsityPattern(json: item),
+      rows > 0, columns > 0, pattern.fits(columns: columns), item["part"]?.integer ?? 0 >= 0,
+      let order = ModelOutline.Matrix.Order(rawValue: item["order"]?.string ?? "rows")
+    else { throw EspalierError.badInput("the record of a matrix is damaged.") }
+    self.init(
+      place: .init(
+        module: item["module"]?.string ?? name, tensor: name, rows: rows, columns: columns, order: order,
+        part: item["part"]?.integer), pattern: pattern, hasNewWeights: item["newWeights"]?.bool ?? false)
+  }
+
+  var json: JSON {
     var members: [(key: String, value: JSON)] = [
-      ("name", .string(matrix.place.tensor)), ("rows", .integer(matrix.rows)),
-      ("columns", .integer(matrix.columns)),
+      ("name", .string(place.tensor)), ("rows", .integer(rows)), ("columns", .integer(columns)),
     ]
-    if matrix.place.order == .columns { members.append(("order", "columns")) }
-    if let part = matrix.place.part {
-      members += [("part", .integer(part)), ("module", .string(matrix.place.module))]
-    }
-    members += matrix.pattern.json.object?.members ?? []
-    if matrix.hasNewWeights { members.append(("newWeights", true)) }
+    if place.order == .columns { members.append(("order", "columns")) }
+    if let part = place.part { members += [("part", .integer(part)), ("module", .string(place.module))] }
+    members += pattern.json.object?.members ?? []
+    if hasNewWeights { members.append(("newWeights", true)) }
     return .object(JSONObject(members))
   }
 }

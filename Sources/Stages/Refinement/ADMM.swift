@@ -51,13 +51,22 @@ public struct ADMM: MatrixStage, StageDefinition {
 
   public func work(_ sizes: UnitSizes) -> Work {
     guard let matrix = sizes.matrix else { return Work() }
-    let columns = Double(matrix.columns)
     let steps = Double(min(options.limit, 30))
-    // Eigenvectors, by one thread that waits for the memory half of the time; then two products and a choice of weights per step.
+    // After the eigenvectors, two products and a choice of weights per step.
     return Work(
-      operations: 180 * columns * columns * columns + 2 * steps * matrix.gramOperations
+      operations: Self.eigenOperations(matrix) + 2 * steps * matrix.gramOperations
         + Reconstruct.fittingOperations(matrix, sizes.pattern),
       memoryBytes: steps * (matrix.selectionBytes + 64 * matrix.weights))
+  }
+
+  public func repeatedWork(_ sizes: UnitSizes) -> Work? {
+    sizes.matrix.map { Work(operations: Self.eigenOperations($0)) }
+  }
+
+  /// Operations for the eigenvectors, by one thread that waits for the memory half of the time.
+  private static func eigenOperations(_ matrix: ModelOutline.Matrix) -> Double {
+    let columns = Double(matrix.columns)
+    return 180 * columns * columns * columns
   }
 
   public func run(_ unit: UnitContext) throws -> MatrixReport {
@@ -65,11 +74,13 @@ public struct ADMM: MatrixStage, StageDefinition {
     let gram = try unit.factor().requireGram()
     let shift = try unit.targetShift()
     let pattern = try choice.pattern(unit)
-    let (outcome, loss) = try unit.writeWeights(weight, gram: gram, shift: shift) {
+    var (found, loss) = try unit.writeWeights(weight, gram: gram, shift: shift) {
       try pruneByADMM(
-        weight, gram: gram, shift: shift, pattern: pattern, options: options, on: unit.device, write: $0)
+        weight, gram: gram, shift: shift, pattern: pattern, options: options, rows: unit.rows,
+        on: unit.device, write: $0)
     }
-    try unit.write(outcome.mask)
+    let outcome = try unit.gather(found.outcomes, &found.mask).total
+    try unit.write(found.mask)
     weight.tensor.release()
     var report = try unit.matrixReport(pattern)
     report.lossAfter = loss

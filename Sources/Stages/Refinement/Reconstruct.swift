@@ -47,6 +47,8 @@ public struct Reconstruct: MatrixStage, StageDefinition {
     return Work(operations: Self.fittingOperations(matrix, sizes.pattern), memoryBytes: matrix.weights * 64)
   }
 
+  public func repeatedWork(_ sizes: UnitSizes) -> Work? { Work() }
+
   /// Operations of fitting all rows, by a factorization for each row or by conjugate gradients, and of the losses before and after.
   static func fittingOperations(_ matrix: ModelOutline.Matrix, _ pattern: SparsityPattern?) -> Double {
     let kept = pattern?.kept(ofColumns: matrix.columns) ?? matrix.columns / 2
@@ -58,12 +60,14 @@ public struct Reconstruct: MatrixStage, StageDefinition {
     let weight = try unit.weight()
     let gram = try unit.factor().requireGram()
     let shift = try unit.targetShift()
-    let mask = try unit.mask()
+    var mask = try unit.mask()
     let options = ReconstructOptions(damping: damping, tolerance: tolerance)
-    let (outcome, loss) = try unit.writeWeights(weight, gram: gram, shift: shift) {
+    let (outcomes, loss) = try unit.writeWeights(weight, gram: gram, shift: shift) {
       try reconstruct(
-        weight, gram: gram, shift: shift, mask: mask, options: options, on: unit.device, write: $0)
+        weight, gram: gram, shift: shift, mask: mask, options: options, rows: unit.rows,
+        on: unit.device, write: $0)
     }
+    let outcome = try unit.gather(outcomes, &mask).total
     try unit.write(mask)
     weight.tensor.release()
     var report = try unit.matrixReport(mask.pattern)

@@ -129,7 +129,7 @@ public struct Swap: MatrixStage, StageDefinition {
       return Work(
         operations: Double(matrix.rows)
           * RefitSwapOptions.operations(columns: matrix.columns, pattern: sizes.pattern)
-          + columns * columns * columns * 2 / 3 + Reconstruct.fittingOperations(matrix, sizes.pattern),
+          + Self.inverseOperations(columns) + Reconstruct.fittingOperations(matrix, sizes.pattern),
         memoryBytes: matrix.weights * 400)
     }
     let isGrouped = if case .groups = sizes.pattern { true } else { false }
@@ -142,6 +142,16 @@ public struct Swap: MatrixStage, StageDefinition {
       operations: matrix.gramOperations * (holdOut > 0 ? 2.5 : 1.5),
       memoryBytes: Double(matrix.rows) * swaps * traffic + matrix.weights * 64 + columns * columns * 4)
   }
+
+  public func repeatedWork(_ sizes: UnitSizes) -> Work? {
+    guard budget == .row, let matrix = sizes.matrix else { return nil }
+    let columns = Double(matrix.columns)
+    return objective == .refit
+      ? Work(operations: Self.inverseOperations(columns)) : Work(memoryBytes: columns * columns * 4)
+  }
+
+  /// Operations of the diagonal of the Gram matrix's inverse.
+  private static func inverseOperations(_ columns: Double) -> Double { columns * columns * columns * 2 / 3 }
 
   public func run(_ unit: UnitContext) throws -> MatrixReport {
     let weight = try unit.weight()
@@ -173,12 +183,13 @@ public struct Swap: MatrixStage, StageDefinition {
     let options = try SwapOptions(
       limit: maxSwaps, moves: moves, heldOut: heldOut,
       heldOutShift: heldOut == nil ? nil : unit.targetShift(onHeldOut: true))
-    let outcome = try refineBySwaps(
-      weight, gram: gram, shift: shift, mask: &mask, options: options, on: unit.device
+    let outcomes = try refineBySwaps(
+      weight, gram: gram, shift: shift, mask: &mask, options: options, rows: unit.rows, on: unit.device
     ) {
       done, total in
       try unit.progress(done, of: total)
     }
+    let outcome = try unit.gather(outcomes, &mask).total
     var report = try unit.matrixReport(mask.pattern)
     report.lossBefore = outcome.lossBefore
     report.lossAfter = outcome.lossAfter
@@ -205,11 +216,13 @@ public struct Swap: MatrixStage, StageDefinition {
       limit: maxSwaps, budget: budget == .row ? .row : .matrix(floor: floor),
       fit: ReconstructOptions(damping: damping))
     let start = mask
-    let (outcome, loss) = try unit.writeWeights(weight, gram: gram, shift: shift) {
+    let (found, loss) = try unit.writeWeights(weight, gram: gram, shift: shift) {
       try refineByRefitSwaps(
-        weight, gram: gram, shift: shift, mask: start, options: options, on: unit.device, write: $0)
+        weight, gram: gram, shift: shift, mask: start, options: options, rows: unit.rows, on: unit.device,
+        write: $0)
     }
-    mask = outcome.mask
+    mask = found.mask
+    let outcome = try unit.gather(found.outcomes, &mask).total
     var report = try unit.matrixReport(mask.pattern)
     report.lossBefore = outcome.lossBefore
     report.lossAfter = loss

@@ -318,7 +318,7 @@ extension TargetShift {
     for _ in 0..<10 {
       let problem = try ShiftedLayer(&random, rows: 6, columns: 24, tokens: 60, in: folder)
       let weight = try problem.layer.weight(in: folder)
-      func prune(_ shift: TargetShift?) throws -> (outcome: ADMMOutcome, weights: [Float]) {
+      func prune(_ shift: TargetShift?) throws -> (outcome: FoundMask<ADMMOutcome>, weights: [Float]) {
         var new: [Float] = []
         let outcome = try pruneByADMM(
           weight, gram: problem.layer.matrix, shift: shift, pattern: pattern, on: device

@@ -216,7 +216,8 @@ import Testing
     for column in 0..<columns { mask[0, column] = kept[column] }
     let outcome = try refineBySwaps(
       weight, gram: GramMatrix(Matrix(rows: columns, columns: columns, problem.gram)), mask: &mask,
-      options: SwapOptions(limit: limit), on: device)
+      options: SwapOptions(limit: limit), on: device
+    ).total
     return ((0..<columns).map { mask[0, $0] }, outcome)
   }
 

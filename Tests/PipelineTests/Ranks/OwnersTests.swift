@@ -18,6 +18,37 @@ import Testing
     #expect(Owners.of(costs, ranks: ranks) == owners)
   }
 
+  /// Every block of rows has one rank, ranks of a matrix follow each other, and the longest has little more than its part of the work.
+  @Test(arguments: [1, 2, 3, 5, 8, 40]) func rowsAreCutEvenly(ranks: Int) {
+    let lines = [(4096, 1.0), (1024, 1.0), (1000, 1.0), (14336, 2.0)].map { rows, seconds in
+      RowShares.Line(rows: rows, repeated: 0.1, block: seconds)
+    }
+    let shares = RowShares.cut(lines, ranks: ranks)
+    var loads = [Double](repeating: 0, count: ranks)
+    for (line, share) in zip(lines, shares) {
+      let parts = (0..<ranks).map { share.rows(of: $0) }
+      #expect(parts.filter { !$0.isEmpty }.flatMap(Array.init) == Array(0..<line.rows))
+      #expect(parts.allSatisfy { $0.lowerBound % rowsOfABlock == 0 })
+      #expect(share.rows(of: share.owner).lowerBound == 0 && !share.rows(of: share.owner).isEmpty)
+      #expect(share.helpers == (0..<ranks).filter { $0 != share.owner && !parts[$0].isEmpty })
+      for (rank, rows) in parts.enumerated() where !rows.isEmpty {
+        loads[rank] += line.repeated + line.block * Double((rows.count + rowsOfABlock - 1) / rowsOfABlock)
+      }
+    }
+    let total = lines.reduce(0) { $0 + $1.seconds }
+    #expect((loads.max() ?? 0) <= total / Double(ranks) + 2 + 0.1 * Double(lines.count))
+    #expect(RowShares.cut(lines, ranks: ranks) == shares)
+  }
+
+  /// A matrix whose ranks would all repeat most of its work stays with one.
+  @Test func whatEveryRankRepeatsIsNotShared() {
+    let lines = [
+      RowShares.Line(rows: 512, repeated: 100, block: 1), .init(rows: 512, repeated: 100, block: 1),
+    ]
+    #expect(RowShares.cut(lines, ranks: 2).map(\.owner) == [0, 1])
+    #expect(RowShares.cut(lines, ranks: 2).allSatisfy { $0.helpers.isEmpty })
+  }
+
   @Test func shardsCoverAllWindows() {
     for (windows, count) in [(7, 3), (8, 8), (128, 5), (1, 1)] {
       let shards = WindowShards(windows: windows, count: count)
@@ -32,6 +63,7 @@ import Testing
     let hosts = ["a", "b", "c"]
     var speaks: Bool { true }
     func send(_ bytes: [UInt8], to rank: Int) throws {}
+    func post(_ bytes: [UInt8], to rank: Int) throws {}
     func receive(from rank: Int) throws -> [UInt8] { [] }
     func check() throws {}
     func fail(_ error: any Error) -> any Error { error }
@@ -71,10 +103,15 @@ import Testing
   @Test func tasksAndAnswersSurviveTheWay() throws {
     let key = SHA256.digest(of: "key")
     let order = UnitOrder(
-      unit: 3, key: key, components: ["a": .integer(1)], inputs: [(unit: 1, key: key)], owner: 2)
+      unit: 3, key: key, components: ["a": .integer(1)], inputs: [(unit: 1, key: key)],
+      shares: RowShares(owner: 2, bounds: [0, 512, 700]))
     let task = try #require(RankTask(json: JSON(parsing: RankTask.make([order]).json.text)))
     guard case .make(let orders) = task else { return #expect(Bool(false), "\(task)") }
     #expect(orders.count == 1 && orders[0].json == order.json)
+    let names = try #require(RankTask(json: JSON(parsing: RankTask.hash([["a", "b"], []]).json.text)))
+    guard case .hash([["a", "b"], []]) = names else { return #expect(Bool(false), "\(names)") }
+    let digests = try #require(RankAnswer(json: JSON(parsing: RankAnswer.hashed([[key], []]).json.text)))
+    guard case .hashed([[key], []]) = digests else { return #expect(Bool(false), "\(digests)") }
     let product = UnitProduct(
       unit: 3, objects: [], result: UnitResult(content: key, report: .hidden(HiddenReport(samples: 4))))
     let answer = try #require(

@@ -63,6 +63,54 @@ import Testing
     }
   }
 
+  private static let sharing: [[String]] = [
+    ["warmStart: {keep: 2, of: 4}", "swap: {holdOut: 0.3}", "reconstruct"],
+    ["admm: {keep: 2, of: 4}", "swap: {objective: refit, maxSwaps: 2}"],
+    ["sparseGPT: {sparsity: 0.5}"],
+    ["warmStart: {sparsity: 0.5}", "swap: {budget: matrix, maxSwaps: 2}"],
+  ]
+
+  /// Ranks that share the rows of a matrix make the masks, weights and reports of one process, whether blocks of rows are whole or not.
+  @Test(arguments: sharing.indices, ["pruned", "sites"])
+  func rowsOfOneMatrixOnSeveralRanks(chain: Int, propagate: String) throws {
+    var checkpoint = TinyCheckpoint()
+    (checkpoint.inner, checkpoint.blocks, checkpoint.shards) = (1100, 1, 2)
+    let bench = try Workbench(checkpoint)
+    let recipe = bench.recipe(Self.sharing[chain], capture: "{shards: 2, propagate: \(propagate)}")
+    try bench.run(recipe, output: "one", work: "work-one")
+    func reports(_ work: String) throws -> [Digest: String] {
+      Dictionary(
+        try ArtifactStore(existing: bench.folder.path + "/" + work).manifests().map {
+          ($0.key, $0.report.text)
+        }, uniquingKeysWith: { first, _ in first })
+    }
+    for ranks in [2, 3, 8] {
+      let result = run(bench, recipe, ranks: ranks, output: "out-\(ranks)", work: "work-\(ranks)")
+      #expect(result.errors.isEmpty, "\(ranks) ranks: \(result.errors)")
+      #expect(
+        try bench.digest(bench.folder.path + "/out-\(ranks)")
+          == bench.digest(bench.folder.path + "/one"), "\(ranks) ranks")
+      #expect(try artifacts(bench, "work-\(ranks)") == artifacts(bench, "work-one"), "\(ranks) ranks")
+      #expect(try reports("work-\(ranks)") == reports("work-one"), "\(ranks) ranks")
+    }
+  }
+
+  /// A damaged weight is found by the rank that hashes it, and named; nothing is written.
+  @Test func aDamagedTensorIsNamedByTheRankThatReadsIt() throws {
+    var checkpoint = TinyCheckpoint()
+    checkpoint.edit = { name, values in
+      if name == "model.layers.1.mlp.down_proj.weight" { values[7] = .nan }
+    }
+    let bench = try Workbench(checkpoint)
+    let recipe = bench.recipe("warmStart: {sparsity: 0.5}", capture: "{shards: 2}")
+    let result = run(bench, recipe, ranks: 3, output: "out", work: "work")
+    #expect(result.errors.count == 3)
+    #expect(
+      result.errors.values.allSatisfy { $0.code == .badInput && "\($0)".contains("down_proj") },
+      "\(result.errors)")
+    #expect(try Folder.entry(bench.folder.path + "/out") == nil)
+  }
+
   @Test(arguments: ["mixtral", "qwen3_moe-fused"]) func aMixtureOfExperts(family: String) throws {
     let checkpoint = try FamilyCheckpoint(family)
     for samples in [6, 40] {

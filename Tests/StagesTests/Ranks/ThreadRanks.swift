@@ -58,6 +58,7 @@ final class ThreadRanks: Ranks, @unchecked Sendable {
   }
 
   func send(_ bytes: [UInt8], to rank: Int) throws { try room.put(bytes, from: self.rank, to: rank) }
+  func post(_ bytes: [UInt8], to rank: Int) throws { try send(bytes, to: rank) }
   func receive(from rank: Int) throws -> [UInt8] { try room.take(from: rank, to: self.rank) }
   func check() throws { try room.check() }
   func fail(_ error: any Error) -> any Error { room.fail(name(of: rank), error) }
