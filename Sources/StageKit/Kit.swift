@@ -2,6 +2,7 @@
 // a built-in one with kernels of its own.
 
 // Models, matrices and masks.
+@_exported import let EspalierCore.rowsOfABlock
 @_exported import enum EspalierCore.DType
 @_exported import struct EspalierCore.Device
 @_exported import struct EspalierCore.Digest
@@ -18,6 +19,8 @@
 @_exported import struct EspalierIO.Checkpoint
 @_exported import enum EspalierIO.CheckpointTensor
 // Weights, Gram matrices, scores and losses.
+@_exported import protocol EspalierKernels.BlockOutcome
+@_exported import struct EspalierKernels.BlockOutcomes
 @_exported import struct EspalierKernels.GramMatrix
 @_exported import struct EspalierKernels.LinearWeight
 @_exported import struct EspalierKernels.Loss

@@ -63,20 +63,20 @@ import Testing
     }
   }
 
-  private static let sharing: [[String]] = [
-    ["warmStart: {keep: 2, of: 4}", "swap: {holdOut: 0.3}", "reconstruct"],
-    ["admm: {keep: 2, of: 4}", "swap: {objective: refit, maxSwaps: 2}"],
-    ["sparseGPT: {sparsity: 0.5}"],
-    ["warmStart: {sparsity: 0.5}", "swap: {budget: matrix, maxSwaps: 2}"],
+  private static let sharing: [(propagate: String, stages: [String])] = [
+    ("pruned", ["warmStart: {keep: 2, of: 4}", "swap: {holdOut: 0.3}", "reconstruct"]),
+    ("sites", ["admm: {keep: 2, of: 4}", "swap: {objective: refit, maxSwaps: 2}"]),
+    ("dense", ["sparseGPT: {sparsity: 0.5}"]),
+    ("pruned", ["warmStart: {sparsity: 0.5}", "swap: {budget: matrix, maxSwaps: 2}"]),
   ]
 
   /// Ranks that share the rows of a matrix make the masks, weights and reports of one process, whether blocks of rows are whole or not.
-  @Test(arguments: sharing.indices, ["pruned", "sites"])
-  func rowsOfOneMatrixOnSeveralRanks(chain: Int, propagate: String) throws {
+  @Test(arguments: sharing.indices) func rowsOfOneMatrixOnSeveralRanks(chain: Int) throws {
+    let (propagate, stages) = Self.sharing[chain]
     var checkpoint = TinyCheckpoint()
     (checkpoint.inner, checkpoint.blocks, checkpoint.shards) = (1100, 1, 2)
     let bench = try Workbench(checkpoint)
-    let recipe = bench.recipe(Self.sharing[chain], capture: "{shards: 2, propagate: \(propagate)}")
+    let recipe = bench.recipe(stages, capture: "{shards: 2, propagate: \(propagate)}")
     try bench.run(recipe, output: "one", work: "work-one")
     func reports(_ work: String) throws -> [Digest: String] {
       Dictionary(
