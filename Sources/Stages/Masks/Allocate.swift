@@ -8,8 +8,8 @@ public struct Allocate: AllocationStage, StageDefinition {
   public static let descriptor = StageDescriptor(
     name: "allocate",
     summary:
-      "Decides how sparse every matrix becomes: all the same, by the outliers of each block, or by measured errors, with fitted weights or without.",
-    revision: 3
+      "Decides how sparse every matrix becomes: all the same, by the outliers of each block, or by measured errors, with fitted weights or without. For N:M too.",
+    revision: 4
   ) { .allocation(Allocate(&$0)) }
 
   private static let measurementObject = "measurement.safetensors"
@@ -23,11 +23,13 @@ public struct Allocate: AllocationStage, StageDefinition {
     var measuresErrors: Bool { self == .error || self == .refit }
   }
 
-  /// The number of sparsities at which the error of a matrix is measured, including the lowest and the highest.
+  /// The number of sparsities at which the error of a matrix is measured, including the lowest and the highest, if any can be chosen.
   private static let points = 9
 
   private let method: Method
   private let sparsity: Double
+  /// Weights in a group of N:M; nil for rows.
+  private let of: Int?
   private let range: Double
   private let outlier: Double
   private let targets: TargetFilter
@@ -39,20 +41,47 @@ public struct Allocate: AllocationStage, StageDefinition {
     )
     sparsity = parameters.number(
       "sparsity", default: nil, in: 0...1, "Share of all target weights that is pruned.")
-    if parameters.problems.isEmpty { parameters.rejectNothing(pruned: sparsity) }
+    of = parameters.optionalInteger(
+      "of", in: 2...65_536,
+      "N:M: weights in a group, of which every matrix keeps a whole number. With sparsity 0.5 and 8 some matrices become 3:8 and others 5:8, 4:8 on average."
+    )
     range = parameters.number(
-      "range", default: 0.08, in: 0...0.5, "How far the sparsity of a matrix may be from the mean.")
+      "range", default: 0.08, in: 0...0.5,
+      "How far the sparsity of a matrix may be from the mean; for N:M at least one weight of a group.")
     outlier = parameters.number(
       "outlier", default: 5, in: 1...1000,
       "With owl: a weight is an outlier if its saliency is this many times the mean of its block.")
     targets = TargetFilter(&parameters)
+    if parameters.problems.isEmpty {
+      parameters.rejectNothing(pruned: sparsity)
+      rejectNoGroup(&parameters)
+    }
+  }
+
+  /// Rejects a sparsity that no groups of this size have.
+  private func rejectNoGroup(_ parameters: inout Parameters) {
+    guard let of else { return }
+    let pruned = sparsity * Double(of)
+    if pruned > Double(of - 1) {
+      parameters.reject(
+        "sparsity \(sparsity) leaves less than one of every \(of) weights; give a larger `of`.")
+    } else if method == .uniform, abs(pruned - pruned.rounded()) > 1e-9 {
+      parameters.reject(
+        "sparsity \(sparsity) is no whole number of every \(of) weights, so not all matrices can have the same; choose another method."
+      )
+    }
   }
 
   public var needsGram: Bool { method.measuresErrors }
+  public var pattern: PlannedPattern { of.map(PlannedPattern.allocatedGroups) ?? .allocatedRows }
 
   public func applies(to matrix: ModelOutline.Matrix) -> Bool { targets.contains(matrix.module) }
 
-  public func check(_ model: ModelOutline, checkpoint: Checkpoint) throws { try targets.check(model) }
+  public func check(_ model: ModelOutline, checkpoint: Checkpoint) throws {
+    try targets.check(model)
+    guard let of else { return }
+    try SparsityPattern.groups(keep: 1, of: of).requireFit(model.matrices.filter(applies))
+  }
 
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
     guard let matrix = sizes.matrix else { return WorkingSet(rows: 2 * OutlierCensus.workingSet(columns: 0)) }
@@ -89,16 +118,16 @@ public struct Allocate: AllocationStage, StageDefinition {
     case .uniform: return Work(memoryBytes: matrix.weights * 4)
     case .owl: return Work(memoryBytes: matrix.weights * 32)
     case .error:
-      let points = Double(Self.points)
+      let points = Double(candidates.count)
       return Work(
         operations: (points + 1) * matrix.gramOperations / 2, memoryBytes: points * matrix.selectionBytes)
     case .refit:
-      let operations = sparsities.reduce(0) {
+      let operations = candidates.reduce(0) {
         $0
           + FittedError.operations(
-            rows: matrix.rows, columns: matrix.columns, kept: Int((1 - $1) * Double(matrix.columns)))
+            rows: matrix.rows, columns: matrix.columns, kept: $1.pattern.kept(ofColumns: matrix.columns))
       }
-      return Work(operations: operations, memoryBytes: Double(Self.points) * matrix.selectionBytes)
+      return Work(operations: operations, memoryBytes: Double(candidates.count) * matrix.selectionBytes)
     }
   }
 
@@ -134,20 +163,28 @@ public struct Allocate: AllocationStage, StageDefinition {
   private func errors(
     _ weight: LinearWeight, _ factor: SiteFactor, _ unit: UnitContext, of error: (Mask) -> Double
   ) throws -> [Double] {
-    try sparsities.enumerated().map { index, sparsity in
+    let candidates = candidates
+    return try candidates.enumerated().map { index, candidate in
       let mask = mostSalient(
-        weight, .wanda, diagonal: factor.diagonal, pattern: .rows(sparsity: sparsity), on: unit.device)
-      try unit.progress(index + 1, of: Self.points)
+        weight, .wanda, diagonal: factor.diagonal, pattern: candidate.pattern, on: unit.device)
+      try unit.progress(index + 1, of: candidates.count)
       return error(mask)
     }
   }
 
-  private var lowest: Double { max(0, sparsity - range) }
-  private var highest: Double { min(1, sparsity + range) }
-
-  private var sparsities: [Double] {
-    (0..<Self.points).map { lowest + (highest - lowest) * Double($0) / Double(Self.points - 1) }
+  /// The patterns of N:M that a matrix can get, or those of rows at which errors are measured; sparsities ascend.
+  private var candidates: [(sparsity: Double, pattern: SparsityPattern)] {
+    guard let of else {
+      let lowest = max(0, sparsity - reach)
+      let step = (min(1, sparsity + reach) - lowest) / Double(Self.points - 1)
+      return (0..<Self.points).map { lowest + step * Double($0) }.map { ($0, .rows(sparsity: $0)) }
+    }
+    return (0..<of).map { (Double($0) / Double(of), .groups(keep: of - $0, of: of)) }
+      .filter { abs($0.0 - sparsity) <= reach + 1e-9 }
   }
+
+  /// How far the sparsity of a matrix may be from the mean.
+  private var reach: Double { of.map { max(range, 1 / Double($0)) } ?? range }
 
   // MARK: - All matrices
 
@@ -159,23 +196,36 @@ public struct Allocate: AllocationStage, StageDefinition {
         .doubles()
     }
     let weights = matrices.map { Double($0.rows * $0.columns) }
-    let sparsities: [Double] =
-      switch method {
-      case .uniform: matrices.map { _ in sparsity }
-      case .owl: try byOutliers(matrices, values, weights, unit.model)
-      case .error, .refit:
-        SparsityAllocation.leastError(
-          points: self.sparsities, errors: values, weights: weights, sparsity: sparsity)
+    let points = candidates.map(\.sparsity)
+    var sparsities: [Double]
+    if method.measuresErrors {
+      let least =
+        of == nil ? SparsityAllocation.leastError : SparsityAllocation.leastErrorInSteps
+      sparsities = least(points, values, weights, sparsity)
+    } else {
+      sparsities =
+        method == .owl
+        ? try byOutliers(matrices, values, weights, unit.model) : matrices.map { _ in sparsity }
+      if of != nil {
+        sparsities = SparsityAllocation.nearest(
+          sparsities, points: points, weights: weights, sparsity: sparsity)
       }
-    let members = zip(matrices, sparsities).map { (key: $0.module, value: JSON.number($1)) }
-    let json = JSON.object(JSONObject(members))
+    }
+    let patterns = sparsities.map(pattern)
+    let json = JSON.object(JSONObject(zip(matrices, patterns).map { (key: $0.module, value: $1.json) }))
     try Folder.writeAtomically(Array(json.prettyText.utf8), to: unit.folder + "/" + PatternChoice.allocation)
     var report = AllocationReport()
     report.method = method.rawValue
     report.matrices = matrices.count
     report.leastSparsity = sparsities.min() ?? 0
     report.mostSparsity = sparsities.max() ?? 0
+    report.meanSparsity = zip(sparsities, weights).reduce(0) { $0 + $1.0 * $1.1 } / weights.reduce(0, +)
     return report
+  }
+
+  private func pattern(_ sparsity: Double) -> SparsityPattern {
+    guard let of else { return .rows(sparsity: sparsity) }
+    return .groups(keep: of - Int((sparsity * Double(of)).rounded()), of: of)
   }
 
   /// One sparsity per block, from its share of outlying weights.
@@ -194,6 +244,6 @@ public struct Allocate: AllocationStage, StageDefinition {
       censuses[block, default: OutlierCensus()].merge(census)
     }
     let shares = blocks.map { censuses[$0]?.shareAbove(outlier) ?? 0 }
-    return SparsityAllocation.byOutliers(shares: shares, weights: weights, sparsity: sparsity, range: range)
+    return SparsityAllocation.byOutliers(shares: shares, weights: weights, sparsity: sparsity, range: reach)
   }
 }
