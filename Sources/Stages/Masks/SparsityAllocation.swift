@@ -1,4 +1,5 @@
 import EspalierCore
+import Glibc
 
 /// Ways to distribute a sparsity over matrices. The mean over all weights is the sparsity that was asked for; if a matrix can only have
 /// some sparsities, as near to it as the steps allow.
@@ -45,6 +46,25 @@ enum SparsityAllocation {
       remaining -= step * weights[segment.matrix]
     }
     return sparsities
+  }
+
+  /// The same for matrices that may be no further than `range` from their mean, which may be anywhere between the points. Between
+  /// points, errors grow by the same factor with each step.
+  static func leastError(
+    points: [Double], errors: [[Double]], weights: [Double], sparsity: Double, range: Double
+  ) -> [Double] {
+    let (lowest, highest) = (max(0, sparsity - range), min(1, sparsity + range))
+    let steps = 32
+    let near = (0...steps).map { lowest + (highest - lowest) * Double($0) / Double(steps) }
+    let interpolated = errors.map { errors in near.map { interpolate(points, errors, at: $0) } }
+    return leastError(points: near, errors: interpolated, weights: weights, sparsity: sparsity)
+  }
+
+  private static func interpolate(_ points: [Double], _ errors: [Double], at sparsity: Double) -> Double {
+    let next = min(points.count - 1, max(1, points.firstIndex { $0 >= sparsity } ?? points.count))
+    let (a, b) = (errors[next - 1], errors[next])
+    let part = (sparsity - points[next - 1]) / (points[next] - points[next - 1])
+    return a > 0 && b > 0 ? a * pow(b / a, part) : a + (b - a) * part
   }
 
   /// The same if a matrix can have the sparsity of a point only: takes the step, to any higher point, that costs least per weight,

@@ -79,6 +79,29 @@ import Testing
     #expect(try Verification(folder: output, on: device).findings.isEmpty)
   }
 
+  /// Blocks prune what OWL gives them, and their matrices share it.
+  @Test(arguments: ["error", "refit"]) func theMatricesOfABlockShareWhatIsPrunedOfIt(within: String) throws {
+    let bench = try bench()
+    func allocated(_ more: String, _ name: String) throws -> [String: Double] {
+      try sparsities(
+        bench.run(
+          bench.recipe(
+            "allocate: {sparsity: 0.5, range: 0.1, outlier: 3\(more)}", "warmStart: {sparsity: allocated}"),
+          output: name, work: "work-\(name)"))
+    }
+    let (all, own) = try (allocated("", "all"), allocated(", within: \(within)", "own"))
+    for block in try Model(folder: bench.model).outline.blocks {
+      let weights = block.matrices.map { Double($0.rows * $0.columns) }
+      let (wanted, found) = (
+        block.matrices.map { all[$0.tensor] ?? -1 }, block.matrices.map { own[$0.tensor] ?? -1 }
+      )
+      #expect(Set(wanted).count == 1 && Set(found).count > 1)
+      #expect(found.allSatisfy { abs($0 - wanted[0]) <= 0.1 + 1e-9 }, "\(found)")
+      let mean = zip(found, weights).reduce(0) { $0 + $1.0 * $1.1 } / weights.reduce(0, +)
+      #expect(abs(mean - wanted[0]) < 1e-9)
+    }
+  }
+
   /// With propagate: pruned the dense model streams once, then the pruned one; a second run finds all of it again.
   @Test func measurementsAreUnitsThatAreReused() throws {
     let bench = try bench()
@@ -182,6 +205,10 @@ import Testing
           "warmStart: {sparsity: allocated, targets: q_proj}", "swap: {moves: group}",
         ],
         "more than 1000 patterns"
+      ),
+      (
+        ["allocate: {method: error, within: error, sparsity: 0.5}", "warmStart: {sparsity: allocated}"],
+        "within works with method: owl"
       ),
       (["allocate: {sparsity: 0.5, of: 7}", "warmStart: {sparsity: allocated}"], "choose another `of`"),
       (["allocate: {sparsity: 0.9, of: 4}", "warmStart: {sparsity: allocated}"], "less than one of every 4"),
