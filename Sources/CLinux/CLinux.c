@@ -14,7 +14,10 @@ int espalier_available_processors(void) {
   return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 0;
 }
 
-void espalier_return_free_memory(void) { malloc_trim(0); }
+void espalier_return_free_memory(void) {
+  // Looking through all of it takes longer than a small unit's work.
+  if (mallinfo2().fordblks > 4 << 20) malloc_trim(0);
+}
 
 int espalier_memory_file(void) { return memfd_create("espalier", MFD_CLOEXEC); }
 

@@ -91,7 +91,7 @@ struct PluginScore: MatrixStage {
   var unitsAtATime: Int { matrix.plugin.copies }
 
   func applies(to matrix: ModelOutline.Matrix) -> Bool { choice.applies(to: matrix) }
-  func pattern(after previous: PlannedPattern?) -> PlannedPattern? { choice.planned }
+  func pattern(after previous: PlannedPattern?) -> PlannedPattern? { choice.planned(after: previous) }
   func check(_ model: ModelOutline, checkpoint: Checkpoint) throws { try choice.check(model) }
   func sourceFiles(of checkpoint: Checkpoint) -> [String: String] { matrix.plugin.files }
   func workingSet(_ sizes: UnitSizes) -> WorkingSet { matrix.workingSet(sizes) }

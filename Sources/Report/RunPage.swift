@@ -184,7 +184,7 @@ private struct Content {
         Fact(
           name: "allocation",
           value:
-            "\(HTML.clean(allocation.method)), \(Figures.percent(allocation.leastSparsity)) to \(Figures.percent(allocation.mostSparsity)) of a matrix pruned"
+            "\(HTML.clean(allocation.method)), \(Figures.percent(allocation.leastSparsity)) to \(Figures.percent(allocation.mostSparsity)) of a matrix pruned, \(Figures.percent(allocation.meanSparsity)) of all"
         ))
     }
     let threads = history.start["threads"]?.integer.map { "\($0) threads" }

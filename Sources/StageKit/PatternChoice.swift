@@ -5,18 +5,19 @@ import Synchronization
 
 /// The pattern and the targets: parameters of every stage that makes masks.
 public struct PatternChoice: Sendable {
-  /// The pattern; nil if an allocation decides the share of every row.
+  /// The pattern; nil if an allocation decides it.
   private let fixed: SparsityPattern?
   private let targets: TargetFilter
-  /// The object of an allocation's artifact: a JSON object of the sparsity of each module.
+  /// The object of an allocation's artifact: a JSON object of the pattern of each module, such as `{"keep": 5, "of": 8}`.
   public static let allocation = "allocation.json"
-  private let allocated = AllocatedSparsities()
+  private let allocated = AllocatedPatterns()
 
   public init(_ parameters: inout Parameters) {
     let mistakes = parameters.problems.count
     let sparsity = parameters.numberOrWord(
       "sparsity", default: nil, in: 0...1, word: "allocated",
-      "Share of every row that is pruned, or allocated if `- allocate` decides it; or give keep and of.")
+      "Share of every row that is pruned, or allocated if `- allocate` decides it, for N:M too; or give keep and of."
+    )
     let keep = parameters.optionalInteger(
       "keep", in: 0...65_536, "N:M: weights that are kept of every group, such as 2 in 2:4.")
     let of = parameters.optionalInteger("of", in: 1...65_536, "N:M: weights in a group, such as 4 in 2:4.")
@@ -60,16 +61,15 @@ public struct PatternChoice: Sendable {
   public var reads: Set<ArtifactKind> { fixed == nil ? [.allocation] : [] }
 
   /// The pattern before any work.
-  public var planned: PlannedPattern { fixed.map(PlannedPattern.known) ?? .allocatedRows }
+  ///
+  /// - Parameter allocated: that of the allocation; nil if there is none.
+  public func planned(after allocated: PlannedPattern?) -> PlannedPattern {
+    fixed.map(PlannedPattern.known) ?? allocated ?? .allocatedRows
+  }
 
   public func check(_ model: ModelOutline) throws {
     try targets.check(model)
-    guard let fixed else { return }
-    for matrix in model.matrices where applies(to: matrix) && !fixed.fits(columns: matrix.columns) {
-      throw EspalierError.usage(
-        "\(matrix.module) has \(matrix.columns) inputs, which \(fixed) does not divide; choose another `of`, or put the matrix on the ignore list."
-      )
-    }
+    try fixed?.requireFit(model.matrices.filter(applies))
   }
 
   /// The pattern of the unit's matrix.
@@ -78,12 +78,12 @@ public struct PatternChoice: Sendable {
   public func pattern(_ unit: UnitContext) throws -> SparsityPattern {
     if let fixed { return fixed }
     let path = try unit.input(.allocation, Self.allocation)
-    guard let sparsity = try allocated.sparsity(of: unit.matrix?.module ?? "", path: path) else {
+    guard let pattern = try allocated.pattern(of: unit.matrix?.module ?? "", path: path) else {
       throw EspalierError.usage(
         "the allocation leaves \(unit.matrix?.module ?? "the matrix") out; give `allocate` the same targets as this stage."
       )
     }
-    return .rows(sparsity: sparsity)
+    return pattern
   }
 }
 
@@ -92,6 +92,16 @@ extension Parameters {
   public mutating func rejectNothing(pruned share: Double) {
     if share == 0 { reject("this would prune no weight; give a sparsity above 0, or keep less than of.") }
     if share == 1 { reject("this would prune every weight; give a sparsity below 1, or keep above 0.") }
+  }
+}
+
+extension SparsityPattern {
+  /// - Throws: a usage error that names the first of the matrices that cannot have this pattern.
+  public func requireFit(_ matrices: [ModelOutline.Matrix]) throws {
+    guard let matrix = matrices.first(where: { !fits(columns: $0.columns) }) else { return }
+    throw EspalierError.usage(
+      "\(matrix.module) has \(matrix.columns) inputs, which \(self) does not divide; choose another `of`, or put the matrix on the ignore list."
+    )
   }
 }
 
@@ -109,20 +119,19 @@ extension PlannedPattern {
 }
 
 /// The result of an allocation, read once for all matrices.
-private final class AllocatedSparsities: Sendable {
-  private let known = Mutex<(path: String, sparsities: [String: Double])?>(nil)
+private final class AllocatedPatterns: Sendable {
+  private let known = Mutex<(path: String, patterns: [String: SparsityPattern])?>(nil)
 
-  /// The share of a matrix's weights that is pruned; nil if the allocation leaves the matrix out.
+  /// The pattern of a matrix; nil if the allocation leaves the matrix out.
   ///
   /// - Parameter path: of an artifact, whose content never changes.
-  func sparsity(of module: String, path: String) throws -> Double? {
-    if let known = known.withLock({ $0 }), known.path == path { return known.sparsities[module] }
+  func pattern(of module: String, path: String) throws -> SparsityPattern? {
+    if let known = known.withLock({ $0 }), known.path == path { return known.patterns[module] }
     let members = try Folder.readJSON(path).object?.members ?? []
-    let sparsities = Dictionary(
-      members.compactMap { member in
-        member.value.double.flatMap { (0...1).contains($0) ? (member.key, $0) : nil }
-      }, uniquingKeysWith: { first, _ in first })
-    known.withLock { $0 = (path, sparsities) }
-    return sparsities[module]
+    let patterns = Dictionary(
+      members.compactMap { member in SparsityPattern(json: member.value).map { (member.key, $0) } },
+      uniquingKeysWith: { first, _ in first })
+    known.withLock { $0 = (path, patterns) }
+    return patterns[module]
   }
 }

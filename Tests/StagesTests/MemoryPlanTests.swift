@@ -17,6 +17,7 @@ import Testing
         ["allocate: {sparsity: 0.6}", "warmStart: {sparsity: allocated}", "swap", "reconstruct"],
         ["allocate: {method: error, sparsity: 0.6}", "warmStart: {sparsity: allocated}"],
         ["allocate: {method: refit, sparsity: 0.6}", "admm: {sparsity: allocated}"],
+        ["allocate: {method: refit, sparsity: 0.5, of: 8}", "admm: {sparsity: allocated}"],
         ["warmStart: {sparsity: 0.6}", "swap: {holdOut: 0.3}"],
         ["warmStart: {sparsity: 0.6}", "swap: {objective: refit}"],
         // A row may come to keep all of its weights, and that is planned for.

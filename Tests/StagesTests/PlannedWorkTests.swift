@@ -59,17 +59,24 @@ import Testing
     // Wide enough that rows of some sparsities, but not of all, have a factor of their own.
     checkpoint.inner = 1600
     let bench = try Workbench(checkpoint)
-    func memory(_ sparsity: String) throws -> WorkingSet {
+    func memory(_ pattern: String, groups: String = "") throws -> WorkingSet {
       let makes = ["admm", "sparseGPT"].contains(stage)
-      let first = "\(makes ? stage : "warmStart"): {sparsity: \(sparsity)}"
-      let recipe = bench.recipe("allocate: {sparsity: 0.5}", first, makes ? "dsnot" : stage)
+      let first = "\(makes ? stage : "warmStart"): {\(pattern)}"
+      let recipe = bench.recipe("allocate: {sparsity: 0.5\(groups)}", first, makes ? "dsnot" : stage)
       let plan = try Planner.plan(try bench.job(recipe))
       return try #require(plan.stages.first { $0.id == stage }).memory
     }
-    let planned = try memory("allocated")
+    let planned = try memory("sparsity: allocated")
     for sparsity in ["0.001", "0.2", "0.36", "0.5", "0.9", "0.999"] {
-      let needed = try memory(sparsity)
+      let needed = try memory("sparsity: \(sparsity)")
       #expect(planned.rows >= needed.rows && planned.total >= needed.total, "\(sparsity)")
+    }
+    for of in [4, 8, 16] {
+      let planned = try memory("sparsity: allocated", groups: ", of: \(of)")
+      for keep in 1..<of {
+        let needed = try memory("keep: \(keep), of: \(of)")
+        #expect(planned.rows >= needed.rows && planned.total >= needed.total, "\(keep):\(of)")
+      }
     }
   }
 

@@ -15,6 +15,9 @@ int espalier_memory_file(void);
 /// instruction where it has one.
 uint32_t espalier_crc32c(uint32_t checksum, const void *bytes, size_t count);
 
+/// The checksum of each `piece` bytes, of which the last may be shorter: count / piece of them, rounded up.
+void espalier_crc32c_pieces(const void *bytes, size_t count, size_t piece, uint32_t *checksums);
+
 /// The same by a table, on any processor.
 uint32_t espalier_crc32c_plain(uint32_t checksum, const void *bytes, size_t count);
 

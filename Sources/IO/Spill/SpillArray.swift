@@ -1,3 +1,4 @@
+import Dispatch
 import EspalierCore
 import Synchronization
 
@@ -56,9 +57,12 @@ public final class SpillArray: Sendable {
   ///
   /// Also starts reading ahead the same number of following sequences.
   ///
+  /// - Parameter threads: those that decode chunks at the same time.
   /// - Throws: bad input that names shard and chunk if files are damaged; an I/O error; an internal fault for sequences out of range
   ///   or a buffer of another size.
-  public func read(_ sequences: Range<Int>, into values: UnsafeMutableBufferPointer<Float>) throws {
+  public func read(
+    _ sequences: Range<Int>, into values: UnsafeMutableBufferPointer<Float>, threads: Int = 1
+  ) throws {
     guard holds(sequences), values.count == sequences.count * layout.valuesPerSequence else {
       throw EspalierError.internalFault(
         "Sequences \(sequences) of \(layout.sequences) were read into \(values.count) values.",
@@ -66,12 +70,33 @@ public final class SpillArray: Sendable {
     }
     guard let base = values.baseAddress else { return }
     prefetch(sequences.upperBound..<min(self.sequences, sequences.upperBound + sequences.count))
+    let chunks = chunks(of: sequences)
+    let parts = max(1, min(threads, chunks.count))
+    guard parts > 1 else { return try read(chunks[...], from: sequences.lowerBound, into: base) }
+    // Each part writes the values of its own chunks.
+    nonisolated(unsafe) let target = base
+    let failure = Mutex<(any Error)?>(nil)
+    DispatchQueue.concurrentPerform(iterations: parts) { part in
+      do {
+        let own = chunks[part * chunks.count / parts..<(part + 1) * chunks.count / parts]
+        try read(own, from: sequences.lowerBound, into: target)
+      } catch {
+        failure.withLock { $0 = $0 ?? error }
+      }
+    }
+    if let error = failure.withLock({ $0 }) { throw error }
+  }
+
+  /// Reads chunks into the place of the first value of sequence `first`.
+  private func read(_ chunks: ArraySlice<ChunkPlace>, from first: Int, into base: UnsafeMutablePointer<Float>)
+    throws
+  {
     var decoder = try ChunkDecoder(ChunkFormat(layout))
     var chunk = Buffer<UInt8>(count: element == .f32 ? 0 : layout.chunkBytes)
-    try forEachChunk(sequences) { (place, stored) throws(ChunkFault) in
-      let first = (place.sequence - sequences.lowerBound) * layout.valuesPerSequence
-      let values = base + first + place.tokens.lowerBound * width
-      let count = place.tokens.count * width
+    try forEach(chunks) { (place, stored) throws(ChunkFault) in
+      let tokens = layout.tokens(ofChunk: place.part)
+      let values = base + (place.sequence - first) * layout.valuesPerSequence + tokens.lowerBound * width
+      let count = tokens.count * width
       if element == .f32 {
         try decoder.decode(stored, into: UnsafeMutableRawBufferPointer(start: values, count: count * 4))
       } else {
@@ -86,35 +111,35 @@ public final class SpillArray: Sendable {
   }
 
   /// Reads whole sequences; see ``read(_:into:)-(_,UnsafeMutableBufferPointer<Float>)``.
-  public func read(_ sequences: Range<Int>, into values: inout MutableSpan<Float>) throws {
-    try values.withUnsafeMutableBufferPointer { try read(sequences, into: $0) }
+  public func read(_ sequences: Range<Int>, into values: inout MutableSpan<Float>, threads: Int = 1) throws {
+    try values.withUnsafeMutableBufferPointer { try read(sequences, into: $0, threads: threads) }
   }
 
   /// Computes the content digest from the elements.
   ///
   /// - Throws: as ``read(_:into:)-(_,UnsafeMutableBufferPointer<Float>)``; also bad input if it is not the recorded one.
   public func contentDigest() throws -> Digest {
-    var hash = SHA256()
-    hash.update(layout.digestPrefix)
+    var digest = SpillDigest(layout)
     var decoder = try ChunkDecoder(ChunkFormat(layout))
     var chunk = Buffer<UInt8>(count: layout.chunkBytes)
     for sequence in 0..<sequences {
       prefetch(sequence + 1..<min(sequences, sequence + 2))
-      try forEachChunk(sequence..<sequence + 1) { (place, stored) throws(ChunkFault) in
+      try forEach(chunks(of: sequence..<sequence + 1)[...]) { (place, stored) throws(ChunkFault) in
         try chunk.withUnsafeMutable { (chunk) throws(ChunkFault) in
           let elements = UnsafeMutableRawBufferPointer(
-            start: chunk.baseAddress, count: place.tokens.count * width * element.byteCount)
+            start: chunk.baseAddress,
+            count: layout.tokens(ofChunk: place.part).count * width * element.byteCount)
           try decoder.decode(stored, into: elements)
-          hash.update(UnsafeRawBufferPointer(elements).bytes)
+          digest.update(UnsafeRawBufferPointer(elements).bytes)
         }
       }
       release(sequence..<sequence + 1)
     }
-    let digest = hash.finalize()
-    guard digest == recordedDigest else {
+    let found = digest.finalize()
+    guard found == recordedDigest else {
       throw EspalierError.spill("the values are not the ones that were written", folder)
     }
-    return digest
+    return found
   }
 
   /// Tells the system to start reading these sequences. Errors are left for reading them to report.
@@ -133,25 +158,33 @@ public final class SpillArray: Sendable {
     }
   }
 
-  /// Calls `body` with each stored chunk of the sequences and the tokens that it holds.
-  private func forEachChunk(
-    _ sequences: Range<Int>,
-    _ body: (_ place: (sequence: Int, tokens: Range<Int>), _ stored: UnsafeRawBufferPointer)
-      throws(ChunkFault)
-      -> Void
+  /// Where a chunk is: its shard, its index in there, its sequence, and which part of the sequence's tokens it holds.
+  private typealias ChunkPlace = (shard: Int, index: Int, sequence: Int, part: Int)
+
+  /// The chunks of these sequences, in order.
+  private func chunks(of sequences: Range<Int>) -> [ChunkPlace] {
+    pieces(sequences).flatMap { shard, chunks in
+      chunks.map { index in
+        let (sequence, part) = index.quotientAndRemainder(dividingBy: layout.chunksPerSequence)
+        return (shard, index, shard * layout.sequencesPerShard + sequence, part)
+      }
+    }
+  }
+
+  /// Calls `body` with each stored chunk.
+  private func forEach(
+    _ chunks: ArraySlice<ChunkPlace>,
+    _ body: (_ place: ChunkPlace, _ stored: UnsafeRawBufferPointer) throws(ChunkFault) -> Void
   ) throws {
-    for (number, chunks) in pieces(sequences) {
-      let shard = try shard(number)
-      for index in chunks {
-        let (sequence, part) = (index / layout.chunksPerSequence, index % layout.chunksPerSequence)
-        let place = (number * layout.sequencesPerShard + sequence, layout.tokens(ofChunk: part))
-        do {
-          try shard.file.withBytes(shard.bytes(ofChunks: index..<index + 1)) { (stored) throws(ChunkFault) in
-            try body(place, stored)
-          }
-        } catch {
-          throw EspalierError.spill("chunk \(index) \(error.rawValue)", shard.file.path)
+    for place in chunks {
+      let shard = try shard(place.shard)
+      do {
+        try shard.file.withBytes(shard.bytes(ofChunks: place.index..<place.index + 1)) {
+          (stored) throws(ChunkFault) in
+          try body(place, stored)
         }
+      } catch {
+        throw EspalierError.spill("chunk \(place.index) \(error.rawValue)", shard.file.path)
       }
     }
   }

@@ -85,7 +85,4 @@ public struct SpillLayout: Hashable, Sendable {
   }
 
   func path(ofShard shard: Int, in folder: String) -> String { "\(folder)/c/\(shard)/0/0" }
-
-  /// The text at the start of the content digest's input.
-  var digestPrefix: String { "espalier spill 1\n\(sequences) \(tokens) \(width)\n\(element.rawValue)\n" }
 }

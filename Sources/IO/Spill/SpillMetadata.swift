@@ -15,7 +15,7 @@ extension SpillLayout {
     guard let shape = metadata["shape"]?.array?.compactMap(\.integer), shape.count == 3 else {
       throw EspalierError.badInput("its shape does not have three sizes.")
     }
-    guard let own = metadata["attributes"]?["espalier"], own["spill"]?.integer == 1,
+    guard let own = metadata["attributes"]?["espalier"], own["spill"]?.integer == 2,
       let element = own["element"]?.string.flatMap(SpillElement.init(rawValue:)),
       let codec = own["codec"]?.string.flatMap({ SpillCodec($0) }),
       let digest = own["digest"]?.string.flatMap(Digest.init(hex:))
@@ -31,7 +31,7 @@ extension SpillLayout {
 
   private func metadata(digest: Digest, checksum: UInt32?) -> JSON {
     var own = JSONObject([
-      (key: "spill", value: 1), (key: "element", value: .string(element.rawValue)),
+      (key: "spill", value: 2), (key: "element", value: .string(element.rawValue)),
       (key: "codec", value: .string(codec.description)), (key: "digest", value: .string(digest.hex)),
     ])
     if let checksum { own.members.append((key: "checksum", value: .integer(Int(checksum)))) }

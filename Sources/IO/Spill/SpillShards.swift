@@ -6,22 +6,24 @@ struct SpillShards: ~Copyable {
   private var layout: SpillLayout
   private var encoder: ChunkEncoder
   private var shard: SpillShardWriter
-  private var digest: SHA256?
+  private var digest: SpillDigest?
   private var written = 0
   private var codecIsUndecided: Bool
+  private let isDurable: Bool
 
-  /// - Parameter ifWorthwhile: whether the layout's codec is used only if it pays off for the first chunk.
-  init(_ layout: SpillLayout, in folder: String, ifWorthwhile: Bool) throws {
+  /// - Parameters:
+  ///   - ifWorthwhile: whether the layout's codec is used only if it pays off for the first chunk.
+  ///   - isDurable: whether the shards must be on the disk at the end.
+  init(_ layout: SpillLayout, in folder: String, ifWorthwhile: Bool, isDurable: Bool) throws {
     let encoder = try ChunkEncoder(ChunkFormat(layout))
     let shard = try SpillShardWriter(layout, shard: 0, in: folder)
-    var digest = SHA256()
-    digest.update(layout.digestPrefix)
     self.folder = folder
     self.layout = layout
     self.encoder = encoder
     self.shard = shard
-    self.digest = consume digest
+    digest = SpillDigest(layout)
     codecIsUndecided = ifWorthwhile
+    self.isDurable = isDurable
   }
 
   static func byteCount(of layout: SpillLayout) -> Int {
@@ -33,6 +35,7 @@ struct SpillShards: ~Copyable {
       case .zstd(let level): level <= 3 ? 2 << 20 : (4 << 20) + 18 * layout.chunkBytes
       }
     return layout.chunkBytes + ChunkFormat(layout).largestStored + 2 * layout.indexBytes + context
+      + SpillDigest.byteCount(of: layout)
   }
 
   /// Writes the next chunk; the last chunk of a sequence is padded with zeros.
@@ -55,17 +58,19 @@ struct SpillShards: ~Copyable {
     }
     try encoder.withStored { try shard.append($0.bytes) }
     written += 1
-    if written == layout.chunkCount || written % layout.chunksPerShard == 0 { try shard.close() }
+    if written == layout.chunkCount || written % layout.chunksPerShard == 0 {
+      try shard.close(isDurable: isDurable)
+    }
   }
 
-  /// Writes `zarr.json`; returns once all files and folders are on the disk.
+  /// Writes `zarr.json`; returns once it is on the disk, with all files and folders if they are durable.
   ///
-  /// - Returns: the SHA-256 of shape, element type and the elements in row-major order, which does not depend on the codec.
+  /// - Returns: the content digest.
   mutating func finish() throws -> Digest {
     guard written == layout.chunkCount, let digest = digest.take()?.finalize() else {
       throw EspalierError.internalFault("A spill array was finished too early or twice.", subject: folder)
     }
-    try Folder.sync(folder + "/c")
+    if isDurable { try Folder.sync(folder + "/c") }
     try Folder.writeAtomically(
       Array(layout.metadata(digest: digest).prettyText.utf8), to: folder + "/zarr.json")
     try Folder.sync(Folder.parent(of: folder))
@@ -97,11 +102,12 @@ struct SpillShardWriter: ~Copyable {
     offset += stored.byteCount
   }
 
-  /// Writes the index, and returns once the file and the folders above it are on the disk.
-  mutating func close() throws {
+  /// Writes the index; if it is to be durable, returns once the file and the folders above it are on the disk.
+  mutating func close(isDurable: Bool) throws {
     try file.write(index.span.bytes, at: offset)
     let checksum = [CRC32C.checksum(index.span.bytes).littleEndian]
     try file.write(checksum.span.bytes, at: offset + index.count * 8)
+    guard isDurable else { return }
     try file.sync()
     try Folder.sync(Folder.parent(of: path))
     try Folder.sync(Folder.parent(of: Folder.parent(of: path)))

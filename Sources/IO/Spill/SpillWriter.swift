@@ -12,24 +12,27 @@ public struct SpillWriter: ~Copyable {
 
   /// Creates `folder` and begins an array of `sequences x tokens x width` values.
   ///
-  /// - Parameter ifWorthwhile: whether the codec is used only if it shrinks the first chunk by ``SpillCodec/worthwhileRatio``.
+  /// - Parameters:
+  ///   - ifWorthwhile: whether the codec is used only if it shrinks the first chunk by ``SpillCodec/worthwhileRatio``.
+  ///   - isDurable: whether the values must be on the disk at the end. Otherwise the system writes them when it likes: they outlive
+  ///     the process, but not a loss of power, after which their content digest or their sizes are wrong.
   /// - Throws: bad input for invalid sizes; an I/O error, also if the folder exists.
   public init(
     folder: String, sequences: Int, tokens: Int, width: Int, element: SpillElement, codec: SpillCodec,
-    ifWorthwhile: Bool = false
+    ifWorthwhile: Bool = false, isDurable: Bool = true
   ) throws {
     try self.init(
       folder: folder,
       layout: SpillLayout(sequences: sequences, tokens: tokens, width: width, element: element, codec: codec),
-      ifWorthwhile: ifWorthwhile)
+      ifWorthwhile: ifWorthwhile, isDurable: isDurable)
   }
 
-  init(folder: String, layout: SpillLayout, ifWorthwhile: Bool = false) throws {
+  init(folder: String, layout: SpillLayout, ifWorthwhile: Bool = false, isDurable: Bool = true) throws {
     guard try Folder.entry(folder) == nil else {
       throw EspalierError(
         .io, "this is in the way of a new spill array; remove it.", subject: folder)
     }
-    let shards = try SpillShards(layout, in: folder, ifWorthwhile: ifWorthwhile)
+    let shards = try SpillShards(layout, in: folder, ifWorthwhile: ifWorthwhile, isDurable: isDurable)
     self.folder = folder
     self.layout = layout
     thread = SpillThread(shards, layout)
@@ -87,9 +90,9 @@ public struct SpillWriter: ~Copyable {
         + "spill as \(layout.element == .f16 ? "bf16 or f32" : "f32").", subject: folder)
   }
 
-  /// Finishes the array; returns once all files and folders are on the disk.
+  /// Finishes the array; returns once all files and folders are on the disk, if they are durable.
   ///
-  /// - Returns: the SHA-256 of shape, element type and the elements in row-major order, which does not depend on the codec.
+  /// - Returns: the content digest, which does not depend on the codec.
   /// - Throws: an I/O error, also of an earlier append; an internal fault if sequences are missing.
   public consuming func finish() throws -> Digest {
     guard appended == layout.sequences else {

@@ -360,15 +360,17 @@ public struct UnitGraph: Sendable {
           )
         }
         var inputs: [Int] = []
+        var pattern = patterns[matrix.module]
         if stage.reads.contains(.factor), let factor { inputs.append(factor) }
         if let previous { inputs.append(previous) }
         if stage.reads.contains(.allocation) {
-          guard let allocationUnit else {
+          guard let allocation, let allocationUnit else {
             throw missing("the sparsity of \(id(entry)) is to be allocated", \.allocation)
           }
           inputs.append(allocationUnit)
+          pattern = allocation.stage.pattern
         }
-        patterns[matrix.module] = try about(id(entry)) { try stage.pattern(after: patterns[matrix.module]) }
+        patterns[matrix.module] = try about(id(entry)) { try stage.pattern(after: pattern) }
         masks[matrix.module] = append(
           "\(id(entry))/\(matrix.module)", entry, .matrix(matrix), block: block, kind: .mask, inputs: inputs,
           tensors: .tensor(matrix.tensor), pass: passes[entry], pattern: patterns[matrix.module], site: site)

@@ -177,6 +177,8 @@ public struct AllocationReport: ReportPart {
   public var matrices = 0
   public var leastSparsity = 0.0
   public var mostSparsity = 0.0
+  /// Over all weights.
+  public var meanSparsity = 0.0
 
   public init() {}
 
@@ -185,6 +187,7 @@ public struct AllocationReport: ReportPart {
     members.value("matrices", &matrices)
     members.value("leastSparsity", &leastSparsity)
     members.value("mostSparsity", &mostSparsity)
+    members.value("meanSparsity", &meanSparsity)
   }
 }
 

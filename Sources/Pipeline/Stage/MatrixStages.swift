@@ -6,6 +6,8 @@ import EspalierCore
 public protocol AllocationStage: Stage {
   /// Whether it reads Gram matrices, and not only their diagonals.
   var needsGram: Bool { get }
+  /// The pattern of the masks that it decides about, as far as it is known before any work.
+  var pattern: PlannedPattern { get }
   /// Whether it decides about this matrix.
   func applies(to matrix: ModelOutline.Matrix) -> Bool
   /// Measures one matrix with its factor.
@@ -16,6 +18,7 @@ public protocol AllocationStage: Stage {
 
 extension AllocationStage {
   public var needsGram: Bool { false }
+  public var pattern: PlannedPattern { .allocatedRows }
 }
 
 /// Makes or changes the ``ArtifactKind/mask`` of one matrix.
@@ -34,7 +37,7 @@ public protocol MatrixStage: Stage {
   func applies(to matrix: ModelOutline.Matrix) -> Bool
   /// The pattern of its mask, before any work.
   ///
-  /// - Parameter previous: the pattern of the mask that it reads; nil if it reads none.
+  /// - Parameter previous: the pattern of the mask or the allocation that it reads; nil if it reads neither.
   /// - Throws: a usage error if it cannot work on masks of that pattern.
   func pattern(after previous: PlannedPattern?) throws -> PlannedPattern?
   /// What each of several ranks that share the rows of the unit's matrix has to do, however few rows it has; a part of ``Stage/work(_:)``.

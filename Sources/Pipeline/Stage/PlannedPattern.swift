@@ -7,6 +7,8 @@ public enum PlannedPattern: Hashable, Sendable {
   case allocatedRows
   /// Rows may keep different numbers of weights; an allocation will decide how many the matrix keeps.
   case allocatedMatrix
+  /// N:M; an allocation will decide how many of every `of` weights are kept.
+  case allocatedGroups(of: Int)
 
   /// The whole pattern; nil if an allocation will decide how sparse it is.
   public var known: SparsityPattern? { if case .known(let pattern) = self { pattern } else { nil } }
@@ -15,7 +17,7 @@ public enum PlannedPattern: Hashable, Sendable {
   public var isAcrossRows: Bool {
     switch self {
     case .known(.matrix), .allocatedMatrix: true
-    case .known, .allocatedRows: false
+    case .known, .allocatedRows, .allocatedGroups: false
     }
   }
 
@@ -24,6 +26,7 @@ public enum PlannedPattern: Hashable, Sendable {
     switch self {
     case .known(let pattern): pattern.acrossRows.map(PlannedPattern.known)
     case .allocatedRows, .allocatedMatrix: .allocatedMatrix
+    case .allocatedGroups: nil
     }
   }
 }
@@ -34,6 +37,7 @@ extension PlannedPattern: CustomStringConvertible {
     case .known(let pattern): pattern.description
     case .allocatedRows: "an allocated share of every row"
     case .allocatedMatrix: "an allocated share of the matrix"
+    case .allocatedGroups(let of): "an allocated number of every \(of) weights"
     }
   }
 }

@@ -158,7 +158,7 @@ struct BlockStates {
     }
     var states = weights.device.matrix(unfilled: batch.count * array.tokens, columns: array.width)
     var span = states.elements.mutableSpan
-    try array.read(batch, into: &span)
+    try array.read(batch, into: &span, threads: weights.device.threads)
     array.release(batch)
     return states
   }

@@ -361,7 +361,9 @@ public struct Capture: SourceStage, StageDefinition {
       folder: unit.newStates(ofShard: shard), sequences: unit.windows[shard].count, tokens: length,
       width: width ?? unit.model.hiddenSize,
       element: width == nil ? spill : inputs(unit.job.arithmetic.precision), codec: codec.spillCodec,
-      ifWorthwhile: codec == .auto)
+      ifWorthwhile: codec == .auto,
+      // States inside of a block are made again from its start, which costs no more than a block.
+      isDurable: (unit.unit.cut ?? .start) == .start)
   }
 
   private func requireFinite(_ states: borrowing Matrix, _ place: String, _ first: Int, _ length: Int)

@@ -10,7 +10,7 @@ public struct Factor: SiteStage, StageDefinition {
     name: "factor",
     summary:
       "Accumulates the Gram matrix of every site's inputs as they stream by, its diagonal, or a factor of low rank.",
-    revision: 6
+    revision: 7
   ) { .site(Factor(&$0)) }
 
   enum Kind: String, CaseIterable {
@@ -25,6 +25,7 @@ public struct Factor: SiteStage, StageDefinition {
   public let retention: Retention
   public let target: Target
   private let repair: Double
+  private let inputRepair: Double
   private let errors: Errors
   private let earlier: EarlierFactors
   private let adds: Int
@@ -69,6 +70,11 @@ public struct Factor: SiteStage, StageDefinition {
       "repair", default: 0.5, in: 0...1,
       "The share of the way from the pruned target, 0, to the other one, 1. A full repair also learns the calibration text; half of it carries over to other texts."
     )
+    let inputs = parameters.optionalNumber(
+      "inputRepair", in: 0...1,
+      "The share for what a matrix's own inputs lack, if it is another than that for the error of the hidden states. By default half of repair with target: residual, else repair."
+    )
+    inputRepair = inputs ?? (target == .residual ? repair / 2 : repair)
     errors = parameters.choice(
       "errors", default: .absolute,
       "What an error of matrices that add to the hidden states counts. absolute: the same at every token, as in the papers; relative: as a share of the size of the token's hidden states, since the norm that follows divides by it. The first token of a window often has hidden states a hundred times as large as others."
@@ -78,7 +84,7 @@ public struct Factor: SiteStage, StageDefinition {
       "Work folders of earlier runs on other texts; their factors, which must be kept there (keep: always, or capture.propagate: dense), are added to these."
     )
     (earlier, adds) = (EarlierFactors(folders: folders), folders.count)
-    inputs = parameters.choice(
+    self.inputs = parameters.choice(
       "inputs", default: .none,
       "Keeps the inputs of every site beside its factor, as a Zarr array of this type, for inspection; they are large."
     )
@@ -256,6 +262,14 @@ public struct Factor: SiteStage, StageDefinition {
     return columns * 16 + (sizes.holdOut > 0 ? 2 : 1) * (matrix + repairBytes) + inputBytes(sizes)
   }
 
+  /// The share of what is missing that a site's matrices make up for; what they output is added to the hidden states times a scale.
+  private func share(of kind: Repair, _ site: ModelOutline.Site) -> Float {
+    switch kind {
+    case .cross: Float(inputRepair)
+    case .residual: Float(repair) / (site.residualScale ?? 1)
+    }
+  }
+
   private var form: GramForm {
     switch kind {
     case .gram: .whole
@@ -275,7 +289,7 @@ public struct Factor: SiteStage, StageDefinition {
     let form = SiteSums.Form(
       columns: site.columns, gram: form,
       repairs: repairs(sizes).map {
-        ($0.kind, $0.rows, Float(repair) / ($0.kind == .residual ? site.residualScale ?? 1 : 1))
+        ($0.kind, $0.rows, share(of: $0.kind, site))
       },
       holdsOut: unit.unit.holdOut > 0, precision: unit.job.arithmetic.precision)
     return try FactorSink(

@@ -46,7 +46,8 @@ public struct SparseGPT: MatrixStage, StageDefinition {
 
   public func pattern(after previous: PlannedPattern?) -> PlannedPattern? {
     // Groups keep their own budget.
-    budget == .matrix ? choice.planned.acrossRows ?? choice.planned : choice.planned
+    let pattern = choice.planned(after: previous)
+    return budget == .matrix ? pattern.acrossRows ?? pattern : pattern
   }
 
   public func check(_ model: ModelOutline, checkpoint: Checkpoint) throws { try choice.check(model) }

@@ -1,6 +1,8 @@
 import EspalierCore
+import Glibc
 
-/// Ways to distribute a sparsity over matrices. The mean over all weights is always the sparsity that was asked for.
+/// Ways to distribute a sparsity over matrices. The mean over all weights is the sparsity that was asked for; if a matrix can only have
+/// some sparsities, as near to it as the steps allow.
 enum SparsityAllocation {
   /// OWL (arXiv 2310.05175, section 3.2): the density grows with the share of outliers, over a span of `2 range`.
   ///
@@ -44,6 +46,58 @@ enum SparsityAllocation {
       remaining -= step * weights[segment.matrix]
     }
     return sparsities
+  }
+
+  /// The same for matrices that may be no further than `range` from their mean, which may be anywhere between the points. Between
+  /// points, errors grow by the same factor with each step.
+  static func leastError(
+    points: [Double], errors: [[Double]], weights: [Double], sparsity: Double, range: Double
+  ) -> [Double] {
+    let (lowest, highest) = (max(0, sparsity - range), min(1, sparsity + range))
+    let steps = 32
+    let near = (0...steps).map { lowest + (highest - lowest) * Double($0) / Double(steps) }
+    let interpolated = errors.map { errors in near.map { interpolate(points, errors, at: $0) } }
+    return leastError(points: near, errors: interpolated, weights: weights, sparsity: sparsity)
+  }
+
+  private static func interpolate(_ points: [Double], _ errors: [Double], at sparsity: Double) -> Double {
+    let next = min(points.count - 1, max(1, points.firstIndex { $0 >= sparsity } ?? points.count))
+    let (a, b) = (errors[next - 1], errors[next])
+    let part = (sparsity - points[next - 1]) / (points[next] - points[next - 1])
+    return a > 0 && b > 0 ? a * pow(b / a, part) : a + (b - a) * part
+  }
+
+  /// The same if a matrix can have the sparsity of a point only: takes the step, to any higher point, that costs least per weight,
+  /// among those of which at least half fits.
+  static func leastErrorInSteps(points: [Double], errors: [[Double]], weights: [Double], sparsity: Double)
+    -> [Double]
+  {
+    guard let first = points.first else { return weights.map { _ in sparsity } }
+    var places = weights.map { _ in 0 }
+    var remaining = weights.reduce(0) { $0 + $1 * (sparsity - first) }
+    while remaining > 0 {
+      var best: (price: Double, matrix: Int, place: Int, size: Double)?
+      for (matrix, place) in places.enumerated() {
+        for next in points.indices.dropFirst(place + 1) {
+          let size = (points[next] - points[place]) * weights[matrix]
+          guard size <= 2 * remaining else { break }
+          let price = (errors[matrix][next] - errors[matrix][place]) / size
+          if price < best?.price ?? .infinity { best = (price, matrix, next, size) }
+        }
+      }
+      guard let best else { break }
+      places[best.matrix] = best.place
+      remaining -= best.size
+    }
+    return places.map { points[$0] }
+  }
+
+  /// The points that are nearest to the sparsities that are wanted, by the sum of squares over all weights.
+  static func nearest(_ wanted: [Double], points: [Double], weights: [Double], sparsity: Double) -> [Double] {
+    let errors = zip(wanted, weights).map { wanted, weight in
+      points.map { weight * ($0 - wanted) * ($0 - wanted) }
+    }
+    return leastErrorInSteps(points: points, errors: errors, weights: weights, sparsity: sparsity)
   }
 
   private static func lowerHull(_ points: [(Double, Double)]) -> [(Double, Double)] {

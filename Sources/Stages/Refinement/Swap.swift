@@ -78,9 +78,14 @@ public struct Swap: MatrixStage, StageDefinition {
   public func pattern(after previous: PlannedPattern?) throws -> PlannedPattern? {
     guard let previous else { return nil }
     if moves == .group {
-      guard case .known(.groups(let kept, let of)) = previous else {
-        throw EspalierError.usage("moves: group needs an N:M mask, but this one prunes \(previous).")
-      }
+      // An allocated group has the most patterns if half of it is kept.
+      let (kept, of) =
+        switch previous {
+        case .known(.groups(let kept, let of)): (kept, of)
+        case .allocatedGroups(let of): (of / 2, of)
+        default:
+          throw EspalierError.usage("moves: group needs an N:M mask, but this one prunes \(previous).")
+        }
       guard patterns(kept, of) <= Self.mostPatterns else {
         throw EspalierError.usage(
           "a group of \(kept):\(of) has more than \(Self.mostPatterns) patterns; use moves: single.")

@@ -30,6 +30,23 @@ import Testing
     }
   }
 
+  @Test func eachPieceHasItsChecksum() {
+    var numbers = SpillNumbers(seed: 4)
+    let bytes = (0..<700).map { _ in UInt8.random(in: 0...255, using: &numbers) }
+    for piece in [1, 7, 8, 64, 100] {
+      for count in [0, 1, piece, 3 * piece - 1, 3 * piece, 3 * piece + 1, 7 * piece] {
+        var found = [UInt32](repeating: 0, count: 8)
+        let number = CRC32C.checksums(bytes.span.extracting(0..<count).bytes, ofEach: piece, into: &found)
+        #expect(number == (count + piece - 1) / piece)
+        for index in 0..<number {
+          let part = bytes.span.extracting(index * piece..<min(count, (index + 1) * piece)).bytes
+          let expected = CRC32C.plainChecksum(part).littleEndian
+          #expect(found[index] == expected, "\(count) bytes in pieces of \(piece)")
+        }
+      }
+    }
+  }
+
   @Test func bytesOfElementsAreShuffledAsInNumcodecs() throws {
     func shuffled(_ bytes: [UInt8], _ elementBytes: Int) throws -> [UInt8] {
       try stored(

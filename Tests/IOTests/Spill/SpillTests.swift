@@ -85,11 +85,16 @@ import Testing
     #expect(try Folder.read(folder / "a/c/1/0/0") == chunks + checked(index.flatMap { $0 }))
     #expect(try Folder.names(in: folder / "a/c") == ["0", "1"])
 
-    let content = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x3F80, 0x4000, 0x4040, 0x4080, 0x40A0, 0x40C0].map {
-      little($0 as UInt16)
+    // The elements of a chunk are fewer than 4 KiB, so it has one checksum.
+    let content = [
+      [0, 0, 0, 0], [0, 0], [0, 0, 0, 0], [0, 0], [0x3F80, 0x4000, 0x4040, 0x4080], [0x40A0, 0x40C0],
+    ]
+    func checksum(_ chunk: [Int]) -> [UInt8] {
+      let bytes = chunk.flatMap { little(UInt16($0)) }
+      return little(CRC32C.plainChecksum(bytes.span.bytes))
     }
-    #expect(
-      digest == SHA256.digest(of: [UInt8]("espalier spill 1\n3 3 2\nbf16\n".utf8) + content.flatMap { $0 }))
+    let checksums = content.flatMap(checksum)
+    #expect(digest == SHA256.digest(of: [UInt8]("espalier spill 2\n3 3 2\nbf16\n".utf8) + checksums))
     let largest = try (0...1).reduce(0) { try $0 + Folder.read(folder / "a/c/\($1)/0/0").count }
     #expect(largest <= layout.largestByteCount)
   }

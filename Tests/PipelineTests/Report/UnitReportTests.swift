@@ -14,6 +14,7 @@ import Testing
     (factor.rank, factor.discardedEnergy, factor.inputs) = (2, 0.25, SHA256.digest(of: "inputs"))
     var allocation = AllocationReport()
     (allocation.method, allocation.matrices, allocation.mostSparsity) = ("owl", 14, 0.75)
+    allocation.meanSparsity = 0.5
     let patterns: [SparsityPattern] = [
       .rows(sparsity: 0.6), .matrix(sparsity: 0.6), .groups(keep: 2, of: 4),
     ]

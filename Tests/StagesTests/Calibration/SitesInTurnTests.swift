@@ -119,7 +119,9 @@ import Testing
         if name == "0/attention" {
           #expect(try found("cross").allSatisfy { $0 == 0 })
         } else {
-          expectEqual(try found("cross"), product(x, change).map { $0.map { $0 / 4 } }, "\(name) cross")
+          expectEqual(
+            try found("cross"), product(x, change).map { $0.map { $0 * (target == "dense" ? 0.25 : 0.125) } },
+            "\(name) cross")
         }
         // Before the first site, the states are the same, too.
         guard target == "residual", isAdded, name != "0/output" else { continue }

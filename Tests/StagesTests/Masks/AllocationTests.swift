@@ -54,6 +54,54 @@ import Testing
     #expect(try Verification(folder: pruned, on: device).findings.isEmpty)
   }
 
+  /// Every matrix keeps a whole number of each group, 4 of 8 on average, to half a step of a matrix.
+  @Test(arguments: ["uniform", "owl", "error", "refit"], [0, 0.3])
+  func groupsKeepTheMeanToAStep(method: String, range: Double) throws {
+    let bench = try bench()
+    let output = try bench.run(
+      bench.recipe(
+        "allocate: {method: \(method), sparsity: 0.5, of: 8, range: \(range), outlier: 3}",
+        "warmStart: {sparsity: allocated}", "swap"))
+    var (kept, weights, step) = (0.0, 0.0, 0.0)
+    var found: Set<Int> = []
+    for matrix in try OutputRecord(folder: output).matrices {
+      guard case .groups(let keep, 8) = matrix.pattern else {
+        Issue.record("\(matrix.name) has \(matrix.pattern)")
+        continue
+      }
+      let size = Double(matrix.rows * matrix.columns)
+      (kept, weights, step) = (kept + size * Double(keep) / 8, weights + size, max(step, size / 8))
+      found.insert(keep)
+    }
+    #expect(abs(kept - weights / 2) <= step / 2 + 1e-9)
+    #expect(found.isSubset(of: Set(range == 0 ? 3...5 : 2...6)) && found.contains(4))
+    #expect(method == "uniform" ? found == [4] : found.count > 1, "\(found.sorted())")
+    #expect(try Verification(folder: output, on: device).findings.isEmpty)
+  }
+
+  /// Blocks prune what OWL gives them, and their matrices share it.
+  @Test(arguments: ["error", "refit"]) func theMatricesOfABlockShareWhatIsPrunedOfIt(within: String) throws {
+    let bench = try bench()
+    func allocated(_ more: String, _ name: String) throws -> [String: Double] {
+      try sparsities(
+        bench.run(
+          bench.recipe(
+            "allocate: {sparsity: 0.5, range: 0.1, outlier: 3\(more)}", "warmStart: {sparsity: allocated}"),
+          output: name, work: "work-\(name)"))
+    }
+    let (all, own) = try (allocated("", "all"), allocated(", within: \(within)", "own"))
+    for block in try Model(folder: bench.model).outline.blocks {
+      let weights = block.matrices.map { Double($0.rows * $0.columns) }
+      let (wanted, found) = (
+        block.matrices.map { all[$0.tensor] ?? -1 }, block.matrices.map { own[$0.tensor] ?? -1 }
+      )
+      #expect(Set(wanted).count == 1 && Set(found).count > 1)
+      #expect(found.allSatisfy { abs($0 - wanted[0]) <= 0.1 + 1e-9 }, "\(found)")
+      let mean = zip(found, weights).reduce(0) { $0 + $1.0 * $1.1 } / weights.reduce(0, +)
+      #expect(abs(mean - wanted[0]) < 1e-9)
+    }
+  }
+
   /// With propagate: pruned the dense model streams once, then the pruned one; a second run finds all of it again.
   @Test func measurementsAreUnitsThatAreReused() throws {
     let bench = try bench()
@@ -119,6 +167,27 @@ import Testing
     }
   }
 
+  /// The same with whole steps of matrices of one size, against every choice that has the mean.
+  @Test func theLeastErrorOfWholeStepsIsFound() {
+    var random = SeededRandom(seed: 10)
+    let points = [0.25, 0.5, 0.75]
+    for _ in 0..<300 {
+      let errors = (0..<4).map { _ in
+        let first = Double.random(in: 0...1, using: &random)
+        return [0, first, 2 * first + Double.random(in: 0...1, using: &random)]
+      }
+      let sparsities = SparsityAllocation.leastErrorInSteps(
+        points: points, errors: errors, weights: [1, 1, 1, 1], sparsity: 0.5)
+      let found = sparsities.map { points.firstIndex(of: $0) ?? -1 }
+      #expect(found.reduce(0, +) == 4 && !found.contains(-1))
+      func error(_ choice: [Int]) -> Double { zip(errors, choice).reduce(0) { $0 + $1.0[$1.1] } }
+      for choice in 0..<81 {
+        let other = [choice % 3, choice / 3 % 3, choice / 9 % 3, choice / 27]
+        if other.reduce(0, +) == 4 { #expect(error(found) <= error(other) + 1e-9) }
+      }
+    }
+  }
+
   @Test func whatDoesNotFitIsSaidBeforeAnyWork() throws {
     let bench = try bench()
     for (stages, text) in [
@@ -126,6 +195,27 @@ import Testing
       (["warmStart: {sparsity: 0.5}", "allocate: {sparsity: 0.5}"], "must come before"),
       (["allocate: {range: 0.1}", "warmStart: {sparsity: allocated}"], "allocate.sparsity is missing"),
       (["warmStart: {keep: 2, of: 4}", "swap: {budget: matrix}"], "budget: matrix moves weights"),
+      (
+        ["allocate: {sparsity: 0.5, of: 4}", "warmStart: {sparsity: allocated}", "swap: {budget: matrix}"],
+        "budget: matrix moves weights"
+      ),
+      (
+        [
+          "allocate: {sparsity: 0.5, of: 16, targets: q_proj}",
+          "warmStart: {sparsity: allocated, targets: q_proj}", "swap: {moves: group}",
+        ],
+        "more than 1000 patterns"
+      ),
+      (
+        ["allocate: {method: error, within: error, sparsity: 0.5}", "warmStart: {sparsity: allocated}"],
+        "within works with method: owl"
+      ),
+      (["allocate: {sparsity: 0.5, of: 7}", "warmStart: {sparsity: allocated}"], "choose another `of`"),
+      (["allocate: {sparsity: 0.9, of: 4}", "warmStart: {sparsity: allocated}"], "less than one of every 4"),
+      (
+        ["allocate: {method: uniform, sparsity: 0.6, of: 4}", "warmStart: {sparsity: allocated}"],
+        "no whole number of every 4"
+      ),
       (["warmStart: {sparsity: 0.5}", "swap: {moves: group}"], "needs an N:M mask"),
       (
         ["warmStart: {keep: 8, of: 24, targets: down_proj}", "swap: {moves: group}"],
