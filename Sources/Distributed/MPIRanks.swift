@@ -137,6 +137,7 @@
     ) {
       var line = line
       var failedAt: Double?
+      var idle = 0
       while true {
         let now = now()
         let state = desk.state.withLock { state in
@@ -163,7 +164,9 @@
         } else if state.isClosing, line.isIdle {
           return espalier_mpi_end()
         }
-        if !hasMoved { usleep(line.isAsked ? 100 : 1000) }
+        // Who has waited for long, waits for somebody who computes.
+        idle = hasMoved ? 0 : idle + 1
+        if !hasMoved { usleep(line.isAsked && idle < 100 ? 100 : 1000) }
       }
     }
 

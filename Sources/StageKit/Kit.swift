@@ -1,8 +1,6 @@
 // What a stage is made with, from whichever room it comes. A stage imports EspalierStageKit and nothing else of espalier, unless it is
 // a built-in one with kernels of its own.
 
-// Models, matrices and masks.
-@_exported import let EspalierCore.rowsOfABlock
 @_exported import enum EspalierCore.DType
 @_exported import struct EspalierCore.Device
 @_exported import struct EspalierCore.Digest
@@ -16,6 +14,8 @@
 @_exported import enum EspalierCore.SparsityPattern
 @_exported import struct EspalierCore.TokenRows
 @_exported import struct EspalierCore.WindowShards
+// Models, matrices and masks.
+@_exported import let EspalierCore.rowsOfABlock
 @_exported import struct EspalierIO.Checkpoint
 @_exported import enum EspalierIO.CheckpointTensor
 // Weights, Gram matrices, scores and losses.
