@@ -1,6 +1,7 @@
 // What a stage is made with, from whichever room it comes. A stage imports EspalierStageKit and nothing else of espalier, unless it is
 // a built-in one with kernels of its own.
 
+// Models, matrices and masks.
 @_exported import enum EspalierCore.DType
 @_exported import struct EspalierCore.Device
 @_exported import struct EspalierCore.Digest
@@ -14,7 +15,6 @@
 @_exported import enum EspalierCore.SparsityPattern
 @_exported import struct EspalierCore.TokenRows
 @_exported import struct EspalierCore.WindowShards
-// Models, matrices and masks.
 @_exported import let EspalierCore.rowsOfABlock
 @_exported import struct EspalierIO.Checkpoint
 @_exported import enum EspalierIO.CheckpointTensor
