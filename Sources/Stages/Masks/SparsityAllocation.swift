@@ -31,21 +31,27 @@ enum SparsityAllocation {
     guard let first = points.first else { return weights.map { _ in sparsity } }
     var sparsities = weights.map { _ in first }
     var remaining = weights.reduce(0) { $0 + $1 * (sparsity - first) }
-    var segments: [(matrix: Int, from: Double, to: Double, price: Double)] = []
-    for (matrix, errors) in errors.enumerated() {
-      let hull = lowerHull(Array(zip(points, errors)))
-      for (a, b) in zip(hull, hull.dropFirst()) {
-        segments.append((matrix, a.0, b.0, (b.1 - a.1) / ((b.0 - a.0) * weights[matrix])))
-      }
-    }
-    // The slopes of a hull increase, so the segments of a matrix stay in order.
-    segments.sort { ($0.price, $0.matrix, $0.from) < ($1.price, $1.matrix, $1.from) }
-    for segment in segments where remaining > 0 {
-      let step = min(segment.to - segment.from, remaining / weights[segment.matrix])
-      sparsities[segment.matrix] = segment.from + step
-      remaining -= step * weights[segment.matrix]
+    for segment in segments(points, errors, weights) where remaining > 0 {
+      let part = min(1, remaining / segment.size)
+      sparsities[segment.matrix] = segment.from + part * (segment.to - segment.from)
+      remaining -= part * segment.size
     }
     return sparsities
+  }
+
+  /// A step of a matrix from one sparsity to a higher one: the weights that it prunes, and what each of them costs.
+  private typealias Segment = (matrix: Int, from: Double, to: Double, size: Double, price: Double)
+
+  /// The segments of the hulls of all matrices, the cheapest first. The slopes of a hull increase, so those of a matrix stay in order.
+  private static func segments(_ points: [Double], _ errors: [[Double]], _ weights: [Double]) -> [Segment] {
+    let all = errors.enumerated().flatMap { matrix, errors -> [Segment] in
+      let hull = lowerHull(Array(zip(points, errors)))
+      return zip(hull, hull.dropFirst()).map { a, b in
+        let size = (b.0 - a.0) * weights[matrix]
+        return (matrix, a.0, b.0, size, (b.1 - a.1) / size)
+      }
+    }
+    return all.sorted { ($0.price, $0.matrix, $0.from) < ($1.price, $1.matrix, $1.from) }
   }
 
   /// The same for matrices that may be no further than `range` from their mean, which may be anywhere between the points. Between
@@ -73,23 +79,30 @@ enum SparsityAllocation {
     -> [Double]
   {
     guard let first = points.first else { return weights.map { _ in sparsity } }
-    var places = weights.map { _ in 0 }
+    var sparsities = weights.map { _ in first }
     var remaining = weights.reduce(0) { $0 + $1 * (sparsity - first) }
+    for segment in segments(points, errors, weights) {
+      guard segment.size <= remaining else { break }
+      sparsities[segment.matrix] = segment.to
+      remaining -= segment.size
+    }
+    // What is left is less than a segment, so few steps follow.
     while remaining > 0 {
-      var best: (price: Double, matrix: Int, place: Int, size: Double)?
-      for (matrix, place) in places.enumerated() {
+      var best: Segment?
+      for (matrix, from) in sparsities.enumerated() {
+        guard let place = points.firstIndex(of: from) else { continue }
         for next in points.indices.dropFirst(place + 1) {
-          let size = (points[next] - points[place]) * weights[matrix]
+          let size = (points[next] - from) * weights[matrix]
           guard size <= 2 * remaining else { break }
           let price = (errors[matrix][next] - errors[matrix][place]) / size
-          if price < best?.price ?? .infinity { best = (price, matrix, next, size) }
+          if price < best?.price ?? .infinity { best = (matrix, from, points[next], size, price) }
         }
       }
       guard let best else { break }
-      places[best.matrix] = best.place
+      sparsities[best.matrix] = best.to
       remaining -= best.size
     }
-    return places.map { points[$0] }
+    return sparsities
   }
 
   /// The points that are nearest to the sparsities that are wanted, by the sum of squares over all weights.

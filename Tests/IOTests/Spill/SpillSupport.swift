@@ -72,9 +72,9 @@ extension SpillWriter {
 }
 
 extension SpillArray {
-  func values(_ range: Range<Int>) throws -> [Float] {
+  func values(_ range: Range<Int>, threads: Int = 1) throws -> [Float] {
     var values = [Float](repeating: -1, count: range.count * layout.valuesPerSequence)
-    try values.withUnsafeMutableBufferPointer { try read(range, into: $0) }
+    try values.withUnsafeMutableBufferPointer { try read(range, into: $0, threads: threads) }
     return values
   }
 }
