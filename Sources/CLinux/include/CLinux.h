@@ -11,8 +11,8 @@ ssize_t espalier_copy_file_range(int in, off_t *in_offset, int out, off_t *out_o
 /// memfd_create(2): the descriptor of a new file in memory; -1 and errno on failure.
 int espalier_memory_file(void);
 
-/// CRC-32C of bytes that follow those with `checksum` (0 where there are none), by the processor's
-/// instruction where it has one.
+/// CRC-32C of bytes that follow those with `checksum` (0 if there are none), by the processor's
+/// instruction if it has one.
 uint32_t espalier_crc32c(uint32_t checksum, const void *bytes, size_t count);
 
 /// The checksum of each `piece` bytes, of which the last may be shorter: count / piece of them, rounded up.
