@@ -108,15 +108,13 @@ public struct Allocate: AllocationStage, StageDefinition {
 
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
     guard let matrix = sizes.matrix else { return WorkingSet(rows: 2 * OutlierCensus.workingSet(columns: 0)) }
-    let census = WorkingSet(
-      weightPages: sizes.tensorBytes, rows: 2 * OutlierCensus.workingSet(columns: matrix.columns))
     switch errors {
-    case .none: return census
+    case .none: return WorkingSet(weightPages: sizes.tensorBytes, rows: censusBytes(matrix))
     case .masks: return sizes.withLossFactor(besideFactor(sizes))
     case .fits:
       return WorkingSet(
         weightPages: sizes.tensorBytes, gramPages: sizes.factorBytes,
-        rows: 2 * matrix.rows * Mask.rowBytes(matrix.columns)
+        rows: censusBytes(matrix) + 2 * matrix.rows * Mask.rowBytes(matrix.columns)
           + max(
             scoringByteCount(rows: matrix.rows, columns: matrix.columns, threads: sizes.threads),
             FittedError.workingSet(
@@ -124,11 +122,16 @@ public struct Allocate: AllocationStage, StageDefinition {
     }
   }
 
+  /// Bytes of counting outliers, which are kept while errors are measured.
+  private func censusBytes(_ matrix: ModelOutline.Matrix) -> Int {
+    method == .owl || errors == .none ? 2 * OutlierCensus.workingSet(columns: matrix.columns) : 0
+  }
+
   private func besideFactor(_ sizes: UnitSizes) -> WorkingSet {
     guard let matrix = sizes.matrix else { return WorkingSet() }
     return WorkingSet(
       weightPages: sizes.tensorBytes,
-      rows: 2 * matrix.rows * Mask.rowBytes(matrix.columns)
+      rows: censusBytes(matrix) + 2 * matrix.rows * Mask.rowBytes(matrix.columns)
         + max(
           scoringByteCount(rows: matrix.rows, columns: matrix.columns, threads: sizes.threads),
           Loss.workingSet(
