@@ -78,7 +78,7 @@ public final class Decoding {
     }
     if !all, count > 1 {
       var last = device.matrix(unfilled: sequences, columns: hidden.columns)
-      gatherRows(hidden, (0..<sequences).map { Int32(($0 + 1) * count - 1) }, into: &last)
+      gatherRows(hidden, (0..<sequences).map { Int32(($0 + 1) * count - 1) }, into: &last, on: device)
       hidden = last
     }
     let logits = head.logits(try model.finish(hidden, tensors: tensors), decodes: true, on: device)

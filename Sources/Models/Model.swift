@@ -63,7 +63,7 @@ public struct Model: Sendable {
       addToRows(first, into: &hidden, rows: image * length..<image * length + 1)
       let rows = (0..<patches.count).map { Int32(image * patches.count + $0) }
       var own = tensors.device.matrix(rows: rows.count, columns: hidden.columns)
-      gatherRows(states, rows, into: &own)
+      gatherRows(states, rows, into: &own, on: tensors.device)
       add(own, into: &hidden, at: image * length + 1, on: tensors.device)
     }
     return try finishEmbedding(hidden, length: length, tensors)
@@ -214,7 +214,7 @@ public struct Model: Sendable {
     guard blueprint.ending.readsFirstToken else { return head.logits(finished, on: tensors.device) }
     let rows = stride(from: 0, to: finished.rows, by: length).map { Int32($0) }
     var first = tensors.device.matrix(rows: rows.count, columns: finished.columns)
-    gatherRows(finished, rows, into: &first)
+    gatherRows(finished, rows, into: &first, on: tensors.device)
     return head.logits(first, on: tensors.device)
   }
 }

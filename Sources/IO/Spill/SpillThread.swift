@@ -30,24 +30,42 @@ final class SpillThread: Sendable {
     for _ in ring { free.signal() }
   }
 
-  /// Waits for a free buffer of one chunk, calls `fill` with it, and queues it for writing.
+  /// The most chunks that ``append(_:threads:_:)`` takes at a time: the others can be written meanwhile.
+  var mostChunks: Int { max(1, ring.count / 2) }
+
+  /// Waits for free buffers of `count` chunks, calls `fill` with the index and the buffer of each, and queues them for writing.
   ///
+  /// - Parameter threads: those that fill buffers at the same time.
   /// - Throws: the first error so far, thrown by `fill` or by writing an earlier chunk.
-  func append(_ fill: (UnsafeMutableRawBufferPointer) throws -> Void) throws {
-    free.wait()
-    let slot = ring[next.wrappingAdd(1, ordering: .relaxed).oldValue % ring.count]
-    do {
-      try check()
-      try slot.elements.withLock { elements in
-        try elements.withUnsafeMutable { try fill(UnsafeMutableRawBufferPointer($0)) }
+  func append(
+    _ count: Int, threads: Int, _ fill: @Sendable (Int, UnsafeMutableRawBufferPointer) throws -> Void
+  ) throws {
+    for _ in 0..<count { free.wait() }
+    let first = next.wrappingAdd(count, ordering: .relaxed).oldValue
+    let slots = (0..<count).map { ring[(first + $0) % ring.count] }
+    let errors = Mutex<[Int: any Error]>([:])
+    let workers = max(1, min(threads, count))
+    DispatchQueue.concurrentPerform(iterations: workers) { worker in
+      for index in stride(from: worker, to: count, by: workers) {
+        do {
+          try check()
+          try slots[index].elements.withLock { elements in
+            try elements.withUnsafeMutable { try fill(index, UnsafeMutableRawBufferPointer($0)) }
+          }
+        } catch {
+          errors.withLock { $0[index] = error }
+        }
       }
-    } catch {
-      free.signal()
+    }
+    if let (_, error) = errors.withLock({ $0.min { $0.key < $1.key } }) {
+      for _ in slots { free.signal() }
       throw fail(error)
     }
-    queue.async {
-      self.write(slot)
-      self.free.signal()
+    for slot in slots {
+      queue.async {
+        self.write(slot)
+        self.free.signal()
+      }
     }
   }
 

@@ -50,9 +50,10 @@ public struct SpillWriter: ~Copyable {
   /// Returns once they are converted; waits only if the background thread is many chunks behind. Nothing can be appended after an
   /// error.
   ///
+  /// - Parameter threads: those that convert chunks at the same time.
   /// - Throws: an I/O error, also of an earlier append; bad input if a finite value is too large for the element type; an internal
   ///   fault if the values are not whole sequences or too many.
-  public mutating func append(_ values: UnsafeBufferPointer<Float>) throws {
+  public mutating func append(_ values: UnsafeBufferPointer<Float>, threads: Int = 1) throws {
     let count = values.count / layout.valuesPerSequence
     guard count * layout.valuesPerSequence == values.count, appended + count <= layout.sequences else {
       throw thread.fail(
@@ -60,34 +61,46 @@ public struct SpillWriter: ~Copyable {
           "Values were appended that do not fit the array.", subject: folder))
     }
     guard let base = values.baseAddress else { return }
-    for sequence in 0..<count { try append(sequence: base + sequence * layout.valuesPerSequence) }
-  }
-
-  /// Appends the next whole sequences; see ``append(_:)-(UnsafeBufferPointer<Float>)``.
-  public mutating func append(_ values: Span<Float>) throws {
-    try values.withUnsafeBufferPointer { try append($0) }
-  }
-
-  private mutating func append(sequence values: UnsafePointer<Float>) throws {
-    for chunk in 0..<layout.chunksPerSequence {
-      let tokens = layout.tokens(ofChunk: chunk)
-      let count = tokens.count * layout.width
-      try thread.append { elements in
-        guard let base = elements.baseAddress else { return }
-        let used = count * layout.element.byteCount
-        (base + used).initializeMemory(as: UInt8.self, repeating: 0, count: elements.count - used)
-        guard layout.element.store(values + tokens.lowerBound * layout.width, base, count: count) else {
-          throw overflow(tokens)
+    nonisolated(unsafe) let source = base
+    let (layout, folder, first) = (layout, folder, appended)
+    for group in parts(of: count * layout.chunksPerSequence, size: thread.mostChunks) {
+      try thread.append(group.count, threads: threads) { index, elements in
+        let (sequence, chunk) = (group.lowerBound + index).quotientAndRemainder(
+          dividingBy: layout.chunksPerSequence)
+        let tokens = layout.tokens(ofChunk: chunk)
+        let values = source + sequence * layout.valuesPerSequence + tokens.lowerBound * layout.width
+        guard Self.fill(elements, values, count: tokens.count * layout.width, layout.element) else {
+          throw Self.overflow(sequence: first + sequence, tokens, layout.element, folder)
         }
       }
     }
-    appended += 1
+    appended += count
   }
 
-  private func overflow(_ tokens: Range<Int>) -> EspalierError {
+  /// Appends the next whole sequences; see ``append(_:threads:)-(UnsafeBufferPointer<Float>,_)``.
+  public mutating func append(_ values: Span<Float>, threads: Int = 1) throws {
+    try values.withUnsafeBufferPointer { try append($0, threads: threads) }
+  }
+
+  /// Stores the values of a chunk, and zeros in the rest of it.
+  ///
+  /// - Returns: false if a finite value is too large for the type.
+  private static func fill(
+    _ chunk: UnsafeMutableRawBufferPointer, _ values: UnsafePointer<Float>, count: Int,
+    _ element: SpillElement
+  ) -> Bool {
+    guard let base = chunk.baseAddress else { return true }
+    let used = count * element.byteCount
+    (base + used).initializeMemory(as: UInt8.self, repeating: 0, count: chunk.count - used)
+    return element.store(values, base, count: count)
+  }
+
+  private static func overflow(sequence: Int, _ tokens: Range<Int>, _ element: SpillElement, _ folder: String)
+    -> EspalierError
+  {
     .badInput(
-      "a hidden value of sequence \(appended), tokens \(tokens), is too large for \(layout.element.rawValue); "
-        + "spill as \(layout.element == .f16 ? "bf16 or f32" : "f32").", subject: folder)
+      "a hidden value of sequence \(sequence), tokens \(tokens), is too large for \(element.rawValue); "
+        + "spill as \(element == .f16 ? "bf16 or f32" : "f32").", subject: folder)
   }
 
   /// Finishes the array; returns once all files and folders are on the disk, if they are durable.

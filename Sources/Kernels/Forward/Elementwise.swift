@@ -65,13 +65,17 @@ public func copyColumns(
 }
 
 /// Copies some rows: `output[i] = input[rows[i]]`.
-public func gatherRows(_ input: borrowing Matrix, _ rows: [Int32], into output: inout Matrix) {
+public func gatherRows(
+  _ input: borrowing Matrix, _ rows: [Int32], into output: inout Matrix, on device: Device
+) {
   precondition(output.rows == rows.count && output.columns == input.columns)
   let input = input.rowSpans
   let output = output.mutableRowSpans
-  for (index, row) in rows.enumerated() {
-    var line = output[index]
-    line.copy(input[Int(row)])
+  device.forEachBlock(ofRows: rows.count) {
+    for index in $0 {
+      var line = output[index]
+      line.copy(input[Int(rows[index])])
+    }
   }
 }
 

@@ -37,7 +37,7 @@ public struct CrossProduct: ~Copyable, Sendable {
     guard !range.isEmpty else { return }
     guard weight == 1 else {
       var weighted = device.matrix(unfilled: range.count, columns: b.columns)
-      gatherRows(b, range.map { Int32($0) }, into: &weighted)
+      gatherRows(b, range.map { Int32($0) }, into: &weighted, on: device)
       EspalierKernels.scale(&weighted, by: weight, on: device)
       return add(a.rowSpans[range], weighted.rowSpans[0..<range.count])
     }
@@ -50,6 +50,8 @@ public struct CrossProduct: ~Copyable, Sendable {
     let right = PackedMatrix(columnsOf: b, columns: columns, precision, on: device)
     let ranges = parts(of: columns, size: tileSize)
     let bands = parts(of: rows, size: tileSize)
+    let start: NearStart = sums.isZero ? .zeros : .elements
+    sums.isZero = false
     // A few rows at a time if their pages have to be given back.
     for group in sums.isInFile ? parts(of: bands.count, size: device.threads) : [0..<bands.count] {
       let tiles = group.flatMap { band in ranges.map { (rows: bands[band], columns: $0) } }
@@ -60,7 +62,7 @@ public struct CrossProduct: ~Copyable, Sendable {
           let tile = tiles[index]
           var lines = elements[tile.rows]
           withNearSums(
-            rows: tile.rows.count, columns: tile.columns.count, adding: true, into: &lines,
+            rows: tile.rows.count, columns: tile.columns.count, start: start, into: &lines,
             from: tile.columns.lowerBound, stride: columns, &near
           ) {
             left.precision.multiply(

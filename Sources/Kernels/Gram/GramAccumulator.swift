@@ -96,7 +96,7 @@ public struct GramAccumulator: ~Copyable, Sendable {
     let (before, seen) = ((0..<columns).map { sums[$0] }, tokens)
     let root = weight.squareRoot()
     var scaled = device.matrix(unfilled: range.count, columns: columns)
-    gatherRows(inputs, range.map { Int32($0) }, into: &scaled)
+    gatherRows(inputs, range.map { Int32($0) }, into: &scaled, on: device)
     scale(&scaled, by: Float(root), on: device)
     add(scaled)
     // A sum grows with the weight, a product of two inputs with its root twice.

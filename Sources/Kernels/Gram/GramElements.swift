@@ -80,6 +80,8 @@ struct GramElements: ~Copyable, Sendable {
   private mutating func addProducts(_ inputs: [Inputs]) {
     guard !inputs.isEmpty else { return }
     let (columns, device) = (columns, device)
+    let start: NearStart = sums.isZero ? .zeros : .elements
+    sums.isZero = false
     let bands = sums.isInFile ? bands() : [0..<columns]
     for (index, band) in bands.enumerated() {
       if index + 1 < bands.count { sums.prefetch(bands[index + 1], bands[index + 1].lowerBound..<columns) }
@@ -88,7 +90,7 @@ struct GramElements: ~Copyable, Sendable {
         device.forEach(
           tiles.count, scratch: { Buffer<Float>(unfilled: tileSize * tileSize, in: device.scratch) }
         ) { near, index in
-          Self.add(inputs, to: tiles[index], elements, &near)
+          Self.add(inputs, to: tiles[index], start, elements, &near)
         }
       }
       sums.release(band)
@@ -97,11 +99,12 @@ struct GramElements: ~Copyable, Sendable {
 
   /// Adds what the inputs give to a tile; of one on the diagonal, what is below it is left out.
   private static func add(
-    _ inputs: [Inputs], to tile: Tile, _ g: MutableRowSpans<Float>, _ sums: inout Buffer<Float>
+    _ inputs: [Inputs], to tile: Tile, _ start: NearStart, _ g: MutableRowSpans<Float>,
+    _ sums: inout Buffer<Float>
   ) {
     var rows = g[tile.rows]
     withNearSums(
-      rows: tile.rows.count, columns: tile.columns.count, adding: true, into: &rows,
+      rows: tile.rows.count, columns: tile.columns.count, start: start, into: &rows,
       from: tile.columns.lowerBound, stride: g.columns, &sums
     ) { sums in
       for input in inputs { addProduct(tile, input.packed, into: &sums) }
@@ -122,6 +125,7 @@ struct GramElements: ~Copyable, Sendable {
   mutating func add(_ other: GramMatrix) {
     precondition(other.columns == columns && !other.isFactored)
     addGathered()
+    sums.isZero = false
     let (columns, device) = (columns, device)
     for band in bands() {
       other.withElements(on: device) { other in

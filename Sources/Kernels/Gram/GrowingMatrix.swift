@@ -12,6 +12,8 @@ struct GrowingMatrix: ~Copyable, Sendable {
   let columns: Int
   private var memory: Matrix?
   private var file: MappedBuffer?
+  /// Whether nothing was added yet, so that sums need not read their elements, whose pages do not exist before they are written.
+  var isZero = true
 
   /// A matrix of zeros.
   ///
@@ -95,6 +97,7 @@ struct GrowingMatrix: ~Copyable, Sendable {
   /// Adds what ``bytes(of:_:)`` gave of another matrix.
   mutating func add(_ bytes: [UInt8], to rows: Range<Int>, _ range: (Int) -> Range<Int>) {
     precondition(bytes.count == rows.reduce(0) { $0 + range($1).count } * 4)
+    isZero = false
     bytes.withUnsafeBytes { bytes in
       let values = Span(_unsafeElements: bytes.bindMemory(to: Float.self))
       var place = 0

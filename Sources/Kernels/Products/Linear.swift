@@ -124,7 +124,8 @@ struct LinearScratch: ~Copyable {
   ) {
     let panels = panels.span
     withNearSums(
-      rows: rows, columns: columns, adding: adding, into: &output, from: first, stride: stride, &sums
+      rows: rows, columns: columns, start: adding ? .elements : .undefined, into: &output, from: first,
+      stride: stride, &sums
     ) {
       precision.multiply(
         rows: rows, columns: columns, steps: steps, x, steps * panelWidth, panels, steps * panelWidth,

@@ -5,15 +5,19 @@ import EspalierCore
 /// Rows of a matrix are often a power of two apart, and would evict each other from the second cache before they are complete.
 ///
 /// - Parameters:
-///   - adding: whether the sums begin with what the matrix holds.
+///   - start: what the sums begin with.
 ///   - matrix: rows, `stride` elements apart.
 ///   - first: the first element of the part.
 func withNearSums(
-  rows: Int, columns: Int, adding: Bool, into matrix: inout MutableSpan<Float>, from first: Int, stride: Int,
+  rows: Int, columns: Int, start: NearStart, into matrix: inout MutableSpan<Float>, from first: Int,
+  stride: Int,
   _ scratch: inout Buffer<Float>, _ body: (inout MutableSpan<Float>) -> Void
 ) {
   var sums = scratch.part(0..<rows * columns)
-  if adding {
+  switch start {
+  case .undefined: break
+  case .zeros: sums.update(repeating: 0)
+  case .elements:
     for row in 0..<rows {
       var line = sums.part(row * columns..<(row + 1) * columns)
       line.copy(matrix.span.extracting(first + row * stride..<first + row * stride + columns))
@@ -24,4 +28,13 @@ func withNearSums(
     var line = matrix.part(first + row * stride..<first + row * stride + columns)
     line.copy(sums.span.extracting(row * columns..<(row + 1) * columns))
   }
+}
+
+/// What near sums begin with.
+enum NearStart {
+  /// Anything: all of them are written.
+  case undefined
+  case zeros
+  /// What the matrix holds.
+  case elements
 }

@@ -53,13 +53,13 @@ public final class BlockCache {
 
   /// The last `kept` rows before those of every sequence, then these rows, whose last ones are kept in turn; before the first token
   /// come zeros.
-  func extended(_ rows: borrowing Matrix, by kept: Int, length: Int) -> Matrix {
+  func extended(_ rows: borrowing Matrix, by kept: Int, length: Int, on device: Device) -> Matrix {
     let step = kept + length
     var whole = Matrix(rows: sequences * step, columns: rows.columns)
     if tail.rows > 0 { Self.put(tail, places(0, kept, of: step), in: &whole) }
     Self.put(rows, places(kept, step, of: step), in: &whole)
     tail = Matrix(rows: sequences * kept, columns: rows.columns)
-    gatherRows(whole, places(length, step, of: step), into: &tail)
+    gatherRows(whole, places(length, step, of: step), into: &tail, on: device)
     return whole
   }
 

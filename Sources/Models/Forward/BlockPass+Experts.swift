@@ -115,7 +115,7 @@ extension BlockPass {
     _ observe: Observer
   ) throws -> Matrix? {
     var gathered = device.matrix(unfilled: tokens.count, columns: input.columns)
-    gatherRows(input, tokens, into: &gathered)
+    gatherRows(input, tokens, into: &gathered, on: device)
     let packed = weights.packed(&gathered)
     try observe(site + "mlp", gathered, rows)
     guard scope.isWhole || scope.wants(site + "down") else { return nil }

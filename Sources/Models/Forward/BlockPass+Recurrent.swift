@@ -123,11 +123,11 @@ extension BlockPass {
       return causalConvolution(states, weights: taps, bias: bias, length: length, on: device)
     }
     let kept = taps.columns / states.columns - 1
-    let whole = cache.extended(states, by: kept, length: length)
+    let whole = cache.extended(states, by: kept, length: length, on: device)
     let output = causalConvolution(whole, weights: taps, bias: bias, length: kept + length, on: device)
     let rows = (0..<states.rows).map { Int32($0 / length * (kept + length) + kept + $0 % length) }
     var own = device.matrix(unfilled: rows.count, columns: output.columns)
-    gatherRows(output, rows, into: &own)
+    gatherRows(output, rows, into: &own, on: device)
     return own
   }
 }

@@ -119,7 +119,7 @@ struct BlockPass {
 
   private func copy(_ states: borrowing Matrix, from first: Int, rows: Int) -> Matrix {
     var copy = device.matrix(unfilled: rows, columns: states.columns)
-    gatherRows(states, (first..<first + rows).map { Int32($0) }, into: &copy)
+    gatherRows(states, (first..<first + rows).map { Int32($0) }, into: &copy, on: device)
     return copy
   }
 

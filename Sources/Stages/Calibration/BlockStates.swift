@@ -165,7 +165,7 @@ struct BlockStates {
 
   private func copy(_ states: borrowing Matrix) -> Matrix {
     var copy = weights.device.matrix(unfilled: states.rows, columns: states.columns)
-    gatherRows(states, (0..<states.rows).map { Int32($0) }, into: &copy)
+    gatherRows(states, (0..<states.rows).map { Int32($0) }, into: &copy, on: weights.device)
     return copy
   }
 }

@@ -199,7 +199,7 @@ public struct Capture: SourceStage, StageDefinition {
         let batch = windows.lowerBound + part.lowerBound..<windows.lowerBound + part.upperBound
         let hidden = try embed(batch)
         try requireFinite(hidden, "the embedding", batch.lowerBound, length)
-        try writer.append(hidden.elements.span)
+        try writer.append(hidden.elements.span, threads: unit.device.threads)
         try unit.showProgress(part.upperBound, ofShard: shard)
       }
       _ = try writer.finish()
@@ -320,7 +320,7 @@ public struct Capture: SourceStage, StageDefinition {
           try requireFinite(
             kept, "block \(states.block)", states.windows.lowerBound + batch.lowerBound, states.length)
         }
-        try writer?.append(kept.elements.span)
+        try writer?.append(kept.elements.span, threads: unit.device.threads)
       } observe: { name, inputs, rows in
         try named[name]?.add(inputs, rows)
       }

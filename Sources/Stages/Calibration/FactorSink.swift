@@ -93,12 +93,12 @@ final class FactorSink: SiteSink {
   private func spillInputs(_ inputs: borrowing Matrix, _ rows: TokenRows) throws {
     guard spill != nil else { return }
     guard let tokens = rows.tokens else {
-      try spill?.append(inputs.elements.span)
+      try spill?.append(inputs.elements.span, threads: unit.device.threads)
       return
     }
     var all = Matrix(rows: rows.windows.count * rows.length, columns: inputs.columns)
     scatterRows(inputs, tokens, times: [Float](repeating: 1, count: tokens.count), into: &all)
-    try spill?.append(all.elements.span)
+    try spill?.append(all.elements.span, threads: unit.device.threads)
   }
 
   func add(

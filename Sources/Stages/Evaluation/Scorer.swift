@@ -102,7 +102,7 @@ extension BlockStream {
     _ states: borrowing Matrix, _ rows: [Int32], _ member: Int, _ tensors: [TensorSource]
   ) throws -> PackedMatrix {
     var chosen = device.matrix(unfilled: rows.count, columns: states.columns)
-    gatherRows(states, rows, into: &chosen)
+    gatherRows(states, rows, into: &chosen, on: device)
     var finished = try members[member].model.finish(chosen, tensors: tensors[member])
     return PackedMatrix(rounding: &finished, members[member].precision, on: device)
   }
