@@ -372,14 +372,12 @@ private struct RefitBlock: ~Copyable {
   ) -> Buffer<espalier_refit_outcome> {
     let columns = fitted.columns
     // Row k of these belongs to the k-th open row.
-    var products = Matrix(unfilled: live.count, columns: columns)
-    multiply(live, fitted, system, into: &products, on: device)
+    let rests = rests(live, fitted, sides, system, on: device)
     var outcomes = Buffer<espalier_refit_outcome>(count: live.count)
-    let mostKept =
-      live.map { row in (0..<columns).reduce(0) { $0 + Int(fitted.kept[row * columns + $1]) } }.max() ?? 0
+    let mostKept = mostKept(live, fitted)
     do {
       let spans = fitted.spans
-      let rests = products.mutableRowSpans
+      let rests = rests.rowSpans
       let found = outcomes.mutableRowSpans(columns: 1)
       let sides = sides.rowSpans
       system.gram.withElements(on: device) { gram in
@@ -389,14 +387,10 @@ private struct RefitBlock: ~Copyable {
           let row = live[index]
           var v = spans.weights[row]
           var kept = spans.kept[row]
-          var rest = rests[index]
           var found = found[index]
-          let b = sides[row]
-          for column in rest.indices {
-            rest[column] = b[column] - rest[column] - system.ridge[column] * v[column]
-          }
           let outcome = tableau.refine(
-            system, gram.span, b: b, rest: rest.span, limit: limits[index], least: least[row], &v, &kept)
+            system, gram.span, b: sides[row], rest: rests[index], limit: limits[index], least: least[row], &v,
+            &kept)
           found[0] = outcome ?? espalier_refit_outcome()
         }
       }
@@ -414,16 +408,14 @@ private struct RefitBlock: ~Copyable {
     on device: Device
   ) -> [RowPrices] {
     let columns = fitted.columns
-    var rests = Matrix(unfilled: live.count, columns: columns)
-    multiply(live, fitted, system, into: &rests, on: device)
+    let rests = rests(live, fitted, sides, system, on: device)
     let count = RowPrices.count
     var found = Buffer<espalier_refit_price>(count: live.count * 2 * count)
     var counts = Buffer<Int>(count: live.count * 2)
-    let mostKept =
-      live.map { row in (0..<columns).reduce(0) { $0 + Int(fitted.kept[row * columns + $1]) } }.max() ?? 0
+    let mostKept = mostKept(live, fitted)
     do {
       let spans = fitted.spans
-      let rests = rests.mutableRowSpans
+      let rests = rests.rowSpans
       let found = found.mutableRowSpans(columns: 2 * count)
       let counts = counts.mutableRowSpans(columns: 2)
       let sides = sides.rowSpans
@@ -434,17 +426,13 @@ private struct RefitBlock: ~Copyable {
           let row = live[index]
           let v = spans.weights[row]
           let kept = spans.kept[row]
-          var rest = rests[index]
-          let b = sides[row]
-          for column in rest.indices {
-            rest[column] = b[column] - rest[column] - system.ridge[column] * v[column]
-          }
           var found = found[index]
           var counts = counts[index]
           for side in 0..<2 {
             var prices = found.part(side * count..<(side + 1) * count)
             counts[side] = tableau.prices(
-              system, gram.span, b: b, rest: rest.span, v.span, kept.span, restoring: side == 1, &prices)
+              system, gram.span, b: sides[row], rest: rests[index], v.span, kept.span, restoring: side == 1,
+              &prices)
           }
         }
       }
@@ -460,23 +448,37 @@ private struct RefitBlock: ~Copyable {
     }
   }
 
-  /// `v G` of some rows.
-  private static func multiply(
-    _ live: [Int], _ fitted: borrowing RowBlock, _ system: RefitSystem, into products: inout Matrix,
+  /// `b - v (G + ridge)` of some rows.
+  private static func rests(
+    _ live: [Int], _ fitted: borrowing RowBlock, _ sides: borrowing Matrix, _ system: RefitSystem,
     on device: Device
-  ) {
+  ) -> Matrix {
+    var rests = Matrix(unfilled: live.count, columns: fitted.columns)
     if live.count == fitted.rows.count {
-      return system.gram.multiply(fitted.weights, rows: live.count, into: &products, on: device)
+      system.gram.multiply(fitted.weights, rows: live.count, into: &rests, on: device)
+    } else {
+      var some = Matrix(unfilled: live.count, columns: fitted.columns)
+      gatherRows(fitted.weights, live.map { Int32($0) }, into: &some, on: device)
+      system.gram.multiply(some, rows: live.count, into: &rests, on: device)
     }
-    var some = Matrix(unfilled: live.count, columns: fitted.columns)
     do {
-      let lines = some.mutableRowSpans
-      for (index, row) in live.enumerated() {
+      let lines = rests.mutableRowSpans
+      let (weights, sides) = (fitted.weights.rowSpans, sides.rowSpans)
+      device.forEach(live.count) { index in
         var line = lines[index]
-        line.copy(fitted.weights.rowSpans[row])
+        let (v, b) = (weights[live[index]], sides[live[index]])
+        for column in line.indices {
+          line[column] = b[column] - line[column] - system.ridge[column] * v[column]
+        }
       }
     }
-    system.gram.multiply(some, rows: live.count, into: &products, on: device)
+    return rests
+  }
+
+  private static func mostKept(_ live: [Int], _ fitted: borrowing RowBlock) -> Int {
+    let columns = fitted.columns
+    return live.map { row in (0..<columns).reduce(0) { $0 + Int(fitted.kept[row * columns + $1]) } }.max()
+      ?? 0
   }
 
   /// Fits the weights of the masks, and takes back those that are no better.
