@@ -29,7 +29,7 @@ struct Program {
   ///   - killAfter: microseconds after which to send `signal`.
   ///   - environment: additions to the environment.
   ///   - output: where standard output goes; by default to the result.
-  ///   - onErrorLine: called with every line of standard error; if it returns true, `signal` is sent at once.
+  ///   - onErrorLine: called with every line of standard error; the first time that it returns true, `signal` is sent at once.
   static func run(
     _ arguments: [String], of program: String = path, killAfter: UInt32? = nil, signal: Int32 = SIGKILL,
     environment: [String: String] = [:], output place: String? = nil,
@@ -60,6 +60,7 @@ struct Program {
     }
     var seen = ""
     var line = ""
+    var isSignalled = false
     while true {
       let data = errors.fileHandleForReading.availableData
       if data.isEmpty { break }
@@ -69,7 +70,11 @@ struct Program {
           line.append(character)
           continue
         }
-        if onErrorLine(line) { kill(process.processIdentifier, signal) }
+        // A second signal would end the program before its next safe point.
+        if onErrorLine(line), !isSignalled {
+          isSignalled = true
+          kill(process.processIdentifier, signal)
+        }
         line = ""
       }
     }
