@@ -71,12 +71,15 @@ public struct ModelOutline: Sendable {
     public let residualScale: Float?
     /// Whether the output is added to the hidden states without a norm before that, as it is or with the outputs of other sites.
     public let isAdded: Bool
+    /// Whether the output, times ``residualScale``, is all that the next kept hidden states have beyond those before: then it is known
+    /// from them.
+    public let isDifference: Bool
     /// Width of the input (d_in).
     public var columns: Int { matrices.first?.columns ?? 0 }
 
     public init(
       name: String, matrices: [Matrix], tokenShare: Double = 1, cut: Cut = .start, after: [Int] = [],
-      residualScale: Float? = nil, isAdded: Bool = false
+      residualScale: Float? = nil, isAdded: Bool = false, isDifference: Bool = false
     ) {
       self.name = name
       self.matrices = matrices
@@ -85,6 +88,7 @@ public struct ModelOutline: Sendable {
       self.after = after
       self.residualScale = residualScale
       self.isAdded = isAdded
+      self.isDifference = isDifference
     }
   }
 
@@ -112,6 +116,10 @@ public struct ModelOutline: Sendable {
         cut == .start || cut == .feedForward || sites.contains { $0.cut == cut }
       }
     }
+
+    /// The cuts at which the states of a dense model are kept that streams beside the pruned one. If the outputs of a site are the
+    /// difference of hidden states, nobody needs its inputs.
+    public var denseCuts: [Cut] { cuts.filter { site(at: $0)?.isDifference != true } }
 
     /// The site whose inputs are the states at a cut; nil if they are hidden states.
     public func site(at cut: Cut) -> Site? {

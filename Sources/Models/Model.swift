@@ -104,6 +104,7 @@ public struct Model: Sendable {
   ///   - wanted: names of sites; the pass may end once all of them have been observed, which leaves `hidden` undefined. Nil for the
   ///     whole block.
   ///   - cut: where the pass begins, ``ModelOutline/Cut/start`` or ``ModelOutline/Cut/feedForward``; `hidden` holds the states there.
+  ///   - end: where it ends, ``ModelOutline/Cut/feedForward`` or ``ModelOutline/Cut/start`` of the next block.
   ///   - before: the hidden states that the mixer read, if the block is parallel and the pass begins at its feed-forward; see
   ///     ``enter(block:hidden:length:weights:)``.
   ///   - routesEveryToken: whether every expert sees all tokens, regardless of the router; only to observe inputs, so `wanted` must be
@@ -115,7 +116,8 @@ public struct Model: Sendable {
   ///     belong to, in the order of the pass.
   public func forward(
     block: Int, hidden: inout Matrix, length: Int, from cut: ModelOutline.Cut = .start,
-    before: HeldMatrix? = nil, wanted: Set<String>? = nil, routesEveryToken: Bool = false,
+    to end: ModelOutline.Cut = .start, before: HeldMatrix? = nil, wanted: Set<String>? = nil,
+    routesEveryToken: Bool = false,
     routings: RoutingRecord? = nil, weights: TensorSource, cache: BlockCache? = nil,
     observe: (_ site: String, _ inputs: borrowing Matrix, _ rows: TokenRows) throws -> Void = { _, _, _ in }
   ) throws {
@@ -123,7 +125,8 @@ public struct Model: Sendable {
     let plan = blueprint.blocks[block]
     let pass = BlockPass(
       block: plan, length: min(length, hidden.rows), weights: weights,
-      scope: PassScope(wanted, in: plan), routesEveryToken: routesEveryToken, routings: routings, cache: cache
+      scope: PassScope(wanted, endsAfterMixer: end == .feedForward, in: plan),
+      routesEveryToken: routesEveryToken, routings: routings, cache: cache
     )
     switch cut {
     case .start: try pass.run(&hidden, observe)
@@ -148,6 +151,19 @@ public struct Model: Sendable {
     case .down: try pass.finishFeedForward(&inputs, &hidden)
     case .start, .feedForward: throw EspalierError.internalFault("no layer begins at a cut of hidden states.")
     }
+  }
+
+  /// Replaces hidden states by what the layer at a cut has added to them, divided by ``ModelOutline/Site/residualScale`` and without
+  /// the bias: the product of the layer's weights and inputs.
+  ///
+  /// - Parameters:
+  ///   - hidden: the hidden states at the cut behind the layer, which ``ModelOutline/Site/isDifference``.
+  ///   - before: those to which its outputs were added.
+  public func subtract(
+    _ before: borrowing Matrix, from hidden: inout Matrix, ofLayerAt cut: ModelOutline.Cut, block: Int,
+    weights: TensorSource
+  ) throws {
+    try pass(block, length: hidden.rows, weights).subtract(before, from: &hidden, ofLayerAt: cut)
   }
 
   /// The hidden states to which the mixer's output is added, from those that enter the block.

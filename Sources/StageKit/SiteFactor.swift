@@ -6,7 +6,8 @@ import EspalierPipeline
 /// Statistics of the inputs of a site: `factor.safetensors` with `diagonal` and `sums` (F64) and, unless only diagonals are wanted,
 /// the Gram matrices `gram` and, of held-out sequences, `heldOut` (F32). A Gram matrix of low rank is stored as `gram.factor`
 /// (rank x columns) and `gram.rest`. With targets other than the pruned ones, `cross` (columns x columns) and `residual` (outputs x
-/// columns) hold the products with the differences, `heldOut.cross` and `heldOut.residual` that of held-out sequences.
+/// columns), or `outputs` (outputs x columns), hold products with what the dense model has (see ``Repair``), `heldOut.cross` and so on
+/// those of held-out sequences.
 public struct SiteFactor {
   public static let object = "factor.safetensors"
   /// The folder of the inputs themselves, a spill array; present only if the recipe wants it.
@@ -43,23 +44,31 @@ public struct SiteFactor {
       return try GramMatrix(
         factor: file.tensor(name + ".factor", dtype: .f32), rest: rest.array())
     }
-    func shift(onHeldOut: Bool) throws -> TargetShift? {
-      let found = try Repair.allCases.map { kind -> LinearWeight? in
+    func metadata(_ key: String) -> String? { file.header.metadata.first { $0.key == key }?.value }
+    func shift(_ gram: GramMatrix?, onHeldOut: Bool) throws -> TargetShift? {
+      func products(_ kind: Repair) throws -> LinearWeight? {
         let name = Self.name(kind, onHeldOut: onHeldOut)
         return names.contains(name) ? try LinearWeight(file.tensor(name, dtype: .f32)) : nil
       }
-      guard found.contains(where: { $0 != nil }) else { return nil }
-      return try TargetShift(cross: found[0], residual: found[1])
+      if let outputs = try products(.outputs) {
+        guard let gram, let share = metadata("inputRepair").flatMap(Float.init), (0...1).contains(share)
+        else {
+          throw EspalierError.badInput(
+            "the outputs have no Gram matrix, or no share of the repair; the file is damaged.", subject: path)
+        }
+        return try TargetShift(outputs: outputs, share: share, gram: gram)
+      }
+      let (cross, residual) = (try products(.cross), try products(.residual))
+      return cross == nil && residual == nil ? nil : try TargetShift(cross: cross, residual: residual)
     }
-    self.shift = try shift(onHeldOut: false)
-    heldOutShift = try shift(onHeldOut: true)
     self.diagonal = diagonal
     self.sums = sums
     self.gram = try gram("gram")
     heldOut = try gram("heldOut")
+    self.shift = try shift(self.gram, onHeldOut: false)
+    heldOutShift = try shift(heldOut, onHeldOut: true)
     func count(_ key: String) -> Int? {
-      file.header.metadata.first { $0.key == key }.flatMap { Int($0.value) }
-        .flatMap { (0...Self.mostTokens).contains($0) ? $0 : nil }
+      metadata(key).flatMap { Int($0) }.flatMap { (0...Self.mostTokens).contains($0) ? $0 : nil }
     }
     guard let tokens = count("tokens"), tokens > 0, let heldOutTokens = count("heldOutTokens"),
       !diagonal.isEmpty, sums.count == diagonal.count,
@@ -98,10 +107,11 @@ public struct SiteFactor {
 
   /// - Parameters:
   ///   - heldOut: of the sequences that were held out; an accumulator of a diagonal if there are none.
+  ///   - inputRepair: the share a of ``Repair/outputs``.
   ///   - draft: made by ``draft(_:columns:_:)`` with the tensors of both accumulators.
   public static func write(
-    _ accumulator: borrowing GramAccumulator, heldOut: borrowing GramAccumulator, place: String,
-    to draft: consuming SafetensorsDraft
+    _ accumulator: borrowing GramAccumulator, heldOut: borrowing GramAccumulator, inputRepair: Float,
+    place: String, to draft: consuming SafetensorsDraft
   ) throws {
     if let column = accumulator.firstNotFinite ?? heldOut.firstNotFinite {
       throw EspalierError.badInput(
@@ -113,6 +123,9 @@ public struct SiteFactor {
     try accumulator.write("gram", to: draft)
     try heldOut.write("heldOut", to: draft)
     try draft.finish(
-      metadata: [("tokens", String(accumulator.tokens)), ("heldOutTokens", String(heldOut.tokens))])
+      metadata: [
+        ("tokens", String(accumulator.tokens)), ("heldOutTokens", String(heldOut.tokens)),
+        ("inputRepair", String(inputRepair)),
+      ])
   }
 }

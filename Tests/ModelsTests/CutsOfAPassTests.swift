@@ -43,14 +43,69 @@ import Testing
     var mixed = try inputs("output", hidden, .start, nil, model, index, weights, expected)
     var entered = copy(hidden)
     try model.enter(block: index, hidden: &entered, length: length, weights: weights)
-    let before = block.isParallel ? HeldMatrix(entered) : nil
+    let toFeedForward = copy(hidden)
     try model.finish(&mixed, at: .output, block: index, hidden: &hidden, length: length, weights: weights)
+    try expectMixerAlone(toFeedForward, hidden, model, index, weights)
+    try expectDifference(.output, entered, hidden, mixed, model, block, weights)
+    let before = block.isParallel ? HeldMatrix(entered) : nil
     guard block.cuts.contains(.down) else {
       return try model.forward(
         block: index, hidden: &hidden, length: length, from: .feedForward, before: before, weights: weights)
     }
     var inner = try inputs("down", hidden, .feedForward, before, model, index, weights, expected)
+    let afterMixer = copy(hidden)
     try model.finish(&inner, at: .down, block: index, hidden: &hidden, length: length, weights: weights)
+    try expectDifference(.down, afterMixer, hidden, inner, model, block, weights)
+  }
+
+  /// A pass that ends after the mixer gives the hidden states there.
+  private func expectMixerAlone(
+    _ start: borrowing Matrix, _ expected: borrowing Matrix, _ model: Model, _ block: Int,
+    _ weights: TensorSource
+  ) throws {
+    var hidden = copy(start)
+    try model.forward(block: block, hidden: &hidden, length: hidden.rows, to: .feedForward, weights: weights)
+    #expect(hidden.array() == expected.array(), "block \(block)")
+  }
+
+  /// If the outline says so, the hidden states around a layer tell the product of its weights and inputs.
+  private func expectDifference(
+    _ cut: ModelOutline.Cut, _ before: borrowing Matrix, _ after: borrowing Matrix,
+    _ inputs: borrowing Matrix, _ model: Model, _ block: ModelOutline.Block, _ weights: TensorSource
+  ) throws {
+    guard let site = block.site(at: cut), site.isDifference else { return }
+    var found = copy(after)
+    try model.subtract(before, from: &found, ofLayerAt: cut, block: block.index, weights: weights)
+    let matrix = site.matrices[0]
+    let layer = try LinearWeight(model.checkpoint.stored(matrix), order: matrix.order, pruned: nil)
+      .matrix(0..<matrix.rows).array()
+    let (inputs, values, states) = (inputs.array(), found.array(), after.array())
+    let scale = states.reduce(0) { max($0, abs($1)) } / (site.residualScale ?? 1)
+    for token in 0..<found.rows {
+      for row in 0..<matrix.rows {
+        let product = (0..<matrix.columns).reduce(0.0) {
+          $0 + Double(inputs[token * matrix.columns + $1]) * Double(layer[row * matrix.columns + $1])
+        }
+        #expect(
+          abs(Double(values[token * matrix.rows + row]) - product) <= 1e-5 * Double(scale),
+          "block \(block.index), \(site.name), token \(token), row \(row)")
+      }
+    }
+  }
+
+  /// Norms behind the sum, or a factor of it, hide the difference.
+  @Test(arguments: [
+    ("llama", ["output", "down"]), ("gpt2", ["output", "down"]), ("falcon", ["output", "down"]),
+    ("granite", ["output", "down"]), ("bert", []), ("gemma2", []), ("mixtral", ["output"]),
+    ("bloom-post-norm", ["down"]),
+  ])
+  func outputsAreDifferencesWhereNothingElseHappens(name: String, expected: [String]) throws {
+    let folder = try TemporaryFolder()
+    try FamilyCheckpoint(name).write(to: folder.path)
+    for block in try Model(folder: folder.path).outline.blocks {
+      #expect(block.sites.filter(\.isDifference).map(\.name) == expected)
+      #expect(block.denseCuts == block.cuts.filter { cut in !expected.contains("\(cut)") })
+    }
   }
 
   /// The inputs of a site, in a pass that ends there.

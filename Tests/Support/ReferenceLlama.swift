@@ -84,7 +84,8 @@ public struct ReferenceLlama {
   /// Logits of the states after the last block; the head is never rounded.
   public func logits(_ hidden: Rows) -> Rows { product(norm(hidden, "model.norm.weight"), "lm_head.weight") }
 
-  private func product(_ inputs: Rows, _ name: String) -> Rows {
+  /// The outputs of a layer.
+  public func product(_ inputs: Rows, _ name: String) -> Rows {
     let weight = weights[name, default: []]
     return inputs.map { input in weight.map { dot($0[...], input[...]) } }
   }

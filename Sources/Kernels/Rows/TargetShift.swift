@@ -8,15 +8,27 @@ import EspalierIO
 /// With a dense target `e = w (X_d - X)`, X_d being the inputs in the dense model; for a matrix that writes to the residual stream,
 /// the error `H_d - H` that the stream has so far may be added. Kernels need of it only the shift `s = X e^T`, one value for each column:
 ///
-///     s_i = E w_i + R_i        E = X (X_d - X)^T, R = X (H_d - H)^T, each scaled by the share of the repair that is asked for
+///     s_i = E w_i + R_i        E = a X (X_d - X)^T, R = b X (H_d - H)^T, with shares a and b of the repair
+///
+/// If the outputs `W X_d` of the dense model are at hand, a narrower product is enough:
+///
+///     s_i = O_i - a G w_i      O = X (a W X_d + b (H_d - H))^T
 ///
 /// For d = w - v, v being the masked or the fitted row, the loss `|t - v X|^2` is `d^T G d + 2 d . s` and `|e|^2`. The last term does not
 /// depend on v and is not known. **Losses with a shift leave it out**: they may be negative, and only their differences mean something.
 /// Nothing is compared with a share of them; where a scale is needed, it is the sum of `w_j^2 G_jj`.
 public struct TargetShift: Sendable {
-  /// E, `columns x columns`, not symmetric.
-  private let cross: LinearWeight?
-  /// R, by rows of the matrix: `rows x columns`.
+  /// What is multiplied by the rows of the matrix.
+  private enum Factor {
+    case none
+    /// E, `columns x columns`, not symmetric.
+    case cross(LinearWeight)
+    /// G, times -a.
+    case gram(GramMatrix, share: Float)
+  }
+
+  private let factor: Factor
+  /// R or O, by rows of the matrix: `rows x columns`.
   private let residual: LinearWeight?
 
   /// - Parameters:
@@ -34,13 +46,34 @@ public struct TargetShift: Sendable {
         "\(residual.tensor.name) has \(residual.columns) columns, but \(cross.tensor.name) has \(cross.columns).",
         subject: residual.tensor.path)
     }
-    self.cross = cross
+    factor = cross.map { .cross($0) } ?? .none
     self.residual = residual
+  }
+
+  /// - Parameters:
+  ///   - outputs: O, `rows x columns`.
+  ///   - share: a.
+  ///   - gram: G.
+  /// - Throws: bad input if they have different columns.
+  public init(outputs: LinearWeight, share: Float, gram: GramMatrix) throws {
+    guard outputs.columns == gram.columns else {
+      throw EspalierError.badInput(
+        "\(outputs.tensor.name) has \(outputs.columns) columns, but the Gram matrix has \(gram.columns).",
+        subject: outputs.tensor.path)
+    }
+    factor = .gram(gram, share: share)
+    residual = outputs
   }
 
   /// Whether it belongs to a matrix of this shape.
   func fits(_ weight: LinearWeight) -> Bool {
-    (cross.map { $0.columns == weight.columns } ?? true)
+    let columns =
+      switch factor {
+      case .none: weight.columns
+      case .cross(let cross): cross.columns
+      case .gram(let gram, _): gram.columns
+      }
+    return columns == weight.columns
       && (residual.map { $0.rows == weight.rows && $0.columns == weight.columns } ?? true)
   }
 
@@ -49,11 +82,19 @@ public struct TargetShift: Sendable {
     precondition(fits(weight) && weight.mask == nil)
     var shifts =
       residual.map { $0.matrix(range) } ?? Matrix(rows: range.count, columns: weight.columns)
-    guard let cross else { return shifts }
+    if case .none = factor { return shifts }
     var rows = weight.matrix(range)
-    // f32 rounds nothing.
-    let packed = PackedMatrix(rounding: &rows, .f32, on: device)
-    linear(packed, cross, adding: true, into: &shifts, on: device)
+    switch factor {
+    case .none: break
+    case .cross(let cross):
+      // f32 rounds nothing.
+      let packed = PackedMatrix(rounding: &rows, .f32, on: device)
+      linear(packed, cross, adding: true, into: &shifts, on: device)
+    case .gram(let gram, let share):
+      var products = Matrix(unfilled: range.count, columns: weight.columns)
+      gram.multiply(rows, rows: range.count, into: &products, on: device)
+      add(products, times: -share, into: &shifts, on: device)
+    }
     return shifts
   }
 

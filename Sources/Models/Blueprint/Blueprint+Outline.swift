@@ -82,7 +82,8 @@ extension Blueprint.Block {
         return .init(
           name: site.name, matrices: site.linears.map(\.matrix), tokenShare: site.tokenShare, cut: cut,
           after: sites.indices.filter { reads(site.name, sites[$0].name, cut) },
-          residualScale: residualScale(of: site.name), isAdded: isAdded(site.name))
+          residualScale: residualScale(of: site.name), isAdded: isAdded(site.name),
+          isDifference: isDifference(site.name))
       }, tensors: Blueprint.shapes(parameters), isParallel: isParallel)
   }
 
@@ -110,6 +111,12 @@ extension Blueprint.Block {
     case ("down", .dense): feedForwardOutputNorm == nil ? residualScale : nil
     default: nil
     }
+  }
+
+  /// Whether nothing but a site's output comes between two kept hidden states.
+  private func isDifference(_ site: String) -> Bool {
+    guard residualScale(of: site) != nil else { return false }
+    return site == "output" ? afterMixerNorm == nil : afterFeedForwardNorm == nil && outputScale == nil
   }
 
   /// Whether a site's output is added to the hidden states without a norm before that.

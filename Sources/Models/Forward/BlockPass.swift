@@ -26,12 +26,14 @@ struct BlockPass {
   func run(_ hidden: inout Matrix, _ observe: Observer) throws {
     try enter(&hidden)
     // In a parallel block the feed-forward reads the mixer's input, not its output.
-    let before = block.isParallel ? HeldMatrix(copy(hidden, from: 0, rows: hidden.rows)) : nil
+    let before =
+      block.isParallel && !scope.endsAfterMixer ? HeldMatrix(copy(hidden, from: 0, rows: hidden.rows)) : nil
     guard var mixed = try mix(hidden, observe) else { return }
     let input = weights.packed(&mixed)
     try observe("output", mixed, tokens(of: hidden))
     guard scope.continues(after: "output") else { return }
     try deliverMixed(input, into: &hidden)
+    if scope.endsAfterMixer { return }
     try runFeedForward(&hidden, before: before, observe)
   }
 
@@ -59,11 +61,28 @@ struct BlockPass {
   ///   - inner: the inputs of the last layer of the MLP.
   ///   - hidden: the hidden states after the mixer.
   func finishFeedForward(_ inner: inout Matrix, _ hidden: inout Matrix) throws {
+    try deliver(down(), weights.packed(&inner), norm: block.feedForwardOutputNorm, into: &hidden, at: 0)
+    try leave(&hidden)
+  }
+
+  /// Replaces the hidden states after a layer, at the cut behind it, by the outputs of the layer without its bias.
+  ///
+  /// - Parameter before: the hidden states to which they were added.
+  func subtract(_ before: borrowing Matrix, from hidden: inout Matrix, ofLayerAt cut: ModelOutline.Cut) throws
+  {
+    add(before, times: -1, into: &hidden, on: device)
+    scale(&hidden, by: 1 / block.residualScale, on: device)
+    guard let parameter = try (cut == .output ? block.mixer.output : down()).bias else { return }
+    var bias = try weights.floats(parameter)
+    scale(&bias, by: -1, on: device)
+    addToRows(bias, into: &hidden, rows: 0..<hidden.rows)
+  }
+
+  private func down() throws -> Blueprint.Linear {
     guard case .dense(let mlp) = block.feedForward else {
       throw EspalierError.internalFault("block \(block.index) has no MLP of its own.")
     }
-    try deliver(mlp.down, weights.packed(&inner), norm: block.feedForwardOutputNorm, into: &hidden, at: 0)
-    try leave(&hidden)
+    return mlp.down
   }
 
   func enter(_ hidden: inout Matrix) throws {

@@ -1,12 +1,15 @@
-/// The extent of a pass through a block: the whole block, or until a set of sites has been observed.
+/// The extent of a pass through a block: the whole block, its mixer, or until a set of sites has been observed.
 struct PassScope {
   private let wanted: Set<String>?
+  /// Whether the pass ends at ``ModelOutline/Cut/feedForward``.
+  let endsAfterMixer: Bool
   private let order: [String: Int]
   private let last: Int
 
-  /// - Parameter wanted: names of sites; nil for the whole block.
-  init(_ wanted: Set<String>?, in block: Blueprint.Block) {
+  /// - Parameter wanted: names of sites; nil for the whole block or mixer.
+  init(_ wanted: Set<String>?, endsAfterMixer: Bool = false, in block: Blueprint.Block) {
     self.wanted = wanted
+    self.endsAfterMixer = endsAfterMixer
     let order = Dictionary(
       block.sites.enumerated().map { ($1.name, $0) }, uniquingKeysWith: { first, _ in first })
     last = wanted.map { $0.compactMap { order[$0] }.max() ?? -1 } ?? .max

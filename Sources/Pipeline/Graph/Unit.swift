@@ -7,16 +7,23 @@ public struct Unit: Sendable {
     case corpus
     /// Computes the hidden states that enter the first block.
     case embed
-    /// Condenses the inputs of one site, by its index in the block, while the block streams.
-    case site(Int)
-    /// Computes the states at a cut from those at the cut before; at the start of the next block, from those at the start of the block
-    /// if its sites do not go in turn.
-    case propagate(to: ModelOutline.Cut)
+    /// Condenses the inputs of one site, by its index in the block, while the block streams from a cut.
+    case site(Int, from: ModelOutline.Cut)
+    /// Computes the states at a cut from those at another; ``ModelOutline/Cut/start`` is that of the next block here.
+    case propagate(from: ModelOutline.Cut, to: ModelOutline.Cut)
     case matrix(ModelOutline.Matrix)
     /// Decides how sparse every matrix becomes.
     case allocation
     /// Writes or measures the whole model.
     case model
+
+    /// The cut from which a block streams for it.
+    public var start: ModelOutline.Cut? {
+      switch self {
+      case .site(_, let cut), .propagate(let cut, _): cut
+      default: nil
+      }
+    }
   }
 
   /// `swap/model.layers.0.mlp.down_proj`, `factor/3/mlp`, `capture/4`: unique in a graph.
@@ -44,6 +51,8 @@ public struct Unit: Sendable {
   /// Whether it is about the dense model although a pruned one streams: states of the dense model beside it, and factors for an
   /// allocation, which have nothing to repair.
   public var isDense = false
+  /// Whether the readers of a site's factor need of its Gram matrix only the diagonal.
+  public var diagonalIsEnough = false
 
   /// Whether the calibration windows stream for it, so that every rank that has some does a part.
   public var goesInShards: Bool {
@@ -59,9 +68,12 @@ public struct Unit: Sendable {
   /// The cut whose states it keeps.
   public var cut: ModelOutline.Cut? {
     if task == .embed { return .start }
-    if case .propagate(let cut) = task { return cut }
+    if case .propagate(_, let cut) = task { return cut }
     return nil
   }
+
+  /// The site whose inputs it condenses, by its index in the block.
+  public var streamedSite: Int? { if case .site(let index, _) = task { index } else { nil } }
 
   /// The matrix of a unit that works on one.
   public var matrix: ModelOutline.Matrix? { if case .matrix(let matrix) = task { matrix } else { nil } }

@@ -36,6 +36,15 @@ public struct UnitGraph: Sendable {
       || unit.pass.map { passes[$0, default: []].contains { units[$0].kind == .hidden } } ?? false
   }
 
+  /// Whether only sites stream with a unit, which have the cut where their block begins to stream.
+  func endsAtCut(_ unit: Unit, in model: ModelOutline) -> Bool {
+    guard let pass = unit.pass else { return false }
+    return passes[pass, default: []].allSatisfy { index in
+      guard let site = units[index].streamedSite, let block = units[index].block else { return false }
+      return model.blocks[block].sites[site].cut == units[index].task.start
+    }
+  }
+
   public func index(of id: String) -> Int? { units.firstIndex { $0.id == id } }
 
   private struct Builder {
@@ -193,20 +202,45 @@ public struct UnitGraph: Sendable {
     ) throws -> [Int] {
       let own = try enter(block, cut, &states.pruned, isDense: false)
       guard states.dense[.start] != nil else { return own }
-      let dense = try enter(block, cut, &states.dense, isDense: true)
+      let dense =
+        block.denseCuts.contains(cut)
+        ? try enter(block, cut, &states.dense, isDense: true)
+        : try surround(block, cut, &states.dense)
       return own + dense.filter { !own.contains($0) }
+    }
+
+    /// The units that keep the dense model's hidden states before and after the layer at a cut.
+    private mutating func surround(
+      _ block: ModelOutline.Block, _ cut: ModelOutline.Cut, _ dense: inout [ModelOutline.Cut: Int]
+    ) throws -> [Int] {
+      let after =
+        cut == .output
+        ? try enter(block, .feedForward, &dense, isDense: true) : [try nextDense(block, &dense)]
+      let before = dense[cut == .output ? .start : .feedForward]
+      return [before].compactMap(\.self) + after.filter { $0 != before }
+    }
+
+    /// The unit that keeps the dense model's states at the start of the next block.
+    private mutating func nextDense(
+      _ block: ModelOutline.Block, _ dense: inout [ModelOutline.Cut: Int]
+    ) throws -> Int {
+      let last = source?.stage.propagation == .sites ? block.denseCuts.last ?? .start : .start
+      return appendPropagation(
+        block, try enter(block, last, &dense, isDense: true), from: last, to: .start, isDense: true)
     }
 
     private mutating func enter(
       _ block: ModelOutline.Block, _ cut: ModelOutline.Cut, _ states: inout [ModelOutline.Cut: Int],
       isDense: Bool
     ) throws -> [Int] {
-      if states[cut] == nil, let before = block.cuts.last(where: { states[$0] != nil }), before != cut,
-        let next = block.cuts.first(where: { $0 > before })
+      let cuts = isDense ? block.denseCuts : block.cuts
+      if states[cut] == nil, let before = cuts.last(where: { states[$0] != nil }), before != cut,
+        let next = cuts.first(where: { $0 > before })
       {
         let inputs = try enter(block, before, &states, isDense: isDense)
         states[next] = appendPropagation(
-          block, inputs + (isDense ? [] : masks(of: block, from: before)), to: next, isDense: isDense)
+          block, inputs + (isDense ? [] : masks(of: block, from: before)), from: before, to: next,
+          isDense: isDense)
         return try enter(block, cut, &states, isDense: isDense)
       }
       let read: [ModelOutline.Cut] =
@@ -240,12 +274,9 @@ public struct UnitGraph: Sendable {
         case .sites: masks(of: block, from: last)
         }
       let inputs = try enter(block, last, &states.pruned, isDense: false) + own
-      var next = States(pruned: appendPropagation(block, inputs, to: .start, pass: pass), dense: nil)
-      if states.dense[.start] != nil {
-        next.dense[.start] = appendPropagation(
-          block, try enter(block, last, &states.dense, isDense: true), to: .start, isDense: true)
-      }
-      return next
+      return States(
+        pruned: appendPropagation(block, inputs, from: last, to: .start, pass: pass),
+        dense: states.dense[.start] == nil ? nil : try nextDense(block, &states.dense))
     }
 
     /// Measurements of every matrix of the dense model, then the decision.
@@ -262,7 +293,8 @@ public struct UnitGraph: Sendable {
         let pass = newPass()
         let factors = try appendFactors(
           block, block.sites.indices.filter { isMeasured(block.sites[$0]) }, entering: [hidden], pass: pass,
-          inTurn: false, prefix: prefix, isDense: site?.stage.target != .pruned)
+          inTurn: false, prefix: prefix, isDense: site?.stage.target != .pruned,
+          diagonalIsEnough: source.stage.propagation != .dense && !allocation.stage.needsGram)
         for (index, place) in block.sites.enumerated() {
           for matrix in place.matrices where allocation.stage.applies(to: matrix) {
             measurements.append(
@@ -273,7 +305,8 @@ public struct UnitGraph: Sendable {
           }
         }
         if block.index < last {
-          hidden = appendPropagation(block, [hidden], to: .start, prefix: prefix, pass: pass)
+          hidden = appendPropagation(
+            block, [hidden], from: .start, to: .start, prefix: prefix, pass: pass)
         }
       }
       allocationUnit = append(
@@ -285,9 +318,10 @@ public struct UnitGraph: Sendable {
     /// - Parameters:
     ///   - inTurn: whether a site sees what was pruned before it since the cut.
     ///   - isDense: whether there is nothing to repair, whatever the target.
+    ///   - diagonalIsEnough: as ``Unit/diagonalIsEnough``.
     private mutating func appendFactors(
       _ block: ModelOutline.Block, _ sites: [Int], entering states: [Int], pass: Int, inTurn: Bool,
-      prefix: String = "", isDense: Bool = false
+      prefix: String = "", isDense: Bool = false, diagonalIsEnough: Bool = false
     ) throws -> [Int: Int] {
       guard let site, let source else { return [:] }
       let isTransient =
@@ -302,24 +336,26 @@ public struct UnitGraph: Sendable {
         let place = block.sites[index]
         let before = inTurn ? place.after.flatMap { block.sites[$0].matrices } : []
         factors[index] = append(
-          "\(id(site.index))/\(prefix)\(block.index)/\(place.name)", site.index, .site(index),
-          block: block.index, kind: .factor, inputs: states + before.compactMap { masks[$0.module] },
+          "\(id(site.index))/\(prefix)\(block.index)/\(place.name)", site.index,
+          .site(index, from: inTurn ? place.cut : .start), block: block.index, kind: .factor,
+          inputs: states + before.compactMap { masks[$0.module] },
           tensors: .block(block.index), pass: pass, isTransient: isTransient, holdOut: try holdOut(place),
-          isDense: isDense)
+          isDense: isDense, diagonalIsEnough: diagonalIsEnough)
       }
       return factors
     }
 
     /// The states at a cut of a block; at the start, those of the next block.
     private mutating func appendPropagation(
-      _ block: ModelOutline.Block, _ inputs: [Int], to cut: ModelOutline.Cut, isDense: Bool = false,
-      prefix: String? = nil, pass: Int? = nil
+      _ block: ModelOutline.Block, _ inputs: [Int], from: ModelOutline.Cut, to cut: ModelOutline.Cut,
+      isDense: Bool = false, prefix: String? = nil, pass: Int? = nil
     ) -> Int {
       let entry = source?.index ?? 0
       let prefix = prefix ?? (isDense ? "beside/" : "")
       return append(
         "\(id(entry))/\(prefix)\(block.index)\(cut == .start ? "" : "/\(cut)")", entry,
-        .propagate(to: cut), block: block.index, kind: .hidden, inputs: inputs, tensors: .block(block.index),
+        .propagate(from: from, to: cut), block: block.index, kind: .hidden, inputs: inputs,
+        tensors: .block(block.index),
         pass: pass, isTransient: true, isDense: isDense)
     }
 
@@ -406,9 +442,10 @@ public struct UnitGraph: Sendable {
       _ id: String, _ entry: Int, _ task: Unit.Task, block: Int? = nil, kind: ArtifactKind,
       inputs: [Int] = [], tensors: UnitTensors = .none,
       pass: Int? = nil, isTransient: Bool = false, holdOut: Double = 0, pattern: PlannedPattern? = nil,
-      site: Int? = nil, isDense: Bool = false
+      site: Int? = nil, isDense: Bool = false, diagonalIsEnough: Bool = false
     ) -> Int {
-      let streams = StreamedUnit(task: task, block: block, inputs: inputs, isDense: isDense)
+      let streams = StreamedUnit(
+        task: task, block: block, inputs: inputs, isDense: isDense, diagonalIsEnough: diagonalIsEnough)
       if kind == .factor || kind == .hidden {
         if let known = streamed[streams] { return known }
         streamed[streams] = units.count
@@ -417,7 +454,7 @@ public struct UnitGraph: Sendable {
         Unit(
           id: id, entry: entry, task: task, block: block, kind: kind, inputs: inputs, tensors: tensors,
           pass: pass, isTransient: isTransient, holdOut: holdOut, pattern: pattern, site: site,
-          isDense: isDense))
+          isDense: isDense, diagonalIsEnough: diagonalIsEnough))
       return units.count - 1
     }
   }
@@ -428,5 +465,6 @@ public struct UnitGraph: Sendable {
     let block: Int?
     let inputs: [Int]
     let isDense: Bool
+    let diagonalIsEnough: Bool
   }
 }

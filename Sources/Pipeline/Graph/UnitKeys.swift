@@ -121,12 +121,16 @@ struct UnitKeys: Sendable {
   }
 
   private func place(_ unit: Unit) -> String {
-    switch unit.task {
+    func block(_ cut: ModelOutline.Cut) -> String {
+      "block \(unit.block ?? 0)\(cut == .start ? "" : " from \(cut)")"
+    }
+    let rest = (unit.diagonalIsEnough ? " diagonal" : "") + (unit.isDense ? " dense" : "")
+    return switch unit.task {
     case .corpus: "corpus"
     case .embed: "first block"
-    case .site(let site): "block \(unit.block ?? 0) site \(site)\(unit.isDense ? " dense" : "")"
-    case .propagate(to: .start): "block \(unit.block ?? 0)\(unit.isDense ? " dense" : "")"
-    case .propagate(let cut): "block \(unit.block ?? 0) to \(cut)\(unit.isDense ? " dense" : "")"
+    case .site(let site, let cut): "\(block(cut)) site \(site)\(rest)"
+    case .propagate(let cut, .start): "\(block(cut))\(rest)"
+    case .propagate(let cut, let next): "\(block(cut)) to \(next)\(rest)"
     case .matrix(let matrix): matrix.part.map { "\(matrix.tensor) part \($0)" } ?? matrix.tensor
     case .allocation: "allocation"
     case .model: "model"

@@ -57,18 +57,17 @@ struct UnitNeeds: Sendable {
 
   private func sizes(_ unit: Unit, available: Int) -> UnitSizes {
     let block = unit.block.map { job.model.blocks[$0] }
-    var site: ModelOutline.Site?
-    var matrix: ModelOutline.Matrix?
-    if case .site(let index) = unit.task { site = block?.sites[index] }
-    if case .matrix(let found) = unit.task { matrix = found }
+    let site = unit.streamedSite.flatMap { block?.sites[$0] }
     return UnitSizes(
       model: job.model, task: unit.task, samples: samples, length: length, shards: windows.count,
       batchTokens: min(Batching.sequences(length: length), max(1, windows.most)) * length,
-      block: block, site: site, matrix: matrix, pattern: unit.pattern?.known,
+      block: block, site: site, matrix: unit.matrix, pattern: unit.pattern?.known,
       isAcrossRows: unit.pattern?.isAcrossRows ?? false, writesHidden: graph.writesHidden(unit),
+      endsAtCut: graph.endsAtCut(unit, in: job.model),
       holdOut: unit.holdOut,
       target: unit.isDense ? .pruned : job.recipe.stages(\.site).first?.stage.target ?? .pruned,
-      precision: job.arithmetic(of: unit).precision, weightBytes: weightBytes(unit),
+      diagonalIsEnough: unit.diagonalIsEnough, precision: job.arithmetic(of: unit).precision,
+      weightBytes: weightBytes(unit),
       tensorBytes: tensorBytes(unit),
       factorBytes: factorBytes(unit), threads: job.device.threads, available: max(0, available))
   }
@@ -84,9 +83,12 @@ struct UnitNeeds: Sendable {
   /// Bytes of the factor that a matrix's unit reads.
   private func factorBytes(_ unit: Unit) -> Int {
     let readsFactor = job.recipe.entries[unit.entry].role.matrix?.reads.contains(.factor) ?? true
-    guard readsFactor, case .matrix = unit.task, let site = unit.site, let factor else { return 0 }
+    guard readsFactor, case .matrix = unit.task, let block = unit.block, let site = unit.site, let factor
+    else { return 0 }
+    let cut = source?.propagation == .sites ? job.model.blocks[block].sites[site].cut : .start
     let made = Unit(
-      id: "", entry: factor, task: .site(site), block: unit.block, kind: .factor, inputs: [], tensors: .none,
+      id: "", entry: factor, task: .site(site, from: cut), block: block, kind: .factor, inputs: [],
+      tensors: .none,
       pass: nil, isTransient: false, holdOut: holdOut)
     return stage(made).artifactBytes(sizes(made))
   }
@@ -213,10 +215,5 @@ struct UnitNeeds: Sendable {
 
 extension Unit {
   /// Whether its block streams.
-  fileprivate var streams: Bool {
-    switch task {
-    case .site, .propagate: true
-    default: false
-    }
-  }
+  fileprivate var streams: Bool { task.start != nil }
 }

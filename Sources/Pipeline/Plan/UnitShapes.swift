@@ -19,16 +19,15 @@ struct UnitShapes: Sendable {
     let blockNumbers = siteNumbers.map { blocks.number(of: $0) }
     shapes.reserveCapacity(graph.units.count)
     for (index, unit) in graph.units.enumerated() {
-      var site = unit.site
-      if case .site(let index) = unit.task { site = index }
+      let site = unit.streamedSite ?? unit.site
       let (tensorBytes, weightBytes) = bytes(unit)
       let shape = units.number(
         of: UnitShape(
           entry: unit.entry, task: .init(unit.task), block: unit.block.map { blockNumbers[$0] },
           site: unit.block.flatMap { block in site.map { siteNumbers[block][$0] } }, holdOut: unit.holdOut,
-          pattern: unit.pattern, isDense: unit.isDense, writesHidden: graph.writesHidden(unit),
-          tensorBytes: tensorBytes,
-          weightBytes: weightBytes))
+          pattern: unit.pattern, isDense: unit.isDense,
+          diagonalIsEnough: unit.diagonalIsEnough, writesHidden: graph.writesHidden(unit),
+          endsAtCut: graph.endsAtCut(unit, in: model), tensorBytes: tensorBytes, weightBytes: weightBytes))
       if shape == examples.count { examples.append(index) }
       shapes.append(shape)
     }
@@ -64,24 +63,25 @@ private struct SiteShape: Hashable {
   let isAfterOthers: Bool
   let residualScale: Float?
   let isAdded: Bool
+  let isDifference: Bool
 
   init(_ site: ModelOutline.Site) {
     (matrices, tokenShare) = (site.matrices.map(MatrixShape.init), site.tokenShare)
     (cut, isAfterOthers) = (site.cut, !site.after.isEmpty)
-    (residualScale, isAdded) = (site.residualScale, site.isAdded)
+    (residualScale, isAdded, isDifference) = (site.residualScale, site.isAdded, site.isDifference)
   }
 }
 
 private struct UnitShape: Hashable {
   /// A task without names.
   enum Task: Hashable {
-    case site
+    case site(from: ModelOutline.Cut)
     case matrix(MatrixShape)
     case other(Unit.Task)
 
     init(_ task: Unit.Task) {
       switch task {
-      case .site: self = .site
+      case .site(_, let cut): self = .site(from: cut)
       case .matrix(let matrix): self = .matrix(MatrixShape(matrix))
       default: self = .other(task)
       }
@@ -95,7 +95,9 @@ private struct UnitShape: Hashable {
   let holdOut: Double
   let pattern: PlannedPattern?
   let isDense: Bool
+  let diagonalIsEnough: Bool
   let writesHidden: Bool
+  let endsAtCut: Bool
   let tensorBytes: Int
   let weightBytes: Int
 }

@@ -22,10 +22,14 @@ public struct UnitSizes: Sendable {
   public let isAcrossRows: Bool
   /// Whether hidden states are written while the unit runs: its own, or those of a unit that streams with it.
   public let writesHidden: Bool
+  /// Whether the sites that stream with the unit have their inputs at the cut from which the block streams, or just behind it.
+  public let endsAtCut: Bool
   /// The share of the sequences that is left out of a site's factor.
   public let holdOut: Double
   /// What the outputs of pruned matrices should be.
   public let target: Target
+  /// Whether of a site's Gram matrix only the diagonal is needed.
+  public let diagonalIsEnough: Bool
   /// Precision of products in the forward pass.
   public let precision: Precision
   /// Bytes of a weight in the checkpoint.
@@ -41,6 +45,9 @@ public struct UnitSizes: Sendable {
 
   /// Whether the unit reads a Gram matrix, whole or of low rank, and not only its diagonal.
   public var readsGram: Bool { factorBytes > 2 * 8 * (matrix?.columns ?? 0) }
+
+  /// The cut from which the unit's block streams.
+  public var start: ModelOutline.Cut? { task.start }
 
   /// Windows of the largest shard.
   public var shardSamples: Int { WindowShards(windows: samples, count: shards).most }

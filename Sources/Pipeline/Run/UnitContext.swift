@@ -32,8 +32,8 @@ public struct UnitContext: Sendable {
 
   /// The site of a site unit.
   public var site: ModelOutline.Site? {
-    guard case .site(let index) = unit.task, let block = unit.block else { return nil }
-    return model.blocks[block].sites[index]
+    guard let site = unit.streamedSite, let block = unit.block else { return nil }
+    return model.blocks[block].sites[site]
   }
 
   /// The sizes from which the plan computed the unit's memory.

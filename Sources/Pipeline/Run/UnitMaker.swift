@@ -116,7 +116,7 @@ struct UnitMaker: Sendable {
     }
     var sinks: [Int: any SiteSink] = [:]
     for context in contexts {
-      guard case .site(let site) = context.unit.task,
+      guard let site = context.unit.streamedSite,
         let stage = job.recipe.entries[context.unit.entry].role.site
       else { continue }
       sinks[site] = try about(context.unit.id) { try stage.sink(context) }
@@ -125,7 +125,7 @@ struct UnitMaker: Sendable {
       try source.stream(contexts, sinks: sinks)
     }
     return try contexts.map { context in
-      if case .site(let site) = context.unit.task, let sink = sinks[site] {
+      if let site = context.unit.streamedSite, let sink = sinks[site] {
         let report = try about(context.unit.id) { try sink.finish() }
         return UnitResult(content: sink.content, report: .factor(report))
       }

@@ -60,12 +60,14 @@ public enum Target: String, CaseIterable, Sendable {
   case residual
 }
 
-/// What makes up the difference between targets: products of a site's inputs.
+/// What makes up the difference between targets: products of a site's inputs X, which the pruned model has.
 public enum Repair: String, CaseIterable, Sendable {
   /// With the differences `X_d - X` of the dense model's inputs.
   case cross
   /// With the differences `H_d - H` of the hidden states.
   case residual
+  /// With the outputs `W X_d` in the dense model and the differences `H_d - H`, each times its share of the repair.
+  case outputs
 }
 
 /// When the bytes of an artifact are deleted.
@@ -107,6 +109,8 @@ extension SiteStage {
 public protocol SiteSink: AnyObject {
   /// Adds the inputs of some tokens: `tokens x columns`.
   func add(_ inputs: borrowing Matrix, _ rows: TokenRows) throws
+  /// The products that it needs beside those of inputs with themselves.
+  var repairs: [Repair] { get }
   /// Adds the products of inputs that were added before, `tokens x columns`, with what the dense model has beyond them, a row for each
   /// token.
   ///
@@ -114,6 +118,14 @@ public protocol SiteSink: AnyObject {
   func add(
     _ repair: Repair, _ inputs: borrowing Matrix, _ difference: borrowing Matrix, _ rows: TokenRows,
     unroutedOf total: Int?) throws
+  /// Adds the products for ``Repair/outputs``.
+  ///
+  /// - Parameters:
+  ///   - outputs: in the dense model, without bias: `tokens x rows`; overwritten.
+  ///   - difference: of the hidden states to which they are added.
+  func add(
+    _ inputs: borrowing Matrix, outputs: inout Matrix, _ difference: borrowing Matrix, _ rows: TokenRows)
+    throws
   /// Whether the rows that it is shown need the sizes of their hidden states.
   var weighsTokens: Bool { get }
   /// Whether the site belongs to an expert that saw too few tokens by the end of the stream, and should be shown every token.
@@ -131,6 +143,10 @@ public protocol SiteSink: AnyObject {
 }
 
 extension SiteSink {
+  public var repairs: [Repair] { [] }
+  public func add(
+    _ inputs: borrowing Matrix, outputs: inout Matrix, _ difference: borrowing Matrix, _ rows: TokenRows
+  ) throws {}
   public func add(
     _ repair: Repair, _ inputs: borrowing Matrix, _ difference: borrowing Matrix, _ rows: TokenRows,
     unroutedOf total: Int?

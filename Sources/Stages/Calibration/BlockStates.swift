@@ -23,11 +23,11 @@ struct BlockStates {
     weights: TensorSource
   ) throws {
     arrays = try unit.states(ofShard: shard, ofDense: isDense).mapValues { try SpillArray(folder: $0) }
-    guard let states = arrays[cut] else {
-      throw EspalierError.internalFault("the unit \(unit.unit.id) does not read the states at \(cut).")
+    guard let length = arrays.values.first?.tokens else {
+      throw EspalierError.internalFault("the unit \(unit.unit.id) reads no states.")
     }
-    (self.shard, windows, length) = (shard, unit.windows[shard], states.tokens)
-    guard states.sequences == windows.count else {
+    (self.shard, windows, self.length) = (shard, unit.windows[shard], length)
+    for states in arrays.values where states.sequences != windows.count {
       throw EspalierError.badInput(
         "these are the states of \(states.sequences) windows in place of \(windows.count).",
         subject: states.folder)
@@ -43,19 +43,20 @@ struct BlockStates {
   /// The windows that pass together, counted from the first of the shard.
   var batches: [Range<Int>] { parts(of: windows.count, size: Batching.sequences(length: length)) }
 
-  /// Goes on to the inputs of a site, or to the next hidden states.
+  /// Goes on to another cut; ``ModelOutline/Cut/start`` is that of the next block.
   ///
   /// - Parameters:
   ///   - weighs: whether the rows need the sizes of their hidden states.
   ///   - keep: called with these states, some windows after the other.
   ///   - observe: called with the inputs of every site on the way, their windows counted from the first of the calibration data.
   func advance(
-    _ batch: Range<Int>, to site: String?, weighs: Bool, keep: (borrowing Matrix) throws -> Void,
+    _ batch: Range<Int>, to end: ModelOutline.Cut, weighs: Bool, keep: (borrowing Matrix) throws -> Void,
     observe: (_ site: String, _ inputs: borrowing Matrix, _ rows: TokenRows) throws -> Void
   ) throws {
     if outline.site(at: cut) != nil { return try keep(finished(batch)) }
+    let site = outline.site(at: end)?.name
     let sizes = weighs ? try streamSizes(batch) : nil
-    let hidden = try pass(batch, wanted: site.map { [$0] }, RoutingRecord(), everyToken: false) {
+    let hidden = try pass(batch, to: end, wanted: site.map { [$0] }, RoutingRecord(), everyToken: false) {
       name, inputs, rows in
       if name == site { try keep(inputs) }
       try observe(
@@ -71,11 +72,11 @@ struct BlockStates {
     return hidden
   }
 
-  /// Shows the inputs of sites, and what the dense model has beyond them.
+  /// Shows the inputs of sites, and what the dense model has beyond them if the sinks ask for it.
   ///
   /// - Parameters:
   ///   - sinks: by site.
-  ///   - beside: the states of the dense model; nil if they are not asked for.
+  ///   - beside: the states of the dense model; nil if nothing is asked of it.
   ///   - total: if every expert is to see all tokens, their number.
   func show(
     _ batch: Range<Int>, _ sinks: [Int: any SiteSink], beside: BlockStates?, unroutedOf total: Int?
@@ -89,12 +90,16 @@ struct BlockStates {
       guard let sink = names[site] else { return }
       let rows = rows.with(streamSizes: sizes).shifted(by: windows.lowerBound + batch.lowerBound)
       if let total { try sink.addUnrouted(inputs, rows, of: total) } else { try sink.add(inputs, rows) }
-      if beside != nil { waiting.append((site, HeldMatrix(copy(inputs)), rows)) }
+      guard let beside else { return }
+      guard sink.repairs.contains(.outputs) else {
+        return waiting.append((site, HeldMatrix(copy(inputs)), rows))
+      }
+      var outputs = try beside.outputs(batch)
+      try sink.add(inputs, outputs: &outputs, error(batch, beside), rows)
     }
-    guard let beside else { return }
+    guard let beside, let first = waiting.first else { return }
     // The dense model's experts see the tokens that the pruned model sends to them.
     routings.replay()
-    let first = waiting.first
     waiting.reverse()
     try beside.observe(batch, Set(names.keys), routings, everyToken: total != nil) { site, inputs, _ in
       guard let sink = names[site] else { return }
@@ -105,12 +110,23 @@ struct BlockStates {
       add(own.inputs.matrix, times: -1, into: &difference, on: weights.device)
       try sink.add(.cross, own.inputs.matrix, difference, own.rows, unroutedOf: total)
     }
-    guard let first, cut == .output || cut == .down, let sink = names[first.site],
-      outline.site(at: cut)?.residualScale != nil
-    else { return }
+    guard let sink = names[first.site], sink.repairs.contains(.residual) else { return }
+    try sink.add(.residual, first.inputs.matrix, error(batch, beside), first.rows, unroutedOf: nil)
+  }
+
+  /// What the dense model's hidden states have beyond these.
+  private func error(_ batch: Range<Int>, _ beside: BlockStates) throws -> Matrix {
     var error = try beside.hidden(batch)
     add(try hidden(batch), times: -1, into: &error, on: weights.device)
-    try sink.add(.residual, first.inputs.matrix, error, first.rows, unroutedOf: nil)
+    return error
+  }
+
+  /// The outputs of the layer at the cut, without its bias, from the hidden states behind it.
+  private func outputs(_ batch: Range<Int>) throws -> Matrix {
+    // After the last layer these are at the start of the next block.
+    var outputs = try read(cut == .output ? .feedForward : .start, batch)
+    try model.subtract(hidden(batch), from: &outputs, ofLayerAt: cut, block: block, weights: weights)
+    return outputs
   }
 
   private func observe(
@@ -124,14 +140,15 @@ struct BlockStates {
   }
 
   private func pass(
-    _ batch: Range<Int>, wanted: Set<String>?, _ routings: RoutingRecord, everyToken: Bool,
+    _ batch: Range<Int>, to end: ModelOutline.Cut = .start, wanted: Set<String>?, _ routings: RoutingRecord,
+    everyToken: Bool,
     _ observe: (_ site: String, _ inputs: borrowing Matrix, _ rows: TokenRows) throws -> Void
   ) throws -> Matrix {
     var before: HeldMatrix?
     if cut == .feedForward, outline.isParallel { before = HeldMatrix(try entered(batch)) }
     var hidden = try read(cut, batch)
     try model.forward(
-      block: block, hidden: &hidden, length: length, from: cut, before: before, wanted: wanted,
+      block: block, hidden: &hidden, length: length, from: cut, to: end, before: before, wanted: wanted,
       routesEveryToken: everyToken, routings: routings, weights: weights, observe: observe)
     return hidden
   }

@@ -101,16 +101,15 @@ public struct Capture: SourceStage, StageDefinition {
   /// Bytes of a pass that begins at a cut and computes one layer at most: its inputs, packed and not, and the hidden states. Nil for
   /// others.
   private func keptInputs(_ sizes: UnitSizes) -> Int? {
-    guard propagation == .sites, let block = sizes.block else { return nil }
+    guard let block = sizes.block else { return nil }
     let bytes = sizes.batchTokens * 4
     let hidden = sizes.model.hiddenSize
     switch sizes.task {
-    case .propagate(let next):
-      let cut = start(of: block, to: next)
+    case .propagate(let cut, let next):
       return block.site(at: cut).map { (2 * $0.columns + hidden) * bytes }
-        ?? (cut == .start ? 2 * sizes.model.activationWidth * bytes : nil)
+        ?? (next == .output || next == .feedForward ? 2 * sizes.model.activationWidth * bytes : nil)
     case .site:
-      guard let site = sizes.site, site.after.isEmpty else { return nil }
+      guard let site = sizes.site, site.after.isEmpty, sizes.endsAtCut else { return nil }
       return block.site(at: site.cut) == nil ? 3 * max(hidden, site.columns) * bytes : site.columns * bytes
     default: return nil
     }
@@ -132,7 +131,7 @@ public struct Capture: SourceStage, StageDefinition {
 
   /// Width and type of the states that a unit keeps.
   private func keptStates(_ sizes: UnitSizes) -> (width: Int, element: SpillElement) {
-    if case .propagate(let cut) = sizes.task, let site = sizes.block?.site(at: cut) {
+    if case .propagate(_, let cut) = sizes.task, let site = sizes.block?.site(at: cut) {
       return (site.columns, inputs(sizes.precision))
     }
     return (sizes.model.hiddenSize, spill)
@@ -162,19 +161,16 @@ public struct Capture: SourceStage, StageDefinition {
   /// The sites whose products a unit computes, and whether it runs the mixer.
   private func computed(_ sizes: UnitSizes, _ block: ModelOutline.Block) -> (sites: [Int], mixes: Bool) {
     switch sizes.task {
-    case .propagate(let next) where propagation == .sites:
-      let cut = start(of: block, to: next)
-      return (block.sites.indices.filter { block.sites[$0].cut == cut }, cut == .start)
-    case .site where propagation == .sites: return (sizes.site?.after ?? [], false)
-    case .site(let index): return (Array(block.sites.indices.prefix(index)), true)
+    case .propagate(let cut, let next):
+      let sites = block.sites.indices.filter {
+        block.sites[$0].cut >= cut && (next == .start || block.sites[$0].cut < next)
+      }
+      return (sites, cut == .start)
+    case .site(let index, let cut):
+      let site = block.sites[index]
+      return site.cut == cut ? (site.after, false) : (Array(block.sites.indices.prefix(index)), true)
     default: return (Array(block.sites.indices), true)
     }
-  }
-
-  /// The cut from which a pass goes to another, or to the start of the next block.
-  private func start(of block: ModelOutline.Block, to cut: ModelOutline.Cut) -> ModelOutline.Cut {
-    guard propagation == .sites else { return .start }
-    return block.cuts.last { cut == .start || $0 < cut } ?? .start
   }
 
   /// States without compression.
@@ -247,9 +243,9 @@ public struct Capture: SourceStage, StageDefinition {
     }
     let keepsPages = keepsPages(tensors.reduce(0) { $0 + $1.byteCount })
     let isLast = propagation != .sites || keeping?.unit.cut == .start
+    let cut = unit.unit.task.start ?? .start
     // Otherwise mapped pages of blocks that are done would fill the memory.
     defer { if keepsPages || isLast { for tensor in tensors { tensor.release() } } }
-    let cut = cut(of: units, block)
     if cut == .start { try readAhead(number + 1, unit) }
     let dense = TensorSource(
       unit.checkpoint, precision: unit.job.arithmetic.precision, keepsPages: keepsPages, on: unit.device)
@@ -294,28 +290,19 @@ public struct Capture: SourceStage, StageDefinition {
     }
   }
 
-  /// The cut from which units of a pass go on.
-  private func cut(of units: [UnitContext], _ block: ModelOutline.Block) -> ModelOutline.Cut {
-    guard propagation == .sites, let unit = units.first?.unit else { return .start }
-    switch unit.task {
-    case .site(let site): return block.sites[site].cut
-    case .propagate(let next): return start(of: block, to: next)
-    default: return .start
-    }
-  }
-
   /// Keeps the states at the next cut, and shows the inputs of sites on the way.
   private func keep(
     _ states: BlockStates, _ sinks: [Int: any SiteSink], _ unit: UnitContext
   ) throws {
     let block = unit.model.blocks[states.block]
-    let site = unit.unit.cut.flatMap { block.site(at: $0) }
+    let end = unit.unit.cut ?? .start
+    let site = block.site(at: end)
     let named = Dictionary(
       sinks.map { (block.sites[$0.key].name, $0.value) }, uniquingKeysWith: { first, _ in first })
     var writer: SpillWriter? = try writer(unit, states.shard, length: states.length, width: site?.columns)
     let weighs = named.values.contains { $0.weighsTokens }
     for batch in states.batches {
-      try states.advance(batch, to: site?.name, weighs: weighs) { kept in
+      try states.advance(batch, to: end, weighs: weighs) { kept in
         if site == nil {
           try requireFinite(
             kept, "block \(states.block)", states.windows.lowerBound + batch.lowerBound, states.length)

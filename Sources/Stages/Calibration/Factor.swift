@@ -10,7 +10,7 @@ public struct Factor: SiteStage, StageDefinition {
     name: "factor",
     summary:
       "Accumulates the Gram matrix of every site's inputs as they stream by, its diagonal, or a factor of low rank.",
-    revision: 7
+    revision: 8
   ) { .site(Factor(&$0)) }
 
   enum Kind: String, CaseIterable {
@@ -102,6 +102,8 @@ public struct Factor: SiteStage, StageDefinition {
 
   public var keepsGram: Bool { kind != .diagonal }
 
+  private func kind(_ sizes: UnitSizes) -> Kind { sizes.diagonalIsEnough ? .diagonal : kind }
+
   public func check(_ model: ModelOutline, checkpoint: Checkpoint) throws { try earlier.check() }
 
   public func earlier(_ components: JSON, job: Job) throws -> [Digest] {
@@ -111,7 +113,7 @@ public struct Factor: SiteStage, StageDefinition {
   public func workingSet(_ sizes: UnitSizes) -> WorkingSet {
     let columns = sizes.site?.columns ?? 0
     let matrix =
-      switch kind {
+      switch kind(sizes) {
       case .gram:
         isMapped(sizes) ? GramAccumulator.windowByteCount(columns: columns) : columns * columns * 4
       case .diagonal: 0
@@ -138,14 +140,14 @@ public struct Factor: SiteStage, StageDefinition {
     // Inputs of all windows are one array, which one process writes.
     guard inputs == .none else { return nil }
     let columns = sizes.site?.columns ?? 0
-    let apart = GramAccumulator.pieceBytes(columns: columns, sizes.holdOut > 0 ? form : .diagonal)
-    return GramAccumulator.pieceBytes(columns: columns, form) + apart
+    let apart = GramAccumulator.pieceBytes(columns: columns, sizes.holdOut > 0 ? form(sizes) : .diagonal)
+    return GramAccumulator.pieceBytes(columns: columns, form(sizes)) + apart
       + (sizes.holdOut > 0 ? 2 : 1) * repairs(sizes).reduce(0) { $0 + $1.rows * columns * 4 }
   }
 
   /// Whether Gram matrices grow in their files, because they do not fit into memory.
   private func isMapped(_ sizes: UnitSizes) -> Bool {
-    guard kind == .gram, let columns = sizes.site?.columns else { return false }
+    guard kind(sizes) == .gram, let columns = sizes.site?.columns else { return false }
     let matrix = columns * columns * 4
     let rows = columns + repairs(sizes).reduce(0) { $0 + $1.rows }
     return besideBytes(sizes) + sets(sizes) * rows * columns * 4 > sizes.available
@@ -154,13 +156,11 @@ public struct Factor: SiteStage, StageDefinition {
 
   /// The products beside the Gram matrix, with their rows; the columns are the site's.
   private func repairs(_ sizes: UnitSizes) -> [(kind: Repair, rows: Int)] {
-    guard let site = sizes.site else { return [] }
-    switch sizes.target {
-    case .pruned: return []
-    case .residual where site.residualScale != nil:
-      return [(.cross, site.columns), (.residual, sizes.model.hiddenSize)]
-    case .dense, .residual: return [(.cross, site.columns)]
-    }
+    guard let site = sizes.site, sizes.target != .pruned else { return [] }
+    let hidden = sizes.model.hiddenSize
+    if site.isDifference, site.cut == sizes.start { return [(.outputs, hidden)] }
+    let addsError = sizes.target == .residual && site.residualScale != nil
+    return [(.cross, site.columns)] + (addsError ? [(.residual, hidden)] : [])
   }
 
   /// Whether the tokens of a site count by the size of their hidden states.
@@ -170,17 +170,20 @@ public struct Factor: SiteStage, StageDefinition {
   private func besideBytes(_ sizes: UnitSizes) -> Int {
     let columns = sizes.site?.columns ?? 0
     var bytes = sets(sizes) * columns * 16
-    if kind == .gram {
+    if kind(sizes) == .gram {
       bytes += GramAccumulator.gatheredByteCount(
         columns: columns, rows: sizes.batchTokens, sizes.precision)
     }
     let repairs = repairs(sizes)
     if !repairs.isEmpty {
-      // Inputs wait for the dense model's; the difference is packed with them. Then hidden states take its place.
-      let hidden = repairs.contains { $0.kind == .residual } ? sizes.model.hiddenSize : 0
+      // Inputs wait for the dense model's; the difference is packed with them. Then hidden states take its place, and they alone
+      // are needed for outputs.
+      let hidden = repairs.contains { $0.kind != .cross } ? sizes.model.hiddenSize : 0
+      let values =
+        repairs.contains { $0.kind == .outputs }
+        ? columns + 3 * hidden : max(4 * columns, 2 * columns + 3 * hidden)
       bytes +=
-        max(4 * columns, 2 * columns + 3 * hidden) * sizes.batchTokens * 4
-        + CrossProduct.tileByteCount(threads: sizes.threads)
+        values * sizes.batchTokens * 4 + CrossProduct.tileByteCount(threads: sizes.threads)
       // Those of experts may be weighted.
       if sizes.site?.tokenShare ?? 1 < 1 { bytes += sizes.batchTokens * columns * 4 }
     }
@@ -188,7 +191,7 @@ public struct Factor: SiteStage, StageDefinition {
     if weighs(sizes.site) { bytes += (2 * columns + sizes.model.hiddenSize) * sizes.batchTokens * 4 }
     if let layout = layout(sizes) { bytes += SpillWriter.byteCount(of: layout) }
     if adds > 0 {
-      switch kind {
+      switch kind(sizes) {
       case .gram: bytes += GramAccumulator.windowByteCount(columns: columns)
       case .diagonal: break
       case .svd: bytes += min(rank, columns) * columns * 4
@@ -213,7 +216,7 @@ public struct Factor: SiteStage, StageDefinition {
     let batches = tokens / Double(max(1, sizes.batchTokens))
     // Sums and squares of all inputs.
     var work = Work(memoryBytes: tokens * columns * 8)
-    switch kind {
+    switch kind(sizes) {
     case .diagonal: break
     case .gram:
       // The upper half, which is read and written for each batch.
@@ -253,7 +256,7 @@ public struct Factor: SiteStage, StageDefinition {
   public func artifactBytes(_ sizes: UnitSizes) -> Int {
     let columns = sizes.site?.columns ?? 0
     let matrix =
-      switch kind {
+      switch kind(sizes) {
       case .gram: columns * columns * 4
       case .diagonal: 0
       case .svd: (min(rank, columns) + 1) * columns * 4
@@ -262,16 +265,8 @@ public struct Factor: SiteStage, StageDefinition {
     return columns * 16 + (sizes.holdOut > 0 ? 2 : 1) * (matrix + repairBytes) + inputBytes(sizes)
   }
 
-  /// The share of what is missing that a site's matrices make up for; what they output is added to the hidden states times a scale.
-  private func share(of kind: Repair, _ site: ModelOutline.Site) -> Float {
-    switch kind {
-    case .cross: Float(inputRepair)
-    case .residual: Float(repair) / (site.residualScale ?? 1)
-    }
-  }
-
-  private var form: GramForm {
-    switch kind {
+  private func form(_ sizes: UnitSizes) -> GramForm {
+    switch kind(sizes) {
     case .gram: .whole
     case .diagonal: .diagonal
     case .svd: .lowRank(rank: rank, energy: energy)
@@ -287,10 +282,11 @@ public struct Factor: SiteStage, StageDefinition {
     let digests = unit.components["earlier"]?.array?.compactMap { $0.string.flatMap(Digest.init(hex:)) }
     let sizes = unit.sizes
     let form = SiteSums.Form(
-      columns: site.columns, gram: form,
-      repairs: repairs(sizes).map {
-        ($0.kind, $0.rows, share(of: $0.kind, site))
-      },
+      columns: site.columns, gram: form(sizes),
+      repairs: repairs(sizes),
+      shares: SiteSums.Shares(
+        inputs: Float(inputRepair),
+        hidden: target == .residual ? Float(repair) / (site.residualScale ?? 1) : 0),
       holdsOut: unit.unit.holdOut > 0, precision: unit.job.arithmetic.precision)
     return try FactorSink(
       unit, form, isExpert: site.tokenShare < 1, weighsTokens: weighs(site), shrink: shrink,

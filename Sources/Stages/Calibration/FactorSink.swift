@@ -23,6 +23,7 @@ final class FactorSink: SiteSink {
   let weighsTokens: Bool
   private let shrink: Double
   private let columns: Int
+  private let shares: SiteSums.Shares
   /// Tokens of all rounds so far.
   private var tokens = 0
   private var heldOutTokens = 0
@@ -42,6 +43,8 @@ final class FactorSink: SiteSink {
     self.earlier = earlier
     self.place = place
     columns = form.columns
+    shares = form.shares
+    repairs = form.repairs.map(\.kind)
     holdOut = unit.unit.holdOut
     func sums(_ path: String) throws -> SiteSums {
       try SiteSums(form, growingIn: isMapped ? path : nil, on: unit.device)
@@ -128,6 +131,16 @@ final class FactorSink: SiteSink {
           inputs, difference, range, weight: isHeldOut(window) ? 1 : weight, isHeldOut: isHeldOut(window))
       }
     }
+  }
+
+  let repairs: [Repair]
+
+  func add(
+    _ inputs: borrowing Matrix, outputs: inout Matrix, _ difference: borrowing Matrix, _ rows: TokenRows
+  ) throws {
+    scale(&outputs, by: shares.inputs, on: unit.device)
+    EspalierKernels.add(difference, times: shares.hidden, into: &outputs, on: unit.device)
+    try add(.outputs, inputs, outputs, rows, unroutedOf: nil)
   }
 
   /// Held-out sequences are spread evenly among the others.

@@ -7,8 +7,9 @@ import EspalierStageKit
 ///
 /// - ``Repair/cross``: `X (X_d - X)^T`, `columns x columns`.
 /// - ``Repair/residual``: `(H_d - H) X^T`, `hidden x columns`: a row for each output of the site's matrices.
+/// - ``Repair/outputs``: `(a W X_d + b (H_d - H)) X^T`, `hidden x columns`, with the shares a and b of the repair.
 ///
-/// Both are multiplied by the share of the repair that is asked for.
+/// The others are multiplied by their share at the end.
 final class RepairSums {
   let kind: Repair
   private let factor: Float
@@ -21,11 +22,16 @@ final class RepairSums {
 
   /// - Parameter map: gives the place of a tensor in the factor's file, or nil if the sums are to grow in memory.
   init(
-    _ kind: Repair, rows: Int, columns: Int, factor: Float, holdsOut: Bool, _ precision: Precision,
-    _ device: Device, _ map: (String) throws -> MappedBuffer?
+    _ kind: Repair, rows: Int, columns: Int, _ shares: SiteSums.Shares, holdsOut: Bool,
+    _ precision: Precision, _ device: Device, _ map: (String) throws -> MappedBuffer?
   ) throws {
     self.kind = kind
-    self.factor = factor
+    factor =
+      switch kind {
+      case .cross: shares.inputs
+      case .residual: shares.hidden
+      case .outputs: 1
+      }
     (self.rows, self.columns, self.holdsOut) = (rows, columns, holdsOut)
     sums = CrossProduct(
       rows: rows, columns: columns, precision: precision,
@@ -42,8 +48,8 @@ final class RepairSums {
     switch (kind, isHeldOut) {
     case (.cross, false): sums.add(inputs, difference, rows: range, weight: weight)
     case (.cross, true): heldOut.add(inputs, difference, rows: range, weight: weight)
-    case (.residual, false): sums.add(difference, inputs, rows: range, weight: weight)
-    case (.residual, true): heldOut.add(difference, inputs, rows: range, weight: weight)
+    case (.residual, false), (.outputs, false): sums.add(difference, inputs, rows: range, weight: weight)
+    case (.residual, true), (.outputs, true): heldOut.add(difference, inputs, rows: range, weight: weight)
     }
   }
 

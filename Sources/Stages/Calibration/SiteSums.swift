@@ -6,11 +6,20 @@ import EspalierStageKit
 /// The sums that a site's factor is made from: Gram matrix, the one of held-out windows, and the products for repairs. They are in
 /// memory or grow in the factor's file.
 final class SiteSums {
+  /// The shares of what is missing that a site's matrices make up for.
+  struct Shares {
+    /// Of what their own inputs lack.
+    let inputs: Float
+    /// Of the error of the hidden states, divided by the factor of the outputs that are added to them.
+    let hidden: Float
+  }
+
   /// What the sums are.
   struct Form {
     let columns: Int
     let gram: GramForm
-    let repairs: [(kind: Repair, rows: Int, factor: Float)]
+    let repairs: [(kind: Repair, rows: Int)]
+    let shares: Shares
     let holdsOut: Bool
     let precision: Precision
 
@@ -28,31 +37,30 @@ final class SiteSums {
   var accumulator: GramAccumulator
   var heldOut: GramAccumulator
   let repairs: [RepairSums]
+  private let shares: Shares
   /// The file in which the matrices grow, if they do not fit into memory.
   private var draft: SafetensorsDraft?
 
   /// - Parameter path: the file in which whole matrices grow; nil for memory.
   init(_ form: Form, growingIn path: String?, on device: Device) throws {
     let (columns, precision) = (form.columns, form.precision)
+    shares = form.shares
+    func repairs(_ map: (String) throws -> MappedBuffer?) throws -> [RepairSums] {
+      try form.repairs.map {
+        try RepairSums(
+          $0.kind, rows: $0.rows, columns: columns, form.shares, holdsOut: form.holdsOut, precision, device,
+          map)
+      }
+    }
     guard let path else {
       draft = nil
-      repairs = try form.repairs.map {
-        try RepairSums(
-          $0.kind, rows: $0.rows, columns: columns, factor: $0.factor, holdsOut: form.holdsOut, precision,
-          device
-        ) { _ in nil }
-      }
+      self.repairs = try repairs { _ in nil }
       accumulator = GramAccumulator(columns: columns, form: form.gram, precision: precision, on: device)
       heldOut = GramAccumulator(columns: columns, form: form.heldOut, precision: precision, on: device)
       return
     }
     let draft = try SiteFactor.draft(path, columns: columns, form.tensors)
-    repairs = try form.repairs.map {
-      try RepairSums(
-        $0.kind, rows: $0.rows, columns: columns, factor: $0.factor, holdsOut: form.holdsOut, precision,
-        device
-      ) { try draft.map($0) }
-    }
+    self.repairs = try repairs { try draft.map($0) }
     accumulator = GramAccumulator(
       columns: columns, form: form.gram, precision: precision, in: try draft.map("gram"), on: device)
     heldOut = GramAccumulator(
@@ -71,7 +79,8 @@ final class SiteSums {
         path, columns: accumulator.columns,
         accumulator.tensors("gram") + heldOut.tensors("heldOut") + repairs.flatMap(\.tensors))
     for sums in repairs { try sums.finish(in: file) }
-    try SiteFactor.write(accumulator, heldOut: heldOut, place: place, to: file)
+    try SiteFactor.write(
+      accumulator, heldOut: heldOut, inputRepair: shares.inputs, place: place, to: file)
   }
 
   // MARK: - Pieces

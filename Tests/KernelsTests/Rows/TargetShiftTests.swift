@@ -13,6 +13,8 @@ private struct ShiftedLayer {
   /// `rows x tokens`.
   let targets: [[Double]]
   let shift: TargetShift
+  /// The same, from the products of the inputs with `a W X_d + (H_d - H)`, for a share a of 0.3 of what the inputs lack.
+  let shiftsOfAShare: (cross: TargetShift, outputs: TargetShift)
 
   init(_ random: inout SeededRandom, rows: Int, columns: Int, tokens: Int, in folder: TemporaryFolder) throws
   {
@@ -51,6 +53,21 @@ private struct ShiftedLayer {
     self.inputs = inputs
     layer = Layer(rows: rows, columns: columns, weights: weights, gram: gram)
     shift = try .stored(cross, residual, rows: rows, columns: columns, in: folder)
+    var outputs = residual
+    for row in 0..<rows {
+      for a in 0..<columns {
+        var sum = 0.0
+        for token in 0..<tokens {
+          let output = targets[row][token] - stream[row][token]
+          sum += inputs[token][a] * (0.3 * output + stream[row][token])
+        }
+        outputs[row * columns + a] = Float(sum)
+      }
+    }
+    shiftsOfAShare = (
+      try .stored(cross.map { 0.3 * $0 }, residual, rows: rows, columns: columns, in: folder, as: "scaled-"),
+      try .stored(outputs: outputs, share: 0.3, layer.matrix, rows: rows, in: folder)
+    )
   }
 
   /// `|t - v X|^2` less `|t - w X|^2`, which no v changes.
@@ -94,11 +111,12 @@ private struct ShiftedLayer {
 
 extension TargetShift {
   fileprivate static func stored(
-    _ cross: [Float]?, _ residual: [Float]?, rows: Int, columns: Int, in folder: TemporaryFolder
+    _ cross: [Float]?, _ residual: [Float]?, rows: Int, columns: Int, in folder: TemporaryFolder,
+    as prefix: String = ""
   ) throws -> TargetShift {
     func weight(_ name: String, _ rows: Int, _ values: [Float]?) throws -> LinearWeight? {
       guard let values else { return nil }
-      let path = folder.path + "/\(name).safetensors"
+      let path = folder.path + "/\(prefix)\(name).safetensors"
       var writer = try SafetensorsWriter(path: path, tensors: [(name, .f32, [rows, columns])])
       try writer.append(values)
       try writer.finish()
@@ -106,6 +124,17 @@ extension TargetShift {
     }
     return try TargetShift(
       cross: weight("cross", columns, cross), residual: weight("residual", rows, residual))
+  }
+
+  fileprivate static func stored(
+    outputs: [Float], share: Float, _ gram: GramMatrix, rows: Int, in folder: TemporaryFolder
+  ) throws -> TargetShift {
+    let path = folder.path + "/outputs.safetensors"
+    var writer = try SafetensorsWriter(path: path, tensors: [("outputs", .f32, [rows, gram.columns])])
+    try writer.append(outputs)
+    try writer.finish()
+    return try TargetShift(
+      outputs: LinearWeight(SafetensorsFile(path: path).tensor("outputs")), share: share, gram: gram)
   }
 }
 
@@ -156,6 +185,21 @@ extension TargetShift {
     }
     // The masks must also be searched where the loss, without the constant, is below zero.
     #expect(negative > 0)
+  }
+
+  /// The shift is the same whether it comes from what the inputs lack or from the dense model's outputs.
+  @Test func outputsGiveTheShiftOfInputs() throws {
+    var random = SeededRandom(seed: 14)
+    for _ in 0..<10 {
+      let columns = Int.random(in: 1...300, using: &random)
+      let problem = try ShiftedLayer(&random, rows: 5, columns: columns, tokens: 30, in: folder)
+      let weight = try problem.layer.weight(in: folder)
+      let (cross, outputs) = problem.shiftsOfAShare
+      let expected = cross.ofRows(1..<4, of: weight, on: device).array()
+      let found = outputs.ofRows(1..<4, of: weight, on: device).array()
+      let largest = expected.reduce(0) { max($0, abs($1)) }
+      #expect(zip(expected, found).allSatisfy { abs($0 - $1) <= 1e-4 * largest })
+    }
   }
 
   /// What is held out has a shift of its own: the row keeps the mask with the least loss on it.
@@ -350,6 +394,14 @@ extension TargetShift {
     #expect(throws: EspalierError.self) {
       let weight = try Layer(rows: 2, columns: 3, weights: [1, 2, 3, 4, 5, 6], gram: []).weight(in: folder)
       _ = try TargetShift(cross: weight, residual: nil)
+    }
+  }
+
+  @Test func outputsOfAnotherWidthAreRefused() throws {
+    #expect(throws: EspalierError.self) {
+      let gram = GramMatrix(Matrix(rows: 2, columns: 2, [1, 0, 0, 1]))
+      let weight = try Layer(rows: 2, columns: 3, weights: [1, 2, 3, 4, 5, 6], gram: []).weight(in: folder)
+      _ = try TargetShift(outputs: weight, share: 0.5, gram: gram)
     }
   }
 }

@@ -82,9 +82,9 @@ import Testing
     // Sequence i is held out if the integer part of i times the share grows.
     let isHeldOut = windows.indices.map { Int(Double($0 + 1) * holdOut) > Int(Double($0) * holdOut) }
     #expect(isHeldOut.contains(true) == (holdOut > 0))
+    let denseModel = try ReferenceLlama(folder: bench.model)
     let (own, dense) = (
-      seen(try ReferenceLlama(folder: output), windows, blocks: 2),
-      seen(try ReferenceLlama(folder: bench.model), windows, blocks: 2)
+      seen(try ReferenceLlama(folder: output), windows, blocks: 2), seen(denseModel, windows, blocks: 2)
     )
     let files = try factors(bench)
     #expect(files.count == 8)
@@ -110,8 +110,21 @@ import Testing
         let x = try weighted(rows(own.inputs[name]))
         expectEqual(
           try file.tensor(part ? "heldOut" : "gram", dtype: .f32).floats().array(), product(x, x), name)
-        guard target != "pruned" else {
-          #expect(!names.contains("cross"))
+        #expect(names.contains("cross") == (target != "pruned" && !isAdded))
+        #expect(names.contains("outputs") == (target != "pruned" && isAdded))
+        #expect(!names.contains("residual"))
+        guard target != "pruned" else { continue }
+        let share = target == "dense" ? 0.25 : 0.125
+        if isAdded {
+          // The outputs of the dense model times the share of the inputs, and a quarter of the error of the hidden states.
+          let layer = name.hasSuffix("output") ? "self_attn.o_proj" : "mlp.down_proj"
+          let outputs = denseModel.product(
+            try rows(dense.inputs[name]), "model.layers.\(name.prefix(1)).\(layer).weight")
+          let error = try difference(rows(dense.hidden[name]), rows(own.hidden[name]))
+          let expected = zip(outputs, error).map {
+            zip($0, $1).map { $0 * share + $1 * (target == "dense" ? 0 : 0.25) }
+          }
+          expectEqual(try found("outputs"), product(try weighted(expected), x), "\(name) outputs")
           continue
         }
         let change = try weighted(difference(rows(dense.inputs[name]), rows(own.inputs[name])))
@@ -120,17 +133,11 @@ import Testing
           #expect(try found("cross").allSatisfy { $0 == 0 })
         } else {
           expectEqual(
-            try found("cross"), product(x, change).map { $0.map { $0 * (target == "dense" ? 0.25 : 0.125) } },
-            "\(name) cross")
+            try found("cross"), product(x, change).map { $0.map { $0 * share } }, "\(name) cross")
         }
-        // Before the first site, the states are the same, too.
-        guard target == "residual", isAdded, name != "0/output" else { continue }
-        let error = try weighted(difference(rows(dense.hidden[name]), rows(own.hidden[name])))
-        expectEqual(try found("residual"), product(error, x).map { $0.map { $0 / 4 } }, "\(name) residual")
       }
-      #expect(
-        names.contains("residual")
-          == (target == "residual" && (name.hasSuffix("output") || name.hasSuffix("down"))))
+      let metadata = Dictionary(uniqueKeysWithValues: file.header.metadata.map { ($0.key, $0.value) })
+      #expect(metadata["inputRepair"] == (target == "residual" ? "0.125" : "0.25"))
     }
     #expect(outline.blocks.count == 2)
   }
@@ -172,7 +179,7 @@ import Testing
   @Test(arguments: [
     "llama", "gpt2", "gptj", "falcon", "gpt_oss", "mixtral", "qwen3_moe-fused", "deepseek_v3", "qwen3_next",
     "lfm2",
-    "bert", "gemma2",
+    "bert", "gemma2", "bloom-post-norm",
   ])
   func everyFamily(family: String) throws {
     let bench = try Workbench(family: FamilyCheckpoint(family), samples: 6, length: 24)
@@ -192,20 +199,34 @@ import Testing
     #expect(verification.checkedMatrices == (try Model(folder: bench.model)).outline.matrices.count)
   }
 
-  /// An allocation measures the dense model, which has nothing to repair: it is the same for every target.
+  /// An allocation measures the dense model, which has nothing to repair: it is the same for every target, and whether its factors
+  /// are diagonals or those of the masks.
   @Test(arguments: ["owl", "error", "refit"]) func allocationsMeasureTheDenseModel(method: String) throws {
     let bench = try Workbench()
     let stages = [
       "allocate: {method: \(method), sparsity: 0.5}", "warmStart: {sparsity: allocated}", "swap",
     ]
-    let found = try ["pruned", "residual"].map { target in
+    let found = try [("sites", "pruned"), ("sites", "residual"), ("dense", "pruned")].map { mode, target in
       let recipe = bench.recipe(
-        stages, capture: "{propagate: sites}", factor: "{target: \(target), keep: always}")
-      let output = try bench.run(recipe, output: target, work: target + ".work")
+        stages, capture: "{propagate: \(mode)}", factor: "{target: \(target), keep: always}")
+      let output = try bench.run(recipe, output: mode + target, work: mode + target + ".work")
       #expect(try Verification(folder: output, on: device).findings.isEmpty)
-      return try object("allocation.json", work: bench.folder.path + "/\(target).work")
+      return try object("allocation.json", work: bench.folder.path + "/\(mode)\(target).work")
     }
-    #expect(found[0] == found[1] && !found[0].isEmpty)
+    #expect(found[0] == found[1] && found[0] == found[2] && !found[0].isEmpty)
+  }
+
+  /// The first site of a block need not be measured.
+  @Test(arguments: ["pruned", "sites"]) func allocationsOfSomeMatrices(propagate: String) throws {
+    let bench = try Workbench()
+    let targets = "targets: ['re:.*down_proj', 're:.*o_proj']"
+    let output = try bench.run(
+      bench.recipe(
+        "allocate: {sparsity: 0.5, \(targets)}", "warmStart: {sparsity: allocated, \(targets)}", "swap",
+        capture: "{propagate: \(propagate)}",
+        factor: "{target: \(propagate == "sites" ? "residual" : "dense")}"))
+    let verification = try Verification(folder: output, on: device)
+    #expect(verification.findings.isEmpty && verification.checkedMatrices == 4)
   }
 
   /// The bytes of the first artifact's object of that name.
