@@ -117,8 +117,8 @@ public struct ModelOutline: Sendable {
       }
     }
 
-    /// The cuts at which the states of a dense model are kept that streams beside the pruned one. If the outputs of a site are the
-    /// difference of hidden states, nobody needs its inputs.
+    /// The cuts at which a dense model that streams beside the pruned one is needed: not at the inputs of a site whose outputs are the
+    /// difference of hidden states.
     public var denseCuts: [Cut] { cuts.filter { site(at: $0)?.isDifference != true } }
 
     /// The site whose inputs are the states at a cut; nil if they are hidden states.

@@ -203,10 +203,15 @@ public struct UnitGraph: Sendable {
       let own = try enter(block, cut, &states.pruned, isDense: false)
       guard states.dense[.start] != nil else { return own }
       let dense =
-        block.denseCuts.contains(cut)
+        denseCuts(of: block).contains(cut)
         ? try enter(block, cut, &states.dense, isDense: true)
         : try surround(block, cut, &states.dense)
       return own + dense.filter { !own.contains($0) }
+    }
+
+    /// The cuts at which the states of the dense model beside are kept.
+    private func denseCuts(of block: ModelOutline.Block) -> [ModelOutline.Cut] {
+      source?.stage.keepsExactStates == false ? block.cuts : block.denseCuts
     }
 
     /// The units that keep the dense model's hidden states before and after the layer at a cut.
@@ -224,7 +229,7 @@ public struct UnitGraph: Sendable {
     private mutating func nextDense(
       _ block: ModelOutline.Block, _ dense: inout [ModelOutline.Cut: Int]
     ) throws -> Int {
-      let last = source?.stage.propagation == .sites ? block.denseCuts.last ?? .start : .start
+      let last = source?.stage.propagation == .sites ? denseCuts(of: block).last ?? .start : .start
       return appendPropagation(
         block, try enter(block, last, &dense, isDense: true), from: last, to: .start, isDense: true)
     }
@@ -233,7 +238,7 @@ public struct UnitGraph: Sendable {
       _ block: ModelOutline.Block, _ cut: ModelOutline.Cut, _ states: inout [ModelOutline.Cut: Int],
       isDense: Bool
     ) throws -> [Int] {
-      let cuts = isDense ? block.denseCuts : block.cuts
+      let cuts = isDense ? denseCuts(of: block) : block.cuts
       if states[cut] == nil, let before = cuts.last(where: { states[$0] != nil }), before != cut,
         let next = cuts.first(where: { $0 > before })
       {

@@ -66,7 +66,8 @@ struct UnitNeeds: Sendable {
       endsAtCut: graph.endsAtCut(unit, in: job.model),
       holdOut: unit.holdOut,
       target: unit.isDense ? .pruned : job.recipe.stages(\.site).first?.stage.target ?? .pruned,
-      diagonalIsEnough: unit.diagonalIsEnough, precision: job.arithmetic(of: unit).precision,
+      statesAreExact: source?.keepsExactStates ?? true, diagonalIsEnough: unit.diagonalIsEnough,
+      precision: job.arithmetic(of: unit).precision,
       weightBytes: weightBytes(unit),
       tensorBytes: tensorBytes(unit),
       factorBytes: factorBytes(unit), threads: job.device.threads, available: max(0, available))

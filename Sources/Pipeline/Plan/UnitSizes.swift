@@ -28,6 +28,8 @@ public struct UnitSizes: Sendable {
   public let holdOut: Double
   /// What the outputs of pruned matrices should be.
   public let target: Target
+  /// Whether hidden states are kept without rounding.
+  public let statesAreExact: Bool
   /// Whether of a site's Gram matrix only the diagonal is needed.
   public let diagonalIsEnough: Bool
   /// Precision of products in the forward pass.

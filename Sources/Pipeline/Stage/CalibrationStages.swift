@@ -21,6 +21,8 @@ public protocol SourceStage: Stage {
   func precision(of checkpoint: Checkpoint) -> Precision
   /// In how many shards the calibration windows go; see ``WindowShards``.
   var shards: Int { get }
+  /// Whether hidden states are kept as they were computed, without rounding, so that their differences can be trusted.
+  var keepsExactStates: Bool { get }
   /// Writes the hidden states that enter the first block, from ``ArtifactKind/tokens``.
   func embed(_ unit: UnitContext) throws -> UnitResult
   /// Runs one block, or the part of it between two cuts, over states that were kept.
@@ -35,6 +37,7 @@ public protocol SourceStage: Stage {
 
 extension SourceStage {
   public var shards: Int { 1 }
+  public var keepsExactStates: Bool { true }
 
   /// Hidden states in f32.
   public func artifactBytes(_ sizes: UnitSizes) -> Int { sizes.tokens * sizes.model.hiddenSize * 4 }

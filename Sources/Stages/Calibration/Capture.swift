@@ -58,6 +58,8 @@ public struct Capture: SourceStage, StageDefinition {
     )
   }
 
+  public var keepsExactStates: Bool { spill == .f32 }
+
   public func precision(of checkpoint: Checkpoint) -> Precision { products.precision(of: checkpoint) }
 
   public func check(_ model: ModelOutline, checkpoint: Checkpoint) throws {
