@@ -71,8 +71,8 @@ public struct ModelOutline: Sendable {
     public let residualScale: Float?
     /// Whether the output is added to the hidden states without a norm before that, as it is or with the outputs of other sites.
     public let isAdded: Bool
-    /// Whether the output, times ``residualScale``, is all that the next kept hidden states have beyond those before: then it is known
-    /// from them.
+    /// Whether the output, times ``residualScale``, is the whole difference between the hidden states at two cuts, so that it can be
+    /// computed from them.
     public let isDifference: Bool
     /// Width of the input (d_in).
     public var columns: Int { matrices.first?.columns ?? 0 }
@@ -117,8 +117,8 @@ public struct ModelOutline: Sendable {
       }
     }
 
-    /// The cuts at which a dense model that streams beside the pruned one is needed: not at the inputs of a site whose outputs are the
-    /// difference of hidden states.
+    /// The cuts at which the states of a dense model that streams beside the pruned one are kept: all but the inputs of sites whose
+    /// outputs are the difference of hidden states.
     public var denseCuts: [Cut] { cuts.filter { site(at: $0)?.isDifference != true } }
 
     /// The site whose inputs are the states at a cut; nil if they are hidden states.

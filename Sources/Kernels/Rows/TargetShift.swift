@@ -82,17 +82,16 @@ public struct TargetShift: Sendable {
     precondition(fits(weight) && weight.mask == nil)
     var shifts =
       residual.map { $0.matrix(range) } ?? Matrix(rows: range.count, columns: weight.columns)
-    if case .none = factor { return shifts }
-    var rows = weight.matrix(range)
     switch factor {
     case .none: break
     case .cross(let cross):
+      var rows = weight.matrix(range)
       // f32 rounds nothing.
       let packed = PackedMatrix(rounding: &rows, .f32, on: device)
       linear(packed, cross, adding: true, into: &shifts, on: device)
     case .gram(let gram, let share):
       var products = Matrix(unfilled: range.count, columns: weight.columns)
-      gram.multiply(rows, rows: range.count, into: &products, on: device)
+      gram.multiply(weight.matrix(range), rows: range.count, into: &products, on: device)
       add(products, times: -share, into: &shifts, on: device)
     }
     return shifts

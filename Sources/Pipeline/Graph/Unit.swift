@@ -51,7 +51,7 @@ public struct Unit: Sendable {
   /// Whether it is about the dense model although a pruned one streams: states of the dense model beside it, and factors for an
   /// allocation, which have nothing to repair.
   public var isDense = false
-  /// Whether the readers of a site's factor need of its Gram matrix only the diagonal.
+  /// Whether the readers of a site's factor need only the diagonal of its Gram matrix.
   public var diagonalIsEnough = false
 
   /// Whether the calibration windows stream for it, so that every rank that has some does a part.

@@ -36,7 +36,7 @@ public struct UnitGraph: Sendable {
       || unit.pass.map { passes[$0, default: []].contains { units[$0].kind == .hidden } } ?? false
   }
 
-  /// Whether only sites stream with a unit, which have the cut where their block begins to stream.
+  /// Whether only sites stream with a unit, all of them at the cut from which their block streams.
   func endsAtCut(_ unit: Unit, in model: ModelOutline) -> Bool {
     guard let pass = unit.pass else { return false }
     return passes[pass, default: []].allSatisfy { index in

@@ -30,7 +30,7 @@ public struct UnitSizes: Sendable {
   public let target: Target
   /// Whether hidden states are kept without rounding.
   public let statesAreExact: Bool
-  /// Whether of a site's Gram matrix only the diagonal is needed.
+  /// Whether only the diagonal of a site's Gram matrix is needed.
   public let diagonalIsEnough: Bool
   /// Precision of products in the forward pass.
   public let precision: Precision
@@ -47,9 +47,6 @@ public struct UnitSizes: Sendable {
 
   /// Whether the unit reads a Gram matrix, whole or of low rank, and not only its diagonal.
   public var readsGram: Bool { factorBytes > 2 * 8 * (matrix?.columns ?? 0) }
-
-  /// The cut from which the unit's block streams.
-  public var start: ModelOutline.Cut? { task.start }
 
   /// Windows of the largest shard.
   public var shardSamples: Int { WindowShards(windows: samples, count: shards).most }

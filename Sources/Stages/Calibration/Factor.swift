@@ -158,7 +158,7 @@ public struct Factor: SiteStage, StageDefinition {
   private func repairs(_ sizes: UnitSizes) -> [(kind: Repair, rows: Int)] {
     guard let site = sizes.site, sizes.target != .pruned else { return [] }
     let hidden = sizes.model.hiddenSize
-    if sizes.statesAreExact, site.isDifference, site.cut == sizes.start { return [(.outputs, hidden)] }
+    if sizes.statesAreExact, site.isDifference, site.cut == sizes.task.start { return [(.outputs, hidden)] }
     let addsError = sizes.target == .residual && site.residualScale != nil
     return [(.cross, site.columns)] + (addsError ? [(.residual, hidden)] : [])
   }

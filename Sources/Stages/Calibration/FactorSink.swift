@@ -21,6 +21,7 @@ final class FactorSink: SiteSink {
   /// Whether the site only sees tokens that are routed to it.
   private let isExpert: Bool
   let weighsTokens: Bool
+  let repairs: [Repair]
   private let shrink: Double
   private let columns: Int
   private let shares: SiteSums.Shares
@@ -132,8 +133,6 @@ final class FactorSink: SiteSink {
       }
     }
   }
-
-  let repairs: [Repair]
 
   func add(
     _ inputs: borrowing Matrix, outputs: inout Matrix, _ difference: borrowing Matrix, _ rows: TokenRows
