@@ -173,12 +173,13 @@ import Testing
     #expect(try run(stages, output: "whole").exitCode == 0)
     var random = SeededRandom(seed: 3)
     for attempt in 0..<8 {
-      var tries = 0
+      var tries: UInt32 = 0
       while true {
         tries += 1
         try #require(tries < 100)
         let isPlugin = attempt % 2 == 0
-        let delay = UInt32.random(in: 10_000...400_000, using: &random)
+        // A slow machine may need longer for one unit than a kill leaves it, so each try may last longer.
+        let delay = UInt32.random(in: 10_000...400_000 + tries * 20_000, using: &random)
         if isPlugin {
           Thread.detachNewThread {
             usleep(delay)
