@@ -8,7 +8,8 @@ of its columns; `wanda`: the mask that every refinement starts from; then NAME.m
   fit      the kept weights fitted on `wanda`: argmin (w - w')^T G (w - w') + damping mean(diag G) |w - w'|^2
   obs      SparseGPT (arXiv 2301.00774, algorithm 1), blocks of 16 columns, exact counts in every row and block
   obs.all  the same for layers with a count per row, chosen over all rows of a block of columns, as the published code does
-  admm     ADMM with a penalty that grows by how much the mask moves (after ALPS, arXiv 2406.07831), then fitted on its mask
+  admm     ADMM with a penalty that grows by how much the mask moves (after ALPS, arXiv 2406.07831) from an eigenvalue that a twentieth lie
+           below, then fitted on its mask
 and dsnot.mask (arXiv 2310.08915; threshold relative to the root mean square error, a move must lower the expected error).
 """
 import sys
@@ -72,11 +73,12 @@ def obs(w, g, sparsity, groups, over_all):
             w[~mask[:, j], j] = 0
     return mask, w
 
-def admm(w, g, sparsity, groups, penalty=0.1, limit=300):
+def admm(w, g, sparsity, groups, limit=300):
     n = len(g)
     damped = g + DAMPING * np.mean(np.diag(g)) * np.eye(n)
     scale = np.sqrt(np.diag(damped))
     unit = damped / scale[:, None] / scale
+    penalty = max(0.01, np.linalg.eigvalsh(unit)[int(0.05 * n)])
     masks = []
     for row in w * scale:
         dense, rho, before = row, penalty, None

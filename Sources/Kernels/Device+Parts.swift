@@ -5,6 +5,18 @@ import Dispatch
 import EspalierCore
 import Synchronization
 
+/// Panels of at most 512 columns of a product, for threads to take one after the other.
+///
+/// Their number is a multiple of four if there are enough columns, so that two or four threads end together. It does not depend on the
+/// threads, since the last bits of a product depend on the panel.
+func columnPanels(of columns: Int) -> [Range<Int>] { parts(of: columns, size: columnPanelWidth(of: columns)) }
+
+/// Columns of the widest of these panels.
+func columnPanelWidth(of columns: Int) -> Int {
+  let count = 4 * ((columns + 2047) / 2048)
+  return max(64, ((columns + count - 1) / max(1, count) + 15) / 16 * 16)
+}
+
 /// How kernels share their work among the threads of a device.
 ///
 /// Work is cut into parts that do not depend on the number of threads, and one thread computes each part. The results are the

@@ -158,12 +158,26 @@ public enum Folder {
 
   /// The folder that holds `path`; "." for a bare name.
   public static func parent(of path: String) -> String {
-    let parent = FilePath(path).removingLastComponent()
-    return parent.isEmpty ? "." : parent.string
+    let before = path.utf8[..<lastComponent(of: path).startIndex]
+    guard let end = before.lastIndex(where: { $0 != slash }) else { return before.isEmpty ? "." : "/" }
+    return String(Substring(before[...end]))
   }
 
-  /// The last component of `path`.
-  public static func name(of path: String) -> String { FilePath(path).lastComponent?.string ?? path }
+  /// The last component of `path`, which may be "/".
+  public static func name(of path: String) -> String {
+    let name = lastComponent(of: path)
+    return name.isEmpty ? path : String(Substring(name))
+  }
+
+  /// The bytes of the last component, without the slashes behind it; empty at the end of a path of slashes alone.
+  private static func lastComponent(of path: String) -> Substring.UTF8View {
+    let bytes = path.utf8
+    guard let last = bytes.lastIndex(where: { $0 != slash }) else { return bytes[bytes.endIndex...] }
+    let before = bytes[..<last].lastIndex(of: slash)
+    return bytes[(before.map { bytes.index(after: $0) } ?? bytes.startIndex)...last]
+  }
+
+  private static let slash = UInt8(ascii: "/")
 
   /// Whether two paths name the same file or folder.
   public static func isSame(_ a: String, _ b: String) throws -> Bool {

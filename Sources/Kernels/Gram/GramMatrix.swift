@@ -96,8 +96,6 @@ final class OwnedMatrix: Sendable {
   init(_ matrix: consuming Matrix) { self.matrix = matrix }
 }
 
-/// Columns of G that one thread multiplies at a time.
-private let columnPanel = 512
 /// Rows of the factor that one thread multiplies at a time.
 private let rankPanel = 128
 
@@ -161,7 +159,7 @@ extension GramMatrix {
 
   /// Bytes of a matrix in a file that ``quadraticForms(_:rows:on:)`` has in memory at a time if its pages are not kept.
   public static func panelByteCount(columns: Int, threads: Int) -> Int {
-    threads * min(columnPanel, columns) * columns * 4
+    threads * min(columnPanelWidth(of: columns), columns) * columns * 4
   }
 
   /// Bytes that ``multiply(_:rows:into:on:)`` takes for `rows` rows.
@@ -174,8 +172,8 @@ extension GramMatrix {
   /// - Parameter rank: the rows of the factor; nil for a whole matrix.
   static func formsByteCount(rows: Int, columns: Int, rank: Int?, threads: Int) -> Int {
     if let rank { return rows * 4 * rank }
-    let panels = (columns + columnPanel - 1) / columnPanel
-    return rows * (4 * min(threads, panels) * columnPanel + 8 * panels)
+    let panels = columnPanels(of: columns).count
+    return rows * (4 * min(threads, panels) * columnPanelWidth(of: columns) + 8 * panels)
   }
 
   /// Releases the pages of these rows of a whole matrix, if it is mapped from a file.
@@ -265,12 +263,12 @@ extension GramMatrix {
     -> [Double]
   {
     let columns = columns
-    let panels = parts(of: columns, size: columnPanel)
+    let panels = columnPanels(of: columns)
     var sums = Buffer<Double>(count: panels.count * rows)
     do {
       let sums = sums.mutableRowSpans(columns: rows)
       device.forEach(
-        panels.count, scratch: { Buffer<Float>(unfilled: rows * columnPanel) },
+        panels.count, scratch: { Buffer<Float>(unfilled: rows * columnPanelWidth(of: columns)) },
         { scratch, index in
           // The largest part first, so that the threads end together.
           let index = panels.count - 1 - index
@@ -341,7 +339,7 @@ extension GramMatrix {
     on device: Device
   ) {
     let columns = columns
-    let panels = parts(of: columns, size: columnPanel)
+    let panels = columnPanels(of: columns)
     device.forEach(panels.count) { index in
       let panel = panels[index]
       var all = output[rows]

@@ -141,7 +141,7 @@ struct LowRankFactor: ~Copyable, Sendable {
     do {
       let (factor, stack) = (factor.mutableRowSpans, stack.elements.span)
       let vectors = vectors.span.extracting(dropped * count..<count * count)
-      let panels = parts(of: columns, size: 512)
+      let panels = columnPanels(of: columns)
       device.forEach(panels.count) { index in
         let panel = panels[index]
         var all = factor[0..<kept]

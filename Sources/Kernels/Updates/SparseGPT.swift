@@ -56,9 +56,6 @@ public struct SparseGPTOutcome: Sendable {
   public var damping: Double
 }
 
-/// Columns of a product that one thread takes.
-private let columnPanel = 512
-
 /// Prunes column by column, and lets the weights to the right make up for each that goes (SparseGPT, arXiv 2301.00774, algorithm 1).
 ///
 /// Counts are exact. In a row, the block of columns [a, b) of d prunes `floor(n b / d) - floor(n a / d)` of the n weights that go, the
@@ -200,7 +197,7 @@ private func prune(
       var errors = allErrors.part(0..<part.count)
       espalier_obs_row(columns, diagonal, group, goesOfGroup, &w, &kept, &errors)
     }
-    let panels = parts(of: columns - part.upperBound, size: columnPanel)
+    let panels = columnPanels(of: columns - part.upperBound)
     device.forEach(panels.count) { index in
       let first = part.upperBound + panels[index].lowerBound
       let errors = errorRows[0..<rows]

@@ -9,7 +9,7 @@ public struct ADMM: MatrixStage, StageDefinition {
     name: "admm",
     summary:
       "Finds masks and weights together by ADMM, as ALPS does: pulls a dense and a sparse copy of each row together.",
-    revision: 2
+    revision: 3
   ) { .matrix(ADMM(&$0)) }
 
   private let choice: PatternChoice
@@ -23,7 +23,8 @@ public struct ADMM: MatrixStage, StageDefinition {
       "Added to the Gram matrix's diagonal, as a share of its mean.")
     options.penalty = parameters.number(
       "penalty", default: options.penalty, in: 1e-9...1e9,
-      "Penalty for the difference between the two copies at first; it grows with the steps.")
+      "Penalty for the difference between the two copies at first, as a multiple of a low eigenvalue of the Gram matrix; it grows with the steps."
+    )
     options.limit = parameters.integer(
       "maxSteps", default: options.limit, in: 1...1_000_000, "The largest number of steps of one row.")
     self.options = options

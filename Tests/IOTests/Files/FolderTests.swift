@@ -17,6 +17,15 @@ import Testing
     #expect(throws: EspalierError.self) { try Folder.create(folder / "file") }
   }
 
+  @Test(arguments: [
+    ("a", ".", "a"), ("a/b", "a", "b"), ("/a", "/", "a"), ("/", "/", "/"), ("", ".", ""), ("a/b//", "a", "b"),
+    ("//", "/", "//"), ("a//b", "a", "b"), ("/a/..", "/a", ".."), ("./a", ".", "a"),
+    ("a/\u{301}b", "a", "\u{301}b"),
+  ]) func foldersAndNamesOfPaths(path: String, parent: String, name: String) {
+    #expect(Folder.parent(of: path).utf8.elementsEqual(parent.utf8))
+    #expect(Folder.name(of: path).utf8.elementsEqual(name.utf8))
+  }
+
   @Test func entriesSayWhatIsThere() throws {
     let folder = try SpillFolder()
     #expect(try Folder.entry(folder / "f") == nil)
