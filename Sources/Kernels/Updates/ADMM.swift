@@ -77,7 +77,7 @@ private func growth(moved: Double) -> Float {
 private let lowShare = 0.05
 /// The smallest of them that is taken: with fewer tokens than inputs many are no more than what damping adds.
 private let leastValue: Float = 0.01
-/// What the fit of the weights leaves of a row's gradient. Its loss is then within the square of that.
+/// What the fit may leave of a row's gradient, as a share of what it was at first; the loss is then off by about the square of that.
 private let fitTolerance = 1e-3
 /// How far the dense and the sparse copy of a row may be apart at the end, as a share of its norm.
 private let farthest = 0.1
