@@ -8,8 +8,8 @@ of its columns; `wanda`: the mask that every refinement starts from; then NAME.m
   fit      the kept weights fitted on `wanda`: argmin (w - w')^T G (w - w') + damping mean(diag G) |w - w'|^2
   obs      SparseGPT (arXiv 2301.00774, algorithm 1), blocks of 16 columns, exact counts in every row and block
   obs.all  the same for layers with a count per row, chosen over all rows of a block of columns, as the published code does
-  admm     ADMM with a penalty that grows by how much the mask moves (after ALPS, arXiv 2406.07831) from an eigenvalue that a twentieth lie
-           below, then fitted on its mask
+  admm     ADMM with a penalty that grows by how much the mask moves (after ALPS, arXiv 2406.07831) from the 5 % quantile of
+           the eigenvalues, then fitted on its mask
 and dsnot.mask (arXiv 2310.08915; threshold relative to the root mean square error, a move must lower the expected error).
 """
 import sys

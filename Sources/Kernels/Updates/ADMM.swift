@@ -6,8 +6,8 @@ import EspalierCore
 public struct ADMMOptions: Sendable {
   /// What is added to the diagonal of G, as a share of its mean; the final fit has the same.
   public var damping: Double
-  /// What keeps the dense and the sparse copy of a row together at first: a multiple of the eigenvalue that a twentieth of those of G
-  /// lie below, for inputs of unit norm.
+  /// What keeps the dense and the sparse copy of a row together at first: a multiple of the 5 % quantile of G's eigenvalues, its
+  /// inputs scaled to unit norm.
   public var penalty: Double
   /// The most steps of one row.
   public var limit: Int
@@ -71,11 +71,11 @@ private func growth(moved: Double) -> Float {
   default: 1.1
   }
 }
-/// The share of the eigenvalues that are smaller than the one that the first penalty is a multiple of. It is small if the inputs are
-/// correlated. A penalty far above it settles the mask too early: that of ALPS, 0.1, costs attention outputs of SmolLM2 up to 5 % of
-/// their error. One far below it only takes more steps.
-private let lowShare = 0.05
-/// The smallest of them that is taken: with fewer tokens than inputs many are no more than what damping adds.
+/// The quantile of the eigenvalues that the first penalty is a multiple of; the more the inputs are correlated, the lower it is. A
+/// penalty far above it settles the mask too early: with 0.1, as in ALPS, attention outputs of SmolLM2 end with up to 5 % more error.
+/// One far below it only takes more steps.
+private let lowQuantile = 0.05
+/// The least value of the quantile: with fewer tokens than inputs, many eigenvalues are only what damping adds.
 private let leastValue: Float = 0.01
 /// What the fit may leave of a row's gradient, as a share of what it was at first; the loss is then off by about the square of that.
 private let fitTolerance = 1e-3
@@ -229,7 +229,7 @@ private func search(
   var rotated = Matrix(rows: rows, columns: columns)
   var steps = [Int](repeating: 0, count: rows)
   var open = Array(0..<rows)
-  let low = max(leastValue, values[Int(lowShare * Double(columns))])
+  let low = max(leastValue, values[Int(lowQuantile * Double(columns))])
   var penalties = [Float](repeating: Float(options.penalty) * low, count: rows)
   // Duals are scaled by the penalty; at first there are none.
   var shrinks = [Float](repeating: 0, count: rows)

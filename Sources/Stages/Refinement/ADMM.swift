@@ -23,7 +23,7 @@ public struct ADMM: MatrixStage, StageDefinition {
       "Added to the Gram matrix's diagonal, as a share of its mean.")
     options.penalty = parameters.number(
       "penalty", default: options.penalty, in: 1e-9...1e9,
-      "Penalty for the difference between the two copies at first, as a multiple of a low eigenvalue of the Gram matrix; it grows with the steps."
+      "Penalty for the difference between the two copies at first, as a multiple of the 5 % quantile of the Gram matrix's eigenvalues; it grows with the steps."
     )
     options.limit = parameters.integer(
       "maxSteps", default: options.limit, in: 1...1_000_000, "The largest number of steps of one row.")
