@@ -100,7 +100,7 @@ extension SparsityPattern {
   public func requireFit(_ matrices: [ModelOutline.Matrix]) throws {
     guard let matrix = matrices.first(where: { !fits(columns: $0.columns) }) else { return }
     throw EspalierError.usage(
-      "\(matrix.module) has \(matrix.columns) inputs, which \(self) does not divide; choose another `of`, or put the matrix on the ignore list."
+      "\(matrix.module) has \(matrix.columns) inputs, which are not whole groups of \(span(ofColumns: matrix.columns)); choose another `of`, or put the matrix on the ignore list."
     )
   }
 }

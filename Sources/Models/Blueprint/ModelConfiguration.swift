@@ -4,11 +4,12 @@ import EspalierKernels
 /// Typed access to `config.json`; every error names the key.
 struct ModelConfiguration {
   let json: JSON
-  private let path: String
+  /// The keys of the sections that this one is in, or nil for the whole file.
+  private let section: String?
 
-  init(_ json: JSON, path: String = "config.json") {
+  init(_ json: JSON, section: String? = nil) {
     self.json = json
-    self.path = path
+    self.section = section
   }
 
   /// A copy with values for keys that are absent or null.
@@ -16,13 +17,13 @@ struct ModelConfiguration {
     let members = json.object?.members ?? []
     let missing = defaults.filter { json[$0.key] == nil }
     let kept = members.filter { member in !missing.contains { $0.key == member.key } }
-    return ModelConfiguration(.object(JSONObject(kept + missing)), path: path)
+    return ModelConfiguration(.object(JSONObject(kept + missing)), section: section)
   }
 
   /// A copy without a key.
   func without(_ key: String) -> ModelConfiguration {
     ModelConfiguration(
-      .object(JSONObject((json.object?.members ?? []).filter { $0.key != key })), path: path)
+      .object(JSONObject((json.object?.members ?? []).filter { $0.key != key })), section: section)
   }
 
   /// The type of each layer.
@@ -31,7 +32,8 @@ struct ModelConfiguration {
   func layerTypes(_ count: Int, usual: (Int) throws -> String) throws -> [String] {
     guard let types = try texts("layer_types") else { return try (0..<count).map(usual) }
     guard types.count == count else {
-      throw EspalierError.badInput("layer_types must name a type for each of \(count) layers.", subject: path)
+      throw EspalierError.badInput(
+        "layer_types must name a type for each of \(count) layers.", subject: section)
     }
     return types
   }
@@ -42,7 +44,7 @@ struct ModelConfiguration {
     case "full_attention", "global": return .causal
     case "sliding_attention", "local":
       guard let window else {
-        throw EspalierError.badInput("sliding_window is missing.", subject: path)
+        throw EspalierError.badInput("sliding_window is missing.", subject: section)
       }
       return .window(window)
     default: throw unsupported("layer_types", layerType, supported: "full_attention and sliding_attention")
@@ -53,11 +55,11 @@ struct ModelConfiguration {
   func size(_ key: String, default fallback: Int? = nil) throws -> Int {
     guard let value = json[key] else {
       if let fallback { return fallback }
-      throw EspalierError.badInput("\(key) is missing.", subject: path)
+      throw EspalierError.badInput("\(key) is missing.", subject: section)
     }
     guard let number = value.integer, number > 0, number <= 1 << 31 else {
       throw EspalierError.badInput(
-        "\(key) must be a positive whole number, not \(value.text.prefix(40)).", subject: path)
+        "\(key) must be a positive whole number, not \(value.text.prefix(40)).", subject: section)
     }
     return number
   }
@@ -65,10 +67,10 @@ struct ModelConfiguration {
   func number(_ key: String, default fallback: Double? = nil) throws -> Double {
     guard let value = json[key] else {
       if let fallback { return fallback }
-      throw EspalierError.badInput("\(key) is missing.", subject: path)
+      throw EspalierError.badInput("\(key) is missing.", subject: section)
     }
     guard let number = value.double, number.isFinite else {
-      throw EspalierError.badInput("\(key) must be a number, not \(value.text.prefix(40)).", subject: path)
+      throw EspalierError.badInput("\(key) must be a number, not \(value.text.prefix(40)).", subject: section)
     }
     return number
   }
@@ -88,13 +90,13 @@ struct ModelConfiguration {
   /// The size under the first of these names that exists.
   func size(_ keys: [String]) throws -> Int {
     for key in keys { if let size = try optionalSize(key) { return size } }
-    throw EspalierError.badInput("\(keys.joined(separator: " or ")) is missing.", subject: path)
+    throw EspalierError.badInput("\(keys.joined(separator: " or ")) is missing.", subject: section)
   }
 
   /// A list of numbers.
   func numbers(_ key: String) throws -> [Double] {
     guard let values = json[key]?.array?.map(\.double), !values.contains(where: { $0 == nil }) else {
-      throw EspalierError.badInput("\(key) must be a list of numbers.", subject: path)
+      throw EspalierError.badInput("\(key) must be a list of numbers.", subject: section)
     }
     return values.compactMap(\.self)
   }
@@ -103,7 +105,7 @@ struct ModelConfiguration {
   func texts(_ key: String) throws -> [String]? {
     guard let value = json[key] else { return nil }
     guard let values = value.array?.map(\.string), !values.contains(where: { $0 == nil }) else {
-      throw EspalierError.badInput("\(key) must be a list of strings.", subject: path)
+      throw EspalierError.badInput("\(key) must be a list of strings.", subject: section)
     }
     return values.compactMap(\.self)
   }
@@ -112,7 +114,7 @@ struct ModelConfiguration {
     guard let value = json[key] else { return fallback }
     guard let flag = value.bool else {
       throw EspalierError.badInput(
-        "\(key) must be true or false, not \(value.text.prefix(40)).", subject: path)
+        "\(key) must be true or false, not \(value.text.prefix(40)).", subject: section)
     }
     return flag
   }
@@ -120,7 +122,7 @@ struct ModelConfiguration {
   func text(_ key: String, default fallback: String) throws -> String {
     guard let value = json[key] else { return fallback }
     guard let text = value.string else {
-      throw EspalierError.badInput("\(key) must be a string, not \(value.text.prefix(40)).", subject: path)
+      throw EspalierError.badInput("\(key) must be a string, not \(value.text.prefix(40)).", subject: section)
     }
     return text
   }
@@ -129,13 +131,14 @@ struct ModelConfiguration {
   func section(_ key: String) throws -> ModelConfiguration? {
     guard let value = json[key] else { return nil }
     guard value.object != nil else {
-      throw EspalierError.badInput("\(key) must be an object, not \(value.text.prefix(40)).", subject: path)
+      throw EspalierError.badInput(
+        "\(key) must be an object, not \(value.text.prefix(40)).", subject: section)
     }
-    return ModelConfiguration(value, path: "\(path): \(key)")
+    return ModelConfiguration(value, section: section.map { "\($0): \(key)" } ?? key)
   }
 
   /// The error for an unsupported value.
   func unsupported(_ key: String, _ value: String, supported: String) -> EspalierError {
-    .badInput("\(key) is \"\(value)\"; this version computes with \(supported).", subject: path)
+    .badInput("\(key) is \"\(value)\"; this version computes with \(supported).", subject: section)
   }
 }

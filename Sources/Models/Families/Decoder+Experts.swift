@@ -9,8 +9,7 @@ extension Decoder {
     // The blueprint names every matrix of every expert, so their number is limited.
     guard experts <= 65_536 / count else {
       throw EspalierError.badInput(
-        "\(experts) experts in each of \(count) layers are too many; at most 65536 in all are expected.",
-        subject: "config.json")
+        "\(experts) experts in each of \(count) layers are too many; at most 65536 in all are expected.")
     }
     return experts
   }
@@ -25,7 +24,7 @@ extension Decoder {
     let chosen = try own ?? configuration.size("num_experts_per_tok")
     guard chosen <= experts else {
       throw EspalierError.badInput(
-        "num_experts_per_tok (\(chosen)) is more than the \(experts) experts.", subject: "config.json")
+        "num_experts_per_tok (\(chosen)) is more than the \(experts) experts.")
     }
     return Blueprint.Router(weight: .init(weight, [experts, hidden]), chosen: chosen, scoring: scoring)
   }
@@ -76,7 +75,7 @@ extension Decoder {
     let inner = try configuration.size("moe_intermediate_size")
     let shared = try configuration.size("n_shared_experts")
     guard shared <= (1 << 31) / inner else {
-      throw EspalierError.badInput("n_shared_experts (\(shared)) is too large.", subject: "config.json")
+      throw EspalierError.badInput("n_shared_experts (\(shared)) is too large.")
     }
     return Blueprint.Experts(
       router: router, experts: try experts(prefix + "experts.", inner: inner),
@@ -122,8 +121,8 @@ extension Blueprint.Router {
     chosenGroups = try configuration.optionalSize("topk_group") ?? 1
     guard experts % groups == 0, chosenGroups <= groups, chosen <= experts / groups * chosenGroups else {
       throw EspalierError.badInput(
-        "\(chosen) of \(experts) experts cannot be chosen from \(chosenGroups) of \(groups) groups; see num_experts_per_tok, topk_group and n_group.",
-        subject: "config.json")
+        "\(chosen) of \(experts) experts cannot be chosen from \(chosenGroups) of \(groups) groups; see num_experts_per_tok, topk_group and n_group."
+      )
     }
   }
 }

@@ -53,8 +53,8 @@ struct LatentSizes {
     value = try configuration.size("v_head_dim")
     guard plain <= 65_536, rotated <= 65_536, value <= 65_536, (plain + rotated) % 2 == 0 else {
       throw EspalierError.badInput(
-        "qk_nope_head_dim (\(plain)) and qk_rope_head_dim (\(rotated)) must be even together, and each, as v_head_dim (\(value)), at most 65536.",
-        subject: "config.json")
+        "qk_nope_head_dim (\(plain)) and qk_rope_head_dim (\(rotated)) must be even together, and each, as v_head_dim (\(value)), at most 65536."
+      )
     }
     scale = try Self.magnitude(configuration) / Float(plain + rotated).squareRoot()
   }

@@ -44,7 +44,7 @@ extension Family {
     }
     guard types.count == count else {
       throw EspalierError.badInput(
-        "attention_types must name a type for each of \(count) layers.", subject: "config.json")
+        "attention_types must name a type for each of \(count) layers.")
     }
     return types
   }

@@ -63,7 +63,7 @@ extension Family {
     let multiple = try configuration.size("block_multiple_of", default: 256)
     guard factor > 0, factor <= 1000 else {
       throw EspalierError.badInput(
-        "block_ffn_dim_multiplier must be positive, and at most 1000.", subject: "config.json")
+        "block_ffn_dim_multiplier must be positive, and at most 1000.")
     }
     let width = max(1, Int(factor * Double(2 * given / 3)))
     return (width + multiple - 1) / multiple * multiple

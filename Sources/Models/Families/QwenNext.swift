@@ -84,8 +84,8 @@ extension Family {
       valueSize: configuration.size("linear_value_head_dim"))
     guard shape.valueHeads % shape.keyHeads == 0, shape.keySize <= 65_536, shape.valueSize <= 65_536 else {
       throw EspalierError.badInput(
-        "linear_num_value_heads (\(shape.valueHeads)) must be a multiple of linear_num_key_heads (\(shape.keyHeads)).",
-        subject: "config.json")
+        "linear_num_value_heads (\(shape.valueHeads)) must be a multiple of linear_num_key_heads (\(shape.keyHeads))."
+      )
     }
     let (place, hidden) = (prefix + "linear_attn.", decoder.hidden)
     let channels = 2 * shape.keyWidth + shape.valueWidth

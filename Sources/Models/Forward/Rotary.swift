@@ -35,8 +35,7 @@ public struct Rotary: Sendable {
   init(dimensions: Int, of headSize: Int) throws {
     guard dimensions % 2 == 0, dimensions <= min(headSize, 65_536) else {
       throw EspalierError.badInput(
-        "\(dimensions) of \(headSize) values of a head would be rotated; the number must be even.",
-        subject: "config.json")
+        "\(dimensions) of \(headSize) values of a head would be rotated; the number must be even.")
     }
     self.init(dimensions, .fixed(Self.plain(10000, dimensions)))
   }
@@ -62,7 +61,7 @@ public struct Rotary: Sendable {
       ?? parameters?.optionalNumber("rope_theta")
       ?? configuration.number("rope_theta", default: usualTheta)
     guard theta > 0 else {
-      throw EspalierError.badInput("rope_theta must be positive.", subject: "config.json")
+      throw EspalierError.badInput("rope_theta must be positive.")
     }
     let share =
       try usualShare.map {
@@ -74,18 +73,17 @@ public struct Rotary: Sendable {
     if scaling?.json["long_factor"] != nil { kind = "longrope" }
     guard headSize <= 65_536 else {
       throw EspalierError.badInput(
-        "head_dim (\(headSize)) is too large; at most 65536 are expected.", subject: "config.json")
+        "head_dim (\(headSize)) is too large; at most 65536 are expected.")
     }
     guard (0...1).contains(share) else {
       throw EspalierError.badInput(
-        "the share of a head that is rotated must be from 0 to 1.", subject: "config.json")
+        "the share of a head that is rotated must be from 0 to 1.")
     }
     // With proportional scaling, all pairs exist, but those beyond the share are not rotated.
     let dimensions = kind == "proportional" ? headSize : Int(Double(headSize) * share)
     guard dimensions > 0, dimensions % 2 == 0, dimensions <= headSize else {
       throw EspalierError.badInput(
-        "\(dimensions) of \(headSize) values of a head would be rotated; the number must be even.",
-        subject: "config.json")
+        "\(dimensions) of \(headSize) values of a head would be rotated; the number must be even.")
     }
     let plain = Self.plain(theta, dimensions)
     guard let scaling, let kind else {
@@ -140,7 +138,7 @@ public struct Rotary: Sendable {
   private static func positive(_ scaling: ModelConfiguration, _ key: String) throws -> Double {
     let value = try scaling.number(key)
     guard value > 0 else {
-      throw EspalierError.badInput("rope scaling needs \(key) > 0.", subject: "config.json")
+      throw EspalierError.badInput("rope scaling needs \(key) > 0.")
     }
     return value
   }
@@ -153,7 +151,7 @@ public struct Rotary: Sendable {
     let length = try scaling.number("original_max_position_embeddings")
     guard factor > 0, high > low, low > 0 else {
       throw EspalierError.badInput(
-        "rope scaling needs factor > 0 and high_freq_factor > low_freq_factor > 0.", subject: "config.json")
+        "rope scaling needs factor > 0 and high_freq_factor > low_freq_factor > 0.")
     }
     return plain.map { frequency in
       let wavelength = 2 * Double.pi / Double(frequency)
@@ -174,7 +172,7 @@ public struct Rotary: Sendable {
       try scaling.optionalNumber("factor")
       ?? Double(configuration.size("max_position_embeddings")) / original
     guard factor > 0, theta > 1 else {
-      throw EspalierError.badInput("yarn needs factor > 0 and rope_theta > 1.", subject: "config.json")
+      throw EspalierError.badInput("yarn needs factor > 0 and rope_theta > 1.")
     }
     func magnitude(_ scale: Double, _ factor: Double) -> Double {
       scale <= 1 ? 1 : 0.1 * factor * log(scale) + 1
@@ -218,7 +216,7 @@ public struct Rotary: Sendable {
       let factors = try scaling.numbers(key)
       guard factors.count == dimensions / 2, factors.allSatisfy({ $0 > 0 }) else {
         throw EspalierError.badInput(
-          "\(key) must hold \(dimensions / 2) positive factors.", subject: "config.json")
+          "\(key) must hold \(dimensions / 2) positive factors.")
       }
       return factors.enumerated().map {
         1 / (Float($1) * power(theta, $0, dimensions))
@@ -240,7 +238,7 @@ public struct Rotary: Sendable {
       ?? configuration.number("max_position_embeddings")
     guard (2...4_294_967_296).contains(length) else {
       throw EspalierError.badInput(
-        "original_max_position_embeddings must be at least 2, and at most 2^32.", subject: "config.json")
+        "original_max_position_embeddings must be at least 2, and at most 2^32.")
     }
     return length
   }
