@@ -14,10 +14,16 @@ import Testing
   private struct Subject {
     let scene: Scene
     let whole: [String]
+    /// Arguments of every run.
+    let always: [String]
 
-    init() throws {
+    /// - Parameter measures: whether the pruned model is measured.
+    init(measures: Bool = false) throws {
       scene = try Scene()
-      #expect(try Program.run(scene.arguments(recipe, output: "whole")).exitCode == 0)
+      always =
+        measures
+        ? ["text=\(scene.text)", "length=32", "windows=2"].flatMap { ["--set", "evaluate." + $0] } : []
+      #expect(try Program.run(scene.arguments(recipe, output: "whole", always)).exitCode == 0)
       whole = try scene.digest("whole")
     }
 
@@ -27,7 +33,8 @@ import Testing
       let place = scene.folder.path + below
       var environment = ["LD_PRELOAD": Shim.path ?? "", "FAULT": fault + ":" + place]
       if let log { environment["FAULT_LOG"] = log }
-      return try Program.run(scene.arguments(recipe, output: "harmed", more), environment: environment)
+      return try Program.run(
+        scene.arguments(recipe, output: "harmed", always + more), environment: environment)
     }
 
     /// Makes a call fail at some places of a run, one run for each.
@@ -46,7 +53,7 @@ import Testing
           "\(calls):\(place)\(action.hasPrefix("+") ? "" : ":")\(action)", below: below, more)
         #expect(check(result), "\(calls) \(place) \(action): \(result.exitCode) \(result.errors)")
         if result.exitCode == 0 { #expect(try scene.digest("harmed") == whole, "\(calls) \(place)") }
-        let again = try Program.run(scene.arguments(recipe, output: "harmed"))
+        let again = try Program.run(scene.arguments(recipe, output: "harmed", always))
         #expect(again.exitCode == 0, "\(calls) \(place) \(action), then \(again.errors)")
         #expect(try scene.digest("harmed") == whole, "\(calls) \(place) \(action)")
         try forget()
@@ -63,6 +70,14 @@ import Testing
     let subject = try Subject()
     try subject.harm("changes", "kill", places: 24) { $0.exitCode == 137 }
     try subject.harm("pwrite,copy_file_range", "tear", places: 8) { $0.exitCode == 137 }
+  }
+
+  /// What was measured is noted in an output that is finished already.
+  @Test func killedWhileTheOutputIsNoted() throws {
+    let subject = try Subject(measures: true)
+    for place in ["/harmed.partial/MODEL_CARD.md", "/harmed.partial/espalier.json", "/harmed/"] {
+      try subject.harm("changes", "kill", places: 100, below: place) { $0.exitCode == 137 }
+    }
   }
 
   @Test func aFullDisk() throws {

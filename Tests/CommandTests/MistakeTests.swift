@@ -394,6 +394,18 @@ import Testing
       "original checkpoint")
   }
 
+  /// The file is named once, with the section that the value is in.
+  @Test func aValueOfTheConfigurationIsNotSupported() throws {
+    var checkpoint = TinyCheckpoint()
+    checkpoint.configuration = {
+      $0.append((key: "rope_scaling", value: ["rope_type": "linear", "factor": "2"]))
+    }
+    try checkpoint.write(to: folder + "/scaled")
+    try refused(
+      model: folder + "/scaled", code: 65,
+      "espalier: \(folder)/scaled/config.json: rope_scaling: factor must be a number, not \"2\".")
+  }
+
   /// What compressed-tensors says of a compact folder is no quantization.
   @Test func aCompactModelIsNotTakenForAQuantizedOne() throws {
     #expect(try Program.run(scene.arguments("wanda-50")).exitCode == 0)

@@ -15,10 +15,13 @@ public struct SeededRandom: RandomNumberGenerator, Sendable {
     return z ^ z >> 31
   }
 
+  /// A value from 0 to 1, without 1. `Double.random(in: 0..<1, using:)` gives the same, but takes long in a debug build.
+  private mutating func unit() -> Double { Double(next() & (1 << 53 - 1)) * 0x1p-53 }
+
   /// A standard normal value.
   public mutating func normal() -> Float {
-    let u = Double.random(in: Double.leastNonzeroMagnitude..<1, using: &self)
-    return Float((-2 * log(u)).squareRoot() * cos(2 * Double.pi * Double.random(in: 0..<1, using: &self)))
+    let u = unit() + Double.leastNonzeroMagnitude
+    return Float((-2 * log(u)).squareRoot() * cos(2 * Double.pi * unit()))
   }
 
   public mutating func normals(_ count: Int) -> [Float] { (0..<count).map { _ in normal() } }

@@ -264,9 +264,11 @@ public enum Folder {
   }
 
   /// Writes a whole file so that a crash leaves either the old or the new content: temporary name, sync, rename.
-  public static func writeAtomically(_ bytes: [UInt8], to path: String) throws {
+  ///
+  /// - Parameter drafts: a folder on the same disk for the temporary file, which a kill leaves there; nil for that of the file.
+  public static func writeAtomically(_ bytes: [UInt8], to path: String, drafts: String? = nil) throws {
     try requireNoOther(path)
-    let temporary = "\(path).partial-\(getpid())"
+    let temporary = "\(drafts.map { "\($0)/\(name(of: path))" } ?? path).partial-\(getpid())"
     do {
       let file = try File(writing: temporary, truncate: true)
       try file.write(bytes, at: 0)

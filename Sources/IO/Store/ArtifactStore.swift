@@ -155,7 +155,10 @@ public struct ArtifactStore: Sendable {
   public func path(_ key: Digest) -> String { "\(folder)/objects/\(key.hex.prefix(2))/\(key.hex)" }
 
   /// Path of the folder for new objects of `key`.
-  public func partialPath(_ key: Digest) -> String { "\(folder)/partial/\(key.hex)" }
+  public func partialPath(_ key: Digest) -> String { "\(Self.partial(folder))/\(key.hex)" }
+
+  /// The folder in a work folder for whatever is unfinished; a process that was killed leaves it to the next, which empties it.
+  public static func partial(_ folder: String) -> String { folder + "/partial" }
 
   /// Creates an empty folder for the objects of `key`.
   public func begin(_ key: Digest) throws -> String {
@@ -193,22 +196,24 @@ public struct ArtifactStore: Sendable {
       key: key, components: components, objects: objects, digest: content ?? Self.digest(of: objects),
       report: report)
     try Folder.create(Folder.parent(of: manifestPath(key)))
-    try Folder.writeAtomically(Array(manifest.file.prettyText.utf8), to: manifestPath(key))
+    try Folder.writeAtomically(
+      Array(manifest.file.prettyText.utf8), to: manifestPath(key), drafts: Self.partial(folder))
     return manifest
   }
 
   /// Deletes the objects of an artifact; its manifest stays.
   public func release(_ key: Digest) throws {
-    let trash = "\(folder)/partial/\(key.hex).released"
+    let trash = "\(partialPath(key)).released"
     try Folder.remove(trash)
     guard try Folder.entry(path(key)) != nil else { return }
     try Folder.move(path(key), to: trash)
     try Folder.remove(trash)
   }
 
-  /// Removes unfinished artifacts of an interrupted process; only for the holder of the work folder's lock.
+  /// Removes what an interrupted process left unfinished; only for the holder of the work folder's lock.
   public func removePartial() throws {
-    for name in try Folder.names(in: "\(folder)/partial") { try Folder.remove("\(folder)/partial/\(name)") }
+    let partial = Self.partial(folder)
+    for name in try Folder.names(in: partial) { try Folder.remove(partial + "/" + name) }
   }
 
   /// All readable manifests, in the order of their keys.

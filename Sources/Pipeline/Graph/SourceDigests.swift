@@ -162,7 +162,8 @@ final class SourceDigests: Sendable {
           }))
     }
     try Folder.writeAtomically(
-      Array(JSON.object(JSONObject([(Self.member, json)])).sealed().text.utf8), to: path)
+      Array(JSON.object(JSONObject([(Self.member, json)])).sealed().text.utf8), to: path,
+      drafts: ArtifactStore.partial(Folder.parent(of: path)))
     unsaved.withLock { $0 = 0 }
   }
 

@@ -182,7 +182,8 @@ public struct Emit: OutputStage, StageDefinition {
       guard record.key == key, try !evaluations.isEmpty || !ModelNotes.areWhole(record, in: path) else {
         continue
       }
-      try ModelNotes(job, sources, record, evaluations: evaluations).write(to: path)
+      // The output is finished: a kill leaves nothing in it.
+      try ModelNotes(job, sources, record, evaluations: evaluations).write(to: path, drafts: output.partial)
     }
   }
 

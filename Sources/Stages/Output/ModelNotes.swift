@@ -42,15 +42,17 @@ struct ModelNotes {
   /// Writes the notes and the record with them, each so that a crash leaves the old or the new one.
   ///
   /// A card that somebody has edited since stays as it is; `verify` tells of it.
-  func write(to folder: String) throws {
+  ///
+  /// - Parameter drafts: the folder of temporary files, or nil for `folder`.
+  func write(to folder: String, drafts: String? = nil) throws {
     let notes = try texts.map { name, text in
       let note = OutputRecord.File(name: name, size: text.utf8.count, digest: SHA256.digest(of: text))
       if try Self.digest(folder, name) != note.digest, try !Self.isEdited(name, record, in: folder) {
-        try Folder.writeAtomically(Array(text.utf8), to: folder + "/" + name)
+        try Folder.writeAtomically(Array(text.utf8), to: folder + "/" + name, drafts: drafts)
       }
       return note
     }
-    try OutputRecord(record, notes: notes, origin: origin).write(to: folder)
+    try OutputRecord(record, notes: notes, origin: origin).write(to: folder, drafts: drafts)
   }
 
   /// Whether all notes are there and none is damaged.

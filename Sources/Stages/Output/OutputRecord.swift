@@ -173,7 +173,8 @@ public struct OutputRecord: Sendable {
   /// Members of `espalier.json` that are not ``origin``.
   private static let ownMembers: Set = ["tool", "format", "key", "stages", "matrices", "files", "notes"]
 
-  func write(to folder: String) throws {
+  /// - Parameter drafts: the folder of the temporary file, or nil for `folder`.
+  func write(to folder: String, drafts: String? = nil) throws {
     var members: [(key: String, value: JSON)] = [
       ("tool", "espalier"), ("format", .integer(Self.format)), ("key", .string(key.hex)),
       ("stages", .string(stages.hex)),
@@ -185,7 +186,7 @@ public struct OutputRecord: Sendable {
     ]
     try Folder.writeAtomically(
       Array((JSON.object(JSONObject(members)).sealed().prettyText + "\n").utf8),
-      to: folder + "/" + Self.fileName)
+      to: folder + "/" + Self.fileName, drafts: drafts)
   }
 
   private static func json(_ file: File) -> JSON {

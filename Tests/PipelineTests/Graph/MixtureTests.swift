@@ -35,7 +35,7 @@ import Testing
   }
 
   /// As many units as a published mixture has: an algorithm of quadratic time would take hours.
-  @Test(.timeLimit(.minutes(2)), arguments: ["{propagate: pruned}", "{propagate: dense}"])
+  @Test(.timeLimit(.minutes(10)), arguments: ["{propagate: pruned}", "{propagate: dense}"])
   func aLargeMixtureIsPlanned(stream: String) throws {
     var mixture = MixtureCheckpoint()
     (mixture.blocks, mixture.experts) = (MixtureCheckpoint.large.blocks, MixtureCheckpoint.large.experts)

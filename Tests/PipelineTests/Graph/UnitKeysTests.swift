@@ -192,7 +192,10 @@ import Testing
   private let tensor = "model.layers.0.mlp.down_proj.weight"
   private var cache: String { bench.folder.path + "/sources.json" }
 
-  init() throws { bench = try ProbeBench() }
+  init() throws {
+    bench = try ProbeBench()
+    try ArtifactStore(unprepared: bench.folder.path).prepare()
+  }
 
   private func digests() throws -> SourceDigests {
     SourceDigests(checkpoint: try Checkpoint(folder: bench.model), work: bench.folder.path)
