@@ -14,7 +14,8 @@ struct CaptureBench: ParsableCommand {
       Runs a whole job: every block streams for its Gram matrices, is pruned by Wanda to 2:4, and streams again for the hidden \
       states of the next one. The rate is that of the two passes, with all that belongs to them: weights from the disk, Gram matrices \
       and hidden states on the disk, synced and hashed. Counted are the operations that cannot be left out: products of the layers \
-      (in the first pass those before the last site), scores and values of the keys before each query, half of each Gram matrix.
+      (in the first pass those before the last site), scores and values of the keys before each query, half of each Gram matrix. The \
+      square product is measured before and after, and what counts is the mean of both.
       """)
 
   @Option(help: "Folder of the checkpoint, such as `synth --blocks 1` writes.") var model: String
@@ -29,19 +30,20 @@ struct CaptureBench: ParsableCommand {
     let device = Device(threads: threads ?? Device.availableProcessors)
     guard let memory = ByteSize(memory) else { throw ValidationError("memory must be such as 4GiB.") }
     let model = try Model(folder: model)
-    let (seconds, precision) = try withFolder { folder in
+    let (seconds, precision, before) = try withFolder { folder in
       let job = try Job(
         recipe: recipe(), checkpoint: model.checkpoint, model: model.outline, output: folder + "/pruned",
         work: folder + "/work", memory: memory.bytes, device: device, arithmetic: device.arithmetic)
       let precision = job.arithmetic.precision
+      let before = try squareRate(precision, turns: 20, on: device)
       _ = try Planner.plan(job)
       try Runner(job, progress: { _ in }).run()
-      return (try RunReport(work: job.work).totals, precision)
+      return (try RunReport(work: job.work).totals, precision, before)
     }
     let spent = ["capture", "factor"].map { stage in
       seconds.first { $0.stage == stage }?.seconds ?? 0
     }
-    let plain = try squareRate(precision, turns: 20, on: device)
+    let plain = try (before + squareRate(precision, turns: 20, on: device)) / 2
     let operations = Self.operations(model.outline, samples: samples, length: length)
     let rate = operations / (spent[0] + spent[1])
     if json {

@@ -68,7 +68,9 @@ import Testing
   }
 
   @Test func inputsThatTheGroupDoesNotDivide() throws {
-    try expect(["model.layers.0.self_attn.q_proj has 16 inputs", "whole groups of 5"], exit: 64, start: "{keep: 1, of: 5}")
+    try expect(
+      ["model.layers.0.self_attn.q_proj has 16 inputs", "whole groups of 5"], exit: 64,
+      start: "{keep: 1, of: 5}")
   }
 
   @Test func anEmptyOrTooShortText() throws {
