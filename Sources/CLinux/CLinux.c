@@ -2,7 +2,9 @@
 #include "CLinux.h"
 #include <malloc.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 ssize_t espalier_copy_file_range(int in, off_t *in_offset, int out, off_t *out_offset, size_t count) {
@@ -15,7 +17,12 @@ int espalier_available_processors(void) {
 }
 
 void espalier_return_free_memory(void) {
-  // Looking through all of it takes longer than a small unit's work.
+  // Looking through all of it takes longer than the work of a small unit, so it is done only now and then.
+  static _Atomic int64_t last;
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC_COARSE, &time);
+  int64_t now = time.tv_sec * INT64_C(1000) + time.tv_nsec / 1000000, before = last;
+  if (now - before < 50 || !atomic_compare_exchange_strong(&last, &before, now)) return;
   if (mallinfo2().fordblks > 4 << 20) malloc_trim(0);
 }
 

@@ -24,7 +24,7 @@ uint32_t espalier_crc32c_plain(uint32_t checksum, const void *bytes, size_t coun
 /// Processors that this process may run on; 0 where the system does not say.
 int espalier_available_processors(void);
 
-/// Returns the memory that malloc has free to the system.
+/// Returns the memory that malloc has free to the system, at most every 50 ms.
 void espalier_return_free_memory(void);
 
 /// Ends the process with this code and a message that names the file when a mapped byte cannot be read (SIGBUS).
