@@ -265,7 +265,7 @@ public enum Folder {
 
   /// Writes a whole file so that a crash leaves either the old or the new content: temporary name, sync, rename.
   ///
-  /// - Parameter drafts: a folder on the same disk for the temporary file, which a kill leaves there; nil for that of the file.
+  /// - Parameter drafts: a folder on the same disk for the temporary file, which a kill leaves there; nil for the folder of `path`.
   public static func writeAtomically(_ bytes: [UInt8], to path: String, drafts: String? = nil) throws {
     try requireNoOther(path)
     let temporary = "\(drafts.map { "\($0)/\(name(of: path))" } ?? path).partial-\(getpid())"
